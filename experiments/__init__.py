@@ -1,0 +1,1 @@
+"""The catalogue: one Chaos Toolkit file per failure scenario."""

@@ -1,0 +1,29 @@
+"""The fault that does nothing: the specification of a fault, the control arm of a sham, and a test fixture."""
+
+from __future__ import annotations
+
+from monkeyproof.injection import Injection, inject
+from monkeyproof.targets.port import Target
+from monkeyproof.types import Evidence, Json
+from monkeyproof.undo import Undo
+
+__all__ = ["nothing", "undo_nothing"]
+
+
+def nothing(configuration: object = None, secrets: object = None) -> dict[str, Json]:  # noqa: ARG001
+    """Inject nothing, with every step that a fault has: intent, act, evidence, and an undo."""
+    return inject(
+        Injection(
+            fault="noop.nothing",
+            subject="nothing",
+            parameters={},
+            apply=lambda: None,
+            evidence=lambda _: Evidence("nothing was done, as intended"),
+            undo=Undo("monkeyproof.faults.noop:undo_nothing", {}),
+        )
+    )
+
+
+def undo_nothing(target: Target) -> str:  # noqa: ARG001
+    """Take nothing back."""
+    return "there was nothing to take back"

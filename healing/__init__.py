@@ -1,0 +1,1 @@
+"""The Elephant, a minimal healer: detect, diagnose, decide, act, verify."""

@@ -1,0 +1,1 @@
+"""Statistics over trials, and one file per output format."""

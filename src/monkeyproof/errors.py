@@ -1,0 +1,40 @@
+"""Failures that a person can act on, and the exit code that each one ends the command line with.
+
+Messages say what is wrong, where, and what to do. The command line prints them without a traceback.
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_USAGE = 2
+EXIT_REFUSED = 4
+EXIT_NOT_REVERTED = 5
+
+
+class MonkeyproofError(Exception):
+    """Base of every failure that is the user's to read; ``exit_code`` is what the command line returns."""
+
+    exit_code = EXIT_USAGE
+
+
+class UsageError(MonkeyproofError):
+    """A wrong name, file or parameter, or a target that does not answer: nothing was changed."""
+
+
+class Refusal(MonkeyproofError):
+    """The harness declined to inject. Reads ``not injecting: why; what to do``."""
+
+    exit_code = EXIT_REFUSED
+
+    def __init__(self, why: str, what_to_do: str = "") -> None:
+        super().__init__(f"not injecting: {why}" + (f"; {what_to_do}" if what_to_do else ""))
+
+
+class NotReverted(MonkeyproofError):
+    """Something that was injected could not be undone; the message says what is left and how to mend it."""
+
+    exit_code = EXIT_NOT_REVERTED
+
+
+class TargetError(MonkeyproofError):
+    """The target answered a control request with a failure, or not at all."""

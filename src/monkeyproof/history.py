@@ -1,0 +1,169 @@
+"""The history of a trial: one append-only folder in which all rooms meet, and that explains itself later.
+
+    trial.json      what was tried: seed, experiment, arm, digests, versions, machine, clock anchor
+    events.jsonl    what happened: one object a line, flushed as it happens
+    readings.arrows what the users saw: one row a scheduled probe (see monkeyproof.readings)
+    load.json       statistics of the background load
+    undo.jsonl      the undo log (see monkeyproof.undo)
+    journal.json    Chaos Toolkit's own journal
+
+Several processes write events (the worker, the healer). Each line is one ``write`` to a file opened for
+appending, under a lock, so lines never mix; ``seq`` counts per source; ``t_s`` orders all of them, for
+CLOCK_MONOTONIC is one clock for all processes of a machine.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from monkeyproof.clock import Anchor, Clock, SystemClock
+from monkeyproof.errors import UsageError
+from monkeyproof.types import Json
+
+VERSION = 1
+TRIAL_FILE = "trial.json"
+EVENTS_FILE = "events.jsonl"
+READINGS_FILE = "readings.arrows"
+LOAD_FILE = "load.json"
+UNDO_FILE = "undo.jsonl"
+JOURNAL_FILE = "journal.json"
+INCIDENTS_DIR = "incidents"
+
+
+class Kind(StrEnum):
+    """Every kind of event there is. ``data`` keys are listed for each."""
+
+    TRIAL_STARTED = "trial.started"  # title
+    TRIAL_ABORTED = "trial.aborted"  # why
+    TRIAL_ENDED = "trial.ended"  # status
+    PHASE_STARTED = "phase.started"  # subject: baseline, inject, hold, revert, after_revert, cool_down
+    PHASE_ENDED = "phase.ended"  # subject: the phase; why
+    BASELINE_MET = "baseline.met"  # good_share, window_s
+    BASELINE_MISSED = "baseline.missed"  # good_share, window_s, why
+    FAULT_INTENDED = "fault.intended"  # id, fault, parameters, held; t_s is t0
+    FAULT_EFFECTIVE = "fault.effective"  # id, fault, summary, evidence
+    FAULT_UNPROVEN = "fault.unproven"  # id, fault, why
+    FAULT_REVERTED = "fault.reverted"  # id, fault, summary
+    FAULT_NOT_REVERTED = "fault.not_reverted"  # id, fault, why
+    RECOVERY_SEEN = "recovery.seen"  # good_share: the hold ended because readings met the objective again
+    HEALER_READY = "healer.ready"
+    HEALER_DETECTED = "healer.detected"  # signal, value, threshold, summary
+    HEALER_DIAGNOSED = "healer.diagnosed"  # cause, summary
+    HEALER_ACTING = "healer.acting"  # remedy, summary
+    HEALER_ACTED = "healer.acted"  # remedy, ok, summary
+    HEALER_RESOLVED = "healer.resolved"  # summary
+    HEALER_ESCALATED = "healer.escalated"  # summary, incident
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of ``events.jsonl``."""
+
+    seq: int
+    t_s: float
+    kind: Kind
+    source: str
+    subject: str = ""
+    data: Mapping[str, Json] = field(default_factory=dict)
+
+
+class HistoryWriter:
+    """Appends events of one source to a trial's folder. Safe across threads and processes."""
+
+    def __init__(self, folder: Path, anchor: Anchor, source: str, clock: Clock | None = None) -> None:
+        self.folder = folder
+        self.anchor = anchor
+        self._source = source
+        self._clock = clock or SystemClock()
+        self._lock = threading.Lock()
+        self._seq = 0
+        self._file = os.open(folder / EVENTS_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def now_s(self) -> float:
+        """Seconds since the trial began."""
+        return self._clock.monotonic_s() - self.anchor.monotonic_s
+
+    def event(self, kind: Kind, subject: str = "", *, t_s: float | None = None, **data: Json) -> Event:
+        """Append one event; it is in the file, in the kernel's hands, when this returns."""
+        with self._lock:
+            self._seq += 1
+            event = Event(
+                self._seq, round(self.now_s() if t_s is None else t_s, 6), kind, self._source, subject, data
+            )
+            line = json.dumps(asdict(event), separators=(",", ":"), default=str).encode() + b"\n"
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            try:
+                os.write(self._file, line)
+            finally:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+        return event
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def parse_events(text: bytes) -> Iterator[Event]:
+    """Events of whole lines; a torn last line (the writer was killed) is left out, as it never happened.
+
+    Raises:
+        UsageError: a whole line is not an event of a known kind.
+    """
+    for number, line in enumerate(text.split(b"\n")[:-1], start=1):
+        try:
+            raw = json.loads(line)
+            yield Event(raw["seq"], raw["t_s"], Kind(raw["kind"]), raw["source"], raw["subject"], raw["data"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{EVENTS_FILE}:{number}: not an event: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A trial's folder, read back. ``events`` are in order of time."""
+
+    folder: Path
+    trial: Mapping[str, Json]
+    events: tuple[Event, ...]
+
+    @classmethod
+    def read(cls, folder: Path) -> History:
+        """Read a trial's folder.
+
+        Raises:
+            UsageError: there is no trial in it, or it was written by a newer version.
+        """
+        try:
+            trial = json.loads((folder / TRIAL_FILE).read_bytes())
+        except FileNotFoundError:
+            raise UsageError(f"{folder}: no {TRIAL_FILE} in it, so this is not a trial's history") from None
+        except ValueError as error:
+            raise UsageError(f"{folder / TRIAL_FILE}: damaged: {error}") from None
+        if trial.get("version", 0) > VERSION:
+            raise UsageError(
+                f"{folder / TRIAL_FILE}: written by a newer monkeyproof (history version "
+                f"{trial['version']}, this one reads up to {VERSION}); upgrade to read it"
+            )
+        events_path = folder / EVENTS_FILE
+        events = parse_events(events_path.read_bytes()) if events_path.exists() else iter(())
+        return cls(folder, trial, tuple(sorted(events, key=lambda event: event.t_s)))
+
+    def of_kind(self, *kinds: Kind) -> tuple[Event, ...]:
+        return tuple(event for event in self.events if event.kind in kinds)
+
+    def first(self, *kinds: Kind) -> Event | None:
+        return next((event for event in self.events if event.kind in kinds), None)
+
+
+def write_json(path: Path, value: Json) -> None:
+    """Write a file that is either the old one or the whole new one, private to the user."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        json.dump(value, file, indent=2, default=str)
+        file.write("\n")
+    temporary.replace(path)

@@ -1,0 +1,203 @@
+"""Injecting a fault: record, act, prove; and taking it back. The same steps for every family of faults."""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monkeyproof.clock import Clock, SystemClock
+from monkeyproof.errors import MonkeyproofError, NotReverted, Refusal
+from monkeyproof.history import HistoryWriter, Kind
+from monkeyproof.targets.port import Target
+from monkeyproof.types import Evidence, Json
+from monkeyproof.undo import OpenFault, Undo, UndoLog
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """One fault, ready to be injected. Building one changes nothing."""
+
+    fault: str
+    """``family.name``, such as ``network.latency``."""
+    subject: str
+    """What it is done to: a link, a replica, a model."""
+    parameters: Mapping[str, Json]
+    apply: Callable[[], Any]
+    """Do it; what it returns is handed to ``evidence``."""
+    evidence: Callable[[Any], Evidence | None]
+    """Read the proof back from the target; None while there is none yet. Polled."""
+    undo: Undo | None
+    """How to take it back. None only for a one-shot fault (a kill), which has nothing to take back."""
+    evidence_within_s: float = 5.0
+
+    @property
+    def held(self) -> bool:
+        """Whether the fault lasts until it is taken back."""
+        return self.undo is not None
+
+
+@dataclass
+class Context:
+    """The open trial, as its activities see it: there is at most one a process."""
+
+    folder: Path
+    target: Target
+    history: HistoryWriter
+    undo: UndoLog
+    seed: int
+    arm: str
+    clock: Clock = field(default_factory=SystemClock)
+    faults_count: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """Randomness that depends on the trial's seed and on the purpose alone, not on the order of calls."""
+        return np.random.default_rng([self.seed, zlib.crc32(purpose.encode())])
+
+
+_current: Context | None = None
+
+
+def set_current(context: Context | None) -> None:
+    global _current
+    _current = context
+
+
+def current() -> Context:
+    """The open trial.
+
+    Raises:
+        Refusal: there is none, so there would be no record, no proof and no way back.
+    """
+    if _current is None:
+        raise Refusal(
+            "no trial is open",
+            "run the experiment with 'monkeyproof run', or name the control monkeyproof.control in it",
+        )
+    return _current
+
+
+def has_current() -> bool:
+    return _current is not None
+
+
+def inject(injection: Injection) -> dict[str, Json]:
+    """Inject one fault: intent synced to disk, then the act, then the proof.
+
+    Returns:
+        ``{"id", "fault", "subject", "evidence", "data"}``, which Chaos Toolkit keeps in its journal.
+
+    Raises:
+        Refusal: the target does not allow this family of faults, or no trial is open.
+        MonkeyproofError: the fault could not be injected or not be proven. It was taken back.
+    """
+    context = current()
+    family = injection.fault.split(".")[0]
+    if family not in context.target.file.allow_faults:
+        raise Refusal(
+            f"target {context.target.file.name!r} does not allow faults of the family {family!r}",
+            f"add it to allow_faults in {context.target.file.path} if it may be broken that way",
+        )
+    with context.lock:
+        context.faults_count += 1
+        fault_id = f"{context.folder.name}-{context.faults_count}"
+    if injection.undo is not None:
+        context.undo.intend(
+            OpenFault(
+                fault_id,
+                injection.fault,
+                injection.subject,
+                injection.undo,
+                str(context.target.file.path),
+                context.clock.utc().isoformat(),
+            )
+        )
+    context.history.event(
+        Kind.FAULT_INTENDED,
+        injection.subject,
+        id=fault_id,
+        fault=injection.fault,
+        parameters=dict(injection.parameters),
+        held=injection.held,
+    )
+    try:
+        evidence = _prove(injection, injection.apply(), context.clock)
+    except Exception as error:
+        context.history.event(
+            Kind.FAULT_UNPROVEN, injection.subject, id=fault_id, fault=injection.fault, why=str(error)
+        )
+        _revert_open(context, only=fault_id)
+        raise
+    context.history.event(
+        Kind.FAULT_EFFECTIVE,
+        injection.subject,
+        id=fault_id,
+        fault=injection.fault,
+        summary=evidence.summary,
+        evidence=dict(evidence.data),
+    )
+    return {
+        "id": fault_id,
+        "fault": injection.fault,
+        "subject": injection.subject,
+        "evidence": evidence.summary,
+        "data": dict(evidence.data),
+    }
+
+
+def _prove(injection: Injection, handle: Any, clock: Clock) -> Evidence:
+    deadline_s = clock.monotonic_s() + injection.evidence_within_s
+    while True:
+        found = injection.evidence(handle)
+        if found is not None:
+            return found
+        if clock.monotonic_s() >= deadline_s:
+            raise MonkeyproofError(
+                f"{injection.fault} on {injection.subject}: injected, but no evidence of an effect within "
+                f"{injection.evidence_within_s:g} s; the trial cannot count"
+            )
+        clock.sleep_s(0.02)
+
+
+def revert(configuration: object = None, secrets: object = None) -> list[str]:  # noqa: ARG001
+    """Take back every open fault of the trial, newest first. Idempotent. An action for experiments.
+
+    Returns:
+        One sentence for each fault that was taken back.
+
+    Raises:
+        NotReverted: some could not be; the others were.
+    """
+    return _revert_open(current())
+
+
+def _revert_open(context: Context, only: str | None = None) -> list[str]:
+    done: list[str] = []
+    failed: list[str] = []
+    for fault in context.undo.open_faults():
+        if only is not None and fault.id != only:
+            continue
+        try:
+            summary = fault.undo.run(context.target)
+            context.undo.reverted(fault.id, summary)
+        except Exception as error:  # One stuck undo must not keep the others from running.
+            failed.append(f"{fault.fault} on {fault.subject}: {error}")
+            context.history.event(
+                Kind.FAULT_NOT_REVERTED, fault.subject, id=fault.id, fault=fault.fault, why=str(error)
+            )
+        else:
+            done.append(summary)
+            context.history.event(
+                Kind.FAULT_REVERTED, fault.subject, id=fault.id, fault=fault.fault, summary=summary
+            )
+    if failed:
+        raise NotReverted(
+            "could not be reverted: " + "; ".join(failed) + ". Mend the cause, then run 'monkeyproof revert'"
+        )
+    return done

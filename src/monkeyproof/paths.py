@@ -1,0 +1,39 @@
+"""Where things are kept. Everything can be moved with MONKEYPROOF_HOME."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+
+def home() -> Path:
+    """The harness's own state: the running target, its caches. Private to the user (0700)."""
+    configured = os.environ.get("MONKEYPROOF_HOME")
+    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    path = Path(configured) if configured else Path(state) / "monkeyproof"
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return path.resolve()
+
+
+def target_dir() -> Path:
+    """The folder of the embedded target: its target file, logs and data."""
+    return home() / "target"
+
+
+def cache_dir() -> Path:
+    """What costs seconds to make and never changes: trained models and their registry."""
+    path = home() / "cache"
+    path.mkdir(exist_ok=True, mode=0o700)
+    return path
+
+
+def socket_dir() -> Path:
+    """A fresh private folder for Unix sockets, whose paths may not exceed 107 bytes."""
+    return Path(tempfile.mkdtemp(prefix="mp-"))
+
+
+def experiments() -> Path:
+    """The catalogue that ships with the package."""
+    return Path(str(resources.files("monkeyproof.experiments")))

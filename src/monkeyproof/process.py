@@ -1,0 +1,110 @@
+"""Child processes that never outlive their owner: each in a session of its own, all looked after by a guard."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from monkeyproof.guard import end_groups, group_exists
+
+
+class ProcessGroup:
+    """A set of child processes that end together: on ``close``, or when this process dies however it dies.
+
+    Each child leads a session and process group of its own (``start_new_session``), so that a Ctrl-C at the
+    terminal reaches only the owner, which then ends them in order.
+    """
+
+    def __init__(self) -> None:
+        read_end, self._pipe = os.pipe()
+        self._guard = subprocess.Popen(
+            [sys.executable, "-I", "-m", "monkeyproof.guard"], stdin=read_end, start_new_session=True
+        )
+        os.close(read_end)
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        stdin: int = subprocess.DEVNULL,
+    ) -> subprocess.Popen[bytes]:
+        """Start ``argv``, its output appended to ``log``; ``env`` is added to this process's environment.
+
+        Raises:
+            OSError: the program cannot be started.
+        """
+        with log.open("ab") as output:
+            child = subprocess.Popen(
+                list(argv),
+                stdin=stdin,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(env or {})},
+                cwd=cwd,
+                start_new_session=True,
+            )
+        self.adopt(child.pid)
+        self._children[child.pid] = child
+        return child
+
+    def adopt(self, pgid: int) -> None:
+        """Have the guard look after a group that somebody else (a fork server) started."""
+        os.write(self._pipe, b"+%d\n" % pgid)
+
+    def disown(self, pgid: int) -> None:
+        """The group has ended: its number may be given to a stranger, so the guard must forget it."""
+        os.write(self._pipe, b"-%d\n" % pgid)
+
+    def end(self, child: subprocess.Popen[bytes], *, grace_s: float = 2.0) -> int:
+        """End one child and its group: SIGTERM, then SIGKILL after ``grace_s``. Returns its exit status."""
+        if child.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGTERM)
+                os.killpg(child.pid, signal.SIGCONT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(grace_s)
+        if group_exists(child.pid):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signal.SIGKILL)
+        status = child.wait()
+        self._children.pop(child.pid, None)
+        self.disown(child.pid)
+        return status
+
+    def close(self) -> None:
+        """End every child, then the guard. Idempotent."""
+        if self._pipe < 0:
+            return
+        for child in list(self._children.values()):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGTERM)
+                os.killpg(child.pid, signal.SIGCONT)
+        for child in list(self._children.values()):
+            self.end(child)
+        # End-of-file tells the guard to end what was adopted and is still there, and then itself.
+        os.close(self._pipe)
+        self._pipe = -1
+        self._guard.wait()
+
+    def __enter__(self) -> ProcessGroup:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def end_group(pgid: int) -> None:
+    """End a group that another process started: SIGTERM, then SIGKILL after a short grace."""
+    end_groups([pgid])

@@ -1,0 +1,209 @@
+"""Readings on disk and in memory: one row for every probe that was scheduled, whatever became of it.
+
+The file is an Arrow IPC stream. Each batch is one message, flushed as a whole, so a killed prober loses at
+most its last batch and a reader can follow the file while it grows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from monkeyproof.errors import UsageError
+
+
+class Sight(IntEnum):
+    """What a signal of one reading says. UNKNOWN (the probe was never sent, say) is never counted as good."""
+
+    BAD = 0
+    GOOD = 1
+    UNKNOWN = 2
+
+
+SCHEMA = pa.schema(
+    [
+        pa.field("slot", pa.int64(), nullable=False),  # 0, 1, 2, ...: the place in the schedule
+        pa.field("scheduled_s", pa.float64(), nullable=False),
+        pa.field("sent_s", pa.float64(), nullable=False),  # NaN: never sent
+        pa.field("finished_s", pa.float64(), nullable=False),  # NaN: never sent; a timeout's own instant
+        pa.field("available", pa.int8(), nullable=False),  # Sight
+        pa.field("fast", pa.int8(), nullable=False),  # Sight
+        pa.field("correct", pa.int8(), nullable=False),  # Sight; UNKNOWN if there was no answer to judge
+        pa.field("degraded", pa.int8(), nullable=False),  # 1: the target said that it used a fallback
+        pa.field("status", pa.int16(), nullable=False),  # HTTP status; 0: none
+        pa.field("model_version", pa.string(), nullable=False),  # "": not said
+        pa.field("problem", pa.string(), nullable=False),  # "": none; else timeout, refused, reset, ...
+    ],
+    metadata={"monkeyproof_readings_version": "1"},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One probe's result. Times are seconds since the trial began; NaN where there is none."""
+
+    slot: int
+    scheduled_s: float
+    sent_s: float
+    finished_s: float
+    available: Sight
+    fast: Sight
+    correct: Sight
+    degraded: bool = False
+    status: int = 0
+    model_version: str = ""
+    problem: str = ""
+
+    @property
+    def good(self) -> Sight:
+        """GOOD if all three signals are; BAD if it is known not to be good; else UNKNOWN."""
+        signals = (self.available, self.fast, self.correct)
+        if all(signal is Sight.GOOD for signal in signals):
+            return Sight.GOOD
+        return Sight.BAD if Sight.BAD in signals else Sight.UNKNOWN
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Columns of equal length n, in the order of their slots."""
+
+    slot: NDArray[np.int64]
+    scheduled_s: NDArray[np.float64]
+    sent_s: NDArray[np.float64]
+    finished_s: NDArray[np.float64]
+    available: NDArray[np.int8]
+    fast: NDArray[np.int8]
+    correct: NDArray[np.int8]
+    degraded: NDArray[np.int8]
+    status: NDArray[np.int16]
+    model_version: NDArray[np.str_]
+    problem: NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.slot)
+
+    @property
+    def good(self) -> NDArray[np.int8]:
+        """Sight of each reading as a whole, shape (n,): see ``Reading.good``."""
+        signals = np.stack([self.available, self.fast, self.correct])
+        good = np.where((signals == Sight.BAD).any(axis=0), Sight.BAD, Sight.UNKNOWN)
+        return np.where((signals == Sight.GOOD).all(axis=0), Sight.GOOD, good).astype(np.int8)
+
+    @property
+    def latency_ms(self) -> NDArray[np.float64]:
+        """From the *scheduled* time to the end, shape (n,): a late prober flatters nobody. NaN: never sent."""
+        return (self.finished_s - self.scheduled_s) * 1000.0
+
+    @property
+    def lateness_ms(self) -> NDArray[np.float64]:
+        """How late the prober itself sent, shape (n,). NaN: never sent."""
+        return (self.sent_s - self.scheduled_s) * 1000.0
+
+    @classmethod
+    def of(cls, rows: Iterable[Reading]) -> Readings:
+        """Columns of the given rows, put in the order of their slots."""
+        return _from_batches([to_batch(rows)])
+
+    @classmethod
+    def read(cls, path: Path) -> Readings:
+        """Read a file of readings, also one whose writer was killed in the middle of a batch.
+
+        Raises:
+            UsageError: the file is missing or does not hold readings.
+        """
+        try:
+            with path.open("rb") as file:
+                tail = ReadingsTail(file)
+                tail.poll()
+                return tail.readings
+        except FileNotFoundError:
+            raise UsageError(f"{path}: no readings were written there") from None
+
+
+def to_batch(rows: Iterable[Reading]) -> pa.RecordBatch:
+    """One Arrow record batch of the given rows."""
+    rows = list(rows)
+    columns = [
+        pa.array([getattr(row, column.name) for row in rows], type=column.type)
+        if column.name != "degraded"
+        else pa.array([int(row.degraded) for row in rows], type=column.type)
+        for column in SCHEMA
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def _from_batches(batches: list[pa.RecordBatch]) -> Readings:
+    table = pa.Table.from_batches(batches, schema=SCHEMA).sort_by("slot")
+    columns: dict[str, Any] = {}
+    for field in fields(Readings):
+        column = table.column(field.name)
+        if pa.types.is_string(column.type):
+            columns[field.name] = np.array(column.to_pylist(), dtype=np.str_)
+        else:
+            columns[field.name] = column.to_numpy()
+    return Readings(**columns)
+
+
+class ReadingsWriter:
+    """Appends batches to a file; each is handed to the kernel before ``write`` returns."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb", buffering=0)
+        self._stream = pa.ipc.new_stream(self._file, SCHEMA)
+
+    def write(self, rows: Iterable[Reading]) -> None:
+        self._stream.write_batch(to_batch(rows))
+
+    def close(self) -> None:
+        self._stream.close()
+        self._file.close()
+
+
+class ReadingsTail:
+    """Follows a file of readings while it is being written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._offset = 0
+        self._schema: pa.Schema | None = None
+        self._batches: list[pa.RecordBatch] = []
+        self._readings = _from_batches([])
+
+    def poll(self) -> bool:
+        """Take in the batches that are whole by now; return whether there were any."""
+        self._file.seek(self._offset)
+        data = self._file.read()
+        taken, before = 0, len(self._batches)
+        reader = pa.BufferReader(data)
+        while True:
+            try:
+                message = pa.ipc.read_message(reader)
+            except (EOFError, pa.ArrowInvalid, OSError):
+                break  # A batch that is not whole yet, or never will be; or the end of the stream.
+            try:
+                if self._schema is None:
+                    self._schema = pa.ipc.read_schema(message)
+                    if self._schema.names != SCHEMA.names:
+                        raise UsageError(f"{self._file.name}: not readings of a version this one knows")
+                else:
+                    self._batches.append(pa.ipc.read_record_batch(message, self._schema))
+            except pa.ArrowInvalid as error:
+                raise UsageError(f"{self._file.name}: damaged readings: {error}") from None
+            taken = reader.tell()
+        self._offset += taken
+        if len(self._batches) > before:
+            self._readings = _from_batches(self._batches)
+            return True
+        return False
+
+    @property
+    def readings(self) -> Readings:
+        """Everything taken in so far."""
+        return self._readings

@@ -1,0 +1,130 @@
+"""Requests over a Unix socket: one JSON object a line, answered by one JSON object a line.
+
+The socket file is only reachable by its owner (0600 in a 0700 folder). The fault proxy and the embedded
+target's control port speak this. A server learns when a connection ends, so that what a client owns can
+end with it (a lease that needs no clock).
+
+    {"id": 1, "method": "replicas.kill", "params": {"name": "replica-1"}}
+    {"id": 1, "result": {...}}        or        {"id": 1, "error": "replica-9: no such replica"}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol
+
+from monkeyproof.errors import TargetError
+from monkeyproof.types import Json
+
+MAX_LINE_BYTES = 64 * 1024 * 1024
+
+
+class Client:
+    """A blocking connection; safe to use from several threads, one request at a time.
+
+    Raises:
+        TargetError: nobody listens, no answer came within ``timeout_s``, or the answer is a failure.
+    """
+
+    def __init__(self, path: Path | str, *, timeout_s: float = 10.0) -> None:
+        self._path = str(path)
+        self._ids = itertools.count(1)
+        self._lock = threading.Lock()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._timeout_s = timeout_s
+        self._socket.settimeout(timeout_s)
+        try:
+            self._socket.connect(self._path)
+        except OSError as error:
+            self._socket.close()
+            raise TargetError(f"{self._path}: nobody answers there ({error.strerror or error})") from None
+        self._file = self._socket.makefile("rwb")
+
+    def call(self, method: str, *, timeout_s: float | None = None, **params: Json) -> Json:
+        """Send one request and return its result. ``timeout_s`` replaces the connection's own for this call."""
+        with self._lock:
+            request_id = next(self._ids)
+            line = json.dumps({"id": request_id, "method": method, "params": params}).encode() + b"\n"
+            self._socket.settimeout(timeout_s or self._timeout_s)
+            try:
+                self._file.write(line)
+                self._file.flush()
+                answer = self._file.readline(MAX_LINE_BYTES)
+            except OSError as error:
+                # What comes later on this connection could answer the wrong question: give it up.
+                self._socket.close()
+                raise TargetError(f"{method}: no answer from {self._path} ({error})") from None
+        if not answer.endswith(b"\n"):
+            raise TargetError(f"{method}: {self._path} closed the connection")
+        message = json.loads(answer)
+        if message.get("id") != request_id:
+            raise TargetError(f"{method}: {self._path} answered out of turn")
+        if "error" in message:
+            raise TargetError(str(message["error"]))
+        return message.get("result")
+
+    def close(self) -> None:
+        # Shut down first: a file object made from the socket would keep it open.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            self._file.close()
+        self._socket.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Session(Protocol):
+    """One client's connection, as the server sees it."""
+
+    async def call(self, method: str, params: dict[str, Json]) -> Json:
+        """Answer one request. A TargetError's text, or a ValueError's, goes back to the client."""
+
+    async def closed(self) -> None:
+        """The client is gone, for whatever reason."""
+
+
+async def serve(path: Path, session: Callable[[], Session]) -> asyncio.Server:
+    """Listen on ``path``, one ``session()`` a connection; requests of one connection are answered in order."""
+
+    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        one = session()
+        try:
+            while line := await reader.readline():
+                writer.write(json.dumps(await _answer(one.call, line)).encode() + b"\n")
+                await writer.drain()
+        except (ConnectionError, ValueError):
+            pass  # The peer vanished, or sent a line beyond the limit: either way the connection ends.
+        finally:
+            await one.closed()
+            writer.close()
+
+    old_umask = os.umask(0o177)
+    try:
+        return await asyncio.start_unix_server(connection, str(path), limit=MAX_LINE_BYTES)
+    finally:
+        os.umask(old_umask)
+
+
+async def _answer(call: Callable[[str, dict[str, Json]], Awaitable[Json]], line: bytes) -> dict[str, Json]:
+    try:
+        message = json.loads(line)
+        request_id, method, params = message["id"], message["method"], message.get("params", {})
+    except (ValueError, KeyError, TypeError):
+        return {"id": None, "error": "not a request: expected {id, method, params} on one line"}
+    try:
+        return {"id": request_id, "result": await call(method, params)}
+    except Exception as error:  # The server must outlive any request; the client gets the words.
+        return {"id": request_id, "error": str(error) or repr(error)}

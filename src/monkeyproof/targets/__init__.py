@@ -1,0 +1,1 @@
+"""What can be broken: the target port and its adapters."""

@@ -1,0 +1,1 @@
+"""The embedded target: a small but real ML platform on one machine."""

@@ -1,0 +1,233 @@
+"""The target port: what faults and healers may ask of a system under test.
+
+A target has a name, the file that describes it, and *capabilities*. A capability is a small Protocol of its
+own; a fault or a remedy asks for the one it needs, and is refused in plain words where it is missing. The
+embedded stack and a cluster differ in how a thing is done, not in what is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar, runtime_checkable
+
+from monkeyproof.config import TargetFile
+from monkeyproof.errors import Refusal
+from monkeyproof.types import Json
+
+C = TypeVar("C")
+
+
+class Target(Protocol):
+    """A system under test, opened for control."""
+
+    @property
+    def file(self) -> TargetFile:
+        """What the target's file says of it."""
+
+    def find(self, capability: type[C]) -> C | None:
+        """The target's implementation of a capability, or None where it has none."""
+
+    def close(self) -> None:
+        """Give back connections. What was injected through them may end with them."""
+
+
+def require(target: Target, capability: type[C]) -> C:
+    """The capability, or a refusal.
+
+    Raises:
+        Refusal: the target does not offer it.
+    """
+    found = target.find(capability)
+    if found is None:
+        raise Refusal(
+            f"target {target.file.name!r} offers no {capability.__name__.lower()} control",
+            "choose an experiment that does not need it, or describe it in the target file",
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One scoring process or pod."""
+
+    name: str
+    pid: int | None
+    """None while it is down."""
+    state: str
+    """starting, ready, paused, down or backing_off."""
+    drained: bool
+    """Whether the front door sends it nothing."""
+    link: str
+    """The link between the front door and this replica."""
+    metrics_url: str
+    """Where its telemetry is scraped, past every link that a fault can sit on."""
+    starts: int = 1
+    """How often it was started: a growth tells of deaths between two looks."""
+
+
+@runtime_checkable
+class Replicas(Protocol):
+    """Control over the scoring processes."""
+
+    def list(self) -> Sequence[Replica]: ...
+
+    def kill(self, name: str) -> Replica:
+        """SIGKILL; returns the replica as it was before. The platform's own supervisor may restart it."""
+
+    def pause(self, name: str) -> None: ...
+
+    def resume(self, name: str) -> None: ...
+
+    def restart(self, name: str) -> None:
+        """End it, cleanly if it can, and start it anew at once."""
+
+    def drain(self, name: str) -> None:
+        """Have the front door send it nothing. Refused for the last one that still serves."""
+
+    def undrain(self, name: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A version in the model registry."""
+
+    version: str
+    sha256: str
+    """Digest of the artifact as it was published; "" if its publisher gave none."""
+    artifact: str
+    """Where the artifact lies, as the registry says."""
+    accuracy: float | None
+    """On the publisher's validation set, if it was tagged with it."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Registry(Protocol):
+    """A model registry with aliases. Every call is bounded in time and raises TargetError if it fails."""
+
+    def champion(self) -> str:
+        """The version that the champion alias points to."""
+
+    def set_champion(self, version: str) -> None: ...
+
+    def versions(self) -> Sequence[ModelVersion]:
+        """All versions, newest first."""
+
+    def download(self, version: str, to: Path) -> Path:
+        """Fetch the version's artifact into the folder ``to``; returns the model file."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialLoad:
+    """What became of loading a model in a process of its own and asking it for predictions."""
+
+    ok: bool
+    why: str
+    """ "" if ok; else what went wrong: the digest differs, the process died by signal 11, ..."""
+    predictions: Sequence[float] = ()
+
+
+@runtime_checkable
+class Models(Protocol):
+    """Loading a model where it can do no harm: a pickled model with one flipped bit may crash its process."""
+
+    def trial_load(self, model: Path, rows: Sequence[Sequence[float]]) -> TrialLoad: ...
+
+
+@runtime_checkable
+class Features(Protocol):
+    """The online feature store, past every link that a fault can sit on."""
+
+    def read(self, entities: Sequence[str]) -> Mapping[str, Sequence[float] | None]:
+        """Feature vectors as stored; None for an entity that has none."""
+
+    def snapshots(self) -> Sequence[str]:
+        """Names of the snapshots, oldest first."""
+
+    def take_snapshot(self) -> str:
+        """Copy all features aside; returns the snapshot's name."""
+
+    def restore(self, snapshot: str) -> int:
+        """Put a snapshot's features back; returns how many entities were written."""
+
+
+@runtime_checkable
+class Serving(Protocol):
+    """How replicas get at features."""
+
+    def feature_mode(self) -> str:
+        """``live`` (ask the store, short-lived cache) or ``snapshot`` (the last good snapshot, no store)."""
+
+    def set_feature_mode(self, mode: str, snapshot: str = "") -> None: ...
+
+    def forget_features(self) -> None:
+        """Have every replica drop its cached features."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineStatus:
+    """The stream of new records into the feature store."""
+
+    quarantining: bool
+    """Whether batches are held to the strict, statistical validation."""
+    batches_written: int
+    batches_quarantined: int
+    last_position: int
+    """Absolute position of the last record that was read."""
+
+
+@runtime_checkable
+class Pipeline(Protocol):
+    """Control over what enters the feature store."""
+
+    def status(self) -> PipelineStatus: ...
+
+    def quarantine(self, on: bool) -> None:
+        """Set batches aside that stray from the reference statistics, instead of writing them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Toxic:
+    """A network fault on a link. ``kind`` and ``parameters`` are those of monkeyproof.faults.proxy."""
+
+    link: str
+    kind: str
+    parameters: Mapping[str, Json] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Links(Protocol):
+    """Network paths inside the target that pass through the fault proxy."""
+
+    def list(self) -> Sequence[str]: ...
+
+    def add(self, toxic: Toxic) -> str:
+        """Put a fault on a link; returns its id. It ends with this target's connection, at the latest."""
+
+    def remove(self, toxic_id: str) -> bool:
+        """Take it away; False if it was gone already."""
+
+    def stats(self, toxic_id: str) -> Mapping[str, Json]:
+        """What it did so far: ``affected`` requests or connections, ``delayed_ms`` in total, and more by kind."""
+
+    def active(self) -> Sequence[str]:
+        """Ids of all toxics on all links, whoever owns them."""
+
+
+@runtime_checkable
+class Telemetry(Protocol):
+    """What a healer may see: the target's own dashboards, never the harness's plan."""
+
+    def metrics_urls(self) -> Mapping[str, str]:
+        """Name of each part (``replica-1``, ``pipeline``) to its Prometheus endpoint."""
+
+    def canary(self) -> Path:
+        """The healer's own golden set (same format as the prober's, other entities)."""
+
+    def canary_url(self) -> str:
+        """Where to ask for predictions, as a user would."""
+
+    def healer_registry(self) -> Registry:
+        """The registry over the healer's own link, which can be broken."""

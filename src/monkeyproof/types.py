@@ -1,0 +1,133 @@
+"""The values that travel between the rooms. All are frozen; all times are seconds since the trial began
+(CLOCK_MONOTONIC), unless a name says otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+Json = Any  # What json.loads returns: str, float, int, bool, None, or lists and mappings of these.
+
+
+class Outcome(StrEnum):
+    """How a trial ended, as its users saw it."""
+
+    ABSORBED = "absorbed"
+    """The fault is proven and not one reading was bad."""
+    HEALED = "healed"
+    """Recovered while the fault was held, after a healer's action."""
+    SELF_RECOVERED = "self_recovered"
+    """Recovered while the fault was held, with no healer's action before it."""
+    FAULT_REMOVED = "fault_removed"
+    """Recovered only after the revert: right-censored at the revert."""
+    NOT_RECOVERED = "not_recovered"
+    """Not recovered when the horizon ended: right-censored there."""
+    INVALID = "invalid"
+    """The fault was not proven, the baseline did not hold, or the readings cannot tell. Counts for nothing."""
+
+    @property
+    def under_fault(self) -> bool:
+        """Whether the system was, or became, good while the fault was still there."""
+        return self in (Outcome.ABSORBED, Outcome.HEALED, Outcome.SELF_RECOVERED)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Proof, read back from the target, that a fault took effect."""
+
+    summary: str
+    """One sentence for people: "replica-1: pid 4711 is gone"."""
+    data: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An instant known only to lie in ``(low_s, high_s]``."""
+
+    low_s: float
+    high_s: float
+
+    @property
+    def width_s(self) -> float:
+        return self.high_s - self.low_s
+
+    def since(self, origin_s: float) -> Interval:
+        """The same instant, counted from ``origin_s``; never below zero."""
+        return Interval(max(0.0, self.low_s - origin_s), max(0.0, self.high_s - origin_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What the users saw in one trial, computed from its readings and events alone."""
+
+    outcome: Outcome
+    reason: str
+    """Why this outcome and no other, in one sentence."""
+    t0_s: float | None = None
+    """Start of the injecting call: the earliest moment at which the fault can have begun."""
+    effective_s: float | None = None
+    """When the evidence was read back. ``effective_s - t0_s`` is the width of the fault's beginning."""
+    reverted_s: float | None = None
+    """When the Monkey removed the fault; None if it had nothing to remove."""
+    end_s: float | None = None
+    """When watching ended."""
+    impact_s: float | None = None
+    """Scheduled time of the first bad reading after t0."""
+    recovered: Interval | None = None
+    """``(last bad, first good]`` of the first sustained window that meets the objective."""
+    ttr: Interval | None = None
+    """Time to recover under the fault, counted from t0. None if censored (or absorbed: nothing to recover)."""
+    censored_at_s: float | None = None
+    """Seconds after t0 up to which it is known that the system had not recovered under the fault."""
+    ttd_s: float | None = None
+    """Time to the healer's first detection, counted from t0."""
+    first_wrong_s: float | None = None
+    """Time to the first wrong answer, counted from t0."""
+    silent_s: float | None = None
+    """From the first wrong answer until somebody noticed it (or until recovery, or the end of watching)."""
+    readings_count: int = 0
+    bad_count: int = 0
+    wrong_count: int = 0
+    degraded_count: int = 0
+    unknown_count: int = 0
+    relapses: int = 0
+    """How often it went bad again, below the objective, after the recovery that is reported."""
+    resilience_loss_s: float = 0.0
+    """Area between the objective and the good share, from t0 to the end: seconds of full outage it equals."""
+    lateness_p99_ms: float = 0.0
+    """The prober's own lateness: how far the clock behind these numbers can be off."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """One trial, as reports see it."""
+
+    experiment: str
+    title: str
+    arm: str
+    seed: int
+    index: int
+    folder: str
+    """Relative to the campaign's folder."""
+    target: str
+    started_utc: str
+    recovery: Recovery
+    faults: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()
+    healed_by: tuple[str, ...] = ()
+    """The healer's successful remedies before recovery, in order."""
+    detected: tuple[str, ...] = ()
+    """What the healer detected and diagnosed, in its own words."""
+    escalations: tuple[str, ...] = ()
+    not_reverted: tuple[str, ...] = ()
+    expected: tuple[Outcome, ...] = ()
+    """What the experiment's author expects for this arm; empty: no expectation."""
+    load: Mapping[str, Json] = field(default_factory=dict)
+    """Statistics of the background load: requests, failures, requests_per_s, p50_ms, p99_ms."""
+
+    @property
+    def as_expected(self) -> bool | None:
+        """None where nothing was expected."""
+        return self.recovery.outcome in self.expected if self.expected else None
