@@ -131,3 +131,24 @@ class TrialResult:
     def as_expected(self) -> bool | None:
         """None where nothing was expected."""
         return self.recovery.outcome in self.expected if self.expected else None
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """Trials over experiments, seeds and arms: what a report is made of. ``results.json`` is this, as JSON."""
+
+    name: str
+    started_utc: str
+    duration_s: float
+    target: str
+    seed: int
+    slo: Mapping[str, Json]
+    """The target's SLO, as its file says: latency_ms, objective, stable_for_s, recovery."""
+    prober: Mapping[str, Json]
+    """rate_per_s and timeout_ms: the resolution of the clock."""
+    machine: Mapping[str, Json]
+    """cores, memory_gb, kernel, python."""
+    versions: Mapping[str, str]
+    trials: tuple[TrialResult, ...] = ()
+    version: int = 1
+    """Of this format."""
