@@ -231,3 +231,14 @@ class Telemetry(Protocol):
 
     def healer_registry(self) -> Registry:
         """The registry over the healer's own link, which can be broken."""
+
+
+@runtime_checkable
+class Resettable(Protocol):
+    """A target that can put itself back between trials: what a healer changed must not leak into the next."""
+
+    def reset(self) -> Sequence[str]:
+        """Restore the declared state: champion, features, feature mode, quarantine, drains, dead replicas.
+
+        Returns one sentence for each thing that had to be changed; nothing if all was as declared.
+        """
