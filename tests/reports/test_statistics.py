@@ -1,0 +1,220 @@
+"""Statistics against published worked examples, and the rules about censoring."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monkeyproof.config import RecoveryObjective, Slo
+from monkeyproof.reports.statistics import (
+    Observation,
+    common_horizon_s,
+    exact_share,
+    kaplan_meier,
+    observe,
+    summarise,
+)
+from monkeyproof.types import Campaign, Interval, Outcome, Recovery, TrialResult
+
+# Remission times in weeks of acute leukaemia: E. J. Freireich et al., Blood 21 (1963) 699-716, as worked out in
+# E. A. Gehan, Biometrika 52 (1965) 203-223 and in D. G. Kleinbaum and M. Klein, Survival Analysis, chapter 2.
+SIX_MP = [(6, 1), (6, 1), (6, 1), (7, 1), (10, 1), (13, 1), (16, 1), (22, 1), (23, 1)]
+SIX_MP += [(time, 0) for time in (6, 9, 10, 11, 17, 19, 20, 25, 32, 32, 34, 35)]
+PLACEBO = [(t, 1) for t in (1, 1, 2, 2, 3, 4, 4, 5, 5, 8, 8, 8, 8, 11, 11, 12, 12, 15, 17, 22, 23)]
+
+
+def observations(pairs: list[tuple[int, int]]) -> list[Observation]:
+    return [Observation(float(time), bool(event)) for time, event in pairs]
+
+
+def test_kaplan_meier_of_the_leukaemia_trial() -> None:
+    curve = kaplan_meier(observations(SIX_MP))
+    found = {
+        time: round(share, 3)
+        for time, share in zip(curve.times_s, curve.shares, strict=True)
+        if time in (6, 7, 10, 13, 16, 22, 23)
+    }
+    # Kleinbaum and Klein, table of the 6-MP group.
+    assert found == {6: 0.857, 7: 0.807, 10: 0.753, 13: 0.690, 16: 0.627, 22: 0.538, 23: 0.448}
+    assert curve.quantile_s(0.5) == 23  # The published median; the 90th percentile is never reached.
+    assert curve.quantile_s(0.9) is None
+    assert curve.known_until_s == 35
+
+
+def test_median_and_its_interval_without_censoring() -> None:
+    curve = kaplan_meier(observations(PLACEBO))
+    assert curve.quantile_s(0.5) == 8  # Published.
+    assert curve.quantile_interval_s(0.5) == (4, 11)  # SAS LIFETEST, log-log, of the same data.
+    assert curve.known_until_s == math.inf
+
+
+def test_median_interval_that_is_open_above() -> None:
+    # SAS LIFETEST, log-log, 6-MP: 13 to (none).
+    assert kaplan_meier(observations(SIX_MP)).quantile_interval_s(0.5) == (13, None)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "mean"),
+    [(SIX_MP, 23.29), (PLACEBO, 8.67)],  # R survival: print(survfit(...), rmean = 35), "*rmean".
+)
+def test_restricted_mean(pairs: list[tuple[int, int]], mean: float) -> None:
+    assert kaplan_meier(observations(pairs)).restricted_mean_s(35) == pytest.approx(mean, abs=0.005)
+
+
+def test_restricted_mean_within_a_step() -> None:
+    curve = kaplan_meier([Observation(2.0, True), Observation(6.0, True)])
+    assert curve.restricted_mean_s(1.0) == 1.0
+    assert curve.restricted_mean_s(4.0) == 3.0  # 2 at 1, 2 at 0.5
+    assert curve.restricted_mean_s(10.0) == 4.0  # Nothing is censored: the plain mean.
+
+
+# R. G. Newcombe, Statistics in Medicine 17 (1998) 857-872, table I, method 5 (Clopper-Pearson).
+@pytest.mark.parametrize(
+    ("successes", "count", "low", "high"),
+    [(81, 263, 0.2527, 0.3676), (15, 148, 0.0578, 0.1617), (0, 20, 0.0, 0.1684), (1, 29, 0.0009, 0.1776)],
+)
+def test_exact_shares(successes: int, count: int, low: float, high: float) -> None:
+    found = exact_share(successes, count, 0.95)
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((low, high), abs=6e-5)
+
+
+def test_no_share_of_nothing() -> None:
+    assert exact_share(0, 0, 0.95) is None
+
+
+OBSERVED = [
+    (Outcome.ABSORBED, {}, Observation(0.0, True)),
+    (Outcome.HEALED, {"ttr": Interval(3.1, 3.4)}, Observation(3.4, True)),  # The upper end.
+    (Outcome.SELF_RECOVERED, {"ttr": Interval(0.2, 0.3)}, Observation(0.3, True)),
+    (Outcome.FAULT_REMOVED, {"censored_at_s": 14.0}, Observation(14.0, False)),
+    (Outcome.NOT_RECOVERED, {"censored_at_s": 15.0}, Observation(15.0, False)),
+    (Outcome.NOT_RECOVERED, {}, Observation(0.0, False)),  # Not dropped, though nothing is known.
+    (Outcome.HEALED, {}, Observation(0.0, False)),  # Healed, nobody knows when: not flattered.
+    (Outcome.INVALID, {"ttr": Interval(1.0, 2.0)}, None),
+]
+
+
+@pytest.mark.parametrize(("outcome", "fields", "seen"), OBSERVED)
+def test_what_a_trial_tells(outcome: Outcome, fields: dict[str, Any], seen: Observation | None) -> None:
+    assert observe(Recovery(outcome, "", **fields)) == seen
+
+
+times = st.lists(
+    st.builds(Observation, st.floats(0.01, 100).map(lambda x: round(x, 3)), st.booleans()), min_size=1, max_size=30
+)
+
+
+@given(times)
+def test_curves_never_rise_and_means_stay_within_the_horizon(seen: list[Observation]) -> None:
+    curve = kaplan_meier(seen)
+    assert all(later <= earlier for earlier, later in zip((1.0, *curve.shares), curve.shares, strict=False))
+    horizon_s = common_horizon_s([seen])
+    assert 0 <= curve.restricted_mean_s(horizon_s) <= horizon_s + 1e-9
+    if all(one.recovered for one in seen):
+        plain = sum(one.time_s for one in seen) / len(seen)
+        assert curve.restricted_mean_s(horizon_s) == pytest.approx(plain)
+
+
+@given(times)
+def test_censoring_a_trial_never_makes_things_look_faster(seen: list[Observation]) -> None:
+    worse = [replace(seen[0], recovered=False), *seen[1:]]
+    horizon_s = max(one.time_s for one in seen)
+    before = kaplan_meier(seen).restricted_mean_s(horizon_s)
+    assert kaplan_meier(worse).restricted_mean_s(horizon_s) >= before - 1e-9
+
+
+def trial(
+    experiment: str, arm: str, seed: int, outcome: Outcome, time_s: float | None = None, index: int = 0
+) -> TrialResult:
+    under = outcome in (Outcome.HEALED, Outcome.SELF_RECOVERED)
+    recovery = Recovery(
+        outcome,
+        "",
+        ttr=Interval(time_s - 0.1, time_s) if under and time_s else None,
+        censored_at_s=None if under else time_s,
+    )
+    return TrialResult(experiment, "", arm, seed, index, "", "t", "", recovery)
+
+
+def campaign(*trials: TrialResult) -> Campaign:
+    return Campaign("c", "", 1.0, "t", 1, {}, {}, {}, {}, trials)
+
+
+SLO = Slo(recovery=RecoveryObjective(within_s=10.0, share=0.9, confidence=0.95))
+
+
+def test_a_group() -> None:
+    told = [
+        trial("kill", "elephant", 1, Outcome.HEALED, 2.0),
+        trial("kill", "elephant", 2, Outcome.HEALED, 12.0),  # Too late for the deadline.
+        trial("kill", "elephant", 3, Outcome.ABSORBED),
+        trial("kill", "elephant", 4, Outcome.NOT_RECOVERED, 15.0),
+        trial("kill", "elephant", 5, Outcome.FAULT_REMOVED, 5.0),  # Aborted early, say.
+        trial("kill", "elephant", 6, Outcome.INVALID),
+    ]
+    group = summarise(campaign(*told), SLO).groups[0]
+    assert group.in_time is not None
+    assert (group.in_time.successes, group.in_time.count) == (2, 5)
+    assert (group.censored_count, group.invalid_count, group.censored_early_count) == (2, 1, 1)
+    assert group.mean_recovered_s == pytest.approx(14 / 3)
+    assert group.median_s == 12.0  # 0 and 2 leave 0.6, the censored 5 leaves two at risk, 12 leaves 0.3.
+    assert group.p90_s is None
+    assert group.horizon_s == 15.0
+    assert sum(group.counts.values()) == 6
+
+
+def test_a_group_of_invalid_trials_says_nothing() -> None:
+    group = summarise(campaign(trial("kill", "none", 1, Outcome.INVALID)), SLO).groups[0]
+    assert group.survival is None
+    assert group.in_time is None
+    assert (group.median_s, group.restricted_mean_s, group.mean_recovered_s) == (None, None, None)
+
+
+def test_arms_of_an_experiment_share_their_horizon() -> None:
+    told = [
+        trial("kill", "elephant", 1, Outcome.HEALED, 2.0),
+        trial("kill", "elephant", 2, Outcome.HEALED, 4.0),
+        trial("kill", "none", 1, Outcome.NOT_RECOVERED, 15.0),
+        trial("kill", "none", 2, Outcome.HEALED, 9.0),
+    ]
+    summary = summarise(campaign(*told), SLO)
+    assert [group.horizon_s for group in summary.groups] == [15.0, 15.0]
+    assert [group.restricted_mean_s for group in summary.groups] == [3.0, 12.0]
+    assert [(group.arm, len(group.observations)) for group in summary.arms] == [("elephant", 2), ("none", 2)]
+
+
+def test_pairs_have_equal_seeds_and_two_valid_trials() -> None:
+    told = [
+        trial("kill", "elephant", 1, Outcome.HEALED, 2.0),
+        trial("kill", "elephant", 2, Outcome.HEALED, 4.0),
+        trial("kill", "elephant", 3, Outcome.HEALED, 1.0),
+        trial("kill", "elephant", 9, Outcome.HEALED, 1.0),  # No partner.
+        trial("kill", "none", 1, Outcome.NOT_RECOVERED, 15.0),
+        trial("kill", "none", 2, Outcome.SELF_RECOVERED, 6.0),
+        trial("kill", "none", 3, Outcome.INVALID),  # Not a partner.
+    ]
+    (pair,) = summarise(campaign(*told), SLO).pairs
+    assert (pair.pairs_count, pair.arm_count, pair.reference_count) == (2, 2, 1)
+    assert (pair.only_arm_count, pair.only_reference_count) == (1, 0)
+    assert pair.sooner_s == pytest.approx((6 + 15) / 2 - 3)
+    assert pair.horizon_s == 15.0
+
+
+def test_a_seed_that_ran_twice_is_paired_in_order() -> None:
+    told = [
+        trial("kill", "elephant", 1, Outcome.HEALED, 4.0, index=2),
+        trial("kill", "elephant", 1, Outcome.HEALED, 2.0, index=0),
+        trial("kill", "none", 1, Outcome.NOT_RECOVERED, 15.0, index=1),
+    ]
+    (pair,) = summarise(campaign(*told), SLO).pairs
+    assert (pair.pairs_count, pair.sooner_s) == (1, 13.0)
+
+
+def test_no_pairs_without_a_reference_arm() -> None:
+    assert summarise(campaign(trial("kill", "elephant", 1, Outcome.HEALED, 2.0)), SLO).pairs == ()

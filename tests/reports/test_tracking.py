@@ -1,0 +1,122 @@
+"""Campaigns as MLflow runs, and what a dead or forbidden server does."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sample_campaign import broken_rollback, corrupt_records, feature_store_outage
+from samples import campaign_of, write_trial
+
+from monkeyproof.errors import UsageError
+from monkeyproof.reports import tracking
+from monkeyproof.types import Campaign
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
+    folder = tmp_path_factory.mktemp("campaign")
+    plans = [corrupt_records("elephant", 1), broken_rollback("none", 1), feature_store_outage("none", 2)]
+    return campaign_of([write_trial(folder, plan, 1, index) for index, plan in enumerate(plans)])
+
+
+@pytest.fixture
+def hung() -> Iterator[str]:
+    """A server that accepts, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def runs(store: Path, parent: str) -> dict[str, Any]:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=tracking.tracking_uri(None, store))
+    (experiment,) = client.search_experiments(filter_string=f"name = '{tracking.EXPERIMENT}'")
+    children = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
+    return {run.data.params["experiment"]: run for run in children}
+
+
+def test_a_campaign_is_one_run_with_one_nested_run_a_trial(campaign: Campaign, tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    report.write_text("<p>hello")
+    store = tmp_path / "store"
+    parent = tracking.log_campaign(campaign, [report], uri=None, store=store)
+
+    children = runs(store, parent)
+    assert set(children) == {"corrupt-records", "broken-rollback", "feature-store-outage"}
+    healed = children["corrupt-records"]
+    found = campaign.trials[0].recovery
+    assert found.ttr is not None
+    assert healed.data.params == {
+        "experiment": "corrupt-records",
+        "arm": "elephant",
+        "seed": "1",
+        "target": "embedded",
+    }
+    assert healed.data.tags["outcome"] == "healed"
+    assert healed.data.metrics["ttr_high_s"] == pytest.approx(found.ttr.high_s)
+    assert healed.data.metrics["recovered_under_fault"] == 1.0
+    assert healed.data.metrics["wrong"] == found.wrong_count
+    assert healed.info.status == "FINISHED"
+    censored = children["broken-rollback"].data.metrics
+    assert censored["recovered_under_fault"] == 0.0
+    assert "ttr_high_s" not in censored
+    assert "ttd_s" not in censored
+    # An invalid trial says nothing of it, not even "no".
+    assert "recovered_under_fault" not in children["feature-store-outage"].data.metrics
+    assert list((store / "artifacts").rglob("report.html"))
+
+    again = tracking.log_campaign(campaign, [], uri=None, store=store)
+    assert again != parent
+
+
+@pytest.mark.parametrize(
+    ("uri", "registry"),
+    [
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("http://127.0.0.1:5000/", "http://127.0.0.1:5000"),
+        ("http://localhost:5000", "http://127.0.0.1:5000/"),
+        ("HTTP://user:word@127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("http://registry.example", "http://registry.example:80"),
+    ],
+)
+def test_the_registry_under_test_is_never_logged_to(
+    campaign: Campaign, tmp_path: Path, uri: str, registry: str
+) -> None:
+    with pytest.raises(UsageError, match="registry under test") as refused:
+        tracking.log_campaign(campaign, [], uri=uri, store=tmp_path, forbidden=registry)
+    assert "word" not in str(refused.value)
+
+
+def test_a_dead_server_is_said_at_once(campaign: Campaign, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(UsageError, match="does not answer") as refused:
+        tracking.log_campaign(
+            campaign,
+            [],
+            uri=f"http://me:secret@127.0.0.1:{port}",
+            store=tmp_path,
+            forbidden="http://127.0.0.1:1",
+        )
+    assert "secret" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_hung_server_costs_at_most_ten_seconds(campaign: Campaign, tmp_path: Path, hung: str) -> None:
+    before = dict(os.environ)
+    began_s = time.monotonic()
+    with pytest.raises(UsageError, match="does not answer"):
+        tracking.log_campaign(campaign, [], uri=hung, store=tmp_path)
+    assert time.monotonic() - began_s < 12
+    assert dict(os.environ) == before
+
+
+def test_a_store_that_cannot_be_written_is_said(campaign: Campaign, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="could not be logged"):
+        tracking.log_campaign(campaign, [], uri="nonsense://x", store=tmp_path)
