@@ -156,20 +156,20 @@ def read_target_file(path: Path) -> TargetFile:
     if not isinstance(value, dict):
         raise UsageError(f"{path}:1: a target file is a mapping with at least 'name' and 'predict'")
     if "path" in value:
-        raise UsageError(f"{path}:{_line_of(node, ('path',))}: path: not a key of a target file")
+        raise UsageError(f"{path}:{line_of(node, ('path',))}: path: not a key of a target file")
     try:
         found = _ADAPTER.validate_python(value)
     except ValidationError as error:
         problems = [
-            f"{path}:{_line_of(node, problem['loc'])}: "
+            f"{path}:{line_of(node, problem['loc'])}: "
             + ".".join(str(part) for part in problem["loc"])
-            + f": {_words(problem)}"
+            + f": {problem_words(problem)}"
             for problem in error.errors()
         ]
         raise UsageError("\n".join(problems)) from None
     folder = path.resolve().parent
     headers = {
-        name: _substitute(text, f"{path}:{_line_of(node, ('predict', 'headers', name))}")
+        name: _substitute(text, f"{path}:{line_of(node, ('predict', 'headers', name))}")
         for name, text in found.predict.headers.items()
     }
     return replace(
@@ -211,7 +211,7 @@ def _refuse_duplicates(node: yaml.Node | None, name: str) -> None:
             _refuse_duplicates(child, name)
 
 
-def _line_of(node: yaml.Node | None, place: tuple[str | int, ...]) -> int:
+def line_of(node: yaml.Node | None, place: tuple[str | int, ...]) -> int:
     """The line, counted from 1, of the deepest part of ``place`` that the file has."""
     line = 1
     for part in place:
@@ -228,7 +228,8 @@ def _line_of(node: yaml.Node | None, place: tuple[str | int, ...]) -> int:
     return line
 
 
-def _words(problem: Any) -> str:
+def problem_words(problem: Any) -> str:
+    """One of pydantic's problems, for the person who wrote the file."""
     words = {
         "unexpected_keyword_argument": "unknown key",
         "extra_forbidden": "unknown key",

@@ -15,7 +15,8 @@ import sys
 import time
 from collections.abc import Collection
 
-TERM_GRACE_S = 1.0
+# Long enough for a worker to revert its faults in order, before it is killed.
+TERM_GRACE_S = 5.0
 
 
 def end_groups(pgids: Collection[int], grace_s: float = TERM_GRACE_S) -> None:

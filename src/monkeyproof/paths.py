@@ -1,4 +1,4 @@
-"""Where things are kept. Everything can be moved with MONKEYPROOF_HOME."""
+"""Where things are kept. Everything can be moved with MONKEYPROOF_HOME, the cache alone with MONKEYPROOF_CACHE."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ def target_dir() -> Path:
 
 def cache_dir() -> Path:
     """What costs seconds to make and never changes: trained models and their registry."""
-    path = home() / "cache"
-    path.mkdir(exist_ok=True, mode=0o700)
-    return path
+    configured = os.environ.get("MONKEYPROOF_CACHE")
+    path = Path(configured) if configured else home() / "cache"
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return path.resolve()
 
 
 def socket_dir() -> Path:

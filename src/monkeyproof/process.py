@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -37,8 +37,11 @@ class ProcessGroup:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         stdin: int = subprocess.DEVNULL,
+        pass_fds: Collection[int] = (),
     ) -> subprocess.Popen[bytes]:
         """Start ``argv``, its output appended to ``log``; ``env`` is added to this process's environment.
+
+        ``pass_fds`` are descriptors that the child keeps, under the same numbers.
 
         Raises:
             OSError: the program cannot be started.
@@ -52,6 +55,7 @@ class ProcessGroup:
                 env={**os.environ, **(env or {})},
                 cwd=cwd,
                 start_new_session=True,
+                pass_fds=tuple(pass_fds),
             )
         self.adopt(child.pid)
         self._children[child.pid] = child

@@ -107,6 +107,8 @@ async def serve(path: Path, session: Callable[[], Session]) -> asyncio.Server:
                 await writer.drain()
         except (ConnectionError, ValueError):
             pass  # The peer vanished, or sent a line beyond the limit: either way the connection ends.
+        except asyncio.CancelledError:
+            pass  # The server ends. Python 3.11 would print a traceback for every client that is still there.
         finally:
             await one.closed()
             writer.close()

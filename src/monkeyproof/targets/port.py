@@ -154,6 +154,14 @@ class Features(Protocol):
 
 
 @runtime_checkable
+class Snapshots(Protocol):
+    """Looking into a snapshot of the feature store before it is trusted."""
+
+    def read_snapshot(self, snapshot: str, entities: Sequence[str]) -> Mapping[str, Sequence[float] | None]:
+        """Feature vectors as the snapshot has them; None for an entity that it lacks."""
+
+
+@runtime_checkable
 class Serving(Protocol):
     """How replicas get at features."""
 
@@ -195,6 +203,8 @@ class Toxic:
     link: str
     kind: str
     parameters: Mapping[str, Json] = field(default_factory=dict)
+    id: str = ""
+    """Chosen by the caller, so that the undo can be written down before the fault exists; "" lets the proxy choose."""
 
 
 @runtime_checkable

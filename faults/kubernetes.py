@@ -1,0 +1,115 @@
+"""Faults on a Kubernetes cluster, through chaosk8s (the extra ``monkeyproof[kubernetes]``).
+
+Blast radius: only namespaces whose label ``monkeyproof.dev/allow-faults`` is ``true``; everything else is
+refused before anything is touched. chaosk8s and the Kubernetes client take a second to import, so they are
+imported where they are used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monkeyproof.errors import Refusal, UsageError
+from monkeyproof.injection import Injection, current, inject
+from monkeyproof.types import Evidence, Json
+
+__all__ = ["terminate_pods"]
+
+OPT_IN_LABEL = "monkeyproof.dev/allow-faults"
+REQUEST_TIMEOUT_S = 10
+EVIDENCE_WITHIN_S = 30.0
+
+
+def terminate_pods(
+    namespace: str,
+    label_selector: str,
+    pods_count: int = 1,
+    configuration: object = None,  # noqa: ARG001
+    secrets: dict[str, str] | None = None,
+) -> dict[str, Json]:
+    """Delete pods without grace. One-shot: their controller is expected to replace them.
+
+    Evidence: each chosen pod's uid is gone from the namespace, or marked for deletion.
+
+    Args:
+        namespace: must carry the opt-in label.
+        label_selector: which pods; must match at least one more than is deleted.
+        pods_count: how many, chosen by the trial's seed.
+
+    Raises:
+        Refusal: the namespace has not opted in, or nothing would be left to serve.
+        UsageError: the extra is not installed, or the cluster does not answer.
+    """
+    if pods_count < 1:
+        raise UsageError(f"pods_count: must be at least 1, not {pods_count}")
+    client, terminate = _chaosk8s(secrets)
+    _refuse_without_opt_in(client, namespace)
+    before = {pod.metadata.name: pod.metadata.uid for pod in _pods(client, namespace, label_selector)}
+    if len(before) <= pods_count:
+        raise Refusal(
+            f"{label_selector!r} matches {len(before)} pods in {namespace!r}, and {pods_count} would be deleted",
+            "leave at least one that serves",
+        )
+    chosen = [str(name) for name in current().rng("kubernetes.terminate_pods").permutation(sorted(before))]
+    chosen = chosen[:pods_count]
+
+    def apply() -> None:
+        for name in chosen:
+            terminate(label_selector, name_pattern=f"^{name}$", grace_period=0, ns=namespace, secrets=secrets)
+
+    def evidence(_: object) -> Evidence | None:
+        alive = {
+            pod.metadata.uid
+            for pod in _pods(client, namespace, label_selector)
+            if pod.metadata.deletion_timestamp is None
+        }
+        if any(before[name] in alive for name in chosen):
+            return None
+        return Evidence(f"gone from {namespace}: {', '.join(chosen)}", {name: before[name] for name in chosen})
+
+    return inject(
+        Injection(
+            fault="kubernetes.terminate_pods",
+            subject=f"{namespace}/{label_selector}",
+            parameters={"namespace": namespace, "label_selector": label_selector, "pods": chosen},
+            apply=apply,
+            evidence=evidence,
+            undo=None,
+            evidence_within_s=EVIDENCE_WITHIN_S,
+        )
+    )
+
+
+def _chaosk8s(secrets: dict[str, str] | None) -> tuple[Any, Any]:
+    try:
+        from chaosk8s import create_k8s_api_client
+        from chaosk8s.pod.actions import terminate_pods as terminate
+        from kubernetes import client
+    except ImportError:
+        raise UsageError(
+            "Kubernetes faults need chaosk8s, which is not installed; run: pip install 'monkeyproof[kubernetes]'"
+        ) from None
+    try:
+        return client.CoreV1Api(create_k8s_api_client(secrets)), terminate
+    except Exception as error:  # Whatever its configuration loader raises, the person has to mend the access.
+        raise UsageError(f"no access to a Kubernetes cluster: {error}; see KUBECONFIG") from None
+
+
+def _refuse_without_opt_in(client: Any, namespace: str) -> None:
+    try:
+        labels = client.read_namespace(namespace, _request_timeout=REQUEST_TIMEOUT_S).metadata.labels or {}
+    except Exception as error:  # urllib3 and the client's own: unreachable, unauthorised, or no such namespace.
+        words = " ".join(str(error).split())[:200]
+        raise UsageError(f"namespace {namespace!r} cannot be read: {words}") from None
+    if labels.get(OPT_IN_LABEL) != "true":
+        raise Refusal(
+            f"namespace {namespace!r} has not opted in",
+            f"if it may be broken: kubectl label namespace {namespace} {OPT_IN_LABEL}=true",
+        )
+
+
+def _pods(client: Any, namespace: str, label_selector: str) -> list[Any]:
+    found = client.list_namespaced_pod(
+        namespace, label_selector=label_selector, _request_timeout=REQUEST_TIMEOUT_S
+    )
+    return list(found.items)

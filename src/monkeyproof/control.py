@@ -1,0 +1,83 @@
+"""The Chaos Toolkit control that makes any run of an experiment a trial.
+
+Named in every experiment of the catalogue. Under ``monkeyproof run`` a trial is open already and this does
+nothing; under plain ``chaos run`` it opens one against the running target, in ``runs/`` of the current
+folder, and closes it whatever happens: faults reverted, observers ended, the outcome logged.
+
+Environment: MONKEYPROOF_TARGET (a target file; default: the embedded target), MONKEYPROOF_SEED (default 1),
+MONKEYPROOF_HEALER (none or elephant; default none).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chaoslib.exceptions import InterruptExecution
+
+from monkeyproof.errors import MonkeyproofError, UsageError
+from monkeyproof.injection import has_current
+from monkeyproof.types import Json
+
+if TYPE_CHECKING:
+    from monkeyproof.trial import OpenTrial
+
+logger = logging.getLogger("chaostoolkit")
+_open: OpenTrial | None = None
+
+
+def before_experiment_control(context: dict[str, Json], **_: object) -> None:
+    """Open a trial, unless one is open. A failure ends the run before anything is touched."""
+    global _open
+    if has_current():
+        return
+    from monkeyproof.trial import OpenTrial, TrialPlan
+
+    try:
+        name = Path(os.environ.get("CHAOSTOOLKIT_EXPERIMENT_PATH", "experiment")).stem
+        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        plan = TrialPlan(
+            experiment=name,
+            title=str(context.get("title", name)),
+            experiment_sha256="",
+            seed=_seed(os.environ.get("MONKEYPROOF_SEED", "1")),
+            arm=os.environ.get("MONKEYPROOF_HEALER", "none"),
+            index=0,
+            target=os.environ.get("MONKEYPROOF_TARGET", ""),
+            folder=str(Path("runs") / f"chaos-{stamp}-{os.getpid()}"),
+        )
+        _open = OpenTrial(plan)
+        _open.start()
+    except MonkeyproofError as error:
+        if _open is not None:
+            _open.close()
+            _open = None
+        # The only exception that Chaos Toolkit lets out of a control.
+        raise InterruptExecution(str(error)) from None
+
+
+def cleanup_control() -> None:
+    """Close the trial that was opened here. Chaos Toolkit calls this on every way out of a run."""
+    global _open
+    if _open is None:
+        return
+    trial, _open = _open, None
+    try:
+        trial.close()
+    except MonkeyproofError as error:
+        logger.critical("%s", error)
+    from monkeyproof.campaign import result_of
+
+    recovery = result_of(trial.folder, trial.folder.parent).recovery
+    logger.info("Outcome: %s. %s", recovery.outcome, recovery.reason)
+    logger.info("History: %s ('monkeyproof report %s' draws it)", trial.folder, trial.folder)
+
+
+def _seed(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"MONKEYPROOF_SEED: not a whole number: {text!r}") from None

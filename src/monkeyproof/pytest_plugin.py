@@ -1,0 +1,160 @@
+"""A CI gate is an ordinary test:
+
+    def test_replica_kill(chaos):
+        trial = chaos.run("replica-kill")
+        assert trial.recovered_within_s(10)
+
+The fixture ``chaos`` starts the embedded target once a session if no ``--chaos-target`` is given and none is
+up, and ends what it started. With allure-pytest installed, each trial is a step whose sub-steps are the
+trial's phases, with the timeline, the history and the evidence attached.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from monkeyproof.config import Slo, TargetFile
+    from monkeyproof.types import Outcome, Recovery, TrialResult
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("monkeyproof", "chaos experiments on machine-learning systems")
+    group.addoption("--chaos-target", type=Path, help="target file (default: the embedded target)")
+    group.addoption("--chaos-healer", default=None, choices=["none", "elephant"], help="who heals")
+    group.addoption("--chaos-seed", type=int, default=1, help="seed of the trials (default: 1)")
+    group.addoption("--chaos-out", type=Path, help="folder for histories and reports (default: runs/pytest-<time>)")
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A finished trial, for assertions."""
+
+    result: TrialResult
+    folder: Path
+
+    @property
+    def outcome(self) -> Outcome:
+        return self.result.recovery.outcome
+
+    @property
+    def recovery(self) -> Recovery:
+        return self.result.recovery
+
+    def recovered_within_s(self, within_s: float) -> bool:
+        """Whether right answers, fast and sustained, were back under the fault within ``within_s`` of t0.
+
+        Absorbed counts as recovered at once. The interval's upper end decides, so that doubt never flatters.
+        An invalid trial fails the test instead of answering: it could not tell.
+        """
+        from monkeyproof.types import Outcome
+
+        if self.outcome is Outcome.INVALID:
+            pytest.fail(f"could not tell: {self.recovery.reason} (history: {self.folder})", pytrace=False)
+        if self.outcome is Outcome.ABSORBED:
+            return True
+        return self.recovery.ttr is not None and self.recovery.ttr.high_s <= within_s
+
+    def __repr__(self) -> str:
+        return f"<trial {self.result.experiment}: {self.outcome}; {self.recovery.reason}; history: {self.folder}>"
+
+
+class Chaos:
+    """Runs experiments against one target; what the fixture ``chaos`` gives to a test."""
+
+    def __init__(self, target: TargetFile, folder: Path, healer: str, seed: int) -> None:
+        self.target = target
+        self._folder = folder
+        self._healer = healer
+        self._seed = seed
+        self._count = 0
+
+    def run(self, experiment: str, *, healer: str | None = None, seed: int | None = None) -> Trial:
+        """Run one trial and return what its users saw.
+
+        Raises:
+            MonkeyproofError: unknown experiment, refusal, or something that could not be reverted.
+        """
+        from monkeyproof import catalogue
+        from monkeyproof.campaign import CampaignPlan, run_campaign
+        from monkeyproof.errors import MonkeyproofError
+        from monkeyproof.reverting import refuse_while_open, sole_campaign
+
+        found = catalogue.find(experiment)
+        self._count += 1
+        folder = self._folder / f"{self._count:02d}-{found.name.replace('/', '-')}"
+        refuse_while_open()
+        with sole_campaign():
+            finished = run_campaign(
+                CampaignPlan(
+                    (found,),
+                    (healer or self._healer,),
+                    1,
+                    self._seed if seed is None else seed,
+                    self.target,
+                    folder,
+                )
+            )
+        if finished.error or not finished.campaign.trials:
+            raise MonkeyproofError(finished.error or "the trial left no history")
+        result = finished.campaign.trials[0]
+        trial = Trial(result, folder / result.folder)
+        _attach(trial, self.target.slo)
+        return trial
+
+
+@pytest.fixture(scope="session")
+def chaos_target(pytestconfig: pytest.Config) -> Iterator[TargetFile]:
+    """The target that is broken; an embedded one is started if none is up, and ended again."""
+    from monkeyproof import paths
+    from monkeyproof.config import read_target_file
+    from monkeyproof.targets.local import lifecycle
+
+    configured = pytestconfig.getoption("--chaos-target")
+    if configured is not None:
+        yield read_target_file(configured)
+    elif lifecycle.status().up:
+        yield read_target_file(paths.target_dir() / "target.yaml")
+    else:
+        try:
+            yield lifecycle.up()
+        finally:
+            lifecycle.down()
+
+
+@pytest.fixture(scope="session")
+def chaos(chaos_target: TargetFile, pytestconfig: pytest.Config) -> Chaos:
+    """Runs experiments: ``chaos.run("replica-kill")``."""
+    folder = pytestconfig.getoption("--chaos-out")
+    if folder is None:
+        folder = pytestconfig.rootpath / "runs" / f"pytest-{datetime.now(UTC).strftime('%Y%m%d-%H%M%S')}"
+    healer = pytestconfig.getoption("--chaos-healer") or ("elephant" if chaos_target.stack else "none")
+    return Chaos(chaos_target, folder, healer, pytestconfig.getoption("--chaos-seed"))
+
+
+def _attach(trial: Trial, slo: Slo) -> None:
+    """Show a trial in Allure, where allure-pytest is installed and a report is being written."""
+    with contextlib.suppress(ImportError):
+        import allure
+
+        from monkeyproof import history
+        from monkeyproof.reports.timeline import draw
+
+        recovery = trial.recovery
+        with allure.step(f"{trial.result.experiment}: {recovery.outcome}"):
+            for event in history.History.read(trial.folder).of_kind(history.Kind.PHASE_ENDED):
+                with allure.step(f"{event.t_s:.2f} s: {event.subject} ended ({event.data.get('why', '')})"):
+                    pass
+            kinds = allure.attachment_type
+            timeline = draw(trial.result, trial.folder, slo, standalone=True)
+            allure.attach(str(timeline), "timeline", kinds.SVG)
+            allure.attach("\n".join(trial.result.evidence) or "none", "evidence", kinds.TEXT)
+            events = trial.folder / history.EVENTS_FILE
+            allure.attach(events.read_text(encoding="utf-8"), history.EVENTS_FILE, kinds.TEXT)

@@ -1,0 +1,155 @@
+"""Any HTTP service that a target file describes: its registry if it has one, and links through a proxy of ours."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from monkeyproof import paths
+from monkeyproof.clock import wait_for
+from monkeyproof.config import Link, TargetFile
+from monkeyproof.errors import TargetError, UsageError
+from monkeyproof.process import ProcessGroup
+from monkeyproof.rpc import Client
+from monkeyproof.targets.links import ProxyLinks
+from monkeyproof.targets.port import Links, Registry
+from monkeyproof.targets.registry import RegistryClient
+from monkeyproof.types import Json
+
+C = TypeVar("C")
+PROXY_WITHIN_S = 10.0
+REGISTRY_TIMEOUT_S = 3.0
+
+
+class HttpTarget:
+    """``port.Target`` for a service of which only the target file is known.
+
+    Whoever opens it first starts the fault proxy for its links, and ends it on ``close`` (or by dying). Others
+    that open the same file meanwhile use that one.
+    """
+
+    def __init__(self, file: TargetFile) -> None:
+        self._file = file
+        self._registry: RegistryClient | None = None
+        self._proxy = SharedProxy(file) if file.links else None
+        self._links = ProxyLinks(self._proxy.control) if self._proxy else None
+        if file.registry is not None:
+            address = file.registry
+            self._registry = RegistryClient(
+                address.uri, address.model, address.alias, timeout_s=REGISTRY_TIMEOUT_S
+            )
+
+    @property
+    def file(self) -> TargetFile:
+        return self._file
+
+    def find(self, capability: type[C]) -> C | None:
+        offered: Mapping[type, object | None] = {Registry: self._registry, Links: self._links}
+        found: C | None = offered.get(capability)  # type: ignore[assignment]
+        return found
+
+    def link_addresses(self) -> Mapping[str, str]:
+        """Where each link really listens: a port 0 in the file lets the system choose."""
+        return self._proxy.addresses() if self._proxy else {}
+
+    def close(self) -> None:
+        if self._links is not None:
+            self._links.close()
+        if self._registry is not None:
+            self._registry.close()
+        if self._proxy is not None:
+            self._proxy.close()
+
+
+class SharedProxy:
+    """The fault proxy of one target file: started here, or found running on behalf of another process."""
+
+    def __init__(self, file: TargetFile) -> None:
+        digest = hashlib.sha256(str(file.path).encode()).hexdigest()[:16]
+        self._note = paths.home() / "proxies" / f"{digest}.json"
+        self._note.parent.mkdir(exist_ok=True, mode=0o700)
+        self._group: ProcessGroup | None = None
+        self._sockets: Path | None = None
+        with _locked(self._note.with_suffix(".lock")):
+            running = self._running()
+            self.control = running if running is not None else self._start(file)
+
+    def addresses(self) -> Mapping[str, str]:
+        with Client(self.control) as client:
+            found: Mapping[str, str] = client.call("addresses")
+        return found
+
+    def close(self) -> None:
+        """End the proxy if it was started here. Idempotent."""
+        group, self._group = self._group, None
+        if group is None:
+            return
+        group.close()
+        self._note.unlink(missing_ok=True)
+        if self._sockets is not None:
+            shutil.rmtree(self._sockets, ignore_errors=True)
+
+    def _running(self) -> Path | None:
+        """The control socket of the proxy that another process started, if it still answers."""
+        try:
+            control = Path(json.loads(self._note.read_bytes())["control"])
+        except (OSError, ValueError, KeyError):
+            return None
+        return control if _answers(control) else None
+
+    def _start(self, file: TargetFile) -> Path:
+        self._sockets = paths.socket_dir()
+        control, links, log = (self._sockets / name for name in ("proxy.sock", "links.json", "proxy.log"))
+        links.write_text(json.dumps({name: _as_json(link) for name, link in file.links.items()}))
+        group = self._group = ProcessGroup()
+        try:
+            child = group.start(
+                [
+                    *(sys.executable, "-m", "monkeyproof.faults.proxy"),
+                    *("--links", str(links), "--control", str(control)),
+                ],
+                log=log,
+            )
+            if not wait_for(lambda: child.poll() is not None or _answers(control), within_s=PROXY_WITHIN_S):
+                raise UsageError(f"{file.path}: links: the fault proxy did not start within {PROXY_WITHIN_S:g} s")
+            if child.poll() is not None:
+                raise UsageError(f"{file.path}: links: {_last_line(log)}")
+        except BaseException:
+            self.close()
+            raise
+        self._note.write_text(json.dumps({"control": str(control)}))
+        return control
+
+
+def _answers(control: Path) -> bool:
+    if not control.exists():
+        return False
+    try:
+        with Client(control, timeout_s=2.0) as client:
+            client.call("ping")
+    except TargetError:
+        return False
+    return True
+
+
+def _as_json(link: Link) -> dict[str, Json]:
+    return {"listen": link.listen, "forward": link.forward, "protocol": link.protocol}
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "the fault proxy ended without a word"
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # Held for the start of a proxy at most, which is bounded.
+        yield

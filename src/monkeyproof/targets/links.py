@@ -1,0 +1,71 @@
+"""The links of a target whose network paths pass through a fault proxy of ours."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from monkeyproof.errors import TargetError
+from monkeyproof.rpc import Client
+from monkeyproof.targets.port import Toxic
+from monkeyproof.types import Json
+
+
+class ProxyLinks:
+    """``port.Links`` over the control socket of ``python -m monkeyproof.faults.proxy``.
+
+    The connection is opened on first use and kept: toxics that were added over it end with it, so whoever
+    holds this object holds its faults.
+    """
+
+    def __init__(self, control: Path) -> None:
+        self._control = control
+        self._client: Client | None = None
+        self._lock = threading.Lock()
+
+    def list(self) -> Sequence[str]:
+        return tuple(self._call("links"))
+
+    def add(self, toxic: Toxic) -> str:
+        answer = self._call(
+            "add", link=toxic.link, kind=toxic.kind, parameters=dict(toxic.parameters), id=toxic.id
+        )
+        return str(answer["id"])
+
+    def remove(self, toxic_id: str) -> bool:
+        return bool(self._call("remove", id=toxic_id)["removed"])
+
+    def stats(self, toxic_id: str) -> Mapping[str, Json]:
+        found: Mapping[str, Json] = self._call("stats", id=toxic_id)
+        return found
+
+    def active(self) -> Sequence[str]:
+        return tuple(self._call("active"))
+
+    def close(self) -> None:
+        """Give the connection back, and with it every toxic that was added over it. Idempotent."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _call(self, method: str, **params: Json) -> Json:
+        with self._lock:
+            if self._client is None:
+                self._client = Client(self._control)
+            client = self._client
+        try:
+            return client.call(method, **params)
+        except TargetError:
+            if not _answers(client):
+                self.close()  # The next call finds the proxy anew, if it was restarted.
+            raise
+
+
+def _answers(client: Client) -> bool:
+    with contextlib.suppress(TargetError, OSError, ValueError):
+        client.call("ping", timeout_s=2.0)
+        return True
+    return False

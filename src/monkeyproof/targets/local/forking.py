@@ -1,0 +1,67 @@
+"""Forking from a plain, single-threaded process: what the child must leave behind before it does anything."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+
+
+def fork(child: Callable[[], None], *, keep: Collection[int], leave: Callable[[], None]) -> int:
+    """Run ``child`` in a process that leads its own session and ends with it; returns its pid.
+
+    The child holds none of our open files but the standard ones and ``keep``. ``leave`` closes those that
+    objects own: if only their numbers were closed, a later garbage collection would close whatever has these
+    numbers then. The kernel kills the child when this process dies, however it dies.
+    """
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() == parent:  # Else it died before the kernel knew that we care.
+            os.setsid()
+            leave()
+            _close_all_but(keep)
+            _reset_signals()
+            child()
+            status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)  # Never back into the parent's loop.
+
+
+def kill_group(pid: int) -> None:
+    """SIGKILL a child that was forked here and not yet reaped, with all that it started in its group."""
+    for kill in (os.killpg, os.kill):  # It may not lead its group yet.
+        with contextlib.suppress(ProcessLookupError):
+            kill(pid, signal.SIGKILL)
+
+
+def thread_count() -> int:
+    """Threads of this process, those that Python does not know of included."""
+    return sum(1 for _ in Path("/proc/self/task").iterdir())
+
+
+def _close_all_but(keep: Collection[int]) -> None:
+    for number in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
+        if number > 2 and number not in keep:
+            with contextlib.suppress(OSError):
+                os.close(number)
+
+
+def _reset_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())

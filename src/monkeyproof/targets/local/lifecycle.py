@@ -1,0 +1,261 @@
+"""Bringing the embedded target up and down, and looking at it: what the command line does."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from monkeyproof import paths
+from monkeyproof.clock import wait_for
+from monkeyproof.config import TargetFile, read_target_file
+from monkeyproof.errors import TargetError, UsageError
+from monkeyproof.guard import end_groups, group_exists
+from monkeyproof.rpc import Client
+from monkeyproof.targets.local.front_door import find_caddy
+from monkeyproof.targets.local.pids import is_same, pid_start
+from monkeyproof.targets.local.plan import is_free
+from monkeyproof.targets.local.services import find_valkey
+from monkeyproof.targets.local.stack import LOGS, STATE_FILE, prepare_folder
+from monkeyproof.targets.port import Replica
+from monkeyproof.types import Json
+
+UP_WITHIN_S = 120.0
+DOWN_WITHIN_S = 15.0
+LOOK_EVERY_S = 0.05
+SAY_EVERY_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One process of the target."""
+
+    name: str
+    pid: int | None
+    state: str
+    """starting, ready, paused, down or backing_off."""
+    port: int | None
+    starts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The embedded target, looked at."""
+
+    up: bool
+    """Whether all of it was brought up, and its supervisor answers."""
+    since: str | None = None
+    """UTC."""
+    phase: str = "down"
+    """down, up, or what it is doing on the way up."""
+    parts: tuple[Part, ...] = ()
+    replicas: tuple[Replica, ...] = ()
+
+
+def up(port: int = 0, progress: Callable[[str], None] | None = None) -> TargetFile:
+    """Start the embedded target and leave it running; if it is up already, that is fine.
+
+    Args:
+        port: where users ask for predictions; 0 for any free port.
+        progress: is told, in a few words now and then, what is being waited for.
+
+    Raises:
+        UsageError: it cannot be started; says why, and nothing is left running.
+    """
+    say = progress or _say_nothing
+    folder = paths.target_dir()
+    with _locked(folder, say):
+        state = _supervisor(folder)
+        if state is not None:
+            if port and state["port"] != port:
+                raise UsageError(
+                    f"the target is up on port {state['port']} already; 'monkeyproof target down' ends it"
+                )
+            _await_up(folder, int(state["pid"]), None, say)
+        else:
+            _clean_up(folder)
+            find_valkey()
+            find_caddy()
+            if port and not is_free(port):
+                raise UsageError(f"127.0.0.1:{port} is in use by another program; choose another --port, or none")
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            shutil.rmtree(folder / LOGS, ignore_errors=True)
+            prepare_folder(folder)
+            _start(folder, port, say)
+        return read_target_file(folder / "target.yaml")
+
+
+def status() -> Status:
+    """What runs; asks the supervisor, and changes nothing."""
+    state = _supervisor(paths.target_dir())
+    if state is None:
+        return Status(up=False)
+    try:
+        found = _ask(state, "status")
+    except TargetError:
+        return Status(up=False, since=state["since"], phase="starting")
+    return Status(
+        up=found["phase"] == "up",
+        since=found["since"],
+        phase=found["phase"],
+        parts=tuple(Part(**part) for part in found["parts"]),
+        replicas=tuple(Replica(**replica) for replica in found["replicas"]),
+    )
+
+
+def down() -> bool:
+    """End everything, also what a supervisor that was killed may have left. Whether there was anything."""
+    folder = paths.target_dir()
+    state = _supervisor(folder)
+    if state is None:
+        return _clean_up(folder)
+    _end_supervisor(int(state["pid"]))
+    _clean_up(folder)
+    return True
+
+
+def _start(folder: Path, port: int, say: Callable[[str], None]) -> None:
+    argv = [sys.executable, "-m", "monkeyproof.targets.local.stack", "--dir", str(folder), "--port", str(port)]
+    with (folder / LOGS / "stack.log").open("ab") as log:
+        child = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=folder
+        )
+    try:
+        _await_up(folder, child.pid, child, say)
+    except BaseException:
+        _end_supervisor(child.pid)
+        child.wait()
+        _clean_up(folder)
+        raise
+    # It lives on; whoever asks for its exit status would wait for a process that is not to end.
+    child.returncode = 0
+
+
+def _await_up(folder: Path, pid: int, child: subprocess.Popen[bytes] | None, say: Callable[[str], None]) -> None:
+    deadline_s = time.monotonic() + UP_WITHIN_S
+    next_word_s = time.monotonic() + SAY_EVERY_S
+    while not (folder / "target.yaml").exists():
+        ended = child.poll() is not None if child is not None else pid_start(pid) is None
+        log = folder / LOGS / "stack.log"
+        if ended:
+            raise UsageError(f"the target did not start: {_last_line(log)} (all of it: {log})")
+        if time.monotonic() >= deadline_s:
+            waiting = _waiting_for(folder)
+            raise UsageError(f"the target did not start within {UP_WITHIN_S:g} s: {waiting} (its log: {log})")
+        if time.monotonic() >= next_word_s:
+            say(_waiting_for(folder))
+            next_word_s = time.monotonic() + SAY_EVERY_S
+        time.sleep(LOOK_EVERY_S)
+
+
+def _waiting_for(folder: Path) -> str:
+    state = _supervisor(folder)
+    try:
+        found = _ask(state, "status") if state is not None else None
+    except TargetError:
+        found = None
+    if found is None:
+        return "starting the supervisor"
+    waiting = ", ".join(found["waiting_for"])
+    return f"{found['phase']}; waiting for {waiting}" if waiting else str(found["phase"])
+
+
+def _supervisor(folder: Path) -> Mapping[str, Json] | None:
+    """What the supervisor wrote of itself, if it is running."""
+    state = _state(folder)
+    return state if state is not None and is_same(state) else None
+
+
+def _state(folder: Path) -> dict[str, Json] | None:
+    try:
+        found = json.loads((folder / STATE_FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and {"pid", "started", "sockets", "groups"} <= found.keys() else None
+
+
+def _ask(state: Mapping[str, Json], method: str) -> Json:
+    with Client(state["control"], timeout_s=3.0) as client:
+        return client.call(method)
+
+
+def _end_supervisor(pid: int) -> None:
+    """SIGTERM, and SIGKILL if it does not end: then its guard ends what it started."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, number)
+                signal.pidfd_send_signal(pidfd, signal.SIGCONT)
+            if select.select([pidfd], [], [], DOWN_WITHIN_S)[0]:
+                return
+    finally:
+        os.close(pidfd)
+
+
+def _clean_up(folder: Path) -> bool:
+    """Clear away what a supervisor that is gone left: processes (its guard is at it), sockets, target file."""
+    state = _state(folder)
+    found = state is not None or (folder / "target.yaml").exists()
+    if state is not None:
+        groups = [known for known in state["groups"] if is_same(known) or _only_members_left(int(known["pid"]))]
+        if not wait_for(lambda: not any(group_exists(int(one["pid"])) for one in groups), within_s=2.0):
+            end_groups([int(one["pid"]) for one in groups])
+        sockets = Path(state["sockets"])
+        if sockets.name.startswith("mp-"):
+            shutil.rmtree(sockets, ignore_errors=True)
+    for name in ("target.yaml", STATE_FILE):
+        (folder / name).unlink(missing_ok=True)
+    return found
+
+
+def _only_members_left(pgid: int) -> bool:
+    """The leader is gone, but not its group: the kernel gives that number to nobody else meanwhile."""
+    return pid_start(pgid) is None and group_exists(pgid)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """One ``up`` at a time; the second waits for the first and then finds the target up."""
+    with folder.with_name(f"{folder.name}.up.lock").open("w") as file:
+
+        def mine() -> bool:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+        if not mine():
+            say("another process is starting the target; waiting for it")
+            if not wait_for(mine, within_s=UP_WITHIN_S + DOWN_WITHIN_S):
+                raise UsageError(
+                    "another process has been starting the target for too long; end it, then try again"
+                )
+        yield
+
+
+def _say_nothing(_words: str) -> None:
+    pass
+
+
+def _last_line(path: Path) -> str:
+    try:
+        lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return "it left no log"
+    # Without the logger's own date, time and level.
+    return lines[-1].split(" ERROR ", 1)[-1] if lines else "it said nothing"

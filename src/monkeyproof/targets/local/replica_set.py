@@ -1,0 +1,134 @@
+"""The scoring replicas as the supervisor sees them: started by the fork server, kept alive, drained."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+
+from monkeyproof.errors import TargetError
+from monkeyproof.process import ProcessGroup
+from monkeyproof.targets.local.front_door import FrontDoor
+from monkeyproof.targets.local.keeper import Keeper
+from monkeyproof.targets.local.plan import REPLICAS, Plan
+from monkeyproof.targets.local.services import call, http_ok
+from monkeyproof.targets.port import Replica
+
+SETTLE_WITHIN_S = 15.0
+DEATH_WITHIN_S = 2.0
+
+
+class ReplicaSet:
+    """What the control port offers of ``port.Replicas``; names that do not exist raise TargetError."""
+
+    def __init__(
+        self, plan: Plan, group: ProcessGroup, front_door: FrontDoor, changed: Callable[[], None]
+    ) -> None:
+        self._plan = plan
+        self._group = group
+        self._front_door = front_door
+        self._one_at_a_time = asyncio.Lock()
+        self.keepers = {name: self._keeper(name, changed) for name in REPLICAS}
+
+    def keep(self, running: list[asyncio.Task[None]]) -> None:
+        """Start all, and keep them alive in tasks that are added to ``running``."""
+        running += [asyncio.create_task(keeper.run(), name=name) for name, keeper in self.keepers.items()]
+
+    def all(self) -> list[Replica]:
+        return [self._replica(name) for name in self.keepers]
+
+    async def kill(self, name: str) -> Replica:
+        """Returns when the death has been noticed: who looks next must not see a replica that is no more."""
+        keeper, before = self._named(name), self._replica(name)
+        keeper.signal(signal.SIGKILL)
+        deadline_s = time.monotonic() + DEATH_WITHIN_S
+        while keeper.pid == before.pid and time.monotonic() < deadline_s:
+            await asyncio.sleep(0.001)
+        return before
+
+    def pause(self, name: str) -> None:
+        self._named(name).signal(signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        self._named(name).signal(signal.SIGCONT)
+
+    async def restart(self, name: str) -> None:
+        await self._named(name).restart()
+
+    async def drain(self, name: str) -> None:
+        self._named(name)
+        async with self._one_at_a_time:
+            drained = self._front_door.drained
+            others = [one for one in self.all() if one.name != name and one.name not in drained]
+            if not any(one.state == "ready" for one in others):
+                raise TargetError(f"{name}: not drained, because no other replica would be left to serve")
+            if name not in drained:
+                await self._front_door.set_drained(drained | {name})
+
+    async def undrain(self, name: str) -> None:
+        self._named(name)
+        async with self._one_at_a_time:
+            if name in self._front_door.drained:
+                await self._front_door.set_drained(self._front_door.drained - {name})
+
+    async def settle(self) -> list[str]:
+        """Undrained, running and ready, all of them, with no memory of earlier failures; says what that took."""
+        done = []
+        for one in self.all():
+            keeper = self.keepers[one.name]
+            if one.state == "paused":
+                self.resume(one.name)
+                done.append(f"{one.name} was paused: resumed")
+            elif one.state != "ready":
+                done.append(f"{one.name} was {one.state.replace('_', ' ')}: waited until it was ready")
+            if keeper.pid is None:
+                keeper.start_at_once()
+            keeper.backoff.failures = 0
+            if one.drained:
+                await self.undrain(one.name)
+                done.append(f"{one.name} was drained: undrained")
+        deadline_s = time.monotonic() + SETTLE_WITHIN_S
+        while not all(one.state == "ready" for one in self.all()):
+            if time.monotonic() >= deadline_s:
+                states = ", ".join(f"{one.name} is {one.state}" for one in self.all())
+                raise TargetError(f"the replicas are not all ready after {SETTLE_WITHIN_S:g} s: {states}")
+            await asyncio.sleep(0.02)
+        return done
+
+    def _named(self, name: str) -> Keeper:
+        try:
+            return self.keepers[name]
+        except KeyError:
+            raise TargetError(f"{name!r}: no such replica; there are {', '.join(self.keepers)}") from None
+
+    def _replica(self, name: str) -> Replica:
+        keeper = self._named(name)
+        return Replica(
+            name=name,
+            pid=keeper.pid,
+            state=keeper.state,
+            drained=name in self._front_door.drained,
+            link=f"gateway->{name}",
+            metrics_url=f"{self._plan.url(name)}/metrics",
+            starts=keeper.starts,
+        )
+
+    def _keeper(self, name: str, changed: Callable[[], None]) -> Keeper:
+        port = self._plan.ports[name]
+
+        async def start() -> int:
+            answer = await call(self._plan.socket("fork-server"), "start", name=name, port=port)
+            pid = int(answer["pid"])
+            # The replica leads a group of its own, which must not outlive the supervisor.
+            self._group.adopt(pid)
+            return pid
+
+        return Keeper(
+            name,
+            start=start,
+            answers=lambda: http_ok(f"{self._plan.url(name)}/ping"),
+            ended=self._group.disown,
+            changed=changed,
+            port=port,
+        )

@@ -1,0 +1,117 @@
+"""Putting the embedded target back between trials, so that nothing leaks from one into the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from monkeyproof.clock import wait_for
+from monkeyproof.errors import TargetError
+from monkeyproof.targets.local.calls import Calls
+from monkeyproof.targets.local.feature_store import FeatureStore
+from monkeyproof.targets.local.plan import PRIMED, REPLICAS
+from monkeyproof.targets.port import Pipeline, Registry, Serving
+
+SETTLE_CALL_S = 20.0
+FOLLOW_WITHIN_S = 10.0
+REFILL_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """``port.Resettable``: what was declared when the target came up is true again afterwards."""
+
+    control: Calls
+    registry: Registry
+    champion: str
+    features: FeatureStore
+    serving: Serving
+    pipeline: Pipeline
+    quarantine: Path
+    metrics_urls: Mapping[str, str]
+
+    def reset(self) -> Sequence[str]:
+        done: list[str] = []
+        if self.pipeline.status().quarantining:
+            self.pipeline.quarantine(False)
+            done.append("quarantine was on: off")
+        if (found := self.registry.champion()) != self.champion:
+            self.registry.set_champion(self.champion)
+            done.append(f"the champion was version {found}: {self.champion} again")
+        done += self.control.call("replicas.settle", timeout_s=SETTLE_CALL_S)
+        done += self._features_as_primed()
+        done += self._live_serving(forget=bool(done))
+        done += self._leftovers()
+        self._await_champion()
+        return done
+
+    def _features_as_primed(self) -> list[str]:
+        """Several looks, because a batch from before the reset may still be on its way into the store."""
+        entities, values = self.features.load_snapshot(PRIMED)
+        wrong_first = 0
+        for _ in range(REFILL_TRIES):
+            stored = self.features.read(entities)
+            wrong = [
+                row for row, entity in enumerate(entities) if not _equal(stored[entity], values[row].tolist())
+            ]
+            if not wrong:
+                return [f"{wrong_first} entities had wrong features: restored"] if wrong_first else []
+            wrong_first = wrong_first or len(wrong)
+            self.features.write([entities[row] for row in wrong], values[wrong])
+        raise TargetError(
+            "the features in the store do not stay as they were restored: something still writes others"
+        )
+
+    def _live_serving(self, *, forget: bool) -> list[str]:
+        if (mode := self.serving.feature_mode()) != "live":
+            self.serving.set_feature_mode("live")
+            return [f"features were served from the {mode}: live again"]
+        if forget:
+            self.serving.forget_features()
+        return []
+
+    def _leftovers(self) -> list[str]:
+        done = []
+        taken = [name for name in self.features.snapshots() if name != PRIMED]
+        for name in taken:
+            self.features.delete_snapshot(name)
+        if taken:
+            done.append(f"{len(taken)} snapshots had been taken: deleted")
+        batches = list(self.quarantine.glob("*.json"))
+        for path in batches:
+            path.unlink(missing_ok=True)
+        if batches:
+            done.append(f"{len(batches)} batches lay in quarantine: deleted")
+        return done
+
+    def _await_champion(self) -> None:
+        """All replicas follow the champion; they look for it twice a second."""
+        with httpx.Client(timeout=2.0, trust_env=False, verify=False) as client:
+            versions: dict[str, str] = {}
+
+            def all_follow() -> bool:
+                for name in REPLICAS:
+                    versions[name] = _served_version(client, self.metrics_urls[name])
+                return set(versions.values()) == {self.champion}
+
+            if not wait_for(all_follow, within_s=FOLLOW_WITHIN_S, every_s=0.05):
+                raise TargetError(f"not all replicas serve version {self.champion}: {versions}")
+
+
+def _served_version(client: httpx.Client, metrics_url: str) -> str:
+    """The model version that a replica answers with; "" while it does not say."""
+    try:
+        families = text_string_to_metric_families(client.get(metrics_url).text)
+        samples = [sample for family in families for sample in family.samples]
+    except (httpx.HTTPError, ValueError):
+        return ""
+    versions = [sample.value for sample in samples if sample.name == "replica_model_version"]
+    return f"{versions[0]:.0f}" if versions else ""
+
+
+def _equal(stored: Sequence[float] | None, wanted: Sequence[float]) -> bool:
+    return stored is not None and list(stored) == list(wanted)

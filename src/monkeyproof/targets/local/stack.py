@@ -1,0 +1,153 @@
+"""The embedded target's one supervising process.
+
+    python -m monkeyproof.targets.local.stack --dir DIR [--port N]
+
+brings everything up, writes DIR/target.yaml when a question is answered through the whole of it, and keeps it up
+until SIGTERM. However this process ends, everything that it started ends with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import uvloop
+
+from monkeyproof import paths, rpc
+from monkeyproof.errors import MonkeyproofError, UsageError
+from monkeyproof.process import ProcessGroup
+from monkeyproof.targets.local.configuration import write_json
+from monkeyproof.targets.local.control import ControlSession
+from monkeyproof.targets.local.pids import identity, pid_start
+from monkeyproof.targets.local.plan import CLIENT_LINK, Plan, make_plan
+from monkeyproof.targets.local.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+STATE_FILE = "stack.json"
+LOGS = "logs"
+
+
+async def run(plan: Plan) -> None:
+    """Bring the target up, and keep it up until a signal says otherwise.
+
+    Raises:
+        MonkeyproofError: it could not be brought up.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    since_utc = datetime.now(UTC).isoformat(timespec="seconds")
+
+    with ProcessGroup() as group:
+        state = StateFile(plan, since_utc)
+        supervisor = Supervisor(plan, group, lambda: state.write(supervisor))
+        state.write(supervisor)
+        server = await rpc.serve(plan.socket("control"), lambda: ControlSession(supervisor, since_utc))
+        bringing_up = asyncio.create_task(supervisor.bring_up())
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait((bringing_up, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if bringing_up.done():
+                bringing_up.result()
+                log.info("up")
+                await stopping
+        finally:
+            plan.target_file.unlink(missing_ok=True)
+            server.close()
+            for task in (bringing_up, stopping):
+                task.cancel()
+            await asyncio.gather(bringing_up, stopping, return_exceptions=True)
+            await supervisor.close()
+
+
+class StateFile:
+    """DIR/stack.json: enough to find and end everything even if both supervisor and guard were killed."""
+
+    def __init__(self, plan: Plan, since_utc: str) -> None:
+        self._path = plan.folder / STATE_FILE
+        self._fixed = {
+            **identity(os.getpid()),
+            "sockets": str(plan.sockets),
+            "control": str(plan.socket("control")),
+            "port": plan.listen_port(CLIENT_LINK),
+            "since": since_utc,
+        }
+
+    def write(self, supervisor: Supervisor) -> None:
+        running = [keeper.pid for keeper in supervisor.parts.values() if keeper.pid is not None]
+        groups = [identity(pid) for pid in running if pid_start(pid) is not None]
+        write_json(self._path, {**self._fixed, "groups": groups})
+
+
+def prepare_folder(folder: Path) -> None:
+    """Leave nothing of an earlier life but its logs."""
+    for path in folder.iterdir():
+        if path.name == LOGS:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    (folder / LOGS).mkdir(exist_ok=True)
+
+
+@contextlib.contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the kernel gives back if we die.
+
+    Raises:
+        UsageError: another supervisor has it.
+    """
+    with folder.with_name(f"{folder.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"{folder}: another supervisor runs there; 'monkeyproof target down' ends it"
+            ) from None
+        yield
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="monkeyproof.targets.local.stack", description="The embedded target.")
+    parser.add_argument("--dir", type=Path, required=True)
+    parser.add_argument("--port", type=int, default=0)
+    arguments = parser.parse_args()
+    folder: Path = arguments.dir.resolve()
+    (folder / LOGS).mkdir(parents=True, exist_ok=True, mode=0o700)
+    logging.basicConfig(
+        filename=folder / LOGS / "stack.log", level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        with only_one(folder):
+            prepare_folder(folder)
+            sockets = paths.socket_dir()
+            try:
+                uvloop.run(run(make_plan(folder, sockets, arguments.port)))
+            finally:
+                shutil.rmtree(sockets, ignore_errors=True)
+                (folder / STATE_FILE).unlink(missing_ok=True)
+    except MonkeyproofError as error:
+        log.error("%s", error)
+        return error.exit_code
+    except OSError as error:
+        log.error("%s: %s", error.filename or "the supervisor", error.strerror or error)
+        return 1
+    log.info("down")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""Opening a target by its file, and seeing that it answers before anything is done to it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from monkeyproof import paths
+from monkeyproof.config import TargetFile, read_target_file
+from monkeyproof.errors import UsageError
+from monkeyproof.targets.port import Target
+from monkeyproof.types import Json
+
+MAX_ANSWER_BYTES = 1024 * 1024
+
+
+def open_target(path: Path | None) -> Target:
+    """Open a target for control; the caller closes it.
+
+    Args:
+        path: its file; None for the embedded target that is running.
+
+    Raises:
+        UsageError: no such file, something in it is wrong, or the target it describes is not there.
+    """
+    if path is None:
+        path = paths.target_dir() / "target.yaml"
+        if not path.exists():
+            raise UsageError("the embedded target is not up; 'monkeyproof target up' starts it")
+    file = read_target_file(path)
+    # Either kind brings libraries that the other does not need.
+    if file.stack is not None:
+        from monkeyproof.targets.local.target import LocalTarget
+
+        return LocalTarget(file)
+    from monkeyproof.targets.http import HttpTarget
+
+    return HttpTarget(file)
+
+
+def check_answers(target: Target) -> None:
+    """Ask the first golden question, once; what it answers is not judged here, only that it does.
+
+    Raises:
+        UsageError: no answer with a success status came; says from where, what came instead, what to do.
+    """
+    file = target.file
+    body = first_golden_body(file)
+    what_to_do = (
+        "is the target up? 'monkeyproof target status' shows its parts"
+        if file.stack is not None
+        else f"start the service, or mend predict in {file.path}"
+    )
+    try:
+        status, answer = _ask_once(file, body)
+    except (OSError, http.client.HTTPException) as error:
+        words = str(error) or type(error).__name__
+        raise UsageError(f"{file.predict.url}: no answer ({words}); {what_to_do}") from None
+    if not 200 <= status < 300:
+        said = answer[:200].decode(errors="replace").strip()
+        raise UsageError(
+            f"{file.predict.url}: answers with HTTP {status}{': ' if said else ''}{said}; {what_to_do}"
+        )
+
+
+def first_golden_body(file: TargetFile) -> Json:
+    """What the first line of the target's golden file asks.
+
+    Raises:
+        UsageError: the file is missing or empty, or its first line is not a question; with file and line.
+    """
+    golden = file.predict.golden
+    try:
+        with golden.open(encoding="utf-8") as lines:
+            line = next(lines, "")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UsageError(f"{golden}: the golden file cannot be read: {reason}") from None
+    try:
+        return json.loads(line)["body"]
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(
+            f'{golden}:1: not a golden question; each line is {{"body": ..., "expect": ..., "tolerance": ...}}'
+        ) from None
+
+
+def _ask_once(file: TargetFile, body: Json) -> tuple[int, bytes]:
+    url = urlsplit(file.predict.url)
+    path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+    headers = {"Content-Type": "application/json", "Connection": "close", **file.predict.headers}
+    connection = http.client.HTTPConnection(
+        url.hostname or "", url.port or 80, timeout=max(1.0, file.prober.timeout_ms / 1000)
+    )
+    try:
+        content = None if file.predict.method in ("GET", "HEAD") else json.dumps(body).encode()
+        connection.request(file.predict.method, path, body=content, headers=headers)
+        response = connection.getresponse()
+        return response.status, response.read(MAX_ANSWER_BYTES)
+    finally:
+        connection.close()

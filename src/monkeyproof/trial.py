@@ -1,0 +1,248 @@
+"""One trial: observers on, baseline, inject, hold, revert, watch; then everything put back and recorded.
+
+A trial under ``monkeyproof run`` is a worker process of its own (``python -m monkeyproof.trial PLAN``), for
+chaoslib's ``run_experiment`` needs a main thread, keeps global caches and installs signal handlers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import json
+import os
+import platform
+import re
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+
+from monkeyproof import __version__, catalogue, errors, history
+from monkeyproof.clock import Anchor, SystemClock
+from monkeyproof.config import TargetFile
+from monkeyproof.errors import EXIT_OK, EXIT_REFUSED, MonkeyproofError, NotReverted, UsageError
+from monkeyproof.history import HistoryWriter, Kind
+from monkeyproof.injection import Context, revert, set_current
+from monkeyproof.observers import HEALERS, Observers
+from monkeyproof.targets.opening import check_answers, open_target
+from monkeyproof.targets.port import Resettable
+from monkeyproof.types import Json
+from monkeyproof.undo import UndoLog, undo_dir
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialPlan:
+    """What one trial is to do. Everything random in it comes from ``seed``."""
+
+    experiment: str
+    title: str
+    experiment_sha256: str
+    seed: int
+    arm: str
+    index: int
+    target: str
+    """Path of the target file; "" for the running embedded target."""
+    folder: str
+    experiment_file: str = ""
+    expected: tuple[str, ...] = ()
+    sham: bool = False
+
+
+class OpenTrial:
+    """A trial from its first observer to its last undo. ``close`` is safe at any point, and twice."""
+
+    def __init__(self, plan: TrialPlan) -> None:
+        if plan.arm not in HEALERS:
+            raise UsageError(f"no healer {plan.arm!r}; there are: {', '.join(HEALERS)}")
+        self.plan = plan
+        self.folder = Path(plan.folder).resolve()
+        self._clock = SystemClock()
+        self._exits = contextlib.ExitStack()
+        self._context: Context | None = None
+        self._observers: Observers | None = None
+
+    def start(self) -> None:
+        """Open the target, write what is tried, start load, prober and healer, and wait until they work.
+
+        Raises:
+            UsageError: the target does not answer, or an observer does not start.
+        """
+        target = open_target(Path(self.plan.target) if self.plan.target else None)
+        self._exits.callback(target.close)
+        check_answers(target)
+        self.folder.mkdir(parents=True, mode=0o700)
+        anchor = Anchor.now(self._clock)
+        history.write_json(self.folder / history.TRIAL_FILE, _trial_json(self.plan, target.file, anchor))
+        writer = HistoryWriter(self.folder, anchor, "trial", self._clock)
+        self._exits.callback(writer.close)
+        log = UndoLog(undo_dir() / f"{self.folder.parent.name}-{self.folder.name}.jsonl")
+        self._exits.callback(log.close, self.folder / history.UNDO_FILE)
+        self._context = Context(self.folder, target, writer, log, self.plan.seed, self.plan.arm, self._clock)
+        set_current(self._context)
+        self._exits.callback(set_current, None)
+        writer.event(Kind.TRIAL_STARTED, self.plan.experiment, title=self.plan.title)
+        self._observers = Observers(self.folder, target.file.path, anchor, self.plan.seed, self.plan.arm)
+        self._exits.callback(self._observers.close)
+        self._observers.await_working()
+
+    def close(self) -> None:
+        """Revert what is open, put the target back, end the observers, close the history.
+
+        Raises:
+            NotReverted: something is left; the undo log stays open.
+        """
+        context, self._context = self._context, None
+        with self._exits:
+            if context is None:
+                return
+            status = "not reverted"
+            try:
+                revert()
+                if self._observers is not None:
+                    self._observers.end_healer()
+                _put_back(context)
+                status = "closed"
+            finally:
+                context.history.event(Kind.TRIAL_ENDED, self.plan.experiment, status=status)
+
+    def abort(self, why: str) -> None:
+        """Write down that the trial ended before its time."""
+        if self._context is not None:
+            self._context.history.event(Kind.TRIAL_ABORTED, self.plan.experiment, why=why)
+
+
+def _put_back(context: Context) -> None:
+    """What a healer changed must not leak into the next trial; what the fault left neither."""
+    resettable = context.target.find(Resettable)
+    if resettable is None:
+        return
+    # Watching ends where this phase starts: what gets better from here on is our doing, not the target's.
+    context.history.event(Kind.PHASE_STARTED, "put_back")
+    try:
+        changed = "; ".join(resettable.reset()) or "nothing had to be put back"
+    except Exception as error:  # Adapters fail in many ways; each one means that the target is not as it was.
+        changed = f"could not: {error}"
+        raise NotReverted(f"the target could not be put back: {error}. 'monkeyproof target down' and up") from None
+    finally:
+        context.history.event(Kind.PHASE_ENDED, "put_back", why=changed)
+
+
+def _trial_json(plan: TrialPlan, target: TargetFile, anchor: Anchor) -> dict[str, Json]:
+    return {
+        "version": history.VERSION,
+        **asdict(plan),
+        "anchor": asdict(anchor),
+        "target_name": target.name,
+        "target_sha256": hashlib.sha256(target.path.read_bytes()).hexdigest(),
+        "slo": asdict(target.slo),
+        "windows": asdict(target.windows),
+        "prober": asdict(target.prober),
+        "load": asdict(target.load),
+        "versions": versions(),
+        "machine": machine(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of this package and of what its numbers rest on."""
+    names = ("chaostoolkit-lib", "mlflow", "numpy", "scipy", "locust")
+    return {"monkeyproof": __version__, **{name: metadata.version(name) for name in names}}
+
+
+def machine() -> dict[str, Json]:
+    """What the trial ran on."""
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(memory_bytes / 1e9, 1),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }
+
+
+def run_worker(plan: TrialPlan) -> None:
+    """Run one planned trial with chaoslib, on this process's main thread.
+
+    Raises:
+        MonkeyproofError: usage, refusal, or something not reverted; the history has what there is.
+        SystemExit: a signal ended the trial; everything is reverted.
+    """
+    from chaoslib.run import RunEventHandler, Runner
+    from chaoslib.types import Schedule, Strategy
+
+    class Signals(RunEventHandler):  # type: ignore[misc]
+        """chaoslib installs handlers of its own, and loses rollbacks on a second signal."""
+
+        def started(self, experiment: object, journal: object) -> None:  # noqa: ARG002
+            _leave_on_signals()
+
+    experiment = copy.deepcopy(dict(catalogue.find(plan.experiment_file).document))
+    trial = OpenTrial(plan)
+    journal: dict[str, Json] = {"status": "never started"}
+    _leave_on_signals()
+    try:
+        trial.start()
+        runner = Runner(Strategy.DEFAULT, Schedule())
+        runner.register_event_handler(Signals())
+        journal = runner.run(experiment, settings={"runtime": {"rollbacks": {"strategy": "always"}}})
+        if journal["status"] == "interrupted":
+            raise SystemExit(EXIT_REFUSED)
+    except SystemExit:
+        trial.abort("a signal ended it")
+        raise
+    finally:
+        if trial.folder.exists():
+            history.write_json(trial.folder / history.JOURNAL_FILE, journal)
+        trial.close()
+    _raise_failed_actions(journal)
+
+
+def _raise_failed_actions(journal: Mapping[str, Json]) -> None:
+    """chaoslib calls an experiment completed although its fault was refused. A person would not.
+
+    A fault without evidence is no failure here: the trial is invalid, and its history says why.
+    """
+    for run in journal.get("run") or ():
+        if run["activity"]["type"] == "action" and run["status"] == "failed":
+            words = "".join(run.get("exception") or ())
+            match = re.search(r"monkeyproof\.errors\.(UsageError|Refusal|NotReverted): (.*)", words, re.DOTALL)
+            if match:
+                error = MonkeyproofError(match[2].strip())
+                error.exit_code = getattr(errors, match[1]).exit_code
+                raise error
+
+
+def _leave_on_signals() -> None:
+    for number in SIGNALS:
+        signal.signal(number, _leave_once)
+
+
+def _leave_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    """The first signal ends the trial in order; those that follow must not cut the undoing short."""
+    for other in SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    raise SystemExit(EXIT_REFUSED)
+
+
+def main() -> None:
+    """Entry of the worker: the plan's path is the only argument; the outcome is a file beside it."""
+    plan_path = Path(sys.argv[1])
+    code, words = EXIT_OK, ""
+    try:
+        run_worker(TrialPlan(**json.loads(plan_path.read_bytes())))
+    except MonkeyproofError as error:
+        code, words = error.exit_code, str(error)
+    except SystemExit:
+        code, words = EXIT_REFUSED, "a signal ended the trial; what was injected is reverted"
+    history.write_json(plan_path.with_suffix(".outcome.json"), {"exit_code": code, "error": words})
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

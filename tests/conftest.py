@@ -1,0 +1,31 @@
+"""Tests have a home of their own, so that no test touches the user's target or undo logs.
+
+A test gets a fresh one. Tests that need the embedded target (marker ``stack``) share one for the session, and the
+trained models are shared with the user's own cache, for training them again proves nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from monkeyproof import paths
+
+# These machines are shared: how long an example takes says nothing about the code.
+settings.register_profile("shared-machine", deadline=None)
+settings.load_profile("shared-machine")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _session_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["MONKEYPROOF_CACHE"] = str(paths.cache_dir())
+    os.environ["MONKEYPROOF_HOME"] = str(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("stack") is None:
+        monkeypatch.setenv("MONKEYPROOF_HOME", str(tmp_path / "home"))

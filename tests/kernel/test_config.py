@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monkeyproof.config import read_target_file
+from monkeyproof.errors import UsageError
+
+WHOLE = """\
+name: fraud-staging
+predict:
+  url: http://127.0.0.1:8080/invocations
+  headers: {Authorization: "Bearer ${FRAUD_TOKEN}"}
+  golden: golden.jsonl
+  answer: $.predictions[0]
+slo: {latency_ms: 250, objective: 0.99, stable_for_s: 2, recovery: {within_s: 10, share: 0.9, confidence: 0.95}}
+windows: {baseline_s: 1.5, horizon_s: 15, after_revert_s: 5}
+prober: {rate_per_s: 50, timeout_ms: 1000}
+links: {features: {listen: "127.0.0.1:0", forward: "127.0.0.1:6379"}}
+registry: {uri: "http://127.0.0.1:5000", model: fraud, alias: champion}
+allow_faults: [network, replicas, registry]
+"""
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "t.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRAUD_TOKEN", "secret")
+    file = read_target_file(written(tmp_path, WHOLE))
+    assert file.predict.headers == {"Authorization": "Bearer secret"}
+    assert file.predict.golden == tmp_path / "golden.jsonl"
+    assert file.slo.recovery.share == 0.9
+    assert file.links["features"].protocol == "tcp"
+    assert file.allow_faults == ("network", "replicas", "registry")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("latency_ms: 250", "latency_ms: fast"), r"t.yaml:7: slo.latency_ms: .*valid number"),
+        (("latency_ms: 250", "latency_ms: .inf"), r"t.yaml:7: slo.latency_ms: .*finite"),
+        (("objective: 0.99", "objective: 1.5"), r"t.yaml:7: slo.objective"),
+        (("objective: 0.99", "objektive: 0.99"), r"t.yaml:7: slo.objektive: unknown key"),
+        (("name: fraud-staging\n", ""), r"t.yaml:1: name: missing"),
+        (("name: fraud-staging", "name: ../../etc"), r"t.yaml:1: name"),
+        (("  golden: golden.jsonl\n", ""), r"t.yaml:2: predict.golden: missing"),
+        (("http://127.0.0.1:8080/invocations", "ftp://x/"), r"t.yaml:3: predict.url"),
+        (("rate_per_s: 50", "rate_per_s: 5000"), r"t.yaml:9: prober.rate_per_s"),
+        (('listen: "127.0.0.1:0"', 'listen: "0.0.0.0:0"'), r"t.yaml:10: links.features.listen"),
+        (("${FRAUD_TOKEN}", "${NOT_SET}"), r"t.yaml:4: \$\{NOT_SET\} is not set"),
+        (("allow_faults:", "abort_if: []\nallow_faults:"), r"t.yaml:12: abort_if: unknown key"),
+        (("allow_faults:", "name: again\nallow_faults:"), r"t.yaml:12: name: said twice"),
+        (("windows: {", "windows: {{"), r"t.yaml:\d+: not YAML"),
+        (("[network", "!!python/object/apply:os.system [network"), r"t.yaml:12: not YAML"),
+    ],
+)
+def test_each_mistake_is_named_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: tuple[str, str], words: str
+) -> None:
+    monkeypatch.setenv("FRAUD_TOKEN", "secret")
+    assert change[0] in WHOLE
+    with pytest.raises(UsageError, match=words):
+        read_target_file(written(tmp_path, WHOLE.replace(*change)))
+
+
+def test_missing_file_and_binary_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read: No such file"):
+        read_target_file(tmp_path / "none.yaml")
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="not UTF-8"):
+        read_target_file(tmp_path / "b.yaml")
+
+
+@given(st.text(max_size=200) | st.integers(0, len(WHOLE) - 1).flatmap(
+    lambda place: st.text(min_size=1, max_size=3).map(lambda new: WHOLE[:place] + new + WHOLE[place + 1:])
+))
+def test_whatever_is_written_is_read_or_refused_in_words(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.mktemp("t") / "t.yaml"
+    path.write_text(text, encoding="utf-8", errors="replace")
+    try:
+        read_target_file(path)
+    except UsageError as error:
+        assert str(path) in str(error)
