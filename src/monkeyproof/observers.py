@@ -47,7 +47,9 @@ class Observers:
         Raises:
             UsageError: one of them died, or took too long; names its log.
         """
-        started = wait_for(lambda: bool(self._dead()) or not self._missing(), within_s=START_WITHIN_S, every_s=0.05)
+        started = wait_for(
+            lambda: bool(self._dead()) or not self._missing(), within_s=START_WITHIN_S, every_s=0.05
+        )
         late = self._dead() or ([] if started else self._missing())
         if late:
             log = self._folder / f"{late[0]}.log"

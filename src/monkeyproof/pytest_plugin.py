@@ -30,7 +30,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--chaos-target", type=Path, help="target file (default: the embedded target)")
     group.addoption("--chaos-healer", default=None, choices=["none", "elephant"], help="who heals")
     group.addoption("--chaos-seed", type=int, default=1, help="seed of the trials (default: 1)")
-    group.addoption("--chaos-out", type=Path, help="folder for histories and reports (default: runs/pytest-<time>)")
+    group.addoption(
+        "--chaos-out", type=Path, help="folder for histories and reports (default: runs/pytest-<time>)"
+    )
 
 
 @dataclass(frozen=True, slots=True)

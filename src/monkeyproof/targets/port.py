@@ -184,6 +184,8 @@ class PipelineStatus:
     batches_quarantined: int
     last_position: int
     """Absolute position of the last record that was read."""
+    last_written_position: int
+    """Absolute position of the last record that was written into the feature store."""
 
 
 @runtime_checkable
@@ -204,7 +206,7 @@ class Toxic:
     kind: str
     parameters: Mapping[str, Json] = field(default_factory=dict)
     id: str = ""
-    """Chosen by the caller, so that the undo can be written down before the fault exists; "" lets the proxy choose."""
+    """Chosen by the caller, so that the undo is on disk before the fault exists; "" lets the proxy choose."""
 
 
 @runtime_checkable

@@ -48,7 +48,7 @@ class Keeper:
     """One process, kept alive by ``run`` until that is cancelled.
 
     ``start`` starts it and returns its pid, ``answers`` says whether it does its work, ``ended`` clears up
-    after it, and ``changed`` is told of every change of state.
+    after it, ``changed`` is told of every change of state, and ``became_ready`` of that one.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Keeper:
         answers: Callable[[], Awaitable[bool]],
         ended: Callable[[int], None],
         changed: Callable[[], None] = lambda: None,
+        became_ready: Callable[[], None] = lambda: None,
         port: int | None = None,
     ) -> None:
         self.name = name
@@ -70,6 +71,7 @@ class Keeper:
         self.problem = ""
         """Why the last start or life came to nothing."""
         self._start, self._answers, self._ended, self._changed = start, answers, ended, changed
+        self._became_ready = became_ready
         self._pidfd = -1
         self._waiting = False
         self._at_once = asyncio.Event()
@@ -159,6 +161,7 @@ class Keeper:
                     self.ready.set()
                     ready_since_s = time.monotonic()
                     self._changed()
+                    self._became_ready()
                     log.info("%s: ready", self.name)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(ended.wait(), None if self.ready.is_set() else LOOK_EVERY_S)

@@ -30,6 +30,7 @@ from monkeyproof.targets.local.stack import LOGS, STATE_FILE, prepare_folder
 from monkeyproof.targets.port import Replica
 from monkeyproof.types import Json
 
+TARGET_FILE = "target.yaml"
 UP_WITHIN_S = 120.0
 DOWN_WITHIN_S = 15.0
 LOOK_EVERY_S = 0.05
@@ -75,14 +76,8 @@ def up(port: int = 0, progress: Callable[[str], None] | None = None) -> TargetFi
     say = progress or _say_nothing
     folder = paths.target_dir()
     with _locked(folder, say):
-        state = _supervisor(folder)
-        if state is not None:
-            if port and state["port"] != port:
-                raise UsageError(
-                    f"the target is up on port {state['port']} already; 'monkeyproof target down' ends it"
-                )
-            _await_up(folder, int(state["pid"]), None, say)
-        else:
+        running = _supervisor(folder)
+        if running is None or not _await_running(folder, running, port, say):
             _clean_up(folder)
             find_valkey()
             find_caddy()
@@ -92,7 +87,7 @@ def up(port: int = 0, progress: Callable[[str], None] | None = None) -> TargetFi
             shutil.rmtree(folder / LOGS, ignore_errors=True)
             prepare_folder(folder)
             _start(folder, port, say)
-        return read_target_file(folder / "target.yaml")
+        return read_target_file(folder / TARGET_FILE)
 
 
 def status() -> Status:
@@ -131,7 +126,9 @@ def _start(folder: Path, port: int, say: Callable[[str], None]) -> None:
             argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=folder
         )
     try:
-        _await_up(folder, child.pid, child, say)
+        if not _await_up(folder, lambda: child.poll() is not None, say):
+            log_file = folder / LOGS / "stack.log"
+            raise UsageError(f"the target did not start: {_last_line(log_file)} (all of it: {log_file})")
     except BaseException:
         _end_supervisor(child.pid)
         child.wait()
@@ -141,21 +138,31 @@ def _start(folder: Path, port: int, say: Callable[[str], None]) -> None:
     child.returncode = 0
 
 
-def _await_up(folder: Path, pid: int, child: subprocess.Popen[bytes] | None, say: Callable[[str], None]) -> None:
+def _await_running(folder: Path, running: Mapping[str, Json], port: int, say: Callable[[str], None]) -> bool:
+    """Join a target that is there already, or on its way; False if it ends instead."""
+    if port and running["port"] != port:
+        raise UsageError(f"the target is up on port {running['port']} already; 'monkeyproof target down' ends it")
+    return _await_up(folder, lambda: not is_same(dict(running)), say)
+
+
+def _await_up(folder: Path, ended: Callable[[], bool], say: Callable[[str], None]) -> bool:
+    """Wait until a target is up; False if its supervisor ends before."""
     deadline_s = time.monotonic() + UP_WITHIN_S
     next_word_s = time.monotonic() + SAY_EVERY_S
-    while not (folder / "target.yaml").exists():
-        ended = child.poll() is not None if child is not None else pid_start(pid) is None
-        log = folder / LOGS / "stack.log"
-        if ended:
-            raise UsageError(f"the target did not start: {_last_line(log)} (all of it: {log})")
+    # The file alone could be that of a supervisor that was killed a moment ago.
+    while not ((folder / TARGET_FILE).exists() and status().up):
+        if ended():
+            return False
         if time.monotonic() >= deadline_s:
-            waiting = _waiting_for(folder)
-            raise UsageError(f"the target did not start within {UP_WITHIN_S:g} s: {waiting} (its log: {log})")
+            log = folder / LOGS / "stack.log"
+            raise UsageError(
+                f"the target did not start within {UP_WITHIN_S:g} s: {_waiting_for(folder)} (its log: {log})"
+            )
         if time.monotonic() >= next_word_s:
             say(_waiting_for(folder))
             next_word_s = time.monotonic() + SAY_EVERY_S
         time.sleep(LOOK_EVERY_S)
+    return True
 
 
 def _waiting_for(folder: Path) -> str:
@@ -209,7 +216,7 @@ def _end_supervisor(pid: int) -> None:
 def _clean_up(folder: Path) -> bool:
     """Clear away what a supervisor that is gone left: processes (its guard is at it), sockets, target file."""
     state = _state(folder)
-    found = state is not None or (folder / "target.yaml").exists()
+    found = state is not None or (folder / TARGET_FILE).exists()
     if state is not None:
         groups = [known for known in state["groups"] if is_same(known) or _only_members_left(int(known["pid"]))]
         if not wait_for(lambda: not any(group_exists(int(one["pid"])) for one in groups), within_s=2.0):
@@ -217,7 +224,7 @@ def _clean_up(folder: Path) -> bool:
         sockets = Path(state["sockets"])
         if sockets.name.startswith("mp-"):
             shutil.rmtree(sockets, ignore_errors=True)
-    for name in ("target.yaml", STATE_FILE):
+    for name in (TARGET_FILE, STATE_FILE):
         (folder / name).unlink(missing_ok=True)
     return found
 

@@ -34,7 +34,7 @@ from monkeyproof.types import Json
 
 SOURCE_TIMEOUT_S = 1.0
 STORE_TIMEOUT_S = 0.5
-FETCH_LIMIT = 600
+FETCH_LIMIT = 1500
 """Four times what comes in between two polls: so fast it catches up."""
 MAX_BODY_BYTES = 4 * 1024 * 1024
 HTTP_ERRORS = (httpx.HTTPError, OSError, TimeoutError)
@@ -104,6 +104,7 @@ class Pipeline:
         self.batches_written = 0
         self.batches_quarantined = 0
         self.last_position = -1
+        self.last_written_position = -1
         self._settings = settings
         self._reference = reference
         self._metrics = metrics
@@ -154,6 +155,7 @@ class Pipeline:
             self.batches_quarantined += 1
         elif await self._write(batch):
             self.batches_written += 1
+            self.last_written_position = batch.last_position
         else:
             return
         self._metrics.batches["quarantined" if why else "written"].inc()
@@ -228,6 +230,7 @@ class Control:
                     "batches_written": self._pipeline.batches_written,
                     "batches_quarantined": self._pipeline.batches_quarantined,
                     "last_position": self._pipeline.last_position,
+                    "last_written_position": self._pipeline.last_written_position,
                 }
             case "quarantine":
                 if not isinstance(params.get("on"), bool):

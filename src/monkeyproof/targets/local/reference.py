@@ -15,7 +15,7 @@ import numpy as np
 from monkeyproof.targets.local.data import Floats
 
 # Of 100,000 clean batches of 150 rows the worst had |z| 5.0 and 0.7 % out of range; of 20,000 with a tenth of
-# their values scaled by U(-10, 10) the mildest had |z| 5.9 and 3.6 % out of range. Either limit suffices to quarantine.
+# their values scaled by U(-10, 10) the mildest had |z| 5.9 and 3.6 % out of range.
 MAX_ROBUST_Z = 9.0
 MAX_OUT_OF_RANGE_SHARE = 0.02
 DEVIATION_CAP = 10.0

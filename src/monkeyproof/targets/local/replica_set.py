@@ -35,6 +35,12 @@ class ReplicaSet:
         """Start all, and keep them alive in tasks that are added to ``running``."""
         running += [asyncio.create_task(keeper.run(), name=name) for name, keeper in self.keepers.items()]
 
+    def start_those_down(self) -> None:
+        """Those that wait for their next start wait no more: what they failed for is there again."""
+        for keeper in self.keepers.values():
+            if keeper.pid is None:
+                keeper.start_at_once()
+
     def all(self) -> list[Replica]:
         return [self._replica(name) for name in self.keepers]
 

@@ -38,7 +38,7 @@ class Settings:
 
     port: int
     data: Path
-    records_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 375.0
+    records_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1500.0
     seed: int = 0
 
 

@@ -60,8 +60,9 @@ class Supervisor:
         """
         write_configuration(self.plan)
         gateway = services.gateway(self.plan, self._front_door, self._listener.fileno())
-        for service in (services.fault_proxy(self.plan), services.fork_server(self.plan), gateway):
-            self._keep(service)
+        self._keep(services.fault_proxy(self.plan))
+        self._keep(services.fork_server(self.plan), self.replicas.start_those_down)
+        self._keep(gateway)
         self.phase = "preparing the models (only the first time)"
         self.prepared = await _in_daemon_thread(lambda: prepare(paths.cache_dir()))
         self._install(self.prepared)
@@ -91,7 +92,7 @@ class Supervisor:
     def waiting_for(self) -> Sequence[str]:
         return [name for name, keeper in self.parts.items() if not keeper.ready.is_set()]
 
-    def _keep(self, service: Service) -> None:
+    def _keep(self, service: Service, became_ready: Callable[[], None] = lambda: None) -> None:
         children: dict[int, Popen[bytes]] = {}
 
         async def start() -> int:
@@ -113,6 +114,7 @@ class Supervisor:
             answers=service.answers,
             ended=ended,
             changed=self._changed,
+            became_ready=became_ready,
             port=service.port,
         )
         self.parts[service.name] = keeper

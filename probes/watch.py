@@ -1,0 +1,169 @@
+"""Holding a fault and watching what the users see meanwhile; and the view of it that a terminal shows.
+
+Chaos Toolkit observes nothing after its rollbacks, so holding, reverting and watching are steps of the method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from monkeyproof.errors import UsageError
+from monkeyproof.history import READINGS_FILE, Event, Kind
+from monkeyproof.injection import Context, current, has_current
+from monkeyproof.probes.fault_times import fault_times
+from monkeyproof.probes.following import Follower, events_of
+from monkeyproof.probes.recovery import impact_index
+from monkeyproof.probes.windows import Share, sustained_by
+from monkeyproof.readings import Readings, Sight
+from monkeyproof.types import Json
+
+__all__ = ["hold_until_recovered", "watch_after_revert"]
+
+POLL_S = 0.1
+WRITTEN_WITHIN_S = 0.5
+LIVE_S = 1.0
+
+
+def hold_until_recovered(
+    at_most_s: float = 0.0,
+    at_least_s: float = 0.0,
+    configuration: object = None,  # noqa: ARG001
+    secrets: object = None,  # noqa: ARG001
+) -> dict[str, Json]:
+    """Leave the fault in place until the readings show a sustained recovery from it, or the horizon has come.
+
+    Both limits count from t0. ``at_most_s`` 0: the target file's ``windows.horizon_s``. ``at_least_s`` goes
+    on watching a service that seems to shrug a fault off. A fault that nobody notices is held to the horizon.
+    """
+    return _phase("hold", "recovered", lambda context: _hold(context, at_most_s, at_least_s))
+
+
+def watch_after_revert(
+    at_most_s: float = 0.0,
+    configuration: object = None,  # noqa: ARG001
+    secrets: object = None,  # noqa: ARG001
+) -> dict[str, Json]:
+    """Watch until the service is steady again after the revert, for at least the SLO's ``stable_for_s``.
+
+    ``at_most_s`` 0: the target file's ``windows.after_revert_s``.
+    """
+    return _phase("after_revert", "steady", lambda context: _after_revert(context, at_most_s))
+
+
+def _phase(name: str, verdict: str, look: Callable[[Context], tuple[bool, str]]) -> dict[str, Json]:
+    """Run one phase of watching. Never raises: what could not be seen is told instead."""
+    from chaoslib.exceptions import InterruptExecution
+
+    if not has_current():
+        return {verdict: False, "why": "no trial is open, so nobody takes readings"}
+    context = current()
+    context.history.event(Kind.PHASE_STARTED, name)
+    try:
+        seen, why = look(context)
+    except InterruptExecution:
+        raise
+    except Exception as error:  # A probe that raises would end the method before its revert.
+        seen, why = False, f"could not look: {error}"
+    context.history.event(Kind.PHASE_ENDED, name, why=why)
+    return {verdict: seen, "why": why}
+
+
+def _hold(context: Context, at_most_s: float, at_least_s: float) -> tuple[bool, str]:
+    times = fault_times(events_of(context.folder))
+    if times is None or times.effective_s is None:
+        return False, "no fault is in effect, so there is nothing to hold"
+    slo = context.target.file.slo
+    at_most_s = max(at_most_s or context.target.file.windows.horizon_s, at_least_s)
+    seen = False
+    with Follower(context.folder) as follower:
+        while True:
+            now_s = context.history.now_s()
+            slots = follower.poll()
+            if not seen and slots is not None and (impact := impact_index(slots, times.t0_s)) is not None:
+                start = sustained_by(slots, slo, impact, now_s)
+                if start is not None:
+                    seen = True
+                    context.history.event(
+                        Kind.RECOVERY_SEEN, good_share=round(Share.of(slots, start, slo.stable_for_s).good, 4)
+                    )
+            since_s = now_s - times.t0_s
+            if seen and since_s >= at_least_s:
+                return True, f"steady again for {slo.stable_for_s:g} s"
+            if since_s >= at_most_s:
+                return seen, f"the horizon of {at_most_s:g} s has come"
+            context.clock.sleep_s(min(POLL_S, max(0.0, at_most_s - since_s)))
+
+
+def _after_revert(context: Context, at_most_s: float) -> tuple[bool, str]:
+    slo = context.target.file.slo
+    begun_s = context.history.now_s()
+    reverted = [event.t_s for event in events_of(context.folder) if event.kind is Kind.FAULT_REVERTED]
+    from_s = max(reverted, default=begun_s)
+    # A whole window has to fit in, and to be written by the prober.
+    at_most_s = max(at_most_s or context.target.file.windows.after_revert_s, slo.stable_for_s + WRITTEN_WITHIN_S)
+    with Follower(context.folder) as follower:
+        while True:
+            now_s = context.history.now_s()
+            slots = follower.poll()
+            steady = slots is not None and sustained_by(slots, slo, slots.first_at(from_s), now_s) is not None
+            if steady and now_s - begun_s >= slo.stable_for_s:
+                return True, f"steady for {slo.stable_for_s:g} s after the revert"
+            if now_s - begun_s >= at_most_s:
+                return steady, f"not steady within {at_most_s:g} s after the revert"
+            context.clock.sleep_s(POLL_S)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveView:
+    """A trial at this moment, as its files tell it."""
+
+    phase: str = ""
+    """The phase that began last; empty before the first."""
+    elapsed_s: float = 0.0
+    """Since the trial began, as of the last event or reading."""
+    faults: tuple[str, ...] = ()
+    """What is broken right now: ``network.latency on client->gateway``."""
+    good_share: float | None = None
+    """Of the readings that ended in the last second. None: there are none that say anything."""
+    latency_p50_ms: float | None = None
+
+
+def live(folder: Path) -> LiveView:
+    """What a terminal shows of a running trial. Reads its files only; what is not there yet is left out."""
+    try:
+        events = events_of(folder)
+    except UsageError:
+        events = []
+    try:
+        readings = Readings.read(folder / READINGS_FILE)
+    except UsageError:
+        readings = Readings.of(())
+    phases = [event.subject for event in events if event.kind is Kind.PHASE_STARTED]
+    ended_s = readings.finished_s[~np.isnan(readings.finished_s)]
+    newest_s = float(ended_s.max()) if len(ended_s) else 0.0
+    recent = (readings.finished_s > newest_s - LIVE_S) & (readings.good != Sight.UNKNOWN)
+    return LiveView(
+        phase=phases[-1] if phases else "",
+        elapsed_s=max(newest_s, events[-1].t_s if events else 0.0),
+        faults=_active(events),
+        good_share=float((readings.good[recent] == Sight.GOOD).mean()) if recent.any() else None,
+        latency_p50_ms=float(np.median(readings.latency_ms[recent])) if recent.any() else None,
+    )
+
+
+def _active(events: Sequence[Event]) -> tuple[str, ...]:
+    """Faults that were intended and not ended. One that is not held (a kill) is shown until the hold ends."""
+    active: dict[Json, tuple[str, bool]] = {}
+    for event in events:
+        if event.kind is Kind.FAULT_INTENDED:
+            name = f"{event.data.get('fault', 'fault')} on {event.subject}"
+            active[event.data.get("id")] = (name, bool(event.data.get("held")))
+        elif event.kind in (Kind.FAULT_REVERTED, Kind.FAULT_UNPROVEN):
+            active.pop(event.data.get("id"), None)
+        elif event.kind is Kind.PHASE_ENDED and event.subject == "hold":
+            active = {key: (name, held) for key, (name, held) in active.items() if held}
+    return tuple(name for name, _ in active.values())

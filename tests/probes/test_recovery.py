@@ -1,0 +1,473 @@
+"""Recovery, measured on traces whose truth is known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from probe_traces import PERIOD_S, SLO, detected, event, fault, letters, remedy, trace
+
+from monkeyproof.history import Event, Kind
+from monkeyproof.probes.recovery import impact_index, impact_interval, measure
+from monkeyproof.probes.windows import Slots
+from monkeyproof.readings import Reading, Readings, Sight
+from monkeyproof.types import Outcome, Recovery
+
+# Readings every 50 ms, the fault at 2 s, steady means one second (20 slots) without a bad one.
+HEALER = [*detected(2.6), *remedy(2.7, 3.5)]
+
+OUTCOMES = {
+    "absorbed": (letters((8, "G")), fault(reverted_s=6.0), Outcome.ABSORBED),
+    "absorbed, though answers came from a fallback": (letters((2, "G"), (6, "D")), fault(), Outcome.ABSORBED),
+    "healed": (letters((2, "G"), (1, "R"), (4, "G")), [*fault(reverted_s=6.0), *HEALER], Outcome.HEALED),
+    "healer failed": (
+        letters((2, "G"), (1, "R"), (4, "G")),
+        [*fault(reverted_s=6.0), *remedy(2.7, 2.9, ok=False)],
+        Outcome.SELF_RECOVERED,
+    ),
+    "healer acted too late": (
+        letters((2, "G"), (1, "R"), (4, "G")),
+        [*fault(reverted_s=6.0), *remedy(3.6, 3.9)],
+        Outcome.SELF_RECOVERED,
+    ),
+    "healer acted before the fault": (
+        letters((2, "G"), (1, "R"), (4, "G")),
+        [*fault(reverted_s=6.0), *remedy(1.0, 1.1)],
+        Outcome.SELF_RECOVERED,
+    ),
+    "a kill has nothing to revert": (
+        letters((2, "G"), (1, "T"), (4, "G")),
+        fault(held=False),
+        Outcome.SELF_RECOVERED,
+    ),
+    "wrong answers are an outage": (letters((2, "G"), (1, "W"), (4, "G")), fault(), Outcome.SELF_RECOVERED),
+    "slow answers are an outage": (letters((2, "G"), (1, "S"), (4, "G")), fault(), Outcome.SELF_RECOVERED),
+    "only the revert helped": (
+        letters((2, "G"), (3, "R"), (4, "G")),
+        [*fault(reverted_s=5.0), *HEALER],
+        Outcome.FAULT_REMOVED,
+    ),
+    "good too shortly before the revert": (
+        letters((2, "G"), (3, "R"), (4, "G")),
+        fault(reverted_s=5.9),
+        Outcome.FAULT_REMOVED,
+    ),
+    "good for just long enough": (
+        letters((2, "G"), (3, "R"), (4, "G")),
+        fault(reverted_s=6.05),
+        Outcome.SELF_RECOVERED,
+    ),
+    "bad only after the revert": (
+        letters((5.2, "G"), (0.3, "R"), (4, "G")),
+        fault(reverted_s=5.0),
+        Outcome.FAULT_REMOVED,
+    ),
+    "never": (letters((2, "G"), (6, "R")), fault(reverted_s=5.0), Outcome.NOT_RECOVERED),
+    "never, flapping": ("G" * 40 + ("R" * 3 + "G" * 15) * 10, fault(held=False), Outcome.NOT_RECOVERED),
+    "one in ten is lost for ever": ("G" * 40 + ("R" + "G" * 9) * 20, fault(held=False), Outcome.NOT_RECOVERED),
+    "good at the very end, not for long enough": (
+        letters((2, "G"), (5, "R"), (0.9, "G")),
+        fault(held=False),
+        Outcome.NOT_RECOVERED,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OUTCOMES)
+def test_outcome(name: str) -> None:
+    text, events, outcome = OUTCOMES[name]
+    found = measure(trace(text), events, SLO)
+    assert (found.outcome, bool(found.reason)) == (outcome, True), found.reason
+    assert (found.ttr is not None) == (outcome in (Outcome.HEALED, Outcome.SELF_RECOVERED))
+    assert (found.censored_at_s is not None) == (outcome in (Outcome.FAULT_REMOVED, Outcome.NOT_RECOVERED))
+
+
+INVALID = {
+    "no fault": (letters((8, "G")), [event(1.0, Kind.BASELINE_MET)], "no fault was injected"),
+    "no baseline": (letters((8, "G")), fault(baseline=False), "no baseline"),
+    "baseline only after the fault": (
+        letters((8, "G")),
+        [*fault(baseline=False), event(3.0, Kind.BASELINE_MET)],
+        "no baseline",
+    ),
+    "baseline missed": (
+        letters((8, "G")),
+        [*fault(), event(1.0, Kind.BASELINE_MISSED, why="only 80 % were good")],
+        "only 80 % were good",
+    ),
+    "one of two faults unproven": (
+        letters((2, "G"), (1, "R"), (4, "G")),
+        [
+            *fault(),
+            event(2.5, Kind.FAULT_INTENDED, "registry", id="g", fault="registry.promote", held=True),
+            event(4.0, Kind.FAULT_UNPROVEN, "registry", id="g", fault="registry.promote", why="no such version"),
+        ],
+        "registry.promote on registry (no such version)",
+    ),
+    "too many unknown": (letters((2, "G"), (0.4, "U"), (5, "G")), fault(), "7% of the readings"),
+    "a hole in the file counts as unknown": (
+        letters((2, "G"), (0.4, " "), (5, "G")),
+        fault(),
+        "7% of the readings",
+    ),
+    "one long gap": (letters((2, "G"), (1.2, "U"), (60, "G")), fault(), "1.2 s without any reading"),
+    "the prober died": (letters((2, "G"), (2, "R")), fault(reverted_s=9.0), "s without any reading"),
+    "the prober died before the fault": (letters((2, "G")), fault(t0_s=2.5), "no reading was due"),
+    "one reading": ("G", fault(), "too few"),
+    "nobody watched an absorbed fault": (letters((2.5, "G")), fault(), "readings end 0.4 s after"),
+    "aborted before anything was seen": (
+        letters((4, "G")),
+        [*fault(), event(3.9, Kind.TRIAL_ABORTED, why="Ctrl-C")],
+        "aborted: Ctrl-C",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_invalid_says_why(name: str) -> None:
+    text, events, why = INVALID[name]
+    found = measure(trace(text), events, SLO)
+    assert found.outcome is Outcome.INVALID
+    assert why in found.reason
+    assert found.ttr is None
+    assert found.censored_at_s is None
+
+
+def test_a_true_20_s_outage_measures_20_s() -> None:
+    """The first trap: a peer's clock says 30 s."""
+    found = measure(trace(letters((2, "G"), (20, "R"), (5, "G"))), fault(held=False), SLO)
+    assert found.ttr is not None
+    assert found.ttr.low_s <= 20.0 <= found.ttr.high_s
+    assert found.ttr.width_s <= PERIOD_S + 0.02
+    assert found.resilience_loss_s == pytest.approx(20 * SLO.objective, abs=0.1)
+
+
+def test_a_flap_does_not_end_an_outage() -> None:
+    """The second trap: a peer reports -5 s."""
+    text = letters((2, "G"), (2, "R"), (0.9, "G"), (2, "R"), (5, "G"))
+    found = measure(trace(text), fault(held=False), SLO)
+    assert found.ttr is not None
+    assert found.ttr.low_s <= 4.9 <= found.ttr.high_s
+    assert found.relapses == 0
+
+
+def test_never_recovered_is_censored_at_the_revert_and_not_dropped() -> None:
+    """The third trap: a peer says "recovered, 3 s" for a flap that ends for ever."""
+    text = letters((2, "G"), (1, "R"), (0.5, "G"), (8.5, "R"))
+    found = measure(trace(text), fault(reverted_s=10.0), SLO)
+    assert found.outcome is Outcome.NOT_RECOVERED
+    assert found.censored_at_s == pytest.approx(8.0)
+    assert found.recovered is None
+
+
+def test_one_shot_is_censored_at_the_last_bad_reading() -> None:
+    """The good readings at the end are no recovery, but nor is it known that there was none."""
+    found = measure(trace(letters((2, "G"), (5, "R"), (0.5, "G"))), fault(held=False), SLO)
+    assert found.outcome is Outcome.NOT_RECOVERED
+    assert found.censored_at_s == pytest.approx(5.0 - PERIOD_S, abs=0.01)
+
+
+def test_what_got_better_just_before_the_revert_is_censored_where_it_was_last_bad() -> None:
+    found = measure(trace(letters((2, "G"), (3, "R"), (4, "G"))), fault(reverted_s=5.9), SLO)
+    assert found.censored_at_s == pytest.approx(3.0 - PERIOD_S, abs=0.01)
+    assert "not for a whole window before" in found.reason
+
+
+def test_the_time_the_revert_takes_is_not_time_under_the_fault() -> None:
+    """The event of a revert comes when it is done; the fault may be gone since the revert began."""
+    text = letters((2, "G"), (2, "R"), (4, "G"))
+    assert measure(trace(text), fault(reverted_s=5.2), SLO).outcome is Outcome.SELF_RECOVERED
+    for begins in (event(4.5, Kind.PHASE_STARTED, "revert"), event(4.5, Kind.PHASE_ENDED, "hold", why="horizon")):
+        assert measure(trace(text), [*fault(reverted_s=5.2), begins], SLO).outcome is Outcome.FAULT_REMOVED
+
+
+def test_an_answer_that_was_still_awaited_at_the_revert_proves_nothing_under_the_fault() -> None:
+    """A hung request that the revert lets go is answered well, and in time: thanks to the revert."""
+    rows = list(rows_of(trace(letters((2, "G"), (1, "R"), (4, "G")))))
+    late = 79  # The last slot of the window that begins at 3 s: due at 3.95 s, answered at 4.1 s.
+    rows[late] = replace(rows[late], finished_s=4.1)
+    assert measure(Readings.of(rows), fault(reverted_s=4.05), SLO).outcome is Outcome.FAULT_REMOVED
+    assert measure(Readings.of(rows), fault(reverted_s=4.15), SLO).outcome is Outcome.SELF_RECOVERED
+
+
+def test_what_gets_better_because_the_harness_puts_the_target_back_is_no_recovery() -> None:
+    """A kill has no revert, but between trials the harness starts what is still down."""
+    text = letters((2, "G"), (2, "R"), (4, "G"))
+    events = fault(held=False)
+    assert measure(trace(text), events, SLO).outcome is Outcome.SELF_RECOVERED
+    for put_back_s in (3.9, 4.9):
+        ended = [
+            *events,
+            event(put_back_s, Kind.PHASE_STARTED, "put_back"),
+            event(7.0, Kind.PHASE_ENDED, "put_back"),
+        ]
+        found = measure(trace(text), ended, SLO)
+        assert found.outcome is Outcome.NOT_RECOVERED
+        assert found.end_s == pytest.approx(put_back_s, abs=PERIOD_S + 0.001)
+
+
+def test_a_reading_in_flight_at_t0_counts() -> None:
+    """A request that the kill cut off was sent before t0, and its user was hit."""
+    text = "G" * 39 + "T" + "G" * 120
+    found = measure(trace(text), fault(t0_s=2.0, held=False), SLO)
+    assert found.outcome is Outcome.SELF_RECOVERED
+    assert (found.bad_count, found.impact_s) == (1, 2.0)
+    assert found.ttr is not None
+    assert found.ttr.low_s == 0.0
+
+
+def test_an_unknown_reading_widens_the_interval() -> None:
+    text = "G" * 40 + "R" * 20 + "U" * 2 + "G" * 100
+    found = measure(trace(text), fault(held=False), SLO)
+    assert found.recovered is not None
+    assert found.recovered.low_s == pytest.approx(2.95, abs=0.001)
+    assert found.recovered.high_s == pytest.approx(3.11, abs=0.001)
+
+
+TOLERANT = replace(SLO, objective=0.9)
+
+
+def test_tolerated_bad_readings_widen_the_interval_and_never_shorten_it() -> None:
+    """A window of 20 may hold two bad ones. They may be noise, or the outage's last breath: nobody can tell."""
+    text = letters((2, "G"), (1, "R")) + "GGGGRGGRG" + letters((3, "G"))
+    found = measure(trace(text), [*fault(), *remedy(3.1, 3.3)], TOLERANT)
+    assert found.recovered is not None
+    assert found.recovered.low_s == pytest.approx(2.95, abs=0.01)  # the last bad one before the window
+    assert found.recovered.high_s == pytest.approx(3.4, abs=0.02)  # the first good one after the tolerated
+    # The remedy began inside the interval, so it cannot be said that the service recovered without it.
+    assert found.outcome is Outcome.HEALED
+
+
+def test_a_tolerated_bad_reading_at_the_very_end_of_the_window_leaves_the_last_good_one() -> None:
+    text = letters((2, "G"), (1, "R")) + "G" * 19 + "R" + letters((3, "G"))
+    found = measure(trace(text), fault(), TOLERANT)
+    assert found.recovered is not None
+    assert found.recovered.high_s == pytest.approx(3.0, abs=0.02)
+
+
+@given(st.text("GR", min_size=1, max_size=60), st.data())
+def test_with_tolerance_too_a_better_reading_never_lengthens_recovery(middle: str, data: st.DataObject) -> None:
+    text = letters((2, "G")) + "R" + middle + letters((2, "G"))
+    bad = [place for place, letter in enumerate(text) if letter == "R"][1:]
+    if bad:
+        flipped = data.draw(st.sampled_from(bad))
+        before = measure(trace(text), fault(), TOLERANT)
+        after = measure(trace(text[:flipped] + "G" + text[flipped + 1 :]), fault(), TOLERANT)
+        assert worse_or_equal(before, after)
+
+
+def test_relapses_are_counted() -> None:
+    text = letters((2, "G"), (1, "R"), (1.5, "G"), (0.5, "W"), (2, "G"), (1, "R"), (3, "G"))
+    found = measure(trace(text), fault(held=False), SLO)
+    assert (found.outcome, found.relapses) == (Outcome.SELF_RECOVERED, 2)
+    assert "went bad again 2 times" in found.reason
+
+
+def test_two_faults_begin_with_the_first_and_are_proven_by_the_last() -> None:
+    events = [
+        *fault(2.0, name="a", reverted_s=6.5),
+        *fault(2.4, name="b", reverted_s=6.4, baseline=False),
+        event(2.0, Kind.BASELINE_MET),
+    ]
+    found = measure(trace(letters((2, "G"), (1, "R"), (6, "G"))), events, SLO)
+    assert (found.t0_s, found.effective_s, found.reverted_s) == (2.0, pytest.approx(2.45), 6.4)
+
+
+SILENT = {
+    "noticed after half a second": ([*detected(2.5)], 0.5),
+    "noticed before it was wrong": ([*detected(2.2)], None),
+    "noticed before the fault: a false alarm": ([*detected(1.0)], 1.0),
+    "never noticed": ([], 1.0),
+    "noticed when it was over": ([*detected(6.0)], 1.0),
+}
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_silent_time(name: str) -> None:
+    events, silent_s = SILENT[name]
+    late = name.startswith("noticed before it was")
+    text = letters((2.4 if late else 2, "G"), (1, "W"), (4, "G"))
+    found = measure(trace(text), [*fault(), *events], SLO)
+    assert found.wrong_count == 20
+    assert found.first_wrong_s == pytest.approx(0.4 if late else 0.0)
+    assert found.silent_s == pytest.approx(silent_s or 0.0, abs=0.02)
+
+
+def test_counts_and_times() -> None:
+    text = letters((2, "G"), (0.5, "D"), (0.5, "W"), (0.1, "U"), (4, "G"))
+    found = measure(trace(text), [*fault(), *HEALER], SLO)
+    assert (found.degraded_count, found.wrong_count, found.bad_count, found.unknown_count) == (10, 10, 10, 2)
+    assert found.readings_count == 10 + 10 + 2 + 80
+    assert found.ttd_s == pytest.approx(0.6)
+    assert found.lateness_p99_ms == pytest.approx(0.1, abs=0.01)
+    assert found.end_s == pytest.approx(7.05)
+
+
+# --- properties -----------------------------------------------------------------------------------------------
+
+RANK = {
+    Outcome.ABSORBED: 3,
+    Outcome.HEALED: 2,
+    Outcome.SELF_RECOVERED: 2,
+    Outcome.FAULT_REMOVED: 1,
+    Outcome.NOT_RECOVERED: 0,
+    Outcome.INVALID: -1,
+}
+bursts = st.lists(st.tuples(st.sampled_from("GGRTSWU"), st.integers(1, 35)), min_size=1, max_size=8)
+
+
+def rows_of(readings: Readings) -> list[Reading]:
+    return [
+        Reading(
+            int(readings.slot[i]),
+            float(readings.scheduled_s[i]),
+            float(readings.sent_s[i]),
+            float(readings.finished_s[i]),
+            Sight(readings.available[i]),
+            Sight(readings.fast[i]),
+            Sight(readings.correct[i]),
+        )
+        for i in range(len(readings))
+    ]
+
+
+def text_of(found: list[tuple[str, int]]) -> str:
+    return "G" * 40 + "".join(letter * count for letter, count in found) + "G" * 10
+
+
+@st.composite
+def trials(draw: st.DrawFn) -> tuple[str, list[Event]]:
+    text = text_of(draw(bursts))
+    end_s = len(text) * PERIOD_S
+    held = draw(st.booleans())
+    reverted_s = draw(st.floats(2.1, end_s)) if held else None
+    return text, [*fault(held=held, reverted_s=reverted_s), *draw(st.sampled_from([[], HEALER]))]
+
+
+def worse_or_equal(worse: Recovery, better: Recovery) -> bool:
+    if RANK[worse.outcome] > RANK[better.outcome]:
+        return False
+    if worse.ttr is not None and better.ttr is not None:
+        return worse.ttr.high_s >= better.ttr.high_s - 1e-9 and worse.ttr.low_s >= better.ttr.low_s - 1e-9
+    return True
+
+
+@given(trials(), st.floats(-1000, 1000))
+def test_shifting_time_shifts_times(trial: tuple[str, list[Event]], shift_s: float) -> None:
+    text, events = trial
+    here = measure(trace(text), events, SLO)
+    there = measure(trace(text, at_s=shift_s), [replace(e, t_s=e.t_s + shift_s) for e in events], SLO)
+    assert here.outcome is there.outcome
+    assert (here.bad_count, here.unknown_count, here.relapses) == (
+        there.bad_count,
+        there.unknown_count,
+        there.relapses,
+    )
+    for name in ("censored_at_s", "ttd_s", "first_wrong_s", "silent_s", "resilience_loss_s"):
+        assert getattr(there, name) == pytest.approx(getattr(here, name), abs=1e-6)
+    if here.recovered is not None and there.recovered is not None:
+        assert there.recovered.low_s == pytest.approx(here.recovered.low_s + shift_s, abs=1e-6)
+        assert there.recovered.high_s == pytest.approx(here.recovered.high_s + shift_s, abs=1e-6)
+
+
+@given(trials(), st.data())
+def test_turning_a_bad_reading_good_never_lengthens_recovery(
+    trial: tuple[str, list[Event]], data: st.DataObject
+) -> None:
+    """Of the readings after impact: without the first bad one it is another outage that is timed."""
+    text, events = trial
+    before = measure(trace(text), events, SLO)
+    slots = Slots.of(trace(text))
+    assert slots is not None
+    impact = impact_index(slots, 2.0)
+    bad = [i for i, letter in enumerate(text) if letter in "RTSW" and impact is not None and i > impact]
+    if bad:
+        flipped = data.draw(st.sampled_from(bad))
+        after = measure(trace(text[:flipped] + "G" + text[flipped + 1 :]), events, SLO)
+        assert worse_or_equal(before, after)
+
+
+@given(trials(), st.data())
+def test_turning_a_good_reading_unknown_never_improves_the_outcome(
+    trial: tuple[str, list[Event]], data: st.DataObject
+) -> None:
+    text, events = trial
+    good = [i for i, letter in enumerate(text) if letter == "G"]
+    lost = data.draw(st.sets(st.sampled_from(good), min_size=1, max_size=5))
+    less = "".join("U" if i in lost else letter for i, letter in enumerate(text))
+    assert worse_or_equal(measure(trace(less), events, SLO), measure(trace(text), events, SLO))
+
+
+@given(st.integers(1, 60), st.integers(1, 19), st.integers(1, 60))
+def test_a_flap_shorter_than_the_window_never_ends_an_outage(first: int, flap: int, second: int) -> None:
+    text = "G" * 40 + "R" * first + "G" * flap + "R" * second + "G" * 40
+    found = measure(trace(text), fault(held=False), SLO)
+    truth_s = (first + flap + second) * PERIOD_S
+    assert found.ttr is not None
+    assert found.ttr.low_s <= truth_s <= found.ttr.high_s
+
+
+@settings(max_examples=300)
+@given(
+    st.sampled_from(["dark", "cut", "hang", "release", "slow", "wrong"]),
+    st.floats(0.45, 3.0),
+    st.floats(0.0, 0.2),
+    st.sampled_from([0.0, 0.02]),
+    st.integers(0, 2**32 - 1),
+)
+def test_the_truth_always_lies_in_the_interval(
+    how: str, outage_s: float, after_t0_s: float, lost: float, seed: int
+) -> None:
+    """A model of an open-loop prober, with random latencies, of a service that is bad between two instants."""
+    rng = np.random.default_rng(seed)
+    t0_s = 1.0 + rng.uniform(0, 0.05)
+    began_s = t0_s + after_t0_s
+    ended_s = began_s + outage_s
+    rows = [probe(how, slot, began_s, ended_s, lost, rng) for slot in range(int((ended_s + 2.5) * 50))]
+    readings = Readings.of(rows)
+    found = measure(readings, fault(t0_s, held=False), replace(SLO, stable_for_s=0.5))
+    if found.outcome is Outcome.INVALID:
+        assert found.unknown_count > 0.05 * found.readings_count
+        return
+    assert found.outcome is Outcome.SELF_RECOVERED, found.reason
+    assert found.recovered is not None
+    assert found.recovered.low_s < ended_s <= found.recovered.high_s
+    slots = Slots.of(readings)
+    assert slots is not None
+    impact = impact_index(slots, t0_s)
+    assert impact is not None
+    began = impact_interval(slots, impact, t0_s)
+    assert began.low_s <= began_s <= began.high_s
+
+
+def probe(how: str, slot: int, began_s: float, ended_s: float, lost: float, rng: np.random.Generator) -> Reading:
+    """What a prober sees of a service that looks at each request at one instant while it is in flight."""
+    due_s = slot / 50
+    sent_s = due_s + rng.exponential(0.0005)
+    took_s = rng.lognormal(math.log(0.01), 1.0) % 0.2
+    looked_s = sent_s + rng.uniform(0, 1) * took_s
+    nan = float("nan")
+    good, bad, unknown = Sight.GOOD, Sight.BAD, Sight.UNKNOWN
+    if rng.random() < lost:
+        return Reading(slot, due_s, nan, nan, unknown, unknown, unknown, problem="missed")
+    answered_s, right = sent_s + took_s, good
+    if began_s <= looked_s < ended_s:
+        if how == "dark":
+            return Reading(slot, due_s, sent_s, looked_s, bad, good, unknown, problem="refused")
+        if how in ("hang", "cut"):
+            until_s = due_s + 1.0 if how == "hang" else min(ended_s, due_s + 1.0)
+            return Reading(slot, due_s, sent_s, until_s, bad, bad, unknown, problem="timeout")
+        if how == "release":
+            answered_s = ended_s + took_s
+        elif how == "slow":
+            answered_s += rng.uniform(0.3, 2.0)
+        else:
+            right = bad
+    if answered_s >= due_s + 1.0:
+        return Reading(slot, due_s, sent_s, due_s + 1.0, bad, bad, unknown, problem="timeout")
+    fast = good if answered_s - due_s <= 0.25 else bad
+    return Reading(slot, due_s, sent_s, answered_s, good, fast, right, status=200)
