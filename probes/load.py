@@ -66,7 +66,7 @@ def user_count(rate_per_s: float) -> int:
 
 def user_class(target: TargetFile, golden: Sequence[Golden], seed: int) -> type:
     """A locust user for the target. All users together ask ``load.rate_per_s`` times a second."""
-    import gevent  # type: ignore[import-untyped]
+    import gevent
     from locust import FastHttpUser, task
 
     parts = urlsplit(target.predict.url)

@@ -198,6 +198,7 @@ def _judge(seen: Recovery, slots: Slots, events: Sequence[Event], times: FaultTi
     seen = replace(
         seen,
         recovered=recovered,
+        proven_s=None if start is None else float(slots.scheduled_s[start]) + slo.stable_for_s,
         silent_s=_silent_s(seen, detected_s, end_s if recovered is None else recovered.high_s),
         relapses=0 if start is None else _relapses(slots, slo, start),
     )
@@ -208,7 +209,9 @@ def _judge(seen: Recovery, slots: Slots, events: Sequence[Event], times: FaultTi
         since = recovered.since(t0_s)
         story += f", good again from between {since.low_s:.2f} and {since.high_s:.2f} s"
         if under_fault:
-            remedy = _remedy_before(events, t0_s, recovered.high_s)
+            # Where only some answers are bad, the last bad one often lies just before the remedy that ended them.
+            # Who acted while the recovery was still proving itself has a part in it.
+            remedy = _remedy_before(events, t0_s, seen.proven_s or recovered.high_s)
             outcome = Outcome.SELF_RECOVERED if remedy is None else Outcome.HEALED
             how = "no healer acted before" if remedy is None else f"after the healer's {remedy}"
             return replace(seen, outcome=outcome, reason=f"{story}, {how}{again}", ttr=since)

@@ -154,8 +154,11 @@ def _none_if_no_wrong(recovery: Recovery) -> str:
 
 def how_healed(trial: TrialResult) -> str:
     """What ended the trouble: remedies, the system itself, the revert, or nothing."""
-    if trial.healed_by and trial.recovery.outcome is Outcome.HEALED:
-        return " → ".join(clean(remedy).replace("_", " ") for remedy in trial.healed_by)
+    remedies = " → ".join(clean(remedy).replace("_", " ") for remedy in trial.healed_by)
+    if remedies and trial.recovery.outcome is Outcome.HEALED:
+        return remedies
+    if remedies and trial.recovery.outcome is Outcome.ABSORBED:
+        return f"{remedies}, before anybody felt it"
     return {
         Outcome.ABSORBED: "nothing to heal",
         Outcome.HEALED: UNKNOWN,

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from typing import Protocol
 
@@ -241,7 +242,8 @@ def result_of(folder: Path, root: Path) -> TrialResult:
     trial = History.read(folder)
     slo = TypeAdapter(Slo).validate_python(trial.trial["slo"])
     recovery = _recovery(trial, slo)
-    before_s = recovery.recovered.high_s if recovery.recovered else float("inf")
+    # As in the measurement: what was begun before the recovery had proven itself.
+    before_s = recovery.proven_s or recovery.reverted_s or inf
     remedies = [event for event in trial.of_kind(Kind.HEALER_ACTED) if event.data.get("ok")]
     acted = [event for event in trial.of_kind(Kind.HEALER_ACTING) if event.t_s <= before_s]
     begun = {str(event.data.get("remedy")) for event in acted}
@@ -260,7 +262,7 @@ def result_of(folder: Path, root: Path) -> TrialResult:
         ),
         evidence=_unique(str(event.data["summary"]) for event in trial.of_kind(Kind.FAULT_EFFECTIVE)),
         healed_by=_unique(str(e.data["remedy"]) for e in remedies if str(e.data.get("remedy")) in begun)
-        if recovery.outcome is Outcome.HEALED
+        if recovery.outcome in (Outcome.HEALED, Outcome.ABSORBED)
         else (),
         detected=_unique(
             str(event.data.get("summary", ""))

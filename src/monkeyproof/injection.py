@@ -174,7 +174,15 @@ def revert(configuration: object = None, secrets: object = None) -> list[str]:  
     Raises:
         NotReverted: some could not be; the others were.
     """
-    return _revert_open(current())
+    context = current()
+    if not context.undo.open_faults():
+        return []
+    # From here on, what gets better may be the Monkey's own doing.
+    context.history.event(Kind.PHASE_STARTED, "revert")
+    try:
+        return _revert_open(context)
+    finally:
+        context.history.event(Kind.PHASE_ENDED, "revert")
 
 
 def _revert_open(context: Context, only: str | None = None) -> list[str]:

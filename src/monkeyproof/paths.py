@@ -7,6 +7,8 @@ import tempfile
 from importlib import resources
 from pathlib import Path
 
+SOCKET_DIR_PREFIX = "mp-"
+
 
 def home() -> Path:
     """The harness's own state: the running target, its caches. Private to the user (0700)."""
@@ -32,7 +34,7 @@ def cache_dir() -> Path:
 
 def socket_dir() -> Path:
     """A fresh private folder for Unix sockets, whose paths may not exceed 107 bytes."""
-    return Path(tempfile.mkdtemp(prefix="mp-"))
+    return Path(tempfile.mkdtemp(prefix=SOCKET_DIR_PREFIX))
 
 
 def experiments() -> Path:

@@ -17,7 +17,7 @@ class Outcome(StrEnum):
     ABSORBED = "absorbed"
     """The fault is proven and not one reading was bad."""
     HEALED = "healed"
-    """Recovered while the fault was held, after a healer's action."""
+    """Recovered while the fault was held, and a healer's action began before the recovery had proven itself."""
     SELF_RECOVERED = "self_recovered"
     """Recovered while the fault was held, with no healer's action before it."""
     FAULT_REMOVED = "fault_removed"
@@ -77,6 +77,8 @@ class Recovery:
     """Scheduled time of the first bad reading after t0."""
     recovered: Interval | None = None
     """``(last bad, first good]`` of the first sustained window that meets the objective."""
+    proven_s: float | None = None
+    """When the sustained window that proves the recovery was over."""
     ttr: Interval | None = None
     """Time to recover under the fault, counted from t0. None if censored (or absorbed: nothing to recover)."""
     censored_at_s: float | None = None
@@ -117,7 +119,7 @@ class TrialResult:
     faults: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()
     healed_by: tuple[str, ...] = ()
-    """The healer's successful remedies before recovery, in order."""
+    """The healer's successful remedies that began before the recovery had proven itself, in order."""
     detected: tuple[str, ...] = ()
     """What the healer detected and diagnosed, in its own words."""
     escalations: tuple[str, ...] = ()

@@ -7,7 +7,18 @@ from click.testing import CliRunner
 
 from monkeyproof.cli import main
 
-HEAVY = ("mlflow", "locust", "scipy", "sklearn", "pandas", "pyarrow", "numpy", "kubernetes", "chaoslib", "pydantic")
+HEAVY = (
+    "mlflow",
+    "locust",
+    "scipy",
+    "sklearn",
+    "pandas",
+    "pyarrow",
+    "numpy",
+    "kubernetes",
+    "chaoslib",
+    "pydantic",
+)
 
 
 def test_help_imports_nothing_heavy() -> None:

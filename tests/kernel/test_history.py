@@ -68,7 +68,9 @@ def test_torn_last_line_never_happened(tmp_path: Path) -> None:
         assert [event.kind for event in parse_events(whole[:cut])] == [Kind.TRIAL_STARTED]
 
 
-@pytest.mark.parametrize("line", [b"{}", b"[1]", b'{"seq":1', b'{"seq":1,"t_s":0,"kind":"made.up","source":"","subject":"","data":{}}'])
+@pytest.mark.parametrize(
+    "line", [b"{}", b"[1]", b'{"seq":1', b'{"seq":1,"t_s":0,"kind":"made.up","source":"","subject":"","data":{}}']
+)
 def test_damaged_line_is_named(line: bytes) -> None:
     with pytest.raises(UsageError, match=r"events.jsonl:1: not an event"):
         list(parse_events(line + b"\n"))

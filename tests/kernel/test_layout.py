@@ -37,7 +37,18 @@ def test_wheel_holds_every_room_with_its_data(tmp_path: Path) -> None:
     for name in ("src", *ROOMS):
         shutil.copytree(ROOT / name, source / name, symlinks=True)
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, source],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            tmp_path,
+            source,
+        ],
         check=True,
         timeout=120,
     )

@@ -19,10 +19,12 @@ import sys, time
 from pathlib import Path
 from monkeyproof.process import ProcessGroup
 group = ProcessGroup()
+sleeper = "import time; time.sleep(60)"
 stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
-family = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); time.sleep(60)"
-pids = [group.start([sys.executable, "-c", code], log=Path(sys.argv[1])).pid for code in ("import time; time.sleep(60)", stubborn, family)]
-print(*pids, flush=True)
+family = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+for code in (sleeper, stubborn, family):
+    print(group.start([sys.executable, "-c", code], log=Path(sys.argv[1])).pid, end=" ")
+print(flush=True)
 time.sleep(60)
 """
 
@@ -60,7 +62,7 @@ def test_paused_child_is_ended_too(tmp_path: Path) -> None:
         assert not group_exists(child.pid)
 
 
-def test_adopted_group_ends_with_the_group(tmp_path: Path) -> None:
+def test_adopted_group_ends_with_the_group() -> None:
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
     group = ProcessGroup()
     group.adopt(stranger.pid)

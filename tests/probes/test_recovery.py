@@ -29,9 +29,14 @@ OUTCOMES = {
         [*fault(reverted_s=6.0), *remedy(2.7, 2.9, ok=False)],
         Outcome.SELF_RECOVERED,
     ),
+    "healer acted while the recovery was proving itself": (
+        letters((2, "G"), (1, "R"), (4, "G")),
+        [*fault(reverted_s=6.0), *remedy(3.9, 4.2)],
+        Outcome.HEALED,
+    ),
     "healer acted too late": (
         letters((2, "G"), (1, "R"), (4, "G")),
-        [*fault(reverted_s=6.0), *remedy(3.6, 3.9)],
+        [*fault(reverted_s=6.0), *remedy(4.1, 4.2)],
         Outcome.SELF_RECOVERED,
     ),
     "healer acted before the fault": (

@@ -102,7 +102,11 @@ class SharedProxy:
             control = Path(json.loads(self._note.read_bytes())["control"])
         except (OSError, ValueError, KeyError):
             return None
-        return control if _answers(control) else None
+        if _answers(control):
+            return control
+        if control.parent.name.startswith(paths.SOCKET_DIR_PREFIX):  # Whoever started it was killed.
+            shutil.rmtree(control.parent, ignore_errors=True)
+        return None
 
     def _start(self, file: TargetFile) -> Path:
         self._sockets = paths.socket_dir()

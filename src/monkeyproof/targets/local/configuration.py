@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import yaml
@@ -75,9 +77,11 @@ def write_target_file(plan: Plan) -> None:
 
 def write_json(path: Path, value: Json) -> None:
     """Write a file, whole or not at all: others may be reading it."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(json.dumps(value, indent=1))
-    draft.rename(path)
+    # A name of its own: a healer and the harness may write the same file at the same moment.
+    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(value, file, indent=1)
+    Path(draft).rename(path)
 
 
 def first_question(golden: Path) -> Json:

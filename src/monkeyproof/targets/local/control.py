@@ -40,9 +40,9 @@ class ControlSession:
             case "replicas.kill":
                 return asdict(await replicas.kill(name))
             case "replicas.pause":
-                replicas.pause(name)
+                await replicas.pause(name)
             case "replicas.resume":
-                replicas.resume(name)
+                await replicas.resume(name)
             case "replicas.restart":
                 await replicas.restart(name)
             case "replicas.drain":

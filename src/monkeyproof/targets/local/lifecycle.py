@@ -222,7 +222,7 @@ def _clean_up(folder: Path) -> bool:
         if not wait_for(lambda: not any(group_exists(int(one["pid"])) for one in groups), within_s=2.0):
             end_groups([int(one["pid"]) for one in groups])
         sockets = Path(state["sockets"])
-        if sockets.name.startswith("mp-"):
+        if sockets.name.startswith(paths.SOCKET_DIR_PREFIX):
             shutil.rmtree(sockets, ignore_errors=True)
     for name in (TARGET_FILE, STATE_FILE):
         (folder / name).unlink(missing_ok=True)

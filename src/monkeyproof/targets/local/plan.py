@@ -82,6 +82,7 @@ class Plan:
             "features_port": self.ports["features"],
             "registry": self.url("registry"),
             "healer_registry": f"http://{self.listen(HEALER_REGISTRY_LINK)}",
+            "replicas": {name: self.url(name) for name in REPLICAS},
             "metrics": {part: f"{self.url(part)}/metrics" for part in (*REPLICAS, "pipeline")},
         }
 

@@ -16,7 +16,7 @@ from monkeyproof.targets.local.services import call, http_ok
 from monkeyproof.targets.port import Replica
 
 SETTLE_WITHIN_S = 15.0
-DEATH_WITHIN_S = 2.0
+SIGNAL_SEEN_WITHIN_S = 2.0
 
 
 class ReplicaSet:
@@ -44,20 +44,18 @@ class ReplicaSet:
     def all(self) -> list[Replica]:
         return [self._replica(name) for name in self.keepers]
 
+    # These return when the effect is there: who looks next must not see what is no more.
+
     async def kill(self, name: str) -> Replica:
-        """Returns when the death has been noticed: who looks next must not see a replica that is no more."""
-        keeper, before = self._named(name), self._replica(name)
-        keeper.signal(signal.SIGKILL)
-        deadline_s = time.monotonic() + DEATH_WITHIN_S
-        while keeper.pid == before.pid and time.monotonic() < deadline_s:
-            await asyncio.sleep(0.001)
+        before = self._replica(name)
+        await self._signal(name, signal.SIGKILL, lambda keeper: keeper.pid != before.pid)
         return before
 
-    def pause(self, name: str) -> None:
-        self._named(name).signal(signal.SIGSTOP)
+    async def pause(self, name: str) -> None:
+        await self._signal(name, signal.SIGSTOP, lambda keeper: keeper.state == "paused")
 
-    def resume(self, name: str) -> None:
-        self._named(name).signal(signal.SIGCONT)
+    async def resume(self, name: str) -> None:
+        await self._signal(name, signal.SIGCONT, lambda keeper: keeper.state != "paused")
 
     async def restart(self, name: str) -> None:
         await self._named(name).restart()
@@ -84,7 +82,7 @@ class ReplicaSet:
         for one in self.all():
             keeper = self.keepers[one.name]
             if one.state == "paused":
-                self.resume(one.name)
+                await self.resume(one.name)
                 done.append(f"{one.name} was paused: resumed")
             elif one.state != "ready":
                 done.append(f"{one.name} was {one.state.replace('_', ' ')}: waited until it was ready")
@@ -101,6 +99,13 @@ class ReplicaSet:
                 raise TargetError(f"the replicas are not all ready after {SETTLE_WITHIN_S:g} s: {states}")
             await asyncio.sleep(0.02)
         return done
+
+    async def _signal(self, name: str, number: signal.Signals, seen: Callable[[Keeper], bool]) -> None:
+        keeper = self._named(name)
+        keeper.signal(number)
+        deadline_s = time.monotonic() + SIGNAL_SEEN_WITHIN_S
+        while not seen(keeper) and time.monotonic() < deadline_s:
+            await asyncio.sleep(0.001)
 
     def _named(self, name: str) -> Keeper:
         try:

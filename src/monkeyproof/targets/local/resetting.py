@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from prometheus_client.parser import text_string_to_metric_families
 
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import TargetError
 from monkeyproof.targets.local.calls import Calls
+from monkeyproof.targets.local.configuration import first_question
 from monkeyproof.targets.local.feature_store import FeatureStore
 from monkeyproof.targets.local.plan import PRIMED, REPLICAS
 from monkeyproof.targets.port import Pipeline, Registry, Serving
+from monkeyproof.types import Json
 
 SETTLE_CALL_S = 20.0
 FOLLOW_WITHIN_S = 10.0
@@ -32,7 +33,10 @@ class Reset:
     serving: Serving
     pipeline: Pipeline
     quarantine: Path
-    metrics_urls: Mapping[str, str]
+    questions: Path
+    """Something to ask: a golden or canary file."""
+    replica_urls: Mapping[str, str]
+    """Of the replicas themselves, past every link."""
 
     def reset(self) -> Sequence[str]:
         done: list[str] = []
@@ -46,7 +50,7 @@ class Reset:
         done += self._features_as_primed()
         done += self._live_serving(forget=bool(done))
         done += self._leftovers()
-        self._await_champion()
+        self._await_served()
         return done
 
     def _features_as_primed(self) -> list[str]:
@@ -88,29 +92,31 @@ class Reset:
             done.append(f"{len(batches)} batches lay in quarantine: deleted")
         return done
 
-    def _await_champion(self) -> None:
-        """All replicas follow the champion; they look for it twice a second."""
+    def _await_served(self) -> None:
+        """Each replica itself answers with the champion and live features: they follow within half a second."""
+        question = first_question(self.questions)
+        last: dict[str, str] = {}
+
+        def all_serve() -> bool:
+            for name in REPLICAS:
+                last[name] = _served(client, self.replica_urls[name], question)
+            return set(last.values()) == {f"version {self.champion}"}
+
         with httpx.Client(timeout=2.0, trust_env=False, verify=False) as client:
-            versions: dict[str, str] = {}
-
-            def all_follow() -> bool:
-                for name in REPLICAS:
-                    versions[name] = _served_version(client, self.metrics_urls[name])
-                return set(versions.values()) == {self.champion}
-
-            if not wait_for(all_follow, within_s=FOLLOW_WITHIN_S, every_s=0.05):
-                raise TargetError(f"not all replicas serve version {self.champion}: {versions}")
+            if not wait_for(all_serve, within_s=FOLLOW_WITHIN_S, every_s=0.05):
+                raise TargetError(f"not all replicas serve version {self.champion} with live features: {last}")
 
 
-def _served_version(client: httpx.Client, metrics_url: str) -> str:
-    """The model version that a replica answers with; "" while it does not say."""
+def _served(client: httpx.Client, url: str, question: Json) -> str:
+    """What a replica answers with, in a few words."""
     try:
-        families = text_string_to_metric_families(client.get(metrics_url).text)
-        samples = [sample for family in families for sample in family.samples]
-    except (httpx.HTTPError, ValueError):
-        return ""
-    versions = [sample.value for sample in samples if sample.name == "replica_model_version"]
-    return f"{versions[0]:.0f}" if versions else ""
+        answer = client.post(f"{url}/invocations", json=question)
+    except httpx.HTTPError as error:
+        return f"no answer ({error!r})"
+    if not answer.is_success:
+        return f"HTTP {answer.status_code}"
+    degraded = answer.headers.get("X-Degraded")
+    return f"version {answer.headers.get('X-Model-Version')}" + (f", degraded: {degraded}" if degraded else "")
 
 
 def _equal(stored: Sequence[float] | None, wanted: Sequence[float]) -> bool:

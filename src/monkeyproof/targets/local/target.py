@@ -114,7 +114,8 @@ class LocalTarget:
             serving=self.serving,
             pipeline=self.pipeline,
             quarantine=Path(self._places["folder"]) / "quarantine",
-            metrics_urls=self.telemetry.metrics_urls(),
+            questions=self.telemetry.canary(),
+            replica_urls=self._places["replicas"],
         )
 
     def _registry_at(self, uri: str, timeout_s: float) -> RegistryClient:

@@ -1,0 +1,185 @@
+"""A link: the address it listens on, the one it forwards to, and the toxics that sit on it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from monkeyproof.errors import UsageError
+from monkeyproof.faults.relay import Gate, Relay
+from monkeyproof.faults.side import reset_socket
+from monkeyproof.faults.toxics import Active, CorruptRecords, Down, Hang, HttpError, Latency
+
+BACKLOG = 1024
+_ACCEPTS_AT_ONCE = 64
+_ACCEPT_RETRY_S = 0.1
+
+
+class Link:
+    """One network path of the target."""
+
+    def __init__(
+        self,
+        name: str,
+        listen: tuple[str, int],
+        forward: tuple[str, int],
+        protocol: str,
+        relay: Callable[[Link], Relay],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.name, self.forward, self.protocol, self.loop = name, forward, protocol, loop
+        self.relays: set[Relay] = set()
+        self.toxics: list[Active] = []
+        self.hung = False
+        self.connect_failures = 0
+        self._relay = relay
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.errors: list[tuple[Active, HttpError]] = []
+        self.corruptions: list[Active] = []
+        self._latencies: list[tuple[Active, Latency]] = []
+        self._resetting: Active | None = None
+        self._refusing = False
+        self._socket = _bind(name, listen)
+        self._listen()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self._socket.getsockname()
+        return str(host), int(port)
+
+    def close(self) -> None:
+        self._stop_listening()
+        self._socket.close()
+        for relay in list(self.relays):
+            relay.reset()
+        for task in self._tasks:
+            task.cancel()
+
+    def spawn(self, what: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine beside everything else, and keep it from being collected meanwhile."""
+        task = self.loop.create_task(what)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Toxics.
+    def add(self, active: Active) -> None:
+        """Put a toxic on; it is in force for live connections too when this returns."""
+        self.toxics.append(active)
+        if isinstance(active.parameters, Hang):
+            active.sample = self._stalled
+        self._refresh()
+        if isinstance(active.parameters, Down):
+            active.affected += len(self.relays)
+            active.count("live_connections", len(self.relays))
+            active.count("new_connections", 0)
+            for relay in list(self.relays):
+                relay.reset()
+
+    def remove(self, active: Active) -> None:
+        """Take a toxic off; what it held flows on at once."""
+        self.toxics.remove(active)
+        self._refresh()
+        active.release()
+
+    def _refresh(self) -> None:
+        self._latencies = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, Latency)]
+        self.errors = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, HttpError)]
+        self.corruptions = [one for one in self.toxics if isinstance(one.parameters, CorruptRecords)]
+        downs = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, Down)]
+        self._resetting = downs[0][0] if downs else None
+        refusing = any(down.mode == "refuse-like" for _, down in downs)
+        if refusing != self._refusing:
+            self._refusing = refusing
+            (self._stop_listening if refusing else self._listen)()
+        hung = any(isinstance(one.parameters, Hang) for one in self.toxics)
+        if hung != self.hung:
+            self.hung = hung
+            for relay in list(self.relays):
+                relay.hang(hung)
+
+    def gates(self, relay: Relay, *, own: bool = False) -> list[Gate]:
+        """What holds the request (or chunk) that just arrived. Several delays run at the same time."""
+        found = []
+        for active, latency in self._latencies:
+            delay_ms = latency.delay_ms(active.draw(own), own=own)
+            if delay_ms is not None:
+                found.append(Gate(active, relay, delay_ms, own))
+        return found
+
+    def _stalled(self) -> Mapping[str, float]:
+        waiting = [relay.client.waiting_bytes() + relay.server.waiting_bytes() for relay in self.relays]
+        return {
+            "affected": sum(one > 0 for one in waiting),
+            "waiting_bytes": sum(waiting),
+            "connections": len(waiting),
+        }
+
+    # Connections.
+    def _listen(self) -> None:
+        self._socket.listen(BACKLOG)
+        self.loop.add_reader(self._socket.fileno(), self._accept)
+
+    def _stop_listening(self) -> None:
+        # The socket stays bound, so nobody can take the port, and the kernel refuses connections to it.
+        self.loop.remove_reader(self._socket.fileno())
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTS_AT_ONCE):
+            try:
+                sock, _peer = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:  # Out of file descriptors: those who wait stay in the backlog for a moment.
+                self.loop.remove_reader(self._socket.fileno())
+                self.loop.call_later(_ACCEPT_RETRY_S, self._accept_again)
+                return
+            if self._resetting is not None:
+                self._resetting.affected += 1
+                self._resetting.count("new_connections")
+                reset_socket(sock)
+                sock.close()
+                continue
+            sock.setblocking(False)
+            self.spawn(self._serve(sock))
+
+    def _accept_again(self) -> None:
+        if not self._refusing and self._socket.fileno() >= 0:
+            self.loop.add_reader(self._socket.fileno(), self._accept)
+
+    async def _serve(self, sock: socket.socket) -> None:
+        relay = self._relay(self)
+        try:
+            await self.loop.connect_accepted_socket(lambda: relay.client, sock)
+        except OSError:
+            relay.reset()
+            sock.close()
+
+
+def _bind(name: str, address: tuple[str, int]) -> socket.socket:
+    """A bound socket. Port 0 is settled first: only a port that was asked for stays bound while not listening.
+
+    Raises:
+        UsageError: the address is taken, or not this machine's.
+    """
+    host, port = address
+    if port == 0:
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+            port = probe.getsockname()[1]
+    sock = socket.socket()
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setblocking(False)
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise UsageError(
+            f"link {name!r}: cannot listen on {host}:{port}: {error.strerror}; end what uses it, "
+            "or choose another port"
+        ) from None
+    return sock

@@ -1,0 +1,211 @@
+"""Network faults: what a link can do to the requests that pass it. All of them sit on the fault proxy."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from monkeyproof.errors import UsageError
+from monkeyproof.faults.proxied import (
+    broken_how,
+    check_link,
+    check_number,
+    check_share,
+    listen_address,
+    proxy_fault,
+    seed_for,
+    send_own_request,
+)
+from monkeyproof.injection import current, inject
+from monkeyproof.targets.port import Links, Target, require
+from monkeyproof.types import Evidence, Json
+
+__all__ = ["add_latency", "block", "fail_requests", "hang", "remove_toxic"]
+
+_ROUNDS_S = 0.2
+
+
+def add_latency(
+    link: str,
+    low_ms: float,
+    high_ms: float,
+    share: float = 1.0,
+    configuration: object = None,  # noqa: ARG001
+    secrets: object = None,  # noqa: ARG001
+) -> dict[str, Json]:
+    """Hold a ``share`` of the requests on ``link``, each for a time drawn from ``[low_ms, high_ms]``.
+
+    On a TCP link chunks are held instead of requests. Proven by a request that was held for at least ``low_ms``
+    and then forwarded: a user's, or (on HTTP links that nobody uses meanwhile) one of our own.
+    """
+    context = current()
+    for name, value in (("low_ms", low_ms), ("high_ms", high_ms), ("share", share)):
+        check_number(name, value)
+    if not 0 <= low_ms <= high_ms or high_ms == 0:
+        raise UsageError(f"low_ms, high_ms: {low_ms} and {high_ms} are not 0 <= low_ms <= high_ms, high_ms > 0")
+    check_share("share", share)
+    protocol = check_link(context.target, link)
+    links = require(context.target, Links)
+    patience_s = 1.0 + high_ms / 1000
+    quiet_until_s = math.inf
+
+    def evidence(toxic_id: str) -> Evidence | None:
+        nonlocal quiet_until_s
+        stats = links.stats(toxic_id)
+        for who, whose in (("", "users'"), ("own_", "our own")):
+            held, least_ms = stats[f"{who}affected"], stats.get(f"{who}delay_min_ms", 0.0)
+            if held and least_ms >= low_ms:
+                return Evidence(
+                    f"{link}: {held} of {whose} requests held for at least {least_ms:.0f} ms, then forwarded",
+                    {"requests": held, "delay_min_ms": least_ms, "whose": whose},
+                )
+        if quiet_until_s == math.inf:
+            quiet_until_s = time.monotonic() + patience_s
+        elif protocol == "http" and not stats["seen"] and time.monotonic() > quiet_until_s:
+            send_own_request(context.target, link, timeout_s=patience_s)
+        return None
+
+    parameters = {
+        "low_ms": float(low_ms),
+        "high_ms": float(high_ms),
+        "share": float(share),
+        "seed": seed_for(f"network.latency/{link}"),
+    }
+    return inject(
+        proxy_fault(
+            "network.latency", link, "latency", parameters, links, evidence, within_s=5 + 3 * patience_s / share
+        )
+    )
+
+
+def fail_requests(
+    link: str,
+    probability: float,
+    status: int = 503,
+    configuration: object = None,  # noqa: ARG001
+    secrets: object = None,  # noqa: ARG001
+) -> dict[str, Json]:
+    """Have the link answer a share of the requests with ``status``, without asking the server.
+
+    Proven by harmless requests of our own (``GET /health``), sent until one is answered so.
+    """
+    context = current()
+    check_number("probability", probability)
+    check_share("probability", probability)
+    if isinstance(status, bool) or not isinstance(status, int) or not 400 <= status <= 599:
+        raise UsageError(f"status: {status!r} is not a failure of HTTP (400 to 599)")
+    check_link(context.target, link, protocol="http")
+    links = require(context.target, Links)
+    # So many that all of them get through once in a billion trials.
+    tries_left = 60 if probability == 1 else min(2000, max(60, math.ceil(-20.7 / math.log1p(-probability))))
+
+    def evidence(toxic_id: str) -> Evidence | None:
+        nonlocal tries_left
+        round_ends_s = time.monotonic() + _ROUNDS_S
+        while tries_left > 0 and time.monotonic() < round_ends_s:
+            tries_left -= 1
+            if send_own_request(context.target, link, timeout_s=2.0) == (status, toxic_id):
+                stats = links.stats(toxic_id)
+                sent, failed = stats["own_seen"], stats["own_affected"]
+                return Evidence(
+                    f"{link}: {failed} of our own {sent} requests answered {status} by the fault proxy; "
+                    f"users' so far: {stats['affected']} of {stats['seen']}",
+                    {
+                        "own_requests": sent,
+                        "own_failed": failed,
+                        "requests": stats["seen"],
+                        "failed": stats["affected"],
+                    },
+                )
+        return None
+
+    parameters = {
+        "probability": float(probability),
+        "status": status,
+        "seed": seed_for(f"network.failing/{link}"),
+    }
+    return inject(
+        proxy_fault("network.fail_requests", link, "http_error", parameters, links, evidence, within_s=10)
+    )
+
+
+def block(
+    link: str,
+    mode: str = "reset",
+    configuration: object = None,  # noqa: ARG001
+    secrets: object = None,  # noqa: ARG001
+) -> dict[str, Json]:
+    """Reset every connection on the link; new ones are accepted and reset (or refused: ``refuse-like``).
+
+    Proven by a connection of our own that is broken off.
+    """
+    return block_link("network.block", link, mode, others_needed=False)
+
+
+def hang(
+    link: str,
+    configuration: object = None,  # noqa: ARG001
+    secrets: object = None,  # noqa: ARG001
+) -> dict[str, Json]:
+    """Have the link accept connections, and neither read nor answer. What it holds flows on at the revert.
+
+    Proven by bytes that somebody sent and that stay unread; on HTTP links a request of our own is such.
+    """
+    context = current()
+    protocol = check_link(context.target, link)
+    links = require(context.target, Links)
+    asked = False
+
+    def evidence(toxic_id: str) -> Evidence | None:
+        nonlocal asked
+        if protocol == "http" and not asked:
+            asked = True
+            # Kept open by nobody: the bytes stay with the proxy until it reads again.
+            if send_own_request(context.target, link, timeout_s=0.25) is not None:
+                asked = False
+                return None
+        stats = links.stats(toxic_id)
+        if not stats["waiting_bytes"]:
+            return None
+        return Evidence(
+            f"{link}: {stats['waiting_bytes']} bytes on {stats['affected']} connections wait unread",
+            {"waiting_bytes": stats["waiting_bytes"], "connections": stats["affected"]},
+        )
+
+    return inject(proxy_fault("network.hang", link, "hang", {}, links, evidence, within_s=5))
+
+
+def remove_toxic(target: Target, link: str, toxic_id: str) -> str:
+    """Undo of every fault on a link. Idempotent."""
+    links = require(target, Links)
+    removed = links.remove(toxic_id)
+    if toxic_id in links.active():
+        raise UsageError(f"{link}: toxic {toxic_id} is still there")
+    return f"{link}: fault removed" if removed else f"{link}: the fault was gone already"
+
+
+def block_link(fault: str, link: str, mode: str, *, others_needed: bool) -> dict[str, Json]:
+    """Inject a link that is down. ``others_needed``: the proof asks for users' connections that it broke, too."""
+    context = current()
+    if mode not in ("reset", "refuse-like"):
+        raise UsageError(f"mode: {mode!r} is not 'reset' or 'refuse-like'")
+    check_link(context.target, link)
+    links = require(context.target, Links)
+    address = listen_address(context.target, link)
+    own_accepted = 0
+
+    def evidence(toxic_id: str) -> Evidence | None:
+        nonlocal own_accepted
+        how = broken_how(address)
+        if how is None:
+            return None
+        own_accepted += how == "reset"
+        others = links.stats(toxic_id)["affected"] - own_accepted
+        if others_needed and others <= 0:
+            return None
+        return Evidence(
+            f"{link}: our own connection was {how}, and {others} of others",
+            {"own": how, "connections": others},
+        )
+
+    return inject(proxy_fault(fault, link, "down", {"mode": mode}, links, evidence, within_s=5))

@@ -1,0 +1,119 @@
+"""What faults on links have in common: the checks before, the toxic with its undo, and requests of our own."""
+
+from __future__ import annotations
+
+import http.client
+import math
+import socket
+import struct
+import uuid
+from collections.abc import Callable, Mapping
+
+from monkeyproof.errors import Refusal, UsageError
+from monkeyproof.injection import Injection, current
+from monkeyproof.targets.port import Links, Target, Toxic, require
+from monkeyproof.types import Evidence, Json
+from monkeyproof.undo import Undo
+
+OWN_REQUEST = {"X-Monkeyproof": "evidence"}
+"""Marks the harness's own requests: the proxy counts them apart, and they draw from randomness of their own."""
+
+
+def proxy_fault(
+    fault: str,
+    link: str,
+    kind: str,
+    parameters: Mapping[str, Json],
+    links: Links,
+    evidence: Callable[[str], Evidence | None],
+    *,
+    within_s: float,
+) -> Injection:
+    """A fault that is a toxic. Its id is chosen here, so that the undo is known before the toxic exists."""
+    toxic_id = f"{kind}-{uuid.uuid4().hex[:12]}"
+    return Injection(
+        fault=fault,
+        subject=link,
+        parameters=dict(parameters),
+        apply=lambda: links.add(Toxic(link, kind, parameters, toxic_id)),
+        evidence=evidence,
+        undo=Undo("monkeyproof.faults.network:remove_toxic", {"link": link, "toxic_id": toxic_id}),
+        evidence_within_s=within_s,
+    )
+
+
+def seed_for(purpose: str) -> int:
+    """A seed for a toxic, from the trial's."""
+    return int(current().rng(purpose).integers(2**63))
+
+
+def check_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UsageError(f"{name}: {value!r} is not a finite number")
+
+
+def check_share(name: str, value: float) -> None:
+    if not 0 < value <= 1:
+        raise UsageError(f"{name}: {value} is not in (0, 1]; 0.3 means three of ten")
+
+
+def check_link(target: Target, link: str, *, protocol: str = "") -> str:
+    """The link's protocol.
+
+    Raises:
+        UsageError: the target has no such link, or it does not speak ``protocol``.
+        Refusal: the target's links cannot be controlled.
+    """
+    known = require(target, Links).list()
+    if link not in known or link not in target.file.links:
+        raise UsageError(
+            f"link: target {target.file.name!r} has no link {link!r}; it has {', '.join(sorted(known)) or 'none'}"
+        )
+    found = target.file.links[link].protocol
+    if protocol and found != protocol:
+        suitable = sorted(name for name, one in target.file.links.items() if one.protocol == protocol)
+        raise Refusal(
+            f"{link} is a {found} link, and this fault needs one that speaks {protocol}",
+            f"choose one of: {', '.join(suitable) or 'none'}",
+        )
+    return found
+
+
+def listen_address(target: Target, link: str) -> tuple[str, int]:
+    host, _, port = target.file.links[link].listen.rpartition(":")
+    return host, int(port)
+
+
+def send_own_request(target: Target, link: str, *, timeout_s: float) -> tuple[int, str] | None:
+    """``GET /health`` through the link, marked as ours: status and the id of the toxic that answered, if one did.
+
+    None if no answer came.
+    """
+    host, port = listen_address(target, link)
+    connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
+    try:
+        connection.request("GET", "/health", headers=OWN_REQUEST)
+        response = connection.getresponse()
+        response.read()
+        return response.status, response.getheader("X-Monkeyproof", "")
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def broken_how(address: tuple[str, int]) -> str | None:
+    """Connect and see: "refused" or "reset"; None if the connection stands for 50 ms."""
+    try:
+        with socket.create_connection(address, timeout=1.0) as connection:
+            # Closing resets too, so that a connection that stands after all leaves nothing behind.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.settimeout(0.05)
+            connection.recv(1)
+            return None
+    except ConnectionRefusedError:
+        return "refused"
+    except ConnectionResetError:
+        return "reset"
+    except OSError:
+        return None

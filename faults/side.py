@@ -1,0 +1,146 @@
+"""One of the two connections of a relay: reading it, holding it back, ending and breaking it."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import fcntl
+import socket
+import struct
+import termios
+from typing import Protocol, cast
+
+QUEUE_BYTES = 256 * 1024
+"""How much may wait between the sides before the one that sends it is no longer read."""
+
+
+class Owner(Protocol):
+    """What a side needs of the relay that it belongs to."""
+
+    closed: bool
+
+    def side_made(self, side: Side) -> None: ...
+
+    def received(self, side: Side, data: bytes) -> None: ...
+
+    def side_ended(self, side: Side) -> None: ...
+
+    def side_lost(self, error: Exception | None) -> None: ...
+
+    def other(self, side: Side) -> Side: ...
+
+
+def reset_socket(sock: socket.socket) -> None:
+    """Have the next close send a reset, at once and without what is still unsent."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+class Side(asyncio.Protocol):
+    """One of the two connections of a relay."""
+
+    def __init__(self, relay: Owner) -> None:
+        self._relay = relay
+        self.transport: asyncio.Transport | None = None
+        self.eof = False
+        self.lost = False
+        self._holds: set[str] = set()
+        self._hung = False
+        self._unread: list[bytes] = []  # b"" is end-of-file.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        if self._relay.closed:
+            self.abort()
+            return
+        self.transport.set_write_buffer_limits(high=QUEUE_BYTES)
+        # Not here: uvloop starts to read after this call, even if reading was paused in it.
+        asyncio.get_running_loop().call_soon(self._pause_if_held)
+        self._relay.side_made(self)
+
+    def _pause_if_held(self) -> None:
+        if self._holds and self.usable and self.transport is not None:
+            self.transport.pause_reading()
+
+    def data_received(self, data: bytes) -> None:
+        if self._hung:
+            self._unread.append(data)
+        else:
+            self._relay.received(self, data)
+
+    def eof_received(self) -> bool:
+        if self._hung:
+            self._unread.append(b"")
+        else:
+            self.eof = True
+            self._relay.side_ended(self)
+        return True  # The other half stays open.
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost = True
+        self._relay.side_lost(error)
+
+    def pause_writing(self) -> None:
+        self._relay.other(self).hold("the other side is full")
+
+    def resume_writing(self) -> None:
+        self._relay.other(self).go("the other side is full")
+
+    @property
+    def usable(self) -> bool:
+        return self.transport is not None and not self.lost and not self.transport.is_closing()
+
+    def hang(self, on: bool) -> None:
+        """Take nothing more in. What the event loop had read already waits with what it has not."""
+        self._hung = on
+        if on:
+            self.hold("the link hangs")
+            return
+        unread, self._unread = self._unread, []
+        for data in unread:
+            self.data_received(data) if data else self.eof_received()
+        self.go("the link hangs")
+
+    def hold(self, why: str) -> None:
+        """Stop reading, until every reason to is gone."""
+        self._holds.add(why)
+        self._pause_if_held()
+
+    def go(self, why: str) -> None:
+        if why in self._holds:
+            self._holds.discard(why)
+            if not self._holds and self.usable and self.transport is not None:
+                self.transport.resume_reading()
+
+    def write(self, data: bytes) -> None:
+        if self.usable and self.transport is not None:
+            self.transport.write(data)
+
+    def end(self) -> None:
+        """Send end-of-file after what is still unsent."""
+        if self.usable and self.transport is not None:
+            with contextlib.suppress(OSError, RuntimeError):  # The peer may be gone already.
+                self.transport.write_eof()
+
+    def close(self) -> None:
+        if self.usable and self.transport is not None:
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Reset the connection."""
+        if self.transport is not None and not self.lost:
+            with contextlib.suppress(OSError):
+                reset_socket(self.transport.get_extra_info("socket"))
+            self.transport.abort()
+
+    def waiting_bytes(self) -> int:
+        """How much the peer sent that was not read yet."""
+        unread = sum(map(len, self._unread))
+        if not self.usable or self.transport is None:
+            return unread
+        count = array.array("i", [0])
+        try:
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, count)
+        except OSError:
+            return unread
+        return unread + count[0]

@@ -1,0 +1,113 @@
+"""The main job on the real embedded target: break it, watch it heal, and say what its users saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from monkeyproof.history import History, Kind
+from monkeyproof.pytest_plugin import Chaos
+from monkeyproof.types import Outcome
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+
+HEALED = {
+    "latency-spike": "drain",
+    "broken-rollback": "roll",
+    "feature-store-outage": "snapshot",
+}
+"""Experiments that the Elephant heals under the fault, and a word of the remedy that does it."""
+BREAKING = ("corrupt-records", *HEALED)
+
+
+@pytest.mark.parametrize("experiment", HEALED)
+def test_elephant_heals_under_the_fault(chaos: Chaos, experiment: str) -> None:
+    trial = chaos.run(experiment, healer="elephant")
+    assert trial.outcome is Outcome.HEALED, trial
+    assert trial.recovered_within_s(15), trial
+    assert any(HEALED[experiment] in remedy for remedy in trial.result.healed_by), trial.result.healed_by
+    recovery = trial.recovery
+    assert recovery.bad_count > 0
+    assert recovery.ttd_s is not None
+    assert recovery.t0_s is not None
+    assert recovery.impact_s is not None
+    assert recovery.impact_s >= recovery.t0_s
+    assert trial.result.evidence
+    assert not trial.result.not_reverted
+    assert trial.result.load["requests"] > 0
+
+
+def test_elephant_mends_corrupt_records_before_many_are_served(chaos: Chaos) -> None:
+    """One batch is enough for it to see; whether a probe met a record of that batch is the probe's luck."""
+    trial = chaos.run("corrupt-records", healer="elephant")
+    assert trial.outcome in (Outcome.HEALED, Outcome.ABSORBED), trial
+    assert any("restore" in remedy for remedy in trial.result.healed_by), trial.result.healed_by
+    assert trial.recovery.wrong_count < 50
+
+
+@pytest.mark.parametrize("experiment", BREAKING)
+def test_without_a_healer_it_stays_broken_until_the_fault_is_removed(chaos: Chaos, experiment: str) -> None:
+    trial = chaos.run(experiment, healer="none")
+    assert trial.outcome is Outcome.FAULT_REMOVED, trial
+    assert trial.recovery.ttr is None
+    assert trial.recovery.censored_at_s is not None
+    assert trial.recovery.ttd_s is None
+    assert not trial.recovered_within_s(60)
+
+
+@pytest.mark.parametrize("experiment", ["corrupt-records", "broken-rollback", "feature-store-outage"])
+def test_the_silent_failures_are_wrong_answers_and_not_errors(chaos: Chaos, experiment: str) -> None:
+    """What the project exists for: HTTP 200, fast, and wrong."""
+    trial = chaos.run(experiment, healer="none", seed=2)
+    assert trial.recovery.wrong_count > 0.5 * trial.recovery.bad_count, trial
+    assert trial.recovery.first_wrong_s is not None
+
+
+@pytest.mark.parametrize("healer", ["none", "elephant"])
+def test_a_killed_replica_is_the_platforms_own_business(chaos: Chaos, healer: str) -> None:
+    trial = chaos.run("replica-kill", healer=healer)
+    assert trial.outcome in (Outcome.ABSORBED, Outcome.SELF_RECOVERED), trial
+    assert trial.recovered_within_s(6), trial
+    assert "gone" in trial.result.evidence[0]
+
+
+def test_in_a_sham_nobody_heals_and_nothing_is_bad(chaos: Chaos) -> None:
+    trial = chaos.run("sham", healer="elephant")
+    assert trial.outcome is Outcome.ABSORBED, trial
+    events = History.read(trial.folder)
+    assert not events.of_kind(Kind.HEALER_ACTING), "a false heal"
+
+
+def test_same_seed_same_plan(chaos: Chaos) -> None:
+    killed = [
+        History.read(chaos.run("replica-kill", healer="none", seed=seed).folder)
+        .of_kind(Kind.FAULT_INTENDED)[0]
+        .subject
+        for seed in (5, 5)
+    ]
+    assert killed[0] == killed[1]
+
+
+def test_every_trial_leaves_a_history_that_explains_itself(chaos: Chaos) -> None:
+    trial = chaos.run("latency-spike", healer="elephant", seed=3)
+    names = {path.name for path in trial.folder.iterdir()}
+    assert {"trial.json", "events.jsonl", "readings.arrows", "load.json", "undo.jsonl", "journal.json"} <= names
+    kinds = [event.kind for event in History.read(trial.folder).events]
+    steps = [
+        Kind.TRIAL_STARTED,
+        Kind.HEALER_READY,
+        Kind.BASELINE_MET,
+        Kind.FAULT_INTENDED,
+        Kind.FAULT_EFFECTIVE,
+        Kind.HEALER_DETECTED,
+        Kind.HEALER_ACTING,
+        Kind.RECOVERY_SEEN,
+        Kind.FAULT_REVERTED,
+        Kind.TRIAL_ENDED,
+    ]
+    places = [kinds.index(kind) for kind in steps]
+    assert places == sorted(places)
+    for path in trial.folder.iterdir():
+        if path.is_file() and path.suffix != ".log":
+            assert path.stat().st_mode & 0o077 == 0 or path.name in Path(trial.folder).name, path

@@ -1,0 +1,149 @@
+"""Kills in the middle: whoever dies, however, nothing is left broken and nothing is left running."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from monkeyproof import undo
+from monkeyproof.clock import wait_for
+from monkeyproof.config import TargetFile
+from monkeyproof.history import EVENTS_FILE, READINGS_FILE, Kind, parse_events
+from monkeyproof.readings import Readings
+from monkeyproof.targets.opening import open_target
+from monkeyproof.targets.port import Links, Target, require
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+
+
+@pytest.fixture
+def target(chaos_target: TargetFile) -> Iterator[Target]:
+    opened = open_target(chaos_target.path)
+    yield opened
+    opened.close()
+
+
+def start(target: Target, folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "monkeyproof.cli", "run", *arguments, "--no-tracking"]
+    return subprocess.Popen(
+        [*command, "--target", str(target.file.path), "--out", str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def trial_folder(folder: Path) -> Path | None:
+    return next((path.parent for path in (folder / "trials").glob(f"*/{EVENTS_FILE}")), None)
+
+
+def has(folder: Path, kind: Kind) -> bool:
+    trial = trial_folder(folder)
+    return trial is not None and any(e.kind is kind for e in parse_events((trial / EVENTS_FILE).read_bytes()))
+
+
+def of_this_trial(folder: Path) -> list[int]:
+    """Processes whose command line names the campaign's folder: workers, probers, loads, healers."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(folder).encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def nothing_is_left(target: Target, folder: Path, campaign: subprocess.Popen[bytes]) -> None:
+    output = campaign.communicate(timeout=60)[0].decode() if campaign.poll() is None else ""
+    assert wait_for(lambda: not of_this_trial(folder), within_s=20), (of_this_trial(folder), output)
+    assert wait_for(lambda: not require(target, Links).active(), within_s=10)
+
+
+def test_ctrl_c_reverts_reports_and_says_so(target: Target, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    campaign = start(target, folder, "latency-spike", "--healer", "none")
+    assert wait_for(lambda: has(folder, Kind.FAULT_EFFECTIVE), within_s=60)
+    assert require(target, Links).active()
+    os.killpg(campaign.pid, signal.SIGINT)
+    # A second signal must not cut the undoing short.
+    os.killpg(campaign.pid, signal.SIGTERM)
+    output = campaign.communicate(timeout=60)[0].decode()
+    assert campaign.returncode == 4, output
+    assert "a signal ended the trial" in output
+    nothing_is_left(target, folder, campaign)
+    assert undo.open_logs() == []
+    assert has(folder, Kind.FAULT_REVERTED)
+    assert has(folder, Kind.TRIAL_ABORTED)
+    assert (folder / "report.html").exists()
+
+
+def test_killed_campaign_takes_its_worker_along_in_order(target: Target, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    campaign = start(target, folder, "broken-rollback", "--healer", "none")
+    assert wait_for(lambda: has(folder, Kind.FAULT_EFFECTIVE), within_s=60)
+    os.killpg(campaign.pid, signal.SIGKILL)
+    campaign.wait(10)
+    nothing_is_left(target, folder, campaign)
+    assert wait_for(lambda: undo.open_logs() == [], within_s=20)
+    assert has(folder, Kind.FAULT_REVERTED)
+
+
+def test_killed_worker_is_mended_by_its_campaign(target: Target, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    campaign = start(target, folder, "broken-rollback", "--healer", "elephant")
+    assert wait_for(lambda: has(folder, Kind.FAULT_EFFECTIVE), within_s=60)
+    trial = trial_folder(folder)
+    assert trial is not None
+    workers = [
+        pid for pid in of_this_trial(folder) if b"monkeyproof.trial" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    assert len(workers) == 1
+    os.kill(workers[0], signal.SIGKILL)
+    output = campaign.communicate(timeout=60)[0].decode()
+    assert campaign.returncode == 4, output
+    assert "worker died" in output
+    nothing_is_left(target, folder, campaign)
+    assert undo.open_logs() == []
+    # What had been seen by then is kept.
+    assert len(Readings.read(trial / READINGS_FILE)) > 50
+
+
+def test_dead_prober_is_could_not_tell_and_never_a_pass(target: Target, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    campaign = start(target, folder, "replica-kill", "--healer", "none")
+    assert wait_for(lambda: has(folder, Kind.FAULT_EFFECTIVE), within_s=60)
+    for pid in of_this_trial(folder):
+        if b"monkeyproof.probes.prober" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
+    output = campaign.communicate(timeout=120)[0].decode()
+    (trial,) = json.loads((folder / "results.json").read_text())["trials"]
+    assert trial["recovery"]["outcome"] == "invalid", output
+    assert "could not tell" in trial["recovery"]["reason"]
+    nothing_is_left(target, folder, campaign)
+
+
+def test_plain_chaos_run_is_a_trial_too(target: Target, tmp_path: Path) -> None:
+    experiment = Path(__file__).parents[2] / "experiments" / "latency-spike.yaml"
+    chaos = Path(sys.executable).with_name("chaos")
+    done = subprocess.run(
+        [str(chaos), "--no-version-check", "run", "--rollback-strategy", "always", str(experiment)],
+        cwd=tmp_path,
+        env={**os.environ, "MONKEYPROOF_TARGET": str(target.file.path), "MONKEYPROOF_HEALER": "elephant"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Outcome: healed" in done.stdout + done.stderr
+    assert json.loads((tmp_path / "journal.json").read_text())["status"] == "completed"
+    assert undo.open_logs() == []
+    assert require(target, Links).active() == []

@@ -1,0 +1,168 @@
+"""Who owns a toxic, how it ends with its owner, and what the proxy says to wrong questions."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from fault_world import Browser, add, in_background, pending
+
+from monkeyproof.clock import wait_for
+from monkeyproof.errors import TargetError
+from monkeyproof.rpc import Client
+from monkeyproof.targets.links import ProxyLinks
+from monkeyproof.targets.port import Toxic
+
+_OWNER = """
+import sys, time
+from pathlib import Path
+from monkeyproof.targets.links import ProxyLinks
+from monkeyproof.targets.port import Toxic
+links = ProxyLinks(Path(sys.argv[1]))
+for kind in ("latency", "hang", "down"):
+    parameters = {"low_ms": 60000, "high_ms": 60000, "seed": 1} if kind == "latency" else {}
+    links.add(Toxic("web" if kind == "latency" else "raw", kind, parameters, "owned-" + kind))
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_killed_owner_takes_its_toxics_along(proxy, browser, web):
+    mine = add(proxy, "latency", low_ms=1, high_ms=1, seed=1)
+    owner = subprocess.Popen([sys.executable, "-c", _OWNER, str(proxy.control)], stdout=subprocess.PIPE)
+    try:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"ready\n"
+        assert set(proxy.links.active()) == {mine, "owned-latency", "owned-hang", "owned-down"}
+        answer = in_background(lambda: browser.ask("/held", body=b"b" * 1000))
+        assert wait_for(lambda: pending(proxy, "owned-latency"), within_s=5)
+        owner.send_signal(signal.SIGKILL)
+        killed_s = time.monotonic()
+        assert wait_for(lambda: list(proxy.links.active()) == [mine], within_s=1, every_s=0.001)
+        assert answer() == (200, b"ok")
+        assert time.monotonic() - killed_s < 1
+    finally:
+        owner.kill()
+        owner.wait()
+    assert web.saw[-1] == ("/held", b"b" * 1000)
+    assert Browser(proxy, "raw").ask() == (200, b"ok")
+
+
+def test_ids_are_the_callers_and_anybody_may_remove_them(proxy):
+    toxic = Toxic("web", "latency", {"low_ms": 1, "high_ms": 1, "seed": 1}, "chosen")
+    assert proxy.links.add(toxic) == "chosen"
+    with pytest.raises(TargetError, match="there already"):
+        proxy.links.add(toxic)
+    other = ProxyLinks(proxy.control)
+    assert other.remove("chosen")
+    assert not other.remove("chosen")
+    other.close()
+    with pytest.raises(TargetError, match="not there"):
+        proxy.links.stats("chosen")
+    unnamed = {add(proxy, "hang"), add(proxy, "hang")}
+    assert set(proxy.links.active()) == unnamed
+
+
+def test_an_owners_end_leaves_a_newer_toxic_of_the_same_name_alone(proxy):
+    old, toxic = ProxyLinks(proxy.control), Toxic("web", "latency", {"low_ms": 1, "high_ms": 1, "seed": 1}, "name")
+    old.add(toxic)
+    proxy.links.remove("name")
+    proxy.links.add(toxic)
+    old.add(Toxic("raw", "latency", toxic.parameters, "other"))
+    old.close()
+    assert wait_for(lambda: "other" not in proxy.links.active(), within_s=1)
+    assert list(proxy.links.active()) == ["name"]
+
+
+WRONG = [
+    ("nowhere", "hang", {}, "no such link; there are raw, web"),
+    ("web", "rain", {}, "no such toxic; there are corrupt_records, down, hang, http_error, latency"),
+    ("web", "latency", {"low_ms": 1, "seed": 1}, "'high_ms' is missing; it takes low_ms, high_ms, seed, share"),
+    ("web", "latency", {"low_ms": 1, "high_ms": 2, "seed": 1, "jitter": 3}, "unknown parameter 'jitter'"),
+    ("web", "latency", {"low_ms": 3, "high_ms": 2, "seed": 1}, "low_ms <= high_ms"),
+    ("web", "latency", {"low_ms": "1", "high_ms": 2, "seed": 1}, "low_ms must be a finite number, not '1'"),
+    ("web", "latency", {"low_ms": True, "high_ms": 2, "seed": 1}, "low_ms must be a finite number"),
+    ("web", "latency", {"low_ms": 1, "high_ms": float("inf"), "seed": 1}, "high_ms must be a finite number"),
+    ("web", "latency", {"low_ms": 1, "high_ms": 2, "seed": 1.5}, "seed must be a whole number"),
+    ("web", "latency", {"low_ms": 1, "high_ms": 2, "seed": 1, "share": 0}, "share is in (0, 1]"),
+    ("web", "http_error", {"probability": 1.1, "status": 503, "seed": 1}, "probability is in (0, 1]"),
+    ("web", "http_error", {"probability": 0.5, "status": 200, "seed": 1}, "status is in 400..599"),
+    ("raw", "http_error", {"probability": 0.5, "status": 503, "seed": 1}, "protocol is http, and this one is tcp"),
+    ("web", "down", {"mode": "sideways"}, "'reset' or 'refuse-like'"),
+    ("web", "hang", {"for_s": 1}, "unknown parameter 'for_s'; it takes none"),
+    ("web", "corrupt_records", {"share": 0.1, "low": 2, "high": 1, "seed": 1}, "low <= high"),
+]
+
+
+@pytest.mark.parametrize(("link", "kind", "parameters", "words"), WRONG)
+def test_wrong_toxics_are_refused_in_words(proxy, link, kind, parameters, words):
+    with pytest.raises(TargetError) as refusal:
+        proxy.links.add(Toxic(link, kind, parameters))
+    assert words in str(refusal.value)
+    assert list(proxy.links.active()) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "words"),
+    [
+        ("dance", {}, "no such method; there are ping"),
+        ("add", {"link": "web"}, "'kind' is missing"),
+        ("add", {"link": 3, "kind": "hang", "parameters": {}}, "link must be a str"),
+        ("remove", {"id": "a", "now": True}, "unknown parameter 'now'"),
+    ],
+)
+def test_wrong_calls_are_refused_in_words(proxy, method, params, words):
+    with Client(proxy.control) as client, pytest.raises(TargetError) as refusal:
+        client.call(method, **params)
+    assert words in str(refusal.value)
+
+
+def test_links_come_back_after_the_proxy_was_away(start_proxy, server):
+    running = start_proxy({"a": (server.port, "tcp")})
+    assert list(running.links.list()) == ["a"]
+    os.kill(running.pid, signal.SIGTERM)
+
+    def gone() -> bool:
+        try:
+            running.links.list()
+        except TargetError:
+            return True
+        return False
+
+    assert wait_for(gone, within_s=5)
+    assert gone()  # A clear answer each time, not an error of a dead connection.
+
+
+@pytest.mark.parametrize(
+    ("links", "words"),
+    [
+        ("{", "not JSON"),
+        ('{"a": {"listen": "127.0.0.1:0", "forward": "x:1", "colour": 1}}', "a.colour"),
+        ('{"a": {"listen": "0.0.0.0:80", "forward": "x:1"}}', "a.listen"),
+        (None, "cannot be read"),
+        ("taken", "cannot listen on 127.0.0.1"),
+    ],
+)
+def test_a_proxy_that_cannot_start_says_why(tmp_path, links, words):
+    file = tmp_path / "links.json"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        if links == "taken":
+            links = json.dumps({"a": {"listen": f"127.0.0.1:{taken.getsockname()[1]}", "forward": "127.0.0.1:1"}})
+        if links is not None:
+            file.write_text(links)
+        found = subprocess.run(
+            [sys.executable, "-m", "monkeyproof.faults.proxy", "--links", file, "--control", tmp_path / "s"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    assert found.returncode == 2
+    assert words in found.stderr
+    assert "Traceback" not in found.stderr
