@@ -108,7 +108,7 @@ class Chaos:
             raise MonkeyproofError(finished.error or "the trial left no history")
         result = finished.campaign.trials[0]
         trial = Trial(result, folder / result.folder)
-        _attach(trial, self.target.slo)
+        _attach(trial, folder, self.target.slo)
         return trial
 
 
@@ -141,7 +141,7 @@ def chaos(chaos_target: TargetFile, pytestconfig: pytest.Config) -> Chaos:
     return Chaos(chaos_target, folder, healer, pytestconfig.getoption("--chaos-seed"))
 
 
-def _attach(trial: Trial, slo: Slo) -> None:
+def _attach(trial: Trial, campaign: Path, slo: Slo) -> None:
     """Show a trial in Allure, where allure-pytest is installed and a report is being written."""
     with contextlib.suppress(ImportError):
         import allure
@@ -155,7 +155,7 @@ def _attach(trial: Trial, slo: Slo) -> None:
                 with allure.step(f"{event.t_s:.2f} s: {event.subject} ended ({event.data.get('why', '')})"):
                     pass
             kinds = allure.attachment_type
-            timeline = draw(trial.result, trial.folder, slo, standalone=True)
+            timeline = draw(trial.result, campaign, slo, standalone=True)
             allure.attach(str(timeline), "timeline", kinds.SVG)
             allure.attach("\n".join(trial.result.evidence) or "none", "evidence", kinds.TEXT)
             events = trial.folder / history.EVENTS_FILE

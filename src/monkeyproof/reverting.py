@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from monkeyproof import paths
 from monkeyproof.errors import NotReverted, Refusal
 from monkeyproof.targets.opening import open_target
 from monkeyproof.undo import OpenFault, UndoLog, open_logs, read_open, undo_dir
@@ -58,14 +59,24 @@ def revert_all(say: Callable[[str], None], *, dry_run: bool = False) -> int:
 
 
 def _undo(log: Path, fault: OpenFault) -> str:
-    target = open_target(Path(fault.target_file))
-    try:
-        summary = fault.undo.run(target)
-    finally:
-        target.close()
+    if _gone_with_its_target(fault):
+        summary = f"{fault.fault} on {fault.subject}: the embedded target is down, and the fault went with it"
+    else:
+        target = open_target(Path(fault.target_file))
+        try:
+            summary = fault.undo.run(target)
+        finally:
+            target.close()
     writer = UndoLog(log)
     writer.reverted(fault.id, summary)
     return summary
+
+
+def _gone_with_its_target(fault: OpenFault) -> bool:
+    """The embedded target begins from its declared state each time it comes up."""
+    from monkeyproof.targets.local import lifecycle
+
+    return Path(fault.target_file).parent == paths.target_dir() and not lifecycle.status().up
 
 
 @contextlib.contextmanager

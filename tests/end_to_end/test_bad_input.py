@@ -44,19 +44,24 @@ def refused(folder: Path, words: str, *arguments: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("add_latency", "add_latncy"), "e.yaml:23: monkeyproof.faults.network has no function 'add_latncy'"),
+        (("add_latency", "add_latncy"), "e.yaml:{line}: monkeyproof.faults.network has no function 'add_latncy'"),
         (("faults.network", "faults.netwrk"), "no module 'monkeyproof.faults.netwrk' can be imported"),
-        (("low_ms: 500.0", "low_ms: slow"), "e.yaml:26: low_ms: Input should be a valid number (found 'slow')"),
-        (("low_ms: 500.0", "low: 500.0"), "e.yaml:26: add_latency takes no argument 'low'"),
+        (
+            ("low_ms: 500.0", "low_ms: slow"),
+            "e.yaml:{line}: low_ms: Input should be a valid number (found 'slow')",
+        ),
+        (("low_ms: 500.0", "low: 500.0"), "e.yaml:{line}: add_latency takes no argument 'low'"),
         (("method:", "methods:"), "e.yaml:1: method: missing"),
-        (("elephant: [healed]", "elephant: [cured]"), "e.yaml:45"),
+        (("elephant: [healed]", "elephant: [cured]"), "e.yaml:{line}"),
         (("title: A slow", "title: [A slow"), "not YAML"),
     ],
 )
 def test_wrong_experiments(tmp_path: Path, change: tuple[str, str], words: str) -> None:
     assert change[0] in GOOD
-    (tmp_path / "e.yaml").write_text(GOOD.replace(*change))
-    refused(tmp_path, words, "run", "e.yaml")
+    wrong = GOOD.replace(*change)
+    (tmp_path / "e.yaml").write_text(wrong)
+    line = wrong[: wrong.index(change[1])].count("\n") + 1
+    refused(tmp_path, words.replace("{line}", str(line)), "run", "e.yaml")
 
 
 def test_unknown_names(tmp_path: Path) -> None:

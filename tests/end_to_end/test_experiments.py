@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from monkeyproof.history import History, Kind
@@ -18,6 +16,7 @@ HEALED = {
     "feature-store-outage": "snapshot",
 }
 """Experiments that the Elephant heals under the fault, and a word of the remedy that does it."""
+SILENT = ("corrupt-records", "broken-rollback", "feature-store-outage")
 BREAKING = ("corrupt-records", *HEALED)
 
 
@@ -54,14 +53,11 @@ def test_without_a_healer_it_stays_broken_until_the_fault_is_removed(chaos: Chao
     assert trial.recovery.censored_at_s is not None
     assert trial.recovery.ttd_s is None
     assert not trial.recovered_within_s(60)
-
-
-@pytest.mark.parametrize("experiment", ["corrupt-records", "broken-rollback", "feature-store-outage"])
-def test_the_silent_failures_are_wrong_answers_and_not_errors(chaos: Chaos, experiment: str) -> None:
-    """What the project exists for: HTTP 200, fast, and wrong."""
-    trial = chaos.run(experiment, healer="none", seed=2)
-    assert trial.recovery.wrong_count > 0.5 * trial.recovery.bad_count, trial
-    assert trial.recovery.first_wrong_s is not None
+    if experiment in SILENT:
+        # What the project exists for: HTTP 200, fast, and wrong.
+        assert trial.recovery.wrong_count > 0.9 * trial.recovery.bad_count, trial
+        assert trial.recovery.silent_s is not None
+        assert trial.recovery.silent_s > 10
 
 
 @pytest.mark.parametrize("healer", ["none", "elephant"])
@@ -79,35 +75,25 @@ def test_in_a_sham_nobody_heals_and_nothing_is_bad(chaos: Chaos) -> None:
     assert not events.of_kind(Kind.HEALER_ACTING), "a false heal"
 
 
-def test_same_seed_same_plan(chaos: Chaos) -> None:
-    killed = [
-        History.read(chaos.run("replica-kill", healer="none", seed=seed).folder)
-        .of_kind(Kind.FAULT_INTENDED)[0]
-        .subject
-        for seed in (5, 5)
-    ]
-    assert killed[0] == killed[1]
-
-
 def test_every_trial_leaves_a_history_that_explains_itself(chaos: Chaos) -> None:
     trial = chaos.run("latency-spike", healer="elephant", seed=3)
     names = {path.name for path in trial.folder.iterdir()}
     assert {"trial.json", "events.jsonl", "readings.arrows", "load.json", "undo.jsonl", "journal.json"} <= names
-    kinds = [event.kind for event in History.read(trial.folder).events]
-    steps = [
+    # Between the two there is no order: a healer may be quicker than the proof.
+    harness = [
         Kind.TRIAL_STARTED,
-        Kind.HEALER_READY,
         Kind.BASELINE_MET,
         Kind.FAULT_INTENDED,
         Kind.FAULT_EFFECTIVE,
-        Kind.HEALER_DETECTED,
-        Kind.HEALER_ACTING,
         Kind.RECOVERY_SEEN,
         Kind.FAULT_REVERTED,
         Kind.TRIAL_ENDED,
     ]
-    places = [kinds.index(kind) for kind in steps]
-    assert places == sorted(places)
-    for path in trial.folder.iterdir():
-        if path.is_file() and path.suffix != ".log":
-            assert path.stat().st_mode & 0o077 == 0 or path.name in Path(trial.folder).name, path
+    healer = [Kind.HEALER_READY, Kind.HEALER_DETECTED, Kind.HEALER_ACTING, Kind.HEALER_ACTED]
+    kinds = [event.kind for event in History.read(trial.folder).events]
+    for steps in (harness, healer):
+        places = [kinds.index(step) for step in steps]
+        assert places == sorted(places)
+    for name in ("trial.json", "events.jsonl", "undo.jsonl", "journal.json"):
+        assert (trial.folder / name).stat().st_mode & 0o077 == 0, name
+    assert trial.folder.stat().st_mode & 0o077 == 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from monkeyproof import reverting, undo
+from monkeyproof import paths, reverting, undo
 from monkeyproof.clock import Anchor, ManualClock
 from monkeyproof.config import Predict, TargetFile
 from monkeyproof.errors import MonkeyproofError, NotReverted, Refusal, UsageError
@@ -178,6 +178,18 @@ def test_run_refuses_while_a_fault_is_open_and_revert_mends_it(
     assert "noop.nothing on s" in said[0]
     assert reverting.revert_all(said.append) == 1
     assert reverting.revert_all(said.append) == 0
+    reverting.refuse_while_open()
+
+
+def test_a_fault_goes_with_its_embedded_target() -> None:
+    log = UndoLog(undo.undo_dir() / "left.jsonl")
+    file = str(paths.target_dir() / "target.yaml")
+    log.intend(
+        OpenFault("t-1", "network.latency", "l", Undo("monkeyproof.faults.network:remove_toxic", {}), file, "2026")
+    )
+    said: list[str] = []
+    assert reverting.revert_all(said.append) == 1
+    assert "the fault went with it" in said[0]
     reverting.refuse_while_open()
 
 
