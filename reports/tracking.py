@@ -13,7 +13,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -44,8 +44,13 @@ def tracking_uri(uri: str | None, store: Path) -> str:
     return uri or f"sqlite:///{store.resolve() / 'mlflow.db'}"
 
 
+def public_uri(uri: str | None, store: Path) -> str:
+    """``tracking_uri`` as it may be shown: without the user and password that it may carry."""
+    return _public(tracking_uri(uri, store))
+
+
 def log_campaign(
-    campaign: Campaign, files: list[Path], *, uri: str | None, store: Path, forbidden: str | None = None
+    campaign: Campaign, files: list[Path], *, uri: str | None, store: Path, forbidden: Collection[str] = ()
 ) -> str:
     """Log a campaign and its report.
 
@@ -53,7 +58,7 @@ def log_campaign(
         files: What becomes the parent run's artifacts.
         uri: Of a tracking server; None for the local store.
         store: The folder of the local store.
-        forbidden: The registry under test.
+        forbidden: Addresses that lead to the registry under test.
 
     Returns:
         The id of the parent run.
@@ -62,7 +67,7 @@ def log_campaign(
         UsageError: ``uri`` is the registry under test, or the campaign could not be logged there.
     """
     chosen = tracking_uri(uri, store)
-    if forbidden and _same(chosen, forbidden):
+    if any(_same(chosen, address) for address in forbidden):
         raise UsageError(
             f"not logging to {_public(chosen)}: it is the registry under test. Unset MLFLOW_TRACKING_URI, or name "
             "another server in it"

@@ -119,23 +119,29 @@ def _target(path: Path | None) -> Iterator[TargetFile]:
 def _report(campaign: Any, folder: Path) -> None:
     from monkeyproof.reports.write import write_reports
 
-    for path in write_reports(campaign, folder):
-        click.echo(f"  {os.path.relpath(path)}")
+    names = [path.name for path in write_reports(campaign, folder)]
+    names.remove("report.html")
+    click.echo(f"Report: {folder / 'report.html'}\n  beside it: {', '.join(names)}")
 
 
 def _track(campaign: Any, folder: Path, file: TargetFile) -> None:
-    from monkeyproof.reports.tracking import log_campaign
+    from monkeyproof.reports.tracking import log_campaign, public_uri
 
     uri = os.environ.get("MLFLOW_TRACKING_URI") or None
     files = [folder / name for name in ("report.html", "report.md", "results.json", "junit.xml")]
-    forbidden = file.registry.uri if file.registry else None
+    forbidden = []
+    if file.registry:
+        address = file.registry.uri.removeprefix("http://").rstrip("/")
+        links = (link.listen for link in file.links.values() if link.forward == address)
+        forbidden = [file.registry.uri, *(f"http://{listen}" for listen in links)]
+    store = folder.parent / "mlflow"
     try:
-        where = log_campaign(campaign, files, uri=uri, store=folder.parent / "mlflow", forbidden=forbidden)
+        run = log_campaign(campaign, files, uri=uri, store=store, forbidden=forbidden)
     except MonkeyproofError as error:
         # The report is written: a tracking server that is away must not make the campaign look failed.
         click.echo(f"  not logged to MLflow: {error}", err=True)
     else:
-        click.echo(f"  logged to MLflow: {where}")
+        click.echo(f"  logged to MLflow: run {run} in {public_uri(uri, store)}")
 
 
 @main.command("list")

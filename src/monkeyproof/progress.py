@@ -55,7 +55,8 @@ class Lines:
         view = live(folder)
         if view.phase and view.phase != self._phase:
             self._phase = view.phase
-            self._console.print(f"  {view.elapsed_s:6.1f} s  {view.phase.replace('_', ' ')}{broken(view)}")
+            words = f"  {view.elapsed_s:6.1f} s  {view.phase.replace('_', ' ')}{broken(view)}"
+            self._console.print(words, soft_wrap=True)
 
     def trial_ended(self, result: TrialResult) -> None:
         self._console.print(verdict(result), soft_wrap=True)

@@ -89,7 +89,7 @@ def test_the_registry_under_test_is_never_logged_to(
     campaign: Campaign, tmp_path: Path, uri: str, registry: str
 ) -> None:
     with pytest.raises(UsageError, match="registry under test") as refused:
-        tracking.log_campaign(campaign, [], uri=uri, store=tmp_path, forbidden=registry)
+        tracking.log_campaign(campaign, [], uri=uri, store=tmp_path, forbidden=[registry])
     assert "word" not in str(refused.value)
 
 
@@ -102,7 +102,7 @@ def test_a_dead_server_is_said_at_once(campaign: Campaign, tmp_path: Path) -> No
             [],
             uri=f"http://me:secret@127.0.0.1:{port}",
             store=tmp_path,
-            forbidden="http://127.0.0.1:1",
+            forbidden=["http://127.0.0.1:1"],
         )
     assert "secret" not in str(refused.value)
     assert "\n" not in str(refused.value)
