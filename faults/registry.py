@@ -104,7 +104,7 @@ def _served(metrics_url: str) -> str | None:
     from prometheus_client.parser import text_string_to_metric_families
 
     with contextlib.suppress(httpx.HTTPError, ValueError):
-        answer = httpx.get(metrics_url, timeout=_SCRAPE_TIMEOUT_S)
+        answer = httpx.get(metrics_url, timeout=_SCRAPE_TIMEOUT_S, trust_env=False)
         for family in text_string_to_metric_families(answer.text):
             for sample in family.samples:
                 if sample.name == "replica_model_version":

@@ -22,6 +22,7 @@ rate is constant whatever the answers do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
@@ -31,7 +32,7 @@ from numpy.typing import NDArray
 from monkeyproof.config import Slo
 from monkeyproof.history import Event, Kind
 from monkeyproof.probes.fault_times import FaultTimes, fault_times
-from monkeyproof.probes.windows import UNKNOWN_SHARE_MAX, Slots, first_sustained, meets, sustained_by
+from monkeyproof.probes.windows import UNKNOWN_SHARE_MAX, Slots, first_sustained, lasting_by, meets
 from monkeyproof.readings import Readings, Sight
 from monkeyproof.types import Interval, Outcome, Recovery
 
@@ -143,7 +144,10 @@ def _resilience_loss_s(slots: Slots, play: NDArray[np.bool_], slo: Slo) -> float
 
 
 def _why_proof_fails(events: Sequence[Event], times: FaultTimes) -> str:
-    """Why the trial proves nothing: no baseline, or no proof of every fault. Empty if it does."""
+    """Why the trial proves nothing: an observer died, no baseline, a fault not proven. Empty if it does."""
+    died = next((event for event in events if event.kind is Kind.OBSERVER_DIED), None)
+    if died is not None:
+        return f"could not tell: the {died.subject} died ({died.data.get('why', '')})"
     missed = [e for e in events if e.kind is Kind.BASELINE_MISSED and e.t_s <= times.t0_s]
     if missed:
         return f"the baseline was not met: {missed[0].data.get('why', 'the service was not steady')}"
@@ -156,6 +160,11 @@ def _why_proof_fails(events: Sequence[Event], times: FaultTimes) -> str:
         + (f" ({why[event.data.get('id')]})" if why.get(event.data.get("id")) else "")
         for event in events
         if event.kind is Kind.FAULT_INTENDED and event.data.get("id") not in proven
+    ]
+    unproven += [
+        f"{event.subject} ({event.data.get('why', '')})"
+        for event in events
+        if event.kind is Kind.FAULT_UNPROVEN and not event.data.get("id")
     ]
     return f"not proven to have taken effect: {'; '.join(unproven)}" if unproven else ""
 
@@ -190,17 +199,18 @@ def _judge(seen: Recovery, slots: Slots, events: Sequence[Event], times: FaultTi
         return _absorbed(seen, aborted, end_s, times, slo)
 
     begins_s = times.revert_begins_s
-    start = None if begins_s is None else sustained_by(slots, slo, impact, begins_s)
+    start = None if begins_s is None else lasting_by(slots, slo, impact, begins_s)
     under_fault = begins_s is None or start is not None
     if start is None:
-        start = first_sustained(slots, slo, impact)
+        start = lasting_by(slots, slo, impact, math.inf)
+    first = first_sustained(slots, slo, impact)
     recovered = None if start is None else recovered_interval(slots, slo, start, t0_s)
     seen = replace(
         seen,
         recovered=recovered,
         proven_s=None if start is None else float(slots.scheduled_s[start]) + slo.stable_for_s,
         silent_s=_silent_s(seen, detected_s, end_s if recovered is None else recovered.high_s),
-        relapses=0 if start is None else _relapses(slots, slo, start),
+        relapses=0 if first is None else _relapses(slots, slo, first),
     )
     between = impact_interval(slots, impact, t0_s).since(t0_s)
     story = f"bad from {between.low_s:.2f} to {between.high_s:.2f} s after the fault began"
@@ -211,9 +221,9 @@ def _judge(seen: Recovery, slots: Slots, events: Sequence[Event], times: FaultTi
         if under_fault:
             # Where only some answers are bad, the last bad one often lies just before the remedy that ended them.
             # Who acted while the recovery was still proving itself has a part in it.
-            remedy = _remedy_before(events, t0_s, seen.proven_s or recovered.high_s)
-            outcome = Outcome.SELF_RECOVERED if remedy is None else Outcome.HEALED
-            how = "no healer acted before" if remedy is None else f"after the healer's {remedy}"
+            done = remedies(events, t0_s, seen.proven_s or recovered.high_s)
+            outcome = Outcome.HEALED if done else Outcome.SELF_RECOVERED
+            how = f"after the healer's {done[0]}" if done else "no healer acted before"
             return replace(seen, outcome=outcome, reason=f"{story}, {how}{again}", ttr=since)
 
     # Known not to have recovered: up to the last bad reading before it got better, or all the way.
@@ -249,8 +259,9 @@ def _absorbed(seen: Recovery, aborted: Event | None, end_s: float, times: FaultT
     )
 
 
-def _remedy_before(events: Sequence[Event], t0_s: float, before_s: float) -> str | None:
-    """The first remedy that a healer began after t0 and before ``before_s``, and that it then reported as done."""
+def remedies(events: Sequence[Event], t0_s: float, before_s: float) -> tuple[str, ...]:
+    """What healers began after t0 and before ``before_s``, and then reported as done, in order."""
+    found: dict[str, None] = {}
     for acting in events:
         if acting.kind is not Kind.HEALER_ACTING or not t0_s <= acting.t_s < before_s:
             continue
@@ -266,8 +277,8 @@ def _remedy_before(events: Sequence[Event], t0_s: float, before_s: float) -> str
             None,
         )
         if acted is not None and acted.data.get("ok") is True:
-            return str(acting.data.get("remedy") or acting.data.get("summary") or "action")
-    return None
+            found[str(acting.data.get("remedy") or acting.data.get("summary") or "action")] = None
+    return tuple(found)
 
 
 def _silent_s(seen: Recovery, detected_s: float | None, until_s: float) -> float | None:

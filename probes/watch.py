@@ -17,7 +17,7 @@ from monkeyproof.injection import Context, current, has_current
 from monkeyproof.probes.fault_times import fault_times
 from monkeyproof.probes.following import Follower, events_of
 from monkeyproof.probes.recovery import impact_index
-from monkeyproof.probes.windows import Share, sustained_by
+from monkeyproof.probes.windows import Share, lasting_by, sustained_by
 from monkeyproof.readings import Readings, Sight
 from monkeyproof.types import Json
 
@@ -78,15 +78,17 @@ def _hold(context: Context, at_most_s: float, at_least_s: float) -> tuple[bool, 
         return False, "no fault is in effect, so there is nothing to hold"
     slo = context.target.file.slo
     at_most_s = max(at_most_s or context.target.file.windows.horizon_s, at_least_s)
-    seen = False
+    told = False
     with Follower(context.folder) as follower:
         while True:
             now_s = context.history.now_s()
             slots = follower.poll()
-            if not seen and slots is not None and (impact := impact_index(slots, times.t0_s)) is not None:
-                start = sustained_by(slots, slo, impact, now_s)
-                if start is not None:
-                    seen = True
+            seen = False
+            if slots is not None and (impact := impact_index(slots, times.t0_s)) is not None:
+                start = lasting_by(slots, slo, impact, now_s)
+                seen = start is not None
+                if start is not None and not told:
+                    told = True
                     context.history.event(
                         Kind.RECOVERY_SEEN, good_share=round(Share.of(slots, start, slo.stable_for_s).good, 4)
                     )

@@ -116,6 +116,21 @@ def sustained_by(slots: Slots, slo: Slo, from_index: int, by_s: float) -> int | 
     return start if start is not None and slots.scheduled_s[start] + slo.stable_for_s <= by_s + 1e-9 else None
 
 
+def lasting_by(slots: Slots, slo: Slo, from_index: int, by_s: float) -> int | None:
+    """As ``sustained_by``, but after the last relapse that was seen by then: a blip that heals is no recovery from
+    the damage that follows it. None if it was bad again at ``by_s``.
+    """
+    width, end = slots.count_in(slo.stable_for_s), slots.first_at(by_s)
+    bad = np.concatenate([[0], np.cumsum(slots.is_bad)])
+    windows = np.arange(end)
+    tolerated = int((1.0 - slo.objective) * width + 1e-9)
+    relapsed = bad[np.minimum(windows + width, end)] - bad[windows] > tolerated
+    start = sustained_by(slots, slo, from_index, by_s)
+    while start is not None and relapsed[start:].any():
+        start = sustained_by(slots, slo, start + int(np.flatnonzero(relapsed[start:])[0]) + 1, by_s)
+    return start
+
+
 @dataclass(frozen=True, slots=True)
 class Share:
     """What became of the readings of one window. Slots that have no row (yet), or never came, are unknown."""

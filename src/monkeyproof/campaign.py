@@ -18,11 +18,11 @@ from pydantic import TypeAdapter
 
 from monkeyproof import history
 from monkeyproof.catalogue import Experiment
-from monkeyproof.clock import Clock, SystemClock
+from monkeyproof.clock import Anchor, Clock, SystemClock
 from monkeyproof.config import Slo, TargetFile
 from monkeyproof.errors import EXIT_OK, EXIT_REFUSED, MonkeyproofError, UsageError
 from monkeyproof.history import History, Kind
-from monkeyproof.probes.recovery import measure
+from monkeyproof.probes.recovery import measure, remedies
 from monkeyproof.process import ProcessGroup
 from monkeyproof.readings import Readings
 from monkeyproof.reverting import revert_all
@@ -32,6 +32,8 @@ from monkeyproof.types import Campaign, Outcome, Recovery, TrialResult
 CAMPAIGN_FILE = "campaign.json"
 TRIALS_DIR = "trials"
 WORKER_ENDS_WITHIN_S = 60.0
+HEADER = ("name", "started_utc", "duration_s", "target", "seed", "slo", "prober", "machine", "versions")
+"""What campaign.json has to say; the rest of a campaign is computed from its trials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,31 +129,36 @@ def run_campaign(plan: CampaignPlan, watcher: Watcher | None = None, clock: Cloc
     history.write_json(plan.folder / CAMPAIGN_FILE, header | {"duration_s": None})
     code, error = EXIT_OK, ""
     trials = plan.trials()
-    for number, trial in enumerate(trials, start=1):
-        watcher.trial_started(trial, number, len(trials))
-        code, error = _run_trial(trial, watcher)
-        if (Path(trial.folder) / history.TRIAL_FILE).exists():
-            watcher.trial_ended(result_of(Path(trial.folder), plan.folder))
-        if code != EXIT_OK:
-            break
+    with _stops() as stop:
+        for number, trial in enumerate(trials, start=1):
+            watcher.trial_started(trial, number, len(trials))
+            code, error = _run_trial(trial, watcher, stop, clock)
+            if (Path(trial.folder) / history.TRIAL_FILE).exists():
+                watcher.trial_ended(result_of(Path(trial.folder), plan.folder))
+            if stop and code == EXIT_OK:
+                code, error = EXIT_REFUSED, f"a signal ended the campaign after {number} of {len(trials)} trials"
+            if code != EXIT_OK:
+                break
     duration_s = round(clock.monotonic_s() - begun_s, 3)
     history.write_json(plan.folder / CAMPAIGN_FILE, header | {"duration_s": duration_s})
     return Finished(read_campaign(plan.folder), code, error)
 
 
-def _run_trial(trial: TrialPlan, watcher: Watcher) -> tuple[int, str]:
+def _run_trial(trial: TrialPlan, watcher: Watcher, stop: list[int], clock: Clock) -> tuple[int, str]:
     """Run one worker to its end. Returns its exit code and its words."""
     plan_file = Path(trial.folder).with_suffix(".plan.json")
     history.write_json(plan_file, asdict(trial))
     log = plan_file.with_suffix(".log")
-    with ProcessGroup() as group, _stops() as stop:
+    with ProcessGroup() as group:
         worker = group.start([sys.executable, "-m", "monkeyproof.trial", str(plan_file)], log=log)
-        told = False
+        told_s: float | None = None
         while worker.poll() is None:
-            if stop and not told:
+            if stop and told_s is None:
                 # The worker alone: its observers have to see the revert.
                 os.kill(worker.pid, signal.SIGTERM)
-                told = True
+                told_s = clock.monotonic_s()
+            if told_s is not None and clock.monotonic_s() - told_s > WORKER_ENDS_WITHIN_S:
+                group.end(worker)
             watcher.tick(Path(trial.folder))
             with contextlib.suppress(subprocess.TimeoutExpired):
                 worker.wait(0.2)
@@ -164,6 +171,7 @@ def _run_trial(trial: TrialPlan, watcher: Watcher) -> tuple[int, str]:
             log.unlink()
         return outcome["exit_code"], outcome["error"]
     # It died without a word, so its undo log is still open: take back what it left.
+    _note_death(Path(trial.folder), worker.returncode)
     try:
         revert_all(lambda _: None)
     except MonkeyproofError as error:
@@ -171,6 +179,14 @@ def _run_trial(trial: TrialPlan, watcher: Watcher) -> tuple[int, str]:
     last = log.read_text(errors="replace").strip().splitlines()[-1:]
     words = f"the trial's worker died (status {worker.returncode}{', ' + last[0] if last else ''}); see {log}"
     return EXIT_REFUSED, words + "; what it had injected is reverted"
+
+
+def _note_death(folder: Path, status: int) -> None:
+    """Without this, a trial that was cut off while all was well would look as if the fault had been absorbed."""
+    with contextlib.suppress(UsageError):
+        writer = history.HistoryWriter(folder, Anchor(**History.read(folder).trial["anchor"]), "campaign")
+        writer.event(Kind.TRIAL_ABORTED, folder.name, why=f"its worker died (status {status})")
+        writer.close()
 
 
 @contextlib.contextmanager
@@ -202,7 +218,12 @@ def read_campaign(folder: Path) -> Campaign:
         raise UsageError(f"{folder}: no {CAMPAIGN_FILE} in it, so this is not a campaign's folder") from None
     except ValueError as error:
         raise UsageError(f"{folder / CAMPAIGN_FILE}: damaged: {error}") from None
+    if not isinstance(header, dict) or header.get("version") != 1:
+        raise UsageError(f"{folder / CAMPAIGN_FILE}: not a campaign of a version that this monkeyproof reads")
     folders = sorted(path.parent for path in (folder / TRIALS_DIR).glob(f"*/{history.TRIAL_FILE}"))
+    missing = [name for name in HEADER if name not in header]
+    if missing:
+        raise UsageError(f"{folder / CAMPAIGN_FILE}: damaged: {missing[0]} is missing")
     return Campaign(
         name=header["name"],
         started_utc=header["started_utc"],
@@ -242,11 +263,8 @@ def result_of(folder: Path, root: Path) -> TrialResult:
     trial = History.read(folder)
     slo = TypeAdapter(Slo).validate_python(trial.trial["slo"])
     recovery = _recovery(trial, slo)
-    # As in the measurement: what was begun before the recovery had proven itself.
     before_s = recovery.proven_s or recovery.reverted_s or inf
-    remedies = [event for event in trial.of_kind(Kind.HEALER_ACTED) if event.data.get("ok")]
-    acted = [event for event in trial.of_kind(Kind.HEALER_ACTING) if event.t_s <= before_s]
-    begun = {str(event.data.get("remedy")) for event in acted}
+    done = remedies(trial.events, recovery.t0_s or 0.0, before_s)
     return TrialResult(
         experiment=trial.trial["experiment"],
         title=trial.trial["title"],
@@ -261,9 +279,7 @@ def result_of(folder: Path, root: Path) -> TrialResult:
             f"{event.data['fault']} on {event.subject}" for event in trial.of_kind(Kind.FAULT_INTENDED)
         ),
         evidence=_unique(str(event.data["summary"]) for event in trial.of_kind(Kind.FAULT_EFFECTIVE)),
-        healed_by=_unique(str(e.data["remedy"]) for e in remedies if str(e.data.get("remedy")) in begun)
-        if recovery.outcome in (Outcome.HEALED, Outcome.ABSORBED)
-        else (),
+        healed_by=done if recovery.outcome in (Outcome.HEALED, Outcome.ABSORBED) else (),
         detected=_unique(
             str(event.data.get("summary", ""))
             for event in trial.of_kind(Kind.HEALER_DETECTED, Kind.HEALER_DIAGNOSED)

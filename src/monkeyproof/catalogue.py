@@ -5,7 +5,6 @@ An experiment is a plain Chaos Toolkit file. What is ours stands in its ``extens
     extensions:
       - name: monkeyproof
         expect: {elephant: [healed], none: [fault_removed]}
-        needs: [stack]
 """
 
 from __future__ import annotations
@@ -108,7 +107,7 @@ def read(path: Path, name: str) -> Experiment:
         path=path.resolve(),
         title=document["title"],
         description=" ".join(str(document["description"]).split()),
-        tags=tuple(document.get("tags", ())),
+        tags=tuple(document.get("tags") or ()),
         document=document,
         sha256=hashlib.sha256(text.encode()).hexdigest(),
         extension=_extension(path, node, document),
@@ -205,8 +204,28 @@ def _ask_chaos_toolkit(path: Path, document: dict[str, Json]) -> None:
         raise UsageError(f"{path}: not a valid Chaos Toolkit experiment: {error}") from None
 
 
-def _extension(path: Path, node: yaml.Node | None, document: dict[str, Json]) -> Extension:
-    for index, extension in enumerate(document.get("extensions", ())):
+def name_of(document: Mapping[str, Json]) -> str:
+    """The catalogue's name of an experiment that Chaos Toolkit has loaded; else one made of its title."""
+    title = str(document.get("title", ""))
+    for name in names():
+        path = paths.experiments() / f"{name}.yaml"
+        if load_yaml(path.read_text(encoding="utf-8"), str(path))[1]["title"] == title:
+            return name
+    words = "".join(letter if letter.isalnum() else " " for letter in title.lower()).split()
+    return "-".join(words)[:60] or "untitled"
+
+
+def extension_of(document: Mapping[str, Json]) -> Extension:
+    """What a loaded experiment says to this harness.
+
+    Raises:
+        UsageError: its extension says something that is not understood.
+    """
+    return _extension(Path(str(document.get("title", "experiment"))), None, document)
+
+
+def _extension(path: Path, node: yaml.Node | None, document: Mapping[str, Json]) -> Extension:
+    for index, extension in enumerate(document.get("extensions") or ()):
         if isinstance(extension, dict) and extension.get("name") == EXTENSION:
             try:
                 return TypeAdapter(Extension).validate_python(extension)

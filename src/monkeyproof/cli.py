@@ -75,14 +75,13 @@ def run(
     from monkeyproof import catalogue
     from monkeyproof.campaign import CampaignPlan, run_campaign
     from monkeyproof.progress import watcher
-    from monkeyproof.reverting import refuse_while_open, sole_campaign
+    from monkeyproof.reverting import clear_to_inject
 
     experiments = tuple(catalogue.find(name) for name in names or catalogue.default_names())
     folder = (out or Path("runs") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")).resolve()
-    if folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"{folder}: not empty; choose another folder with --out")
-    refuse_while_open()
-    with sole_campaign(), _target(target) as file:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: not an empty folder; choose another one with --out")
+    with clear_to_inject(), _target(target) as file:
         arms = tuple(dict.fromkeys(healers)) or (("elephant",) if file.stack else ("none",))
         if file.stack is None and "elephant" in arms:
             raise UsageError("the Elephant heals the embedded target only; use --healer none for others")
@@ -111,7 +110,7 @@ def _target(path: Path | None) -> Iterator[TargetFile]:
     else:
         click.echo("The embedded target is not up; starting it for this run.")
         try:
-            yield lifecycle.up(progress=lambda words: click.echo(f"  {words}"))
+            yield lifecycle.up(progress=lambda words: click.echo(f"  {words}"), owner_pid=os.getpid())
         finally:
             lifecycle.down()
 
@@ -231,8 +230,8 @@ def proxy(target: Path) -> None:
         signal.signal(number, lambda *_: ended.set())
     held = HttpTarget(file)
     try:
-        for name, address in held.link_addresses().items():
-            click.echo(f"{name}: {address} -> {file.links[name].forward}")
+        for name, link in held.file.links.items():
+            click.echo(f"{name}: {link.listen} -> {link.forward}")
         ended.wait()
     finally:
         held.close()
@@ -254,10 +253,12 @@ def report(folder: Path) -> None:
 @click.option("--dry-run", is_flag=True, help="Only show what is open.")
 def revert(dry_run: bool) -> None:
     """Take back every fault that an earlier trial left behind."""
-    from monkeyproof.reverting import revert_all
+    from monkeyproof.reverting import revert_all, sole_campaign
 
-    if not revert_all(click.echo, dry_run=dry_run):
-        click.echo("Nothing is open.")
+    # A running campaign's faults are its own to take back: it would take their end for the target's recovery.
+    with contextlib.nullcontext() if dry_run else sole_campaign():
+        if not revert_all(click.echo, dry_run=dry_run):
+            click.echo("Nothing is open.")
 
 
 @main.command("doctor")

@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
@@ -19,6 +20,7 @@ from monkeyproof.errors import UsageError
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Family = Literal["noop", "data", "network", "replicas", "registry", "features", "kubernetes"]
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 
@@ -131,8 +133,8 @@ class TargetFile:
     links: Mapping[str, Link] = field(default_factory=dict)
     registry: RegistryAddress | None = None
     stack: StackAddress | None = None
-    allow_faults: tuple[str, ...] = ()
-    """Families of faults that may be injected: data, network, replicas, registry, features."""
+    allow_faults: tuple[Family, ...] = ()
+    """Families of faults that may be injected; anything else is refused."""
     path: Annotated[Path, Field(exclude=True)] = Path()
     """Where it was read from; set by the reader."""
 
@@ -167,6 +169,7 @@ def read_target_file(path: Path) -> TargetFile:
             for problem in error.errors()
         ]
         raise UsageError("\n".join(problems)) from None
+    _refuse_bad_url(found, f"{path}:{line_of(node, ('predict', 'url'))}")
     folder = path.resolve().parent
     headers = {
         name: _substitute(text, f"{path}:{line_of(node, ('predict', 'headers', name))}")
@@ -178,6 +181,17 @@ def read_target_file(path: Path) -> TargetFile:
         predict=replace(found.predict, golden=folder / found.predict.golden, headers=headers),
         stack=replace(found.stack, control=folder / found.stack.control) if found.stack else None,
     )
+
+
+def _refuse_bad_url(file: TargetFile, where: str) -> None:
+    """What the pattern of a URL lets pass and a socket does not."""
+    try:
+        parts = urlsplit(file.predict.url)
+        good = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise UsageError(f"{where}: predict.url: not an address that can be asked (found {file.predict.url!r})")
 
 
 def load_yaml(text: str, name: str) -> tuple[yaml.Node | None, Any]:
@@ -202,9 +216,13 @@ def _refuse_duplicates(node: yaml.Node | None, name: str) -> None:
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, child in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise UsageError(
+                    f"{name}:{key.start_mark.line + 1}: not YAML that is understood: a key is not a word"
+                )
             if key.value in seen:
                 raise UsageError(f"{name}:{key.start_mark.line + 1}: {key.value}: said twice")
-            seen.add(str(key.value))
+            seen.add(key.value)
             _refuse_duplicates(child, name)
     elif isinstance(node, yaml.SequenceNode):
         for child in node.value:
@@ -246,4 +264,8 @@ def _substitute(text: str, where: str) -> str:
         except KeyError:
             raise UsageError(f"{where}: ${{{match[1]}}} is not set in the environment") from None
 
-    return _VARIABLE.sub(value, text)
+    filled = _VARIABLE.sub(value, text)
+    # Not shown: it may be a secret.
+    if not filled.isprintable() or not filled.isascii():
+        raise UsageError(f"{where}: a header value holds a line break, a control or a non-ASCII character")
+    return filled

@@ -10,6 +10,9 @@ MONKEYPROOF_HEALER (none or elephant; default none).
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import logging
 import os
 from datetime import UTC, datetime
@@ -23,10 +26,11 @@ from monkeyproof.injection import has_current
 from monkeyproof.types import Json
 
 if TYPE_CHECKING:
-    from monkeyproof.trial import OpenTrial
+    from monkeyproof.trial import OpenTrial, TrialPlan
 
 logger = logging.getLogger("chaostoolkit")
 _open: OpenTrial | None = None
+_lock = contextlib.ExitStack()
 
 
 def before_experiment_control(context: dict[str, Json], **_: object) -> None:
@@ -34,27 +38,18 @@ def before_experiment_control(context: dict[str, Json], **_: object) -> None:
     global _open
     if has_current():
         return
-    from monkeyproof.trial import OpenTrial, TrialPlan
+    from monkeyproof.reverting import clear_to_inject
+    from monkeyproof.trial import OpenTrial
 
     try:
-        name = Path(os.environ.get("CHAOSTOOLKIT_EXPERIMENT_PATH", "experiment")).stem
-        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        plan = TrialPlan(
-            experiment=name,
-            title=str(context.get("title", name)),
-            experiment_sha256="",
-            seed=_seed(os.environ.get("MONKEYPROOF_SEED", "1")),
-            arm=os.environ.get("MONKEYPROOF_HEALER", "none"),
-            index=0,
-            target=os.environ.get("MONKEYPROOF_TARGET", ""),
-            folder=str(Path("runs") / f"chaos-{stamp}-{os.getpid()}"),
-        )
-        _open = OpenTrial(plan)
+        _lock.enter_context(clear_to_inject())
+        _open = OpenTrial(_plan(context))
         _open.start()
     except MonkeyproofError as error:
-        if _open is not None:
-            _open.close()
-            _open = None
+        with _lock:
+            if _open is not None:
+                _open.close()
+                _open = None
         # The only exception that Chaos Toolkit lets out of a control.
         raise InterruptExecution(str(error)) from None
 
@@ -65,15 +60,37 @@ def cleanup_control() -> None:
     if _open is None:
         return
     trial, _open = _open, None
-    try:
-        trial.close()
-    except MonkeyproofError as error:
-        logger.critical("%s", error)
+    with _lock:
+        try:
+            trial.close()
+        except MonkeyproofError as error:
+            logger.critical("%s", error)
     from monkeyproof.campaign import result_of
 
     recovery = result_of(trial.folder, trial.folder.parent).recovery
     logger.info("Outcome: %s. %s", recovery.outcome, recovery.reason)
     logger.info("History: %s ('monkeyproof report %s' draws it)", trial.folder, trial.folder)
+
+
+def _plan(document: dict[str, Json]) -> TrialPlan:
+    from monkeyproof import catalogue
+    from monkeyproof.trial import TrialPlan
+
+    arm = os.environ.get("MONKEYPROOF_HEALER", "none")
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    extension = catalogue.extension_of(document)
+    return TrialPlan(
+        experiment=catalogue.name_of(document),
+        title=str(document["title"]),
+        experiment_sha256=hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest(),
+        seed=_seed(os.environ.get("MONKEYPROOF_SEED", "1")),
+        arm=arm,
+        index=0,
+        target=os.environ.get("MONKEYPROOF_TARGET", ""),
+        folder=str(Path("runs") / f"chaos-{stamp}-{os.getpid()}"),
+        expected=tuple(extension.expect.get(arm, ())),
+        sham=extension.sham,
+    )
 
 
 def _seed(text: str) -> int:

@@ -30,6 +30,10 @@ class Refusal(MonkeyproofError):
         super().__init__(f"not injecting: {why}" + (f"; {what_to_do}" if what_to_do else ""))
 
 
+class Unproven(MonkeyproofError):
+    """A fault was injected and no evidence of an effect was found: the trial is invalid, and says so itself."""
+
+
 class NotReverted(MonkeyproofError):
     """Something that was injected could not be undone; the message says what is left and how to mend it."""
 

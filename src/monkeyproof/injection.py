@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from monkeyproof.clock import Clock, SystemClock
-from monkeyproof.errors import MonkeyproofError, NotReverted, Refusal
+from monkeyproof.errors import NotReverted, Refusal, Unproven
 from monkeyproof.history import HistoryWriter, Kind
 from monkeyproof.targets.port import Target
 from monkeyproof.types import Evidence, Json
@@ -95,7 +95,8 @@ def inject(injection: Injection) -> dict[str, Json]:
 
     Raises:
         Refusal: the target does not allow this family of faults, or no trial is open.
-        MonkeyproofError: the fault could not be injected or not be proven. It was taken back.
+        Unproven: no evidence of an effect was found in time. It was taken back.
+        Exception: whatever the act raised. It was taken back.
     """
     context = current()
     family = injection.fault.split(".")[0]
@@ -158,7 +159,7 @@ def _prove(injection: Injection, handle: Any, clock: Clock) -> Evidence:
         if found is not None:
             return found
         if clock.monotonic_s() >= deadline_s:
-            raise MonkeyproofError(
+            raise Unproven(
                 f"{injection.fault} on {injection.subject}: injected, but no evidence of an effect within "
                 f"{injection.evidence_within_s:g} s; the trial cannot count"
             )

@@ -47,17 +47,20 @@ class Observers:
         Raises:
             UsageError: one of them died, or took too long; names its log.
         """
-        started = wait_for(
-            lambda: bool(self._dead()) or not self._missing(), within_s=START_WITHIN_S, every_s=0.05
-        )
-        late = self._dead() or ([] if started else self._missing())
+        started = wait_for(lambda: bool(self.dead()) or not self._missing(), within_s=START_WITHIN_S, every_s=0.05)
+        late = list(self.dead()) or ([] if started else self._missing())
         if late:
             log = self._folder / f"{late[0]}.log"
             last = log.read_text(errors="replace").strip().splitlines()[-1:]
             raise UsageError(f"the {late[0]} did not start: {last[0] if last else 'no word from it'}; see {log}")
 
-    def _dead(self) -> list[str]:
-        return [name for name, process in self._processes.items() if process.poll() is not None]
+    def dead(self) -> dict[str, str]:
+        """Those that ended by themselves, and how. None of them should before it is told to."""
+        return {
+            name: f"status {process.returncode}"
+            for name, process in self._processes.items()
+            if process.poll() is not None
+        }
 
     def _missing(self) -> list[str]:
         """Those that have not shown yet that they work."""

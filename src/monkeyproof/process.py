@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from monkeyproof.guard import end_groups, group_exists
+from monkeyproof.guard import group_exists
 
 
 class ProcessGroup:
@@ -107,8 +107,3 @@ class ProcessGroup:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def end_group(pgid: int) -> None:
-    """End a group that another process started: SIGTERM, then SIGKILL after a short grace."""
-    end_groups([pgid])

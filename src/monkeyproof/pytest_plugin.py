@@ -12,6 +12,7 @@ trial's phases, with the timeline, the history and the evidence attached.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -87,13 +88,12 @@ class Chaos:
         from monkeyproof import catalogue
         from monkeyproof.campaign import CampaignPlan, run_campaign
         from monkeyproof.errors import MonkeyproofError
-        from monkeyproof.reverting import refuse_while_open, sole_campaign
+        from monkeyproof.reverting import clear_to_inject
 
         found = catalogue.find(experiment)
         self._count += 1
         folder = self._folder / f"{self._count:02d}-{found.name.replace('/', '-')}"
-        refuse_while_open()
-        with sole_campaign():
+        with clear_to_inject():
             finished = run_campaign(
                 CampaignPlan(
                     (found,),
@@ -126,7 +126,7 @@ def chaos_target(pytestconfig: pytest.Config) -> Iterator[TargetFile]:
         yield read_target_file(paths.target_dir() / "target.yaml")
     else:
         try:
-            yield lifecycle.up()
+            yield lifecycle.up(owner_pid=os.getpid())
         finally:
             lifecycle.down()
 

@@ -21,6 +21,7 @@ def refuse_while_open() -> None:
     Raises:
         Refusal: names what is open.
     """
+    _forget_what_went_with_its_target()
     left = [fault for log in open_logs() for fault in read_open(log)]
     if left:
         raise Refusal(
@@ -72,6 +73,15 @@ def _undo(log: Path, fault: OpenFault) -> str:
     return summary
 
 
+def _forget_what_went_with_its_target() -> None:
+    for log in open_logs():
+        for fault in read_open(log):
+            if _gone_with_its_target(fault):
+                _undo(log, fault)
+        if not read_open(log):
+            log.unlink()
+
+
 def _gone_with_its_target(fault: OpenFault) -> bool:
     """The embedded target begins from its declared state each time it comes up."""
     from monkeyproof.targets.local import lifecycle
@@ -103,3 +113,15 @@ def sole_campaign() -> Iterator[None]:
         yield
     finally:
         os.close(file)
+
+
+@contextlib.contextmanager
+def clear_to_inject() -> Iterator[None]:
+    """The only campaign, and nothing left from an earlier one: what has to hold before anything is broken.
+
+    Raises:
+        Refusal: another campaign is running, or a fault may still be there.
+    """
+    with sole_campaign():
+        refuse_while_open()
+        yield

@@ -87,6 +87,7 @@ class OpenTrial:
         set_current(self._context)
         self._exits.callback(set_current, None)
         writer.event(Kind.TRIAL_STARTED, self.plan.experiment, title=self.plan.title)
+        _put_back(self._context, "prepare")
         self._observers = Observers(self.folder, target.file.path, anchor, self.plan.seed, self.plan.arm)
         self._exits.callback(self._observers.close)
         self._observers.await_working()
@@ -105,11 +106,19 @@ class OpenTrial:
             try:
                 revert()
                 if self._observers is not None:
+                    for name, why in self._observers.dead().items():
+                        context.history.event(Kind.OBSERVER_DIED, name, why=why)
                     self._observers.end_healer()
-                _put_back(context)
+                # Watching ends where this phase starts: what gets better from here on is our doing.
+                _put_back(context, "put_back")
                 status = "closed"
             finally:
                 context.history.event(Kind.TRIAL_ENDED, self.plan.experiment, status=status)
+
+    def note_failure(self, activity: str, error: MonkeyproofError) -> None:
+        """Write down that an action of the method failed, so that no trial is judged without its fault."""
+        if self._context is not None:
+            self._context.history.event(Kind.FAULT_UNPROVEN, activity, id="", fault=activity, why=str(error))
 
     def abort(self, why: str) -> None:
         """Write down that the trial ended before its time."""
@@ -117,20 +126,19 @@ class OpenTrial:
             self._context.history.event(Kind.TRIAL_ABORTED, self.plan.experiment, why=why)
 
 
-def _put_back(context: Context) -> None:
-    """What a healer changed must not leak into the next trial; what the fault left neither."""
+def _put_back(context: Context, phase: str) -> None:
+    """What a healer changed, or a fault left, must not leak from one trial into another."""
     resettable = context.target.find(Resettable)
     if resettable is None:
         return
-    # Watching ends where this phase starts: what gets better from here on is our doing, not the target's.
-    context.history.event(Kind.PHASE_STARTED, "put_back")
+    context.history.event(Kind.PHASE_STARTED, phase)
     try:
         changed = "; ".join(resettable.reset()) or "nothing had to be put back"
     except Exception as error:  # Adapters fail in many ways; each one means that the target is not as it was.
         changed = f"could not: {error}"
         raise NotReverted(f"the target could not be put back: {error}. 'monkeyproof target down' and up") from None
     finally:
-        context.history.event(Kind.PHASE_ENDED, "put_back", why=changed)
+        context.history.event(Kind.PHASE_ENDED, phase, why=changed)
 
 
 def _trial_json(plan: TrialPlan, target: TargetFile, anchor: Anchor) -> dict[str, Json]:
@@ -197,25 +205,35 @@ def run_worker(plan: TrialPlan) -> None:
         trial.abort("a signal ended it")
         raise
     finally:
+        # From here on nothing may cut the undoing short.
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        failed = _failed_action(journal)
+        if failed is not None:
+            trial.note_failure(*failed)
         if trial.folder.exists():
             history.write_json(trial.folder / history.JOURNAL_FILE, journal)
         trial.close()
-    _raise_failed_actions(journal)
+    if failed is not None:
+        raise failed[1]
 
 
-def _raise_failed_actions(journal: Mapping[str, Json]) -> None:
-    """chaoslib calls an experiment completed although its fault was refused. A person would not.
+def _failed_action(journal: Mapping[str, Json]) -> tuple[str, MonkeyproofError] | None:
+    """The first action that failed, and how: chaoslib calls such an experiment completed. A person would not.
 
     A fault without evidence is no failure here: the trial is invalid, and its history says why.
     """
     for run in journal.get("run") or ():
         if run["activity"]["type"] == "action" and run["status"] == "failed":
-            words = "".join(run.get("exception") or ())
-            match = re.search(r"monkeyproof\.errors\.(UsageError|Refusal|NotReverted): (.*)", words, re.DOTALL)
-            if match:
-                error = MonkeyproofError(match[2].strip())
-                error.exit_code = getattr(errors, match[1]).exit_code
-                raise error
+            words = "".join(run.get("exception") or ()).strip()
+            match = re.search(r"monkeyproof\.errors\.(\w+): (.*)", words, re.DOTALL)
+            kind = getattr(errors, match[1], MonkeyproofError) if match else MonkeyproofError
+            if kind is errors.Unproven:
+                continue
+            error = MonkeyproofError(match[2].strip() if match else words.splitlines()[-1])
+            error.exit_code = kind.exit_code
+            return run["activity"]["name"], error
+    return None
 
 
 def _leave_on_signals() -> None:

@@ -76,7 +76,8 @@ class Recovery:
     impact_s: float | None = None
     """Scheduled time of the first bad reading after t0."""
     recovered: Interval | None = None
-    """``(last bad, first good]`` of the first sustained window that meets the objective."""
+    """``(last bad, first good]`` of the sustained window that meets the objective, after the last relapse that was
+    seen under the fault."""
     proven_s: float | None = None
     """When the sustained window that proves the recovery was over."""
     ttr: Interval | None = None
@@ -95,7 +96,7 @@ class Recovery:
     degraded_count: int = 0
     unknown_count: int = 0
     relapses: int = 0
-    """How often it went bad again, below the objective, after the recovery that is reported."""
+    """How often it went bad again, below the objective, after it had been good for a whole window."""
     resilience_loss_s: float = 0.0
     """Area between the objective and the good share, from t0 to the end: seconds of full outage it equals."""
     lateness_p99_ms: float = 0.0

@@ -100,7 +100,7 @@ def test_port_in_use(tmp_path: Path) -> None:
 
 def test_folder_that_is_not_empty(tmp_path: Path) -> None:
     (tmp_path / "t.yaml").write_text(TARGET)
-    refused(tmp_path, "not empty", "run", "latency-spike", "--out", ".")
+    refused(tmp_path, "not an empty folder", "run", "latency-spike", "--out", ".")
 
 
 def test_nothing_to_revert_and_nothing_up(tmp_path: Path) -> None:

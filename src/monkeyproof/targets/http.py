@@ -9,6 +9,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,10 +37,13 @@ class HttpTarget:
     """
 
     def __init__(self, file: TargetFile) -> None:
-        self._file = file
         self._registry: RegistryClient | None = None
         self._proxy = SharedProxy(file) if file.links else None
         self._links = ProxyLinks(self._proxy.control) if self._proxy else None
+        # A port 0 in the file lets the system choose, and faults have to look at the real one.
+        real = self._proxy.addresses() if self._proxy else {}
+        links = {name: replace(link, listen=real[name]) for name, link in file.links.items()}
+        self._file = replace(file, links=links)
         if file.registry is not None:
             address = file.registry
             self._registry = RegistryClient(
@@ -54,10 +58,6 @@ class HttpTarget:
         offered: Mapping[type, object | None] = {Registry: self._registry, Links: self._links}
         found: C | None = offered.get(capability)  # type: ignore[assignment]
         return found
-
-    def link_addresses(self) -> Mapping[str, str]:
-        """Where each link really listens: a port 0 in the file lets the system choose."""
-        return self._proxy.addresses() if self._proxy else {}
 
     def close(self) -> None:
         if self._links is not None:

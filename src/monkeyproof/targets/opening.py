@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from monkeyproof import paths
 from monkeyproof.config import TargetFile, read_target_file
-from monkeyproof.errors import UsageError
-from monkeyproof.targets.port import Target
+from monkeyproof.errors import TargetError, UsageError
+from monkeyproof.targets.port import Registry, Target
 from monkeyproof.types import Json
 
 MAX_ANSWER_BYTES = 1024 * 1024
@@ -41,7 +41,7 @@ def open_target(path: Path | None) -> Target:
 
 
 def check_answers(target: Target) -> None:
-    """Ask the first golden question, once; what it answers is not judged here, only that it does.
+    """Ask the first golden question, and the registry if there is one, once each. Answers are not judged here.
 
     Raises:
         UsageError: no answer with a success status came; says from where, what came instead, what to do.
@@ -53,6 +53,12 @@ def check_answers(target: Target) -> None:
         if file.stack is not None
         else f"start the service, or mend predict in {file.path}"
     )
+    registry = target.find(Registry)
+    if registry is not None and file.registry is not None:
+        try:
+            registry.champion()
+        except TargetError as error:
+            raise UsageError(f"{file.registry.uri}: the registry does not work: {error}; {what_to_do}") from None
     try:
         status, answer = _ask_once(file, body)
     except (OSError, http.client.HTTPException) as error:

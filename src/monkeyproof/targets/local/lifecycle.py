@@ -63,12 +63,13 @@ class Status:
     replicas: tuple[Replica, ...] = ()
 
 
-def up(port: int = 0, progress: Callable[[str], None] | None = None) -> TargetFile:
+def up(port: int = 0, progress: Callable[[str], None] | None = None, *, owner_pid: int = 0) -> TargetFile:
     """Start the embedded target and leave it running; if it is up already, that is fine.
 
     Args:
         port: where users ask for predictions; 0 for any free port.
         progress: is told, in a few words now and then, what is being waited for.
+        owner_pid: a target that is started here ends soon after this process; 0: it stays until ``down``.
 
     Raises:
         UsageError: it cannot be started; says why, and nothing is left running.
@@ -86,7 +87,7 @@ def up(port: int = 0, progress: Callable[[str], None] | None = None) -> TargetFi
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             shutil.rmtree(folder / LOGS, ignore_errors=True)
             prepare_folder(folder)
-            _start(folder, port, say)
+            _start(folder, port, owner_pid, say)
         return read_target_file(folder / TARGET_FILE)
 
 
@@ -119,8 +120,11 @@ def down() -> bool:
     return True
 
 
-def _start(folder: Path, port: int, say: Callable[[str], None]) -> None:
-    argv = [sys.executable, "-m", "monkeyproof.targets.local.stack", "--dir", str(folder), "--port", str(port)]
+def _start(folder: Path, port: int, owner_pid: int, say: Callable[[str], None]) -> None:
+    argv = [
+        *(sys.executable, "-m", "monkeyproof.targets.local.stack", "--dir", str(folder)),
+        *("--port", str(port), "--owner", str(owner_pid)),
+    ]
     with (folder / LOGS / "stack.log").open("ab") as log:
         child = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=folder

@@ -1,6 +1,6 @@
 """The embedded target's one supervising process.
 
-    python -m monkeyproof.targets.local.stack --dir DIR [--port N]
+    python -m monkeyproof.targets.local.stack --dir DIR [--port N] [--owner PID]
 
 brings everything up, writes DIR/target.yaml when a question is answered through the whole of it, and keeps it up
 until SIGTERM. However this process ends, everything that it started ends with it.
@@ -35,10 +35,12 @@ from monkeyproof.targets.local.supervisor import Supervisor
 log = logging.getLogger(__name__)
 STATE_FILE = "stack.json"
 LOGS = "logs"
+OWNER_GRACE_S = 10.0
+"""A worker of a campaign that was killed takes its faults back in order meanwhile."""
 
 
-async def run(plan: Plan) -> None:
-    """Bring the target up, and keep it up until a signal says otherwise.
+async def run(plan: Plan, owner_pid: int = 0) -> None:
+    """Bring the target up, and keep it up until a signal says otherwise, or until ``owner_pid`` (if any) is gone.
 
     Raises:
         MonkeyproofError: it could not be brought up.
@@ -47,6 +49,8 @@ async def run(plan: Plan) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
+    if owner_pid:
+        _end_after(owner_pid, loop, stop)
     since_utc = datetime.now(UTC).isoformat(timespec="seconds")
 
     with ProcessGroup() as group:
@@ -69,6 +73,20 @@ async def run(plan: Plan) -> None:
                 task.cancel()
             await asyncio.gather(bringing_up, stopping, return_exceptions=True)
             await supervisor.close()
+
+
+def _end_after(owner_pid: int, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    try:
+        watched = os.pidfd_open(owner_pid)
+    except ProcessLookupError:
+        stop.set()
+        return
+
+    def gone() -> None:
+        loop.remove_reader(watched)
+        loop.call_later(OWNER_GRACE_S, stop.set)
+
+    loop.add_reader(watched, gone)
 
 
 class StateFile:
@@ -123,6 +141,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="monkeyproof.targets.local.stack", description="The embedded target.")
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--owner", type=int, default=0, help="end when the process with this id ends")
     arguments = parser.parse_args()
     folder: Path = arguments.dir.resolve()
     (folder / LOGS).mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -135,7 +154,7 @@ def main() -> int:
             prepare_folder(folder)
             sockets = paths.socket_dir()
             try:
-                uvloop.run(run(make_plan(folder, sockets, arguments.port)))
+                uvloop.run(run(make_plan(folder, sockets, arguments.port), arguments.owner))
             finally:
                 shutil.rmtree(sockets, ignore_errors=True)
                 (folder / STATE_FILE).unlink(missing_ok=True)
