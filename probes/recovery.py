@@ -213,11 +213,11 @@ def _judge(seen: Recovery, slots: Slots, events: Sequence[Event], times: FaultTi
         relapses=0 if first is None else _relapses(slots, slo, first),
     )
     between = impact_interval(slots, impact, t0_s).since(t0_s)
-    story = f"bad from {between.low_s:.2f} to {between.high_s:.2f} s after the fault began"
+    story = f"went bad between {between.low_s:.2f} and {between.high_s:.2f} s after the fault began"
     again = f"; it went bad again {_times(seen.relapses)}" if seen.relapses else ""
     if recovered is not None:
         since = recovered.since(t0_s)
-        story += f", good again from between {since.low_s:.2f} and {since.high_s:.2f} s"
+        story += f", good again between {since.low_s:.2f} and {since.high_s:.2f} s"
         if under_fault:
             # Where only some answers are bad, the last bad one often lies just before the remedy that ended them.
             # Who acted while the recovery was still proving itself has a part in it.

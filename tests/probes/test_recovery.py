@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from probe_traces import PERIOD_S, SLO, detected, event, fault, letters, remedy, trace
 
 from monkeyproof.history import Event, Kind
-from monkeyproof.probes.recovery import impact_index, impact_interval, measure
+from monkeyproof.probes.recovery import impact_index, impact_interval, measure, remedies
 from monkeyproof.probes.windows import Slots
 from monkeyproof.readings import Reading, Readings, Sight
 from monkeyproof.types import Outcome, Recovery
@@ -263,6 +263,42 @@ def test_with_tolerance_too_a_better_reading_never_lengthens_recovery(middle: st
         before = measure(trace(text), fault(), TOLERANT)
         after = measure(trace(text[:flipped] + "G" + text[flipped + 1 :]), fault(), TOLERANT)
         assert worse_or_equal(before, after)
+
+
+def test_a_blip_before_the_damage_is_no_recovery_from_it() -> None:
+    text = letters((2, "G")) + "R" + letters((1.5, "G"), (4, "W"), (3, "G"))
+    found = measure(trace(text), fault(reverted_s=6.5), SLO)
+    assert found.outcome is Outcome.FAULT_REMOVED
+    assert found.ttr is None
+    assert found.relapses == 1
+    assert found.recovered is not None
+    assert found.recovered.low_s > 7.0
+
+
+def test_a_recovery_is_dated_after_the_last_relapse_under_the_fault() -> None:
+    text = letters((2, "G")) + "R" + letters((1.5, "G"), (1, "W"), (5, "G"))
+    found = measure(trace(text), fault(reverted_s=9.0), SLO)
+    assert found.outcome is Outcome.SELF_RECOVERED
+    assert found.ttr is not None
+    assert found.ttr.high_s > 2.4
+
+
+def test_without_its_fault_its_observers_or_its_end_nothing_is_judged() -> None:
+    text = letters((2, "G"), (6, "G"))
+    for more, why in (
+        (event(2.1, Kind.FAULT_UNPROVEN, "promote", id="", fault="promote", why="registry is down"), "promote"),
+        (event(8.0, Kind.OBSERVER_DIED, "load", why="status 1"), "the load died"),
+        (event(5.0, Kind.TRIAL_ABORTED, "x", why="its worker died"), "its worker died"),
+    ):
+        found = measure(trace(text), [*fault(), more], SLO)
+        assert found.outcome is Outcome.INVALID
+        assert why in found.reason
+    assert measure(trace(text), fault(), SLO).outcome is Outcome.ABSORBED
+
+
+def test_a_false_alarm_before_the_fault_heals_nothing() -> None:
+    assert remedies([*fault(), *remedy(1.0, 1.2)], 2.0, 9.0) == ()
+    assert remedies([*fault(), *remedy(2.5, 2.7), *remedy(3.0, 3.1, ok=False)], 2.0, 9.0) == ("restart",)
 
 
 def test_relapses_are_counted() -> None:

@@ -247,7 +247,7 @@ def _reason(plan: Plan, recovered: Interval | None) -> str:
         return "the fault is proven, and none of the readings was bad"
     if plan.outcome is Outcome.INVALID:
         return "not proven to have taken effect: no evidence within 5 s"
-    told = f"bad from {plan.impact_s:.2f} s after the fault began"
+    told = f"went bad {plan.impact_s:.2f} s after the fault began"
     if recovered is None:
         return f"{told}, and never again good for 2 s until watching ended"
     since = recovered.since(T0_S)

@@ -116,6 +116,17 @@ def test_nothing_outlives_a_supervisor_that_is_killed(home: Path) -> None:
     assert not lifecycle.down()
 
 
+def test_a_target_that_was_started_for_somebody_ends_with_him(home: Path) -> None:
+    owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
+    try:
+        lifecycle.up(owner_pid=owner.pid)
+        assert lifecycle.status().up
+    finally:
+        owner.kill()
+        owner.wait(10)
+    assert eventually(lambda: not processes_of(home), within_s=25), processes_of(home)
+
+
 def test_down_ends_what_even_the_guard_could_not(home: Path) -> None:
     """The out-of-memory killer may take both the supervisor and its guard."""
     lifecycle.up()

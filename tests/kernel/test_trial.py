@@ -1,0 +1,72 @@
+"""What chaoslib calls completed and a person would not; on real runs of chaoslib."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from chaoslib.run import Runner
+from chaoslib.types import Schedule, Strategy
+from click.testing import CliRunner
+
+from monkeyproof import errors, reverting
+from monkeyproof.cli import main
+from monkeyproof.faults import noop
+from monkeyproof.trial import _failed_action
+
+
+def journal_of(function: str) -> dict[str, Any]:
+    provider = {"type": "python", "module": "monkeyproof.faults.noop", "func": function}
+    experiment = {
+        "title": "t",
+        "description": "d",
+        "method": [{"type": "action", "name": "break-it", "provider": provider}],
+    }
+    return dict(Runner(Strategy.DEFAULT, Schedule()).run(experiment, settings={}))
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [
+        (errors.TargetError("the registry does not answer"), errors.EXIT_USAGE),
+        (errors.UsageError("no such link"), errors.EXIT_USAGE),
+        (errors.Refusal("not allowed", "allow it"), errors.EXIT_REFUSED),
+        (errors.NotReverted("stuck"), errors.EXIT_NOT_REVERTED),
+        (OSError("disk full"), errors.EXIT_USAGE),
+    ],
+)
+def test_a_failed_action_is_a_failure(monkeypatch: pytest.MonkeyPatch, error: Exception, exit_code: int) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(noop, "fail", fail, raising=False)
+    journal = journal_of("fail")
+    assert journal["status"] == "completed"
+    failed = _failed_action(journal)
+    assert failed is not None
+    assert failed[0] == "break-it"
+    assert str(error) in str(failed[1])
+    assert failed[1].exit_code == exit_code
+
+
+def test_a_fault_without_evidence_makes_the_trial_invalid_and_not_the_run_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> None:
+        raise errors.Unproven("no evidence")
+
+    monkeypatch.setattr(noop, "fail", fail, raising=False)
+    assert _failed_action(journal_of("fail")) is None
+
+
+def test_a_journal_that_never_began_has_no_failure() -> None:
+    assert _failed_action({"status": "never started"}) is None
+
+
+def test_a_running_campaigns_faults_are_its_own_to_take_back() -> None:
+    with reverting.sole_campaign():
+        result = CliRunner().invoke(main, ["revert"])
+        assert result.exit_code == errors.EXIT_REFUSED
+        assert "another campaign is running" in result.output
+        assert CliRunner().invoke(main, ["revert", "--dry-run"]).exit_code == 0
+    assert CliRunner().invoke(main, ["revert"]).exit_code == 0
