@@ -23,7 +23,7 @@ from monkeyproof.config import Slo, TargetFile
 from monkeyproof.errors import EXIT_OK, EXIT_REFUSED, MonkeyproofError, UsageError
 from monkeyproof.history import History, Kind
 from monkeyproof.probes.recovery import measure, remedies
-from monkeyproof.process import ProcessGroup
+from monkeyproof.process import ProcessGroup, last_line
 from monkeyproof.readings import Readings
 from monkeyproof.reverting import revert_all
 from monkeyproof.trial import TrialPlan, machine, versions
@@ -176,8 +176,7 @@ def _run_trial(trial: TrialPlan, watcher: Watcher, stop: list[int], clock: Clock
         revert_all(lambda _: None)
     except MonkeyproofError as error:
         return error.exit_code, str(error)
-    last = log.read_text(errors="replace").strip().splitlines()[-1:]
-    words = f"the trial's worker died (status {worker.returncode}{', ' + last[0] if last else ''}); see {log}"
+    words = f"the trial's worker died (status {worker.returncode}; {last_line(log)}); see {log}"
     return EXIT_REFUSED, words + "; what it had injected is reverted"
 
 

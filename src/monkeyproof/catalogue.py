@@ -23,7 +23,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from monkeyproof import paths
-from monkeyproof.config import line_of, load_yaml, problem_words
+from monkeyproof.config import line_of, load_yaml, problem_words, read_text
 from monkeyproof.errors import UsageError
 from monkeyproof.types import Json, Outcome
 
@@ -90,11 +90,7 @@ def read(path: Path, name: str) -> Experiment:
     Raises:
         UsageError: it cannot be read or run; with file and line.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UsageError(f"{path}: cannot be read: {reason}") from None
+    text = read_text(path)
     node, document = load_yaml(text, str(path))
     if not isinstance(document, dict):
         raise UsageError(f"{path}:1: an experiment is a mapping with title, description and method")

@@ -149,11 +149,7 @@ def read_target_file(path: Path) -> TargetFile:
     Raises:
         UsageError: it is missing, is not YAML, or says something that is not understood; with file and line.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UsageError(f"{path}: cannot be read: {reason}") from None
+    text = read_text(path)
     node, value = load_yaml(text, str(path))
     if not isinstance(value, dict):
         raise UsageError(f"{path}:1: a target file is a mapping with at least 'name' and 'predict'")
@@ -181,6 +177,19 @@ def read_target_file(path: Path) -> TargetFile:
         predict=replace(found.predict, golden=folder / found.predict.golden, headers=headers),
         stack=replace(found.stack, control=folder / found.stack.control) if found.stack else None,
     )
+
+
+def read_text(path: Path) -> str:
+    """A file that a person wrote.
+
+    Raises:
+        UsageError: it cannot be read, or is not text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UsageError(f"{path}: cannot be read: {reason}") from None
 
 
 def _refuse_bad_url(file: TargetFile, where: str) -> None:

@@ -11,7 +11,7 @@ from monkeyproof import history
 from monkeyproof.clock import Anchor, wait_for
 from monkeyproof.errors import UsageError
 from monkeyproof.history import Kind
-from monkeyproof.process import ProcessGroup
+from monkeyproof.process import ProcessGroup, last_line
 from monkeyproof.readings import Readings
 
 HEALERS = {"none": None, "elephant": "monkeyproof.healing.elephant"}
@@ -51,8 +51,7 @@ class Observers:
         late = list(self.dead()) or ([] if started else self._missing())
         if late:
             log = self._folder / f"{late[0]}.log"
-            last = log.read_text(errors="replace").strip().splitlines()[-1:]
-            raise UsageError(f"the {late[0]} did not start: {last[0] if last else 'no word from it'}; see {log}")
+            raise UsageError(f"the {late[0]} did not start: {last_line(log)}; see {log}")
 
     def dead(self) -> dict[str, str]:
         """Those that ended by themselves, and how. None of them should before it is told to."""

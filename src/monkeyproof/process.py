@@ -107,3 +107,12 @@ class ProcessGroup:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def last_line(log: Path) -> str:
+    """What a process said last: usually why it ended. "no word from it" if it said nothing."""
+    try:
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    except FileNotFoundError:
+        lines = []
+    return lines[-1] if lines else "no word from it"

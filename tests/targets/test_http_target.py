@@ -192,7 +192,7 @@ def test_links_stand_in_the_way_until_the_target_is_closed(service: Service, tmp
     assert isinstance(target, HttpTarget)
     links = require(target, Links)
     assert list(links.list()) == ["web"]
-    address = target.link_addresses()["web"]
+    address = target.file.links["web"].listen
     assert get(address) == 200
     toxic = links.add(Toxic("web", "http_error", {"probability": 1.0, "status": 503, "seed": 1}))
     assert get(address) == 503

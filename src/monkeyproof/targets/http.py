@@ -17,7 +17,7 @@ from monkeyproof import paths
 from monkeyproof.clock import wait_for
 from monkeyproof.config import Link, TargetFile
 from monkeyproof.errors import TargetError, UsageError
-from monkeyproof.process import ProcessGroup
+from monkeyproof.process import ProcessGroup, last_line
 from monkeyproof.rpc import Client
 from monkeyproof.targets.links import ProxyLinks
 from monkeyproof.targets.port import Links, Registry
@@ -124,7 +124,7 @@ class SharedProxy:
             if not wait_for(lambda: child.poll() is not None or _answers(control), within_s=PROXY_WITHIN_S):
                 raise UsageError(f"{file.path}: links: the fault proxy did not start within {PROXY_WITHIN_S:g} s")
             if child.poll() is not None:
-                raise UsageError(f"{file.path}: links: {_last_line(log)}")
+                raise UsageError(f"{file.path}: links: {last_line(log)}")
         except BaseException:
             self.close()
             raise
@@ -145,11 +145,6 @@ def _answers(control: Path) -> bool:
 
 def _as_json(link: Link) -> dict[str, Json]:
     return {"listen": link.listen, "forward": link.forward, "protocol": link.protocol}
-
-
-def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "the fault proxy ended without a word"
 
 
 @contextlib.contextmanager

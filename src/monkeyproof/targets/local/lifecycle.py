@@ -21,6 +21,7 @@ from monkeyproof.clock import wait_for
 from monkeyproof.config import TargetFile, read_target_file
 from monkeyproof.errors import TargetError, UsageError
 from monkeyproof.guard import end_groups, group_exists
+from monkeyproof.process import last_line
 from monkeyproof.rpc import Client
 from monkeyproof.targets.local.front_door import find_caddy
 from monkeyproof.targets.local.pids import is_same, pid_start
@@ -132,7 +133,9 @@ def _start(folder: Path, port: int, owner_pid: int, say: Callable[[str], None]) 
     try:
         if not _await_up(folder, lambda: child.poll() is not None, say):
             log_file = folder / LOGS / "stack.log"
-            raise UsageError(f"the target did not start: {_last_line(log_file)} (all of it: {log_file})")
+            # Without the logger's own date, time and level.
+            why = last_line(log_file).split(" ERROR ", 1)[-1]
+            raise UsageError(f"the target did not start: {why} (all of it: {log_file})")
     except BaseException:
         _end_supervisor(child.pid)
         child.wait()
@@ -261,12 +264,3 @@ def _locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 def _say_nothing(_words: str) -> None:
     pass
-
-
-def _last_line(path: Path) -> str:
-    try:
-        lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
-    except OSError:
-        return "it left no log"
-    # Without the logger's own date, time and level.
-    return lines[-1].split(" ERROR ", 1)[-1] if lines else "it said nothing"
