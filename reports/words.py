@@ -158,7 +158,7 @@ def how_healed(trial: TrialResult) -> str:
     if remedies and trial.recovery.outcome is Outcome.HEALED:
         return remedies
     if remedies and trial.recovery.outcome is Outcome.ABSORBED:
-        return f"{remedies}, before anybody felt it"
+        return f"{remedies}, in time"
     return {
         Outcome.ABSORBED: "nothing to heal",
         Outcome.HEALED: UNKNOWN,

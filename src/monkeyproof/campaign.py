@@ -238,11 +238,12 @@ def read_campaign(folder: Path) -> Campaign:
 
 
 def _campaign_of_one(folder: Path) -> Campaign:
-    trial = History.read(folder).trial
+    history_of_one = History.read(folder)
+    trial = history_of_one.trial
     return Campaign(
         name=folder.name,
         started_utc=trial["anchor"]["utc"],
-        duration_s=0.0,
+        duration_s=max((event.t_s for event in history_of_one.events), default=0.0),
         target=trial["target_name"],
         seed=trial["seed"],
         slo=trial["slo"],
