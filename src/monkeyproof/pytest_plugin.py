@@ -152,7 +152,8 @@ def _attach(trial: Trial, campaign: Path, slo: Slo) -> None:
         recovery = trial.recovery
         with allure.step(f"{trial.result.experiment}: {recovery.outcome}"):
             for event in history.History.read(trial.folder).of_kind(history.Kind.PHASE_ENDED):
-                with allure.step(f"{event.t_s:.2f} s: {event.subject} ended ({event.data.get('why', '')})"):
+                why = f": {event.data['why']}" if event.data.get("why") else ""
+                with allure.step(f"{event.subject.replace('_', ' ')} until {event.t_s:.2f} s{why}"):
                     pass
             kinds = allure.attachment_type
             timeline = draw(trial.result, campaign, slo, standalone=True)
