@@ -350,7 +350,7 @@ def alive(pid: int) -> bool:
         (
             "golden: golden.jsonl",
             'golden: golden.jsonl\n  headers: {A: "b\\r\\nc"}',
-            "a line break or control character",
+            "holds a line break, a control or a non-ASCII character",
         ),
     ],
 )
