@@ -17,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -163,8 +164,9 @@ class History:
 
 def write_json(path: Path, value: Json) -> None:
     """Write a file that is either the old one or the whole new one, private to the user."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+    # A name of its own: two processes (a healer and the harness) may write the same file at the same moment.
+    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    with os.fdopen(descriptor, "w") as file:
         json.dump(value, file, indent=2, default=str)
         file.write("\n")
-    temporary.replace(path)
+    Path(draft).rename(path)

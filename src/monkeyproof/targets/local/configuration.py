@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import yaml
 
+from monkeyproof.history import write_json
 from monkeyproof.targets.local.plan import CLIENT_LINK, Plan
 from monkeyproof.targets.local.publish import ALIAS, MODEL
 from monkeyproof.types import Json
@@ -73,15 +72,6 @@ def write_target_file(plan: Plan) -> None:
     with draft.open("a") as file:
         yaml.safe_dump(described, file, sort_keys=False)
     draft.rename(plan.target_file)
-
-
-def write_json(path: Path, value: Json) -> None:
-    """Write a file, whole or not at all: others may be reading it."""
-    # A name of its own: a healer and the harness may write the same file at the same moment.
-    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(value, file, indent=1)
-    Path(draft).rename(path)
 
 
 def first_question(golden: Path) -> Json:

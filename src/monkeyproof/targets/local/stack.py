@@ -25,8 +25,8 @@ import uvloop
 
 from monkeyproof import paths, rpc
 from monkeyproof.errors import MonkeyproofError, UsageError
+from monkeyproof.history import write_json
 from monkeyproof.process import ProcessGroup
-from monkeyproof.targets.local.configuration import write_json
 from monkeyproof.targets.local.control import ControlSession
 from monkeyproof.targets.local.pids import identity, pid_start
 from monkeyproof.targets.local.plan import CLIENT_LINK, Plan, make_plan

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from monkeyproof.config import RegistryAddress, TargetFile
 from monkeyproof.errors import TargetError, UsageError
+from monkeyproof.history import write_json
 from monkeyproof.targets.links import ProxyLinks
 from monkeyproof.targets.local.calls import Calls
-from monkeyproof.targets.local.configuration import write_json
 from monkeyproof.targets.local.feature_store import FeatureStore
 from monkeyproof.targets.local.resetting import Reset
 from monkeyproof.targets.port import (
