@@ -48,6 +48,8 @@ def in_thread(work: Callable[[], T]) -> Future[T]:
     future: Future[T] = Future()
 
     def run() -> None:
+        if not future.set_running_or_notify_cancel():
+            return  # Nobody waits for it any more. (Once it runs, it cannot be cancelled under its feet.)
         try:
             result = work()
         except BaseException as error:
