@@ -14,6 +14,8 @@ from monkeyproof.errors import UsageError
 from monkeyproof.types import Json
 
 _KEYS = {"body", "expect", "tolerance"}
+GOLDEN_MIN = 100
+"""With fewer, answers that a cache or a broken model happens to have may pass for health."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,21 @@ def read_golden(path: Path) -> tuple[Golden, ...]:
             f'{path}:1: the golden set is empty; give at least one line {{"body": ..., "expect": ...}}'
         )
     return found
+
+
+def too_few_words(path: Path) -> str:
+    """A warning for the person who wrote a golden set that is short; empty if it is long enough.
+
+    Raises:
+        UsageError: it is missing, empty, or a line is not understood.
+    """
+    count = len({golden.body for golden in read_golden(path)})
+    if count >= GOLDEN_MIN:
+        return ""
+    return (
+        f"{path}: {count} different questions are few: a cached answer can pass for health; "
+        f"give at least {GOLDEN_MIN} real ones"
+    )
 
 
 def _parse(line: str, where: str) -> Golden:

@@ -1,20 +1,6 @@
 """What the users saw of a fault, computed from readings and events alone. Pure functions: no clock, no files.
 
-Which instants are used, and why. A reading that was sent at ``s`` and answered at ``f`` tells what the service
-was like at *some* moment of ``[s, f]``, no more:
-
-- a bad one says that the service was bad at a moment not before ``s``. So the service recovered after the
-  **send** of the last bad reading before the window. (Its end proves nothing: a probe that hangs until its
-  time-out may hang alone, long after everybody else is served again.)
-- a good one says that the service was good at a moment not after ``f``. So it had recovered by the earliest
-  **answer** to a good reading of the window. (Its send proves nothing: a request that waited out the end of
-  the outage is answered well, though it was sent into the outage.)
-- a bad one *inside* the window is tolerated by the objective, and may still be the outage's last breath: the
-  answer that counts is the earliest good one after it, so that a tolerance never flatters.
-- an unknown one says nothing: it moves neither bound, so it widens the interval, and never counts as good.
-
-Impact is bracketed the same way round: ``[last good send, first bad observation]``. A reading that was in
-flight at ``t0`` can have been hit by the fault, so it counts; its times are then dated to ``t0``.
+How an instant is bracketed by readings, and why, stands in monkeyproof.probes.intervals.
 
 What is decided (which window, before or after the revert) is decided on the schedule, on which the prober's
 rate is constant whatever the answers do.
@@ -32,9 +18,10 @@ from numpy.typing import NDArray
 from monkeyproof.config import Slo
 from monkeyproof.history import Event, Kind
 from monkeyproof.probes.fault_times import FaultTimes, fault_times
+from monkeyproof.probes.intervals import impact_index, impact_interval, recovered_interval, sent_or_due_s
 from monkeyproof.probes.windows import UNKNOWN_SHARE_MAX, Slots, first_sustained, lasting_by, meets
 from monkeyproof.readings import Readings, Sight
-from monkeyproof.types import Interval, Outcome, Recovery
+from monkeyproof.types import Outcome, Recovery
 
 LOSS_BIN_S = 0.1
 
@@ -70,43 +57,6 @@ def _before(readings: Readings, end_s: float | None) -> Readings:
     return Readings(**{column.name: getattr(readings, column.name)[keep] for column in fields(Readings)})
 
 
-def impact_index(slots: Slots, from_s: float) -> int | None:
-    """The first bad reading that was due after ``from_s``, or in flight then."""
-    found = np.flatnonzero(slots.in_play(from_s) & slots.is_bad)
-    return int(found[0]) if len(found) else None
-
-
-def impact_interval(slots: Slots, impact: int, t0_s: float) -> Interval:
-    """When it became bad: between the last good send and the first bad observation, and not before t0."""
-    good = slots.is_good[:impact]
-    low_s = float(np.nanmax(slots.sent_s[:impact][good], initial=t0_s))
-    bad = slots.is_bad[impact:]
-    high_s = float(np.nanmin(slots.finished_s[impact:][bad], initial=np.inf))
-    return Interval(max(t0_s, min(low_s, high_s)), high_s)
-
-
-def recovered_interval(slots: Slots, slo: Slo, start: int, t0_s: float) -> Interval:
-    """When it became good for the window that begins at slot ``start``: ``(last bad, first good]``.
-
-    The objective tolerates a few bad readings in the window. Whether they are noise or the outage's last breath
-    nobody can tell, so the interval reaches from the window's start to the first good answer after them.
-    """
-    bad = np.flatnonzero(slots.is_bad[:start])
-    low_s = _sent_or_due_s(slots, int(bad[-1])) if len(bad) else t0_s
-    window = np.arange(start, start + slots.count_in(slo.stable_for_s))
-    well = window[slots.is_good[window]]
-    tolerated = window[slots.is_bad[window] & (window < well[-1])]
-    if len(tolerated):
-        well = well[well > tolerated[-1]]
-    high_s = float(slots.finished_s[well].min())
-    return Interval(max(t0_s, min(low_s, high_s)), high_s)
-
-
-def _sent_or_due_s(slots: Slots, index: int) -> float:
-    sent_s = float(slots.sent_s[index])
-    return float(slots.scheduled_s[index]) if np.isnan(sent_s) else sent_s
-
-
 def _what_was_seen(slots: Slots, times: FaultTimes, slo: Slo) -> Recovery:
     """Counts and sums, which need no judgement. The outcome is filled in later."""
     play = slots.in_play(times.t0_s)
@@ -121,6 +71,7 @@ def _what_was_seen(slots: Slots, times: FaultTimes, slo: Slo) -> Recovery:
         reverted_s=times.reverted_s,
         end_s=float(slots.scheduled_s[-1]),
         impact_s=None if impact is None else max(times.t0_s, float(slots.scheduled_s[impact])),
+        impact_seen_s=None if impact is None else float(slots.finished_s[impact]),
         # Dated to when it was due, as impact is: the silent time that it begins is never flattered.
         first_wrong_s=max(0.0, float(slots.scheduled_s[wrong[0]]) - times.t0_s) if len(wrong) else None,
         readings_count=int(play.sum()),
@@ -227,7 +178,7 @@ def _judge(seen: Recovery, slots: Slots, events: Sequence[Event], times: FaultTi
             return replace(seen, outcome=outcome, reason=f"{story}, {how}{again}", ttr=since)
 
     # Known not to have recovered: up to the last bad reading before it got better, or all the way.
-    last_bad_s = recovered.low_s if recovered else _sent_or_due_s(slots, int(np.flatnonzero(slots.is_bad)[-1]))
+    last_bad_s = recovered.low_s if recovered else sent_or_due_s(slots, int(np.flatnonzero(slots.is_bad)[-1]))
     limit_s = end_s if begins_s is None else begins_s
     seen = replace(seen, censored_at_s=max(0.0, min(limit_s, last_bad_s) - t0_s))
     why = f" (aborted: {aborted.data.get('why', 'no reason given')})" if aborted else ""

@@ -16,7 +16,7 @@ from monkeyproof.history import READINGS_FILE, Event, Kind
 from monkeyproof.injection import Context, current, has_current
 from monkeyproof.probes.fault_times import fault_times
 from monkeyproof.probes.following import Follower, events_of
-from monkeyproof.probes.recovery import impact_index
+from monkeyproof.probes.intervals import impact_index
 from monkeyproof.probes.windows import Share, lasting_by, sustained_by
 from monkeyproof.readings import Readings, Sight
 from monkeyproof.types import Json

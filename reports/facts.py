@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from monkeyproof.reports import words
-from monkeyproof.reports.statistics import NO_HEALER, Group, Paired, Share, Summary
+from monkeyproof.reports import judgement, words
+from monkeyproof.reports.judgement import healer_name
+from monkeyproof.reports.statistics import NO_HEALER, Estimate, Group, Share, Summary
 from monkeyproof.types import Campaign, Outcome, TrialResult
 
 
@@ -35,17 +36,19 @@ class GroupFacts:
     outcomes: tuple[tuple[Outcome, str, int], ...]
     median: str
     median_interval: str
+    median_earliest: str
+    """The median if every trial had recovered at the lower end of its interval; empty if the same."""
     p90: str
+    p90_interval: str
     restricted_mean: str
+    restricted_mean_interval: str
     horizon: str
-    mean: str
-    mean_of: str
     in_time: str
     in_time_interval: str
-
-
-def healer_name(arm: str) -> str:
-    return "no healer" if arm == NO_HEALER else words.clean(arm)
+    absorbed: str
+    absorbed_interval: str
+    served_wrong: str
+    served_wrong_interval: str
 
 
 def trial_facts(campaign: Campaign) -> list[TrialFacts]:
@@ -54,6 +57,11 @@ def trial_facts(campaign: Campaign) -> list[TrialFacts]:
 
 def group_facts(groups: tuple[Group, ...]) -> list[GroupFacts]:
     return [_group(group) for group in groups]
+
+
+def under_fault(groups: tuple[Group, ...]) -> tuple[Group, ...]:
+    """Without the shams, which are told apart: nothing was broken in them."""
+    return tuple(group for group in groups if not group.sham)
 
 
 def headline(summary: Summary) -> list[str]:
@@ -72,12 +80,18 @@ def warnings(campaign: Campaign, summary: Summary) -> list[str]:
             f"{words.count(len(stuck), 'trial')} left something broken: {'; '.join(left)}. "
             "Run 'monkeyproof revert'."
         )
-    invalid = sum(trial.recovery.outcome is Outcome.INVALID for trial in campaign.trials)
-    if invalid:
-        said.append(
-            f"{invalid} of {words.count(len(campaign.trials), 'trial')} could not be judged and "
-            f"{'counts' if invalid == 1 else 'count'} for nothing; the reasons stand with the trials."
-        )
+    if campaign.aborted:
+        said.append(f"The campaign ended before its time: {judgement.sentence(campaign.aborted)}")
+    cut = sum(bool(trial.aborted) for trial in campaign.trials)
+    if cut:
+        said.append(f"{words.count(cut, 'trial')} ended before {'its' if cut == 1 else 'their'} time.")
+    said += _not_counted(campaign, Outcome.INVALID, "could not be judged and", "the reasons stand with the trials")
+    said += _not_counted(
+        campaign,
+        Outcome.UNPROVEN,
+        "had a fault for which the experiment names no evidence, and",
+        "they never pass a gate",
+    )
     surprises = [trial for trial in campaign.trials if trial.as_expected is False]
     if surprises:
         named = [f"{trial.experiment} ({healer_name(trial.arm)}, seed {trial.seed})" for trial in surprises]
@@ -92,30 +106,15 @@ def warnings(campaign: Campaign, summary: Summary) -> list[str]:
             f"{words.count(early, 'trial')} stopped being watched under the fault before the deadline; "
             f"{'it counts' if early == 1 else 'they count'} as not recovered in time."
         )
-    return said
+    return said + judgement.clock_warnings(campaign)
 
 
-def paired_facts(pair: Paired) -> list[str]:
-    """Cells of a row of the table of pairs."""
-    sooner = f"{words.seconds(abs(pair.sooner_s))} {'sooner' if pair.sooner_s > 0 else 'later'}"
-    if abs(pair.sooner_s) < 0.005:
-        sooner = "no difference"
-    return [
-        f"{pair.arm_count} of {pair.pairs_count}",
-        f"{pair.reference_count} of {pair.pairs_count}",
-        str(pair.only_arm_count),
-        str(pair.only_reference_count),
-        f"{sooner} (means up to {words.seconds(pair.horizon_s)})",
-    ]
-
-
-PAIRED_COLUMNS = (
-    "Recovered with it",
-    "Recovered with no healer",
-    "Only with it",
-    "Only without",
-    "Right answers back",
-)
+def _not_counted(campaign: Campaign, outcome: Outcome, why: str, more: str) -> list[str]:
+    number = sum(trial.recovery.outcome is outcome for trial in campaign.trials)
+    if not number:
+        return []
+    verb = "counts" if number == 1 else "count"
+    return [f"{number} of {words.count(len(campaign.trials), 'trial')} {why} {verb} for nothing; {more}."]
 
 
 def lateness(campaign: Campaign) -> str:
@@ -140,12 +139,16 @@ def counted(trial: TrialResult) -> list[tuple[str, str]]:
         ("Relapses after recovery", str(found.relapses)),
         ("Resilience loss", f"{words.seconds(found.resilience_loss_s)} of full outage"),
         ("Fault began within", _width(trial)),
+        ("First bad answer known after", _seen(trial)),
         ("Prober late by (p99)", words.milliseconds(found.lateness_p99_ms)),
     ]
 
 
 def _trial(trial: TrialResult, number: int) -> TrialFacts:
     outcome, meaning = words.OUTCOMES[trial.recovery.outcome]
+    if trial.sham:
+        steady = trial.recovery.outcome is Outcome.ABSORBED
+        outcome, meaning = ("sham, steady" if steady else f"sham, {outcome}"), f"nothing was broken; {meaning}"
     expected = words.listing([words.OUTCOMES[outcome][0] for outcome in trial.expected]).replace(" and ", " or ")
     return TrialFacts(
         trial=trial,
@@ -154,7 +157,7 @@ def _trial(trial: TrialResult, number: int) -> TrialFacts:
         meaning=meaning,
         unexpected=expected if trial.as_expected is False else "",
         ttd=words.time_to_detect(trial),
-        ttr=words.time_to_recover(trial.recovery),
+        ttr="nothing broken" if trial.sham else words.time_to_recover(trial.recovery),
         first_wrong=words.time_to_first_wrong(trial.recovery),
         silent=words.silent_time(trial.recovery),
         how_healed=words.how_healed(trial),
@@ -162,50 +165,47 @@ def _trial(trial: TrialResult, number: int) -> TrialFacts:
 
 
 def _group(group: Group) -> GroupFacts:
+    median, median_interval = _told(group.median, group)
+    p90, p90_interval = _told(group.p90, group)
+    mean, mean_interval = _told(group.restricted_mean, group)
+    in_time, in_time_interval = _told(group.in_time, group)
+    absorbed, absorbed_interval = _told(group.absorbed, group)
+    served_wrong, served_wrong_interval = _told(group.served_wrong, group)
+    earliest = "" if group.median_earliest_s is None else words.seconds(group.median_earliest_s)
     return GroupFacts(
         group=group,
         outcomes=tuple((outcome, words.OUTCOMES[outcome][0], number) for outcome, number in group.counts.items()),
-        median=_quantile(group, group.median_s),
-        median_interval=_interval(group),
-        p90=_quantile(group, group.p90_s),
-        restricted_mean=words.seconds(group.restricted_mean_s),
+        median=median,
+        median_interval=median_interval,
+        median_earliest="" if earliest == median else earliest,
+        p90=p90,
+        p90_interval=p90_interval,
+        restricted_mean=mean,
+        restricted_mean_interval=mean_interval,
         horizon=words.seconds(group.horizon_s) if group.survival else "",
-        mean="none recovered"
-        if group.survival and not group.recovered_s
-        else words.seconds(group.mean_recovered_s),
-        mean_of=f"n = {len(group.recovered_s)}, {group.censored_count} censored",
-        in_time=_share(group.in_time),
-        in_time_interval=_share_interval(group.in_time),
+        in_time=in_time,
+        in_time_interval=in_time_interval,
+        absorbed=absorbed,
+        absorbed_interval=absorbed_interval,
+        served_wrong=served_wrong,
+        served_wrong_interval=served_wrong_interval,
     )
 
 
-def _quantile(group: Group, value_s: float | None) -> str:
-    if group.survival is None:
-        return words.UNKNOWN
-    return words.NOT_REACHED if value_s is None else words.seconds(value_s)
-
-
-def _interval(group: Group) -> str:
-    """Few trials bound a median on one side or not at all; an open side is said, not hidden."""
-    if group.survival is None:
-        return ""
-    low_s, high_s = group.survival.quantile_interval_s(0.5)
-    if not low_s and high_s is None:
-        return "no bounds"
-    low = words.seconds(low_s or 0.0)
-    return f"{low} or more" if high_s is None else f"{low.removesuffix(' s')}–{words.seconds(high_s)}"
-
-
-def _share(share: Share | None) -> str:
-    if share is None:
-        return words.UNKNOWN
-    return f"{share.successes} of {share.count} = {words.percent(share.successes / share.count)}"
-
-
-def _share_interval(share: Share | None) -> str:
-    if share is None:
-        return ""
-    return f"{words.percent(share.low).removesuffix(' %')}–{words.percent(share.high)}"
+def _told(found: Estimate | Share | None, group: Group) -> tuple[str, str]:
+    """A number and its interval. Few trials bound a time on one side or not at all; an open side is said."""
+    if found is None or group.survival is None:
+        return words.UNKNOWN, ""
+    if isinstance(found, Share):
+        value = f"{found.successes} of {found.count} = {words.percent(found.successes / found.count)}"
+        return value, f"{words.percent(found.low).removesuffix(' %')}–{words.percent(found.high)}"
+    value = words.NOT_REACHED if found.value_s is None else words.seconds(found.value_s)
+    if not found.low_s and found.high_s is None:
+        return value, "no bounds"
+    low = words.seconds(found.low_s or 0.0)
+    if found.high_s is None:
+        return value, f"{low} or more"
+    return value, f"{low.removesuffix(' s')}–{words.seconds(found.high_s)}"
 
 
 def _sentence(arm: Group, groups: tuple[Group, ...]) -> str:
@@ -221,7 +221,7 @@ def _sentence(arm: Group, groups: tuple[Group, ...]) -> str:
     else:
         of = f"median of {trials} of all experiments, {arm.censored_count} censored"
         said = f"right answers were back {words.seconds(arm.median_s)} after the fault began ({of})"
-    mine = [group for group in groups if group.arm == arm.arm and group.observations]
+    mine = [group for group in groups if group.arm == arm.arm and group.observations and not group.sham]
     whole = sum(group.censored_count == 0 for group in mine)
     return (
         f"{subject}, {said}. In {whole} of {words.count(len(mine), 'experiment')}, every trial recovered "
@@ -234,6 +234,16 @@ def _width(trial: TrialResult) -> str:
     if found.t0_s is None or found.effective_s is None:
         return words.UNKNOWN
     return words.seconds(found.effective_s - found.t0_s)
+
+
+def _seen(trial: TrialResult) -> str:
+    """How long the users' first bad answer took to be known as bad: for a hang, a threshold."""
+    found = trial.recovery
+    if found.impact_s is None:
+        return "none bad" if found.outcome is Outcome.ABSORBED else words.UNKNOWN
+    if found.impact_seen_s is None:
+        return words.UNKNOWN
+    return words.milliseconds(1000 * (found.impact_seen_s - found.impact_s))
 
 
 def _value(value: object) -> str:

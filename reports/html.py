@@ -18,11 +18,13 @@ from monkeyproof.config import Slo
 from monkeyproof.errors import UsageError
 from monkeyproof.history import READINGS_FILE, History
 from monkeyproof.readings import Readings
-from monkeyproof.reports import facts, results, story, svg, words
+from monkeyproof.reports import facts, judgement, results, story, svg, words
 from monkeyproof.reports.bins import bin_readings, limit_for
+from monkeyproof.reports.curves import draw_curves
 from monkeyproof.reports.facts import TrialFacts
 from monkeyproof.reports.statistics import Group, Summary, summarise
 from monkeyproof.reports.timeline import draw_history, environment
+from monkeyproof.reports.verdict import judge
 from monkeyproof.types import Campaign, Outcome, TrialResult
 
 HTML_FILE = "report.html"
@@ -55,7 +57,8 @@ def write_html(campaign: Campaign, folder: Path, path: Path) -> Path:
 def render(campaign: Campaign, folder: Path) -> str:
     """The page as text."""
     slo = results.slo_of(campaign)
-    summary = summarise(campaign, slo)
+    summary, verdict = summarise(campaign, slo), judge(campaign, slo)
+    groups = facts.under_fault(summary.groups)
     templates = environment()
     style = templates.get_template("colours.css").render() + templates.get_template("timeline.css").render()
     style += templates.get_template("report.css").render()
@@ -70,17 +73,25 @@ def render(campaign: Campaign, folder: Path) -> str:
         prober=results.prober_of(campaign),
         headline=facts.headline(summary),
         warnings=facts.warnings(campaign, summary),
-        groups=[(row, _strip(row.group, most_s)) for row in facts.group_facts(summary.groups)],
+        verdict=verdict,
+        decision=judgement.DECISIONS[verdict.decision],
+        verdict_reason=judgement.reason(verdict),
+        verdicts=judgement.verdict_facts(verdict),
+        clock=judgement.clock(campaign),
+        shams=judgement.sham_facts(campaign),
+        sham_columns=judgement.SHAM_COLUMNS,
+        groups=[(row, _strip(row.group, most_s)) for row in facts.group_facts(groups)],
+        curves=_curves(groups),
         strip_axis=_strip_axis(most_s, slo),
-        pairs=[(pair, facts.paired_facts(pair)) for pair in summary.pairs],
-        paired_columns=facts.PAIRED_COLUMNS,
+        pairs=[(pair, judgement.comparison_cells(pair)) for pair in summary.pairs],
+        paired_columns=judgement.COMPARISON_COLUMNS,
         trials=shown,
         chapters=_chapters(stories),
         outcomes=[(outcome, *words.OUTCOMES[outcome]) for outcome in Outcome],
         lateness=facts.lateness(campaign),
         machine=facts.facts_of(campaign.machine),
         versions=facts.facts_of(campaign.versions),
-        healer_name=facts.healer_name,
+        healer_name=judgement.healer_name,
         words=words,
         style=Markup(style),
         script=Markup(script),
@@ -147,6 +158,11 @@ def _chapters(stories: Sequence[TrialStory]) -> list[tuple[str, str, list[TrialS
     names = dict.fromkeys(told.facts.trial.experiment for told in stories)
     by_name = {name: [told for told in stories if told.facts.trial.experiment == name] for name in names}
     return [(name, told[0].facts.trial.title, told) for name, told in by_name.items()]
+
+
+def _curves(groups: Sequence[Group]) -> list[tuple[str, Markup]]:
+    names = dict.fromkeys(group.experiment for group in groups if group.survival)
+    return [(name, draw_curves([group for group in groups if group.experiment == name])) for name in names]
 
 
 def _scale_end_s(summary: Summary) -> float:

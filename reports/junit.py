@@ -1,14 +1,15 @@
-"""``junit.xml``: one test case a trial, for what reads test results. Nothing is ever skipped: a trial that could
-not be judged is an error, so that missing knowledge never passes a gate."""
+"""``junit.xml``: one test case a trial and one a verdict, for what reads test results. Nothing is ever
+skipped: a trial that could not be judged is an error, so that missing knowledge never passes a gate."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from xml.etree import ElementTree
 
-from monkeyproof.reports import facts, words
+from monkeyproof.reports import facts, judgement, results, words
 from monkeyproof.reports.statistics import NO_HEALER
-from monkeyproof.types import Campaign, Outcome, TrialResult
+from monkeyproof.reports.verdict import CampaignVerdict, Decision, judge
+from monkeyproof.types import Campaign, TrialResult
 
 JUNIT_FILE = "junit.xml"
 
@@ -19,36 +20,58 @@ def write_junit(campaign: Campaign, path: Path) -> Path:
 
 
 def render(campaign: Campaign) -> bytes:
-    """The campaign as JUnit XML."""
-    errors = [error_of(trial) for trial in campaign.trials]
-    failures = [failure_of(trial) for trial in campaign.trials]
-    counts = {
-        "tests": str(len(campaign.trials)),
-        "failures": str(sum(bool(failure) and not error for failure, error in zip(failures, errors, strict=True))),
-        "errors": str(sum(map(bool, errors))),
-        "time": _time(campaign.duration_s),
-    }
-    root = ElementTree.Element("testsuites", {"name": "monkeyproof", **counts})
-    suite = ElementTree.SubElement(
-        root,
-        "testsuite",
-        {
-            "name": words.clean(campaign.name),
-            "skipped": "0",
-            "timestamp": words.clean(campaign.started_utc),
-            **counts,
-        },
-    )
-    about = [("target", campaign.target), ("seed", str(campaign.seed)), *facts.facts_of(campaign.versions)]
+    """The campaign as JUnit XML: its trials, then what is judged."""
+    verdict = judge(campaign, results.slo_of(campaign))
+    problems = [(error_of(trial), failure_of(trial)) for trial in campaign.trials]
+    root = ElementTree.Element("testsuites", {"name": "monkeyproof"})
+    suite = ElementTree.SubElement(root, "testsuite", {"name": words.clean(campaign.name), "skipped": "0"})
+    suite.set("timestamp", words.clean(campaign.started_utc))
+    about = [
+        ("verdict", str(verdict.decision)),
+        ("verdict reason", verdict.reason),
+        ("target", campaign.target),
+        ("seed", str(campaign.seed)),
+        ("clock", judgement.clock(campaign)),
+        *facts.facts_of(campaign.versions),
+    ]
     _properties(suite, about)
     taken: dict[tuple[str, str], int] = {}
-    for trial, error, failure in zip(campaign.trials, errors, failures, strict=True):
+    for trial, (error, failure) in zip(campaign.trials, problems, strict=True):
         name = f"{trial.arm}/seed-{trial.seed}"
         times = taken[trial.experiment, name] = taken.get((trial.experiment, name), 0) + 1
         _case(suite, trial, name if times == 1 else f"{name}/{times}", error, failure)
+    _judged(suite, verdict)
+    counts = {
+        "tests": str(len(suite.findall("testcase"))),
+        "failures": str(len(suite.findall("testcase/failure"))),
+        "errors": str(len(suite.findall("testcase/error"))),
+        "time": _time(campaign.duration_s),
+    }
+    for element in (root, suite):
+        for key, value in counts.items():
+            element.set(key, value)
     ElementTree.indent(root)
     text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
     return text + b"\n"
+
+
+def _judged(suite: ElementTree.Element, verdict: CampaignVerdict) -> None:
+    """A case for each experiment and arm that is judged; one for the campaign if none tells its verdict."""
+    judged = [one for one in verdict.verdicts if one.judged]
+    for one in judged:
+        _verdict_case(suite, one.experiment, f"{one.arm}/verdict", one.decision, one.reason)
+    if verdict.decision not in {one.decision for one in judged}:
+        _verdict_case(suite, "campaign", "verdict", verdict.decision, verdict.reason)
+
+
+def _verdict_case(suite: ElementTree.Element, of: str, name: str, decision: Decision, reason: str) -> None:
+    attributes = {"classname": words.clean(of), "name": words.clean(name), "time": _time(0.0)}
+    case = ElementTree.SubElement(suite, "testcase", attributes)
+    _properties(case, [("verdict", str(decision)), ("reason", reason)])
+    if decision is not Decision.PASS:
+        tag = "failure" if decision is Decision.FAIL else "error"
+        said = words.clean(f"{judgement.DECISIONS[decision]}: {reason}")
+        ElementTree.SubElement(case, tag, {"message": said, "type": str(decision)}).text = said
 
 
 def error_of(trial: TrialResult) -> str:
@@ -56,17 +79,21 @@ def error_of(trial: TrialResult) -> str:
     said = []
     if trial.not_reverted:
         said.append("not reverted: " + "; ".join(trial.not_reverted))
-    if trial.recovery.outcome is Outcome.INVALID:
-        said.append("invalid: " + trial.recovery.reason)
+    if not trial.recovery.outcome.counts:
+        said.append(f"{words.OUTCOMES[trial.recovery.outcome][0]}: {trial.recovery.reason}")
+    if trial.aborted:
+        said.append("aborted: " + trial.aborted)
     return words.clean("; ".join(said))
 
 
 def failure_of(trial: TrialResult) -> str:
     """What is wrong with the outcome; empty if nothing is. An arm without a healer need not recover."""
     outcome = trial.recovery.outcome
-    if outcome is Outcome.INVALID:
+    if not outcome.counts:
         return ""
     said = []
+    if trial.false_heals:
+        said.append("healed although nothing was broken: " + ", ".join(trial.false_heals))
     if trial.as_expected is False:
         expected = " or ".join(words.OUTCOMES[expected][0] for expected in trial.expected)
         said.append(f"expected {expected}, was {words.OUTCOMES[outcome][0]}")

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from monkeyproof.config import ProberSettings
-from monkeyproof.reports import facts, results, words
+from monkeyproof.reports import facts, judgement, results, words
 from monkeyproof.reports.facts import GroupFacts, TrialFacts
 from monkeyproof.reports.statistics import Summary, summarise
+from monkeyproof.reports.verdict import CampaignVerdict, judge
 from monkeyproof.types import Campaign
 
 MARKDOWN_FILE = "report.md"
@@ -37,8 +38,9 @@ GROUP_COLUMNS = (
     "Median (KM)",
     "p90",
     "Restricted mean",
-    "Mean of the recovered",
     "Within the deadline",
+    "Absorbed",
+    "Served wrong answers",
 )
 
 
@@ -54,16 +56,19 @@ def render(campaign: Campaign) -> str:
     trials = facts.trial_facts(campaign)
     parts = [
         f"# monkeyproof: {plain(campaign.name)} against {plain(campaign.target)}",
+        *_verdict(judge(campaign, slo)),
         *[f"**{plain(sentence)}**" for sentence in facts.headline(summary)],
         f"{words.count(len(trials), 'trial')} in {words.duration(campaign.duration_s)}, begun "
         f"{plain(words.moment(campaign.started_utc))}, seed {campaign.seed}. Steady means "
         f"{words.percent(slo.objective)} of answers right, answered and within "
         f"{words.milliseconds(slo.latency_ms)}, for {words.setting(slo.stable_for_s)}. The deadline to recover is "
         f"{words.setting(slo.recovery.within_s)}.",
+        plain(judgement.clock(campaign)),
         *[f"> {plain(warning)}" for warning in facts.warnings(campaign, summary)],
         "## Time to recover while the fault was held",
-        _table(GROUP_COLUMNS, (_group_cells(row) for row in facts.group_facts(summary.groups))),
+        _table(GROUP_COLUMNS, (_group_cells(row) for row in facts.group_facts(facts.under_fault(summary.groups)))),
         *_pairs(summary),
+        *_shams(campaign),
         "## Every trial",
         _table(TRIAL_COLUMNS, (_trial_cells(row) for row in trials)),
         *_stories(trials),
@@ -82,8 +87,9 @@ def _how(campaign: Campaign, prober: ProberSettings) -> str:
         "which the fault can have begun. `> 15.0 s (censored)` means: not recovered while the fault was there, as "
         "far as it was watched. Censored trials stay in the median, p90 (Kaplan-Meier) and restricted mean; they "
         "are neither dropped nor averaged in. Recovered trials count with the upper end of their interval, "
-        "absorbed ones as 0 s. Shares have exact (Clopper-Pearson) intervals, and count a trial that was censored "
-        "before the deadline as not recovered. Invalid trials count for nothing."
+        "absorbed ones as 0 s. Shares have exact (Clopper-Pearson) intervals, or limits that hold "
+        "at every look if the campaign ends as soon as its verdict is decided; they count a trial censored "
+        "before the deadline as not recovered. Invalid and unproven trials count for nothing; shams stand apart."
     )
 
 
@@ -93,34 +99,59 @@ def plain(text: str) -> str:
     return _MARKUP.sub(lambda match: "\\" + match[0], text)
 
 
+def _verdict(verdict: CampaignVerdict) -> list[str]:
+    word = judgement.DECISIONS[verdict.decision].upper()
+    lines = [
+        f"- {line.word}: {plain(line.experiment)}, {plain(line.arm)}. {plain(line.reason)}"
+        for line in judgement.verdict_facts(verdict)
+    ]
+    return [f"**Verdict: {word}.** {plain(judgement.reason(verdict))}", "\n".join(lines)]
+
+
+def _shams(campaign: Campaign) -> list[str]:
+    rows = [
+        [sham.arm, str(sham.count), str(sham.false_count), sham.acted] for sham in judgement.sham_facts(campaign)
+    ]
+    if not rows:
+        return []
+    return ["### Shams: nothing was broken", _table(judgement.SHAM_COLUMNS, rows)]
+
+
 def _pairs(summary: Summary) -> list[str]:
     if not summary.pairs:
         return []
-    rows = ([pair.experiment, pair.arm, *facts.paired_facts(pair)] for pair in summary.pairs)
+    rows = ([pair.experiment, pair.arm, *judgement.comparison_cells(pair)] for pair in summary.pairs)
     return [
-        "### The same seeds with and without a healer",
-        _table(("Experiment", "Healer", *facts.PAIRED_COLUMNS), rows),
+        "### With and without a healer",
+        _table(("Experiment", "Healer", *judgement.COMPARISON_COLUMNS), rows),
     ]
 
 
 def _group_cells(row: GroupFacts) -> list[str]:
     return [
         row.group.experiment,
-        facts.healer_name(row.group.arm),
+        judgement.healer_name(row.group.arm),
         ", ".join(f"{number} {word}" for _, word, number in row.outcomes),
-        f"{row.median} ({row.median_interval})" if row.median_interval else row.median,
-        row.p90,
-        f"{row.restricted_mean} up to {row.horizon}" if row.horizon else row.restricted_mean,
-        f"{row.mean} ({row.mean_of})",
-        f"{row.in_time} ({row.in_time_interval})" if row.in_time_interval else row.in_time,
+        _with(row.median, row.median_interval)
+        + (f", at the earliest {row.median_earliest}" if row.median_earliest else ""),
+        _with(row.p90, row.p90_interval),
+        _with(row.restricted_mean, row.restricted_mean_interval)
+        + (f" up to {row.horizon}" if row.horizon else ""),
+        _with(row.in_time, row.in_time_interval),
+        _with(row.absorbed, row.absorbed_interval),
+        _with(row.served_wrong, row.served_wrong_interval),
     ]
+
+
+def _with(value: str, interval: str) -> str:
+    return f"{value} ({interval})" if interval else value
 
 
 def _trial_cells(row: TrialFacts) -> list[str]:
     trial = row.trial
     return [
         trial.experiment,
-        facts.healer_name(trial.arm),
+        judgement.healer_name(trial.arm),
         str(trial.seed),
         row.outcome + (f" (expected {row.unexpected})" if row.unexpected else ""),
         row.ttd,
@@ -138,7 +169,7 @@ def _stories(trials: Sequence[TrialFacts]) -> list[str]:
     lines = []
     for row in trials:
         trial = row.trial
-        name = f"{trial.experiment}, {facts.healer_name(trial.arm)}, seed {trial.seed}"
+        name = f"{trial.experiment}, {judgement.healer_name(trial.arm)}, seed {trial.seed}"
         told = [f"- **{plain(name)}**: {plain(trial.recovery.reason)}."]
         told += [f"  Evidence: {plain(evidence)}." for evidence in trial.evidence]
         told += [f"  Escalated: {plain(said)}." for said in trial.escalations]

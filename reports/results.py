@@ -28,15 +28,15 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_ADAPTER.json_schema()}
 
 
-def write_results(campaign: Campaign, path: Path) -> Path:
-    """Write a campaign. A number that is not finite is unknown, and written as null.
+def write_results(campaign: Campaign, path: Path, derived: Mapping[str, Json] | None = None) -> Path:
+    """Write a campaign, and what is derived from it. A number that is not finite is unknown, and written as null.
 
     Raises:
         UsageError: such a number stands where the format needs one.
     """
     value = _plain(campaign)
     _check(value, str(path))
-    write_json(path, value)
+    write_json(path, {**value, **_plain(derived or {})})
     return path
 
 

@@ -19,7 +19,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from monkeyproof.errors import UsageError
+from monkeyproof.reports.results import slo_of
 from monkeyproof.reports.statistics import observe
+from monkeyproof.reports.verdict import judge
 from monkeyproof.reports.words import clean, short
 from monkeyproof.types import Campaign, TrialResult
 
@@ -96,14 +98,22 @@ def _log(campaign: Campaign, files: list[Path], uri: str, store: Path | None) ->
     experiment = (
         found.experiment_id if found else client.create_experiment(EXPERIMENT, artifact_location=artifacts)
     )
-    tags = {"target": short(campaign.target, 200), "started_utc": short(campaign.started_utc, 60)}
+    verdict = judge(campaign, slo_of(campaign))
+    tags = {
+        "target": short(campaign.target, 200),
+        "started_utc": short(campaign.started_utc, 60),
+        "verdict": str(verdict.decision),
+        "verdict_reason": short(verdict.reason, 500),
+    }
     parent = _create(client, experiment, campaign.name, tags)
     _batch(
         client,
         parent,
         {
             "trials": float(len(campaign.trials)),
-            "recovered_under_fault": float(sum(trial.recovery.outcome.under_fault for trial in campaign.trials)),
+            "recovered_under_fault": float(
+                sum(trial.recovery.outcome.under_fault and not trial.sham for trial in campaign.trials)
+            ),
             "duration_s": campaign.duration_s,
         },
         {"target": campaign.target, "seed": str(campaign.seed)},
@@ -124,7 +134,7 @@ def _log(campaign: Campaign, files: list[Path], uri: str, store: Path | None) ->
 
 def _log_trial(client: Any, experiment: str, parent: str, trial: TrialResult) -> None:
     name = f"{trial.experiment} {trial.arm} seed {trial.seed}"
-    tags = {"mlflow.parentRunId": parent, "outcome": str(trial.recovery.outcome)}
+    tags = {"mlflow.parentRunId": parent, "outcome": str(trial.recovery.outcome), "sham": str(trial.sham)}
     run = _create(client, experiment, name, tags)
     parameters = {
         "experiment": trial.experiment,
@@ -146,7 +156,8 @@ def metrics_of(trial: TrialResult) -> dict[str, float]:
         "ttr_high_s": found.ttr.high_s if found.ttr else None,
         "ttd_s": found.ttd_s,
         "silent_s": found.silent_s,
-        "recovered_under_fault": None if seen is None else float(found.outcome.under_fault),
+        "recovered_under_fault": None if seen is None or trial.sham else float(found.outcome.under_fault),
+        "false_heals": float(len(trial.false_heals)) if trial.sham else None,
     }
     return {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
 

@@ -26,6 +26,10 @@ OUTCOMES = {
     Outcome.FAULT_REMOVED: ("fault removed", "recovered only after the Monkey had removed the fault"),
     Outcome.NOT_RECOVERED: ("not recovered", "had not recovered when watching ended"),
     Outcome.INVALID: ("invalid", "cannot be judged, and counts for nothing"),
+    Outcome.UNPROVEN: (
+        "unproven",
+        "the experiment names no evidence for its fault: what was seen is told, and counts for nothing",
+    ),
 }
 """The word for each outcome, and what it means."""
 
@@ -120,9 +124,9 @@ def time_to_recover(recovery: Recovery) -> str:
         return UNKNOWN
     if recovery.outcome is Outcome.ABSORBED:
         return "0 s (absorbed)"
-    if recovery.outcome.under_fault:
-        return span(recovery.ttr)
-    if recovery.censored_at_s is None:
+    if recovery.ttr is not None:
+        return span(recovery.ttr) + (" (unproven)" if recovery.outcome is Outcome.UNPROVEN else "")
+    if recovery.outcome.under_fault or recovery.censored_at_s is None:
         return UNKNOWN
     return f"> {seconds(recovery.censored_at_s)} (censored)"
 
@@ -153,7 +157,11 @@ def _none_if_no_wrong(recovery: Recovery) -> str:
 
 
 def how_healed(trial: TrialResult) -> str:
-    """What ended the trouble: remedies, the system itself, the revert, or nothing."""
+    """What ended the trouble: remedies, the system itself, the revert, or nothing. In a sham: whether it was left
+    alone."""
+    if trial.sham:
+        acted = " → ".join(clean(remedy).replace("_", " ") for remedy in trial.false_heals)
+        return f"false heal: {acted}" if acted else "nothing to heal"
     remedies = " → ".join(clean(remedy).replace("_", " ") for remedy in trial.healed_by)
     if remedies and trial.recovery.outcome is Outcome.HEALED:
         return remedies
@@ -166,6 +174,7 @@ def how_healed(trial: TrialResult) -> str:
         Outcome.FAULT_REMOVED: "only by the revert",
         Outcome.NOT_RECOVERED: "not healed",
         Outcome.INVALID: UNKNOWN,
+        Outcome.UNPROVEN: UNKNOWN,
     }[trial.recovery.outcome]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from monkeyproof.reports.derived import derive
 from monkeyproof.reports.html import HTML_FILE, write_html
 from monkeyproof.reports.junit import JUNIT_FILE, write_junit
 from monkeyproof.reports.markdown import MARKDOWN_FILE, write_markdown
@@ -21,8 +22,9 @@ def write_reports(campaign: Campaign, folder: Path) -> list[Path]:
         UsageError: the campaign holds something that cannot be reported; the message names it.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    write_results(campaign, folder / RESULTS_FILE)
     return [
-        write_results(campaign, folder / RESULTS_FILE),
+        write_results(campaign, folder / RESULTS_FILE, derive(campaign)),
         write_markdown(campaign, folder / MARKDOWN_FILE),
         write_html(campaign, folder, folder / HTML_FILE),
         write_junit(campaign, folder / JUNIT_FILE),

@@ -1,4 +1,4 @@
-"""A campaign: trials over experiments, seeds and arms, each in a worker of its own; and reading one back."""
+"""A campaign: trials over experiments, seeds and arms, each in a worker of its own; begun, or continued."""
 
 from __future__ import annotations
 
@@ -8,70 +8,30 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from math import inf
 from pathlib import Path
 from typing import Protocol
 
-from pydantic import TypeAdapter
-
 from monkeyproof import history
-from monkeyproof.catalogue import Experiment
-from monkeyproof.clock import Anchor, Clock, SystemClock
-from monkeyproof.config import Slo, TargetFile
-from monkeyproof.errors import EXIT_OK, EXIT_REFUSED, MonkeyproofError, UsageError
+from monkeyproof.clock import Anchor, Clock, SystemClock, wait_for
+from monkeyproof.config import Slo
+from monkeyproof.errors import EXIT_OK, EXIT_REFUSED, MonkeyproofError, Refusal, UsageError
 from monkeyproof.history import History, Kind
-from monkeyproof.probes.recovery import measure, remedies
+from monkeyproof.plan import CAMPAIGN_FILE, TRIALS_DIR, CampaignPlan
 from monkeyproof.process import ProcessGroup, last_line
-from monkeyproof.readings import Readings
+from monkeyproof.read_back import campaign_of, is_finished, read_campaign, read_header, result_of
+from monkeyproof.reports.verdict import CampaignVerdict, Decision, Verdict, judge
 from monkeyproof.reverting import revert_all
 from monkeyproof.trial import TrialPlan, machine, versions
-from monkeyproof.types import Campaign, Outcome, Recovery, TrialResult
+from monkeyproof.types import Campaign, Json, TrialResult
 
-CAMPAIGN_FILE = "campaign.json"
-TRIALS_DIR = "trials"
+__all__ = ["CampaignPlan", "Finished", "NoWatcher", "Watcher", "read_campaign", "result_of", "run_campaign"]
+
+DISCARDED_DIR = "discarded"
 WORKER_ENDS_WITHIN_S = 60.0
-HEADER = ("name", "started_utc", "duration_s", "target", "seed", "slo", "prober", "machine", "versions")
-"""What campaign.json has to say; the rest of a campaign is computed from its trials."""
-
-
-@dataclass(frozen=True, slots=True)
-class CampaignPlan:
-    """What a campaign is to do. Trial i of every experiment and every arm has the seed ``seed + i``."""
-
-    experiments: tuple[Experiment, ...]
-    arms: tuple[str, ...]
-    trials_count: int
-    seed: int
-    target: TargetFile
-    folder: Path
-
-    def trials(self) -> list[TrialPlan]:
-        """In the order in which they run: the arms of one seed follow one another, so that they are alike."""
-        plans: list[TrialPlan] = []
-        for experiment in self.experiments:
-            for index in range(self.trials_count):
-                for arm in self.arms:
-                    number = len(plans) + 1
-                    slug = experiment.name.replace("/", "-")
-                    folder = self.folder / TRIALS_DIR / f"{number:03d}-{slug}-{arm}-{self.seed + index}"
-                    plans.append(
-                        TrialPlan(
-                            experiment=experiment.name,
-                            title=experiment.title,
-                            experiment_file=str(experiment.path),
-                            experiment_sha256=experiment.sha256,
-                            seed=self.seed + index,
-                            arm=arm,
-                            index=index,
-                            target=str(self.target.path),
-                            folder=str(folder),
-                            expected=tuple(experiment.extension.expect.get(arm, ())),
-                            sham=experiment.extension.sham,
-                        )
-                    )
-        return plans
+LEFT_OVER_ENDS_WITHIN_S = 30.0
+NOT_ENDED = "it has not ended: it is still running, or was killed; 'monkeyproof run --resume' continues it"
 
 
 class Watcher(Protocol):
@@ -84,6 +44,9 @@ class Watcher(Protocol):
 
     def trial_ended(self, result: TrialResult) -> None: ...
 
+    def so_far(self, verdict: CampaignVerdict, left: int, block_ended: bool) -> None:
+        """Called after each trial; ``left`` trials will follow at most."""
+
 
 class NoWatcher:
     """Watches nothing."""
@@ -94,6 +57,12 @@ class NoWatcher:
 
     def trial_ended(self, result: TrialResult) -> None: ...
 
+    def so_far(self, verdict: CampaignVerdict, left: int, block_ended: bool) -> None: ...
+
+
+RunTrial = Callable[[TrialPlan, Watcher, list[int], Clock], tuple[int, str]]
+"""Runs one trial to its end, sooner if the list gets a signal; returns an exit code and words if it failed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:
@@ -102,55 +71,169 @@ class Finished:
     campaign: Campaign
     exit_code: int = EXIT_OK
     error: str = ""
+    ended_early: str = ""
+    """Why it ended in order before its plan was done; empty if the plan is done."""
 
 
-def run_campaign(plan: CampaignPlan, watcher: Watcher | None = None, clock: Clock | None = None) -> Finished:
+def run_campaign(
+    plan: CampaignPlan,
+    watcher: Watcher | None = None,
+    clock: Clock | None = None,
+    *,
+    resume: bool = False,
+    run_trial: RunTrial | None = None,
+) -> Finished:
     """Run every trial; after a failure that is not the target's (usage, refusal, not reverted) run no more.
 
     What was finished is in the result, whatever happened later.
+
+    Args:
+        resume: continue the campaign in the plan's folder: finished trials are kept, a half-done one is moved
+            aside and done again.
+        run_trial: for tests; each trial gets a worker process otherwise.
     """
-    watcher, clock = watcher or NoWatcher(), clock or SystemClock()
-    begun_s, started_utc = clock.monotonic_s(), clock.utc().isoformat(timespec="seconds")
-    (plan.folder / TRIALS_DIR).mkdir(parents=True, mode=0o700)
-    header = {
+    watcher, clock, run_trial = watcher or NoWatcher(), clock or SystemClock(), run_trial or _run_trial
+    begun_s = clock.monotonic_s()
+    trials = plan.trials()
+    if resume:
+        header = read_header(plan.folder) | {"plan": plan.as_json()}
+        results = _kept(plan.folder, trials)
+    else:
+        header, results = _header(plan, clock), {}
+        (plan.folder / TRIALS_DIR).mkdir(parents=True, mode=0o700)
+    before_s = header["duration_s"] or 0.0
+    header |= {"duration_s": None, "aborted": NOT_ENDED, "ended_early": ""}
+    history.write_json(plan.folder / CAMPAIGN_FILE, header)
+    code, error, ended_early = EXIT_OK, "", ""
+    blocks = plan.blocks_of(trials)
+    verdict = _so_far(header, results, plan.target.slo)
+    with _stops() as stop:
+        for place, trial in enumerate(trials):
+            if trial.folder in results or not _needed(trial, plan, verdict):
+                continue
+            if stop:
+                code, error = EXIT_REFUSED, f"a signal ended the campaign after {len(results)} trials"
+                break
+            if plan.max_minutes is not None and clock.monotonic_s() - begun_s >= 60 * plan.max_minutes:
+                ended_early = f"{plan.max_minutes:g} minutes were over after {len(results)} trials"
+                break
+            watcher.trial_started(trial, place + 1, len(trials))
+            code, error = run_trial(trial, watcher, stop, clock)
+            if (Path(trial.folder) / history.TRIAL_FILE).exists():
+                results[trial.folder] = result_of(Path(trial.folder), plan.folder)
+                watcher.trial_ended(results[trial.folder])
+            if code != EXIT_OK:
+                break
+            verdict = _so_far(header, results, plan.target.slo)
+            left = [
+                one for one in trials[place + 1 :] if one.folder not in results and _needed(one, plan, verdict)
+            ]
+            watcher.so_far(verdict, len(left), blocks[place + 1 : place + 2] != [blocks[place]])
+    duration_s = round(before_s + clock.monotonic_s() - begun_s, 3)
+    header |= {"duration_s": duration_s, "aborted": error, "ended_early": ended_early}
+    history.write_json(plan.folder / CAMPAIGN_FILE, header)
+    return Finished(read_campaign(plan.folder), code, error, ended_early)
+
+
+def _header(plan: CampaignPlan, clock: Clock) -> dict[str, Json]:
+    from monkeyproof.probes.calibrate import stored
+
+    return {
         "version": 1,
         "name": plan.folder.name,
-        "started_utc": started_utc,
+        "started_utc": clock.utc().isoformat(timespec="seconds"),
+        "duration_s": None,
         "target": plan.target.name,
         "seed": plan.seed,
         "slo": asdict(plan.target.slo),
         "prober": asdict(plan.target.prober),
         "machine": machine(),
         "versions": versions(),
-        "arms": plan.arms,
-        "trials_count": plan.trials_count,
-        "experiments": [experiment.name for experiment in plan.experiments],
+        "plan": plan.as_json(),
+        "calibration": stored(),
     }
-    history.write_json(plan.folder / CAMPAIGN_FILE, header | {"duration_s": None})
-    code, error = EXIT_OK, ""
-    trials = plan.trials()
-    with _stops() as stop:
-        for number, trial in enumerate(trials, start=1):
-            watcher.trial_started(trial, number, len(trials))
-            code, error = _run_trial(trial, watcher, stop, clock)
-            if (Path(trial.folder) / history.TRIAL_FILE).exists():
-                watcher.trial_ended(result_of(Path(trial.folder), plan.folder))
-            if stop and code == EXIT_OK:
-                code, error = EXIT_REFUSED, f"a signal ended the campaign after {number} of {len(trials)} trials"
-            if code != EXIT_OK:
-                break
-    duration_s = round(clock.monotonic_s() - begun_s, 3)
-    history.write_json(plan.folder / CAMPAIGN_FILE, header | {"duration_s": duration_s})
-    return Finished(read_campaign(plan.folder), code, error)
+
+
+def _so_far(header: dict[str, Json], results: dict[str, TrialResult], slo: Slo) -> CampaignVerdict:
+    """The verdict on the trials so far, as if the campaign ended here in order."""
+    return judge(campaign_of(header | {"aborted": ""}, results.values()), slo)
+
+
+def _needed(trial: TrialPlan, plan: CampaignPlan, verdict: CampaignVerdict) -> bool:
+    """Whether a trial can still change anything: where the number is fixed, always.
+
+    A reference arm ends with the experiment that it is there for. Shams are run as many as were asked for: one
+    sham more may break a hard limit at any time, until something has failed anyway.
+    """
+    if not plan.sequential:
+        return True
+    decided = {
+        name: all(one.decision is not Decision.INCONCLUSIVE for one in verdict.verdicts if _judges(one, name))
+        for name in (experiment.name for experiment in plan.experiments)
+    }
+    if trial.experiment in decided:
+        return not decided[trial.experiment]
+    return not (all(decided.values()) and verdict.decision is Decision.FAIL)
+
+
+def _judges(one: Verdict, name: str) -> bool:
+    return one.judged and one.experiment == name
+
+
+def _kept(folder: Path, trials: list[TrialPlan]) -> dict[str, TrialResult]:
+    """The finished trials of an interrupted campaign. What is half done is moved aside: not counted, not lost."""
+    _await_left_over(folder)
+    results: dict[str, TrialResult] = {}
+    for trial in trials:
+        place = Path(trial.folder)
+        if is_finished(place):
+            results[trial.folder] = result_of(place, folder)
+        for path in [path for path in place.parent.iterdir() if path.name.startswith(place.name)]:
+            if path != place or trial.folder not in results:
+                _discard(path, folder / DISCARDED_DIR)
+    return results
+
+
+def _discard(path: Path, to: Path) -> None:
+    to.mkdir(mode=0o700, exist_ok=True)
+    number, free = 1, to / path.name
+    while free.exists():
+        number += 1
+        free = to / f"{path.name}.{number}"
+    path.rename(free)
+
+
+def _await_left_over(folder: Path) -> None:
+    """The worker of a killed campaign reverts and puts back by itself, and writes its history meanwhile.
+
+    Raises:
+        Refusal: it does not come to an end.
+    """
+    if not wait_for(lambda: not _at_work(folder), within_s=LEFT_OVER_ENDS_WITHIN_S, every_s=0.2):
+        raise Refusal(
+            f"process {_at_work(folder)[0]} still works on a trial of the interrupted campaign",
+            "wait for it, or end it",
+        )
+
+
+def _at_work(folder: Path) -> list[int]:
+    """Processes whose command line names something in the campaign's folder of trials."""
+    named, found = f"{folder / TRIALS_DIR}/".encode(), []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if named in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
 
 
 def _run_trial(trial: TrialPlan, watcher: Watcher, stop: list[int], clock: Clock) -> tuple[int, str]:
     """Run one worker to its end. Returns its exit code and its words."""
-    plan_file = Path(trial.folder).with_suffix(".plan.json")
+    folder = Path(trial.folder)
+    plan_file = folder.with_name(f"{folder.name}.plan.json")
     history.write_json(plan_file, asdict(trial))
     log = plan_file.with_suffix(".log")
     with ProcessGroup() as group:
-        worker = group.start([sys.executable, "-m", "monkeyproof.trial", str(plan_file)], log=log)
+        worker = _start_worker(group, plan_file, log)
         told_s: float | None = None
         while worker.poll() is None:
             if stop and told_s is None:
@@ -159,7 +242,7 @@ def _run_trial(trial: TrialPlan, watcher: Watcher, stop: list[int], clock: Clock
                 told_s = clock.monotonic_s()
             if told_s is not None and clock.monotonic_s() - told_s > WORKER_ENDS_WITHIN_S:
                 group.end(worker)
-            watcher.tick(Path(trial.folder))
+            watcher.tick(folder)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 worker.wait(0.2)
     outcome_file = plan_file.with_suffix(".outcome.json")
@@ -171,13 +254,17 @@ def _run_trial(trial: TrialPlan, watcher: Watcher, stop: list[int], clock: Clock
             log.unlink()
         return outcome["exit_code"], outcome["error"]
     # It died without a word, so its undo log is still open: take back what it left.
-    _note_death(Path(trial.folder), worker.returncode)
+    _note_death(folder, worker.returncode)
     try:
         revert_all(lambda _: None)
     except MonkeyproofError as error:
         return error.exit_code, str(error)
     words = f"the trial's worker died (status {worker.returncode}; {last_line(log)}); see {log}"
     return EXIT_REFUSED, words + "; what it had injected is reverted"
+
+
+def _start_worker(group: ProcessGroup, plan_file: Path, log: Path) -> subprocess.Popen[bytes]:
+    return group.start([sys.executable, "-m", "monkeyproof.trial", str(plan_file)], log=log)
 
 
 def _note_death(folder: Path, status: int) -> None:
@@ -201,113 +288,3 @@ def _stops() -> Iterator[list[int]]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-def read_campaign(folder: Path) -> Campaign:
-    """A campaign, computed anew from the histories in its folder; a folder of one trial is a campaign of one.
-
-    Raises:
-        UsageError: the folder holds neither.
-    """
-    if (folder / history.TRIAL_FILE).exists():
-        return _campaign_of_one(folder)
-    try:
-        header = json.loads((folder / CAMPAIGN_FILE).read_bytes())
-    except FileNotFoundError:
-        raise UsageError(f"{folder}: no {CAMPAIGN_FILE} in it, so this is not a campaign's folder") from None
-    except ValueError as error:
-        raise UsageError(f"{folder / CAMPAIGN_FILE}: damaged: {error}") from None
-    if not isinstance(header, dict) or header.get("version") != 1:
-        raise UsageError(f"{folder / CAMPAIGN_FILE}: not a campaign of a version that this monkeyproof reads")
-    folders = sorted(path.parent for path in (folder / TRIALS_DIR).glob(f"*/{history.TRIAL_FILE}"))
-    missing = [name for name in HEADER if name not in header]
-    if missing:
-        raise UsageError(f"{folder / CAMPAIGN_FILE}: damaged: {missing[0]} is missing")
-    return Campaign(
-        name=header["name"],
-        started_utc=header["started_utc"],
-        duration_s=header["duration_s"] or 0.0,
-        target=header["target"],
-        seed=header["seed"],
-        slo=header["slo"],
-        prober=header["prober"],
-        machine=header["machine"],
-        versions=header["versions"],
-        trials=tuple(result_of(trial, folder) for trial in folders),
-    )
-
-
-def _campaign_of_one(folder: Path) -> Campaign:
-    history_of_one = History.read(folder)
-    trial = history_of_one.trial
-    return Campaign(
-        name=folder.name,
-        started_utc=trial["anchor"]["utc"],
-        duration_s=max((event.t_s for event in history_of_one.events), default=0.0),
-        target=trial["target_name"],
-        seed=trial["seed"],
-        slo=trial["slo"],
-        prober=trial["prober"],
-        machine=trial["machine"],
-        versions=trial["versions"],
-        trials=(result_of(folder, folder),),
-    )
-
-
-def result_of(folder: Path, root: Path) -> TrialResult:
-    """One trial's result, computed from its history alone.
-
-    Raises:
-        UsageError: the folder holds no trial.
-    """
-    trial = History.read(folder)
-    slo = TypeAdapter(Slo).validate_python(trial.trial["slo"])
-    recovery = _recovery(trial, slo)
-    before_s = recovery.proven_s or recovery.reverted_s or inf
-    done = remedies(trial.events, recovery.t0_s or 0.0, before_s)
-    return TrialResult(
-        experiment=trial.trial["experiment"],
-        title=trial.trial["title"],
-        arm=trial.trial["arm"],
-        seed=trial.trial["seed"],
-        index=trial.trial["index"],
-        folder=os.path.relpath(folder, root),
-        target=trial.trial["target_name"],
-        started_utc=trial.trial["anchor"]["utc"],
-        recovery=recovery,
-        faults=_unique(
-            f"{event.data['fault']} on {event.subject}" for event in trial.of_kind(Kind.FAULT_INTENDED)
-        ),
-        evidence=_unique(str(event.data["summary"]) for event in trial.of_kind(Kind.FAULT_EFFECTIVE)),
-        healed_by=done if recovery.outcome in (Outcome.HEALED, Outcome.ABSORBED) else (),
-        detected=_unique(
-            str(event.data.get("summary", ""))
-            for event in trial.of_kind(Kind.HEALER_DETECTED, Kind.HEALER_DIAGNOSED)
-        ),
-        escalations=_unique(str(event.data.get("summary", "")) for event in trial.of_kind(Kind.HEALER_ESCALATED)),
-        not_reverted=_unique(
-            f"{event.data['fault']} on {event.subject}: {event.data['why']}"
-            for event in trial.of_kind(Kind.FAULT_NOT_REVERTED)
-        ),
-        expected=tuple(Outcome(name) for name in trial.trial.get("expected", ())),
-        load=_load(folder),
-    )
-
-
-def _recovery(trial: History, slo: Slo) -> Recovery:
-    try:
-        readings = Readings.read(trial.folder / history.READINGS_FILE)
-    except UsageError as error:
-        return Recovery(Outcome.INVALID, f"could not tell: {error}")
-    return measure(readings, trial.events, slo)
-
-
-def _load(folder: Path) -> dict[str, object]:
-    try:
-        return dict(json.loads((folder / history.LOAD_FILE).read_bytes()))
-    except (OSError, ValueError):
-        return {}
-
-
-def _unique(words: Iterator[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(word for word in words if word))

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from monkeyproof import __version__, paths
+from monkeyproof.campaign_commands import gate, run, write_and_name
 from monkeyproof.errors import EXIT_USAGE, MonkeyproofError, UsageError
-
-if TYPE_CHECKING:
-    from monkeyproof.config import TargetFile
 
 
 class _Group(click.Group):
@@ -36,111 +31,53 @@ def main() -> None:
     """Break a machine-learning system on purpose, watch it heal, and say honestly how long right answers
     were gone.
 
-    Exit codes: 0 done; 2 usage or configuration; 4 aborted, or refused for safety; 5 something could not be
-    reverted.
+    Exit codes: 0 done, of gate: pass; 1 of gate: fail; 2 usage or configuration; 3 of gate: inconclusive;
+    4 aborted, or refused for safety; 5 something could not be reverted.
     """
 
 
-@main.command("run")
-@click.argument("names", nargs=-1)
-@click.option("--target", type=click.Path(path_type=Path), help="Target file. Default: the embedded target.")
-@click.option(
-    "--healer",
-    "healers",
-    multiple=True,
-    type=click.Choice(["none", "elephant"]),
-    help="Who heals. Give it twice to compare both on the same seeds. Default: elephant.",
-)
-@click.option("--trials", "trials_count", type=click.IntRange(1, 1000), default=1, show_default=True)
-@click.option(
-    "--seed", type=click.IntRange(0, 2**31), default=1, show_default=True, help="Seed of the first trial."
-)
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the campaign. Default: runs/<time>.")
-@click.option("--no-tracking", is_flag=True, help="Do not log the campaign to MLflow.")
-def run(
-    names: tuple[str, ...],
-    target: Path | None,
-    healers: tuple[str, ...],
-    trials_count: int,
-    seed: int,
-    out: Path | None,
-    no_tracking: bool,
-) -> None:
-    """Run experiments and write a report.
+main.add_command(run)
+main.add_command(gate)
 
-    NAMES are experiments of the catalogue ('monkeyproof list') or paths of Chaos Toolkit files; none means
-    all that the embedded target can do. The embedded target is started if it is not up, and then also
-    ended. The exit code does not judge the target: 0 means that the campaign ran and its report is written.
+
+@main.command("calibrate")
+@click.option("--episodes", "episodes_count", type=click.IntRange(7, 1000), default=36, show_default=True)
+@click.option("--rate-per-s", type=click.FloatRange(20, 500), default=50.0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**31), default=1, show_default=True)
+def calibrate(episodes_count: int, rate_per_s: float, seed: int) -> None:
+    """Prove the clock on this machine: known outages of a service of our own, true against measured.
+
+    Takes about half a minute. Reports show the result. Exit code 0 if the clock holds here, 1 if it does not.
     """
-    from monkeyproof import catalogue
-    from monkeyproof.campaign import CampaignPlan, run_campaign
-    from monkeyproof.progress import watcher
-    from monkeyproof.reverting import clear_to_inject
+    from rich.console import Console
+    from rich.progress import Progress
 
-    experiments = tuple(catalogue.find(name) for name in names or catalogue.default_names())
-    folder = (out or Path("runs") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")).resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder}: not an empty folder; choose another one with --out")
-    with clear_to_inject(), _target(target) as file:
-        arms = tuple(dict.fromkeys(healers)) or (("elephant",) if file.stack else ("none",))
-        if file.stack is None and "elephant" in arms:
-            raise UsageError("the Elephant heals the embedded target only; use --healer none for others")
-        with watcher(folder) as progress:
-            finished = run_campaign(CampaignPlan(experiments, arms, trials_count, seed, file, folder), progress)
-        if finished.campaign.trials:
-            _report(finished.campaign, folder)
-            if not no_tracking:
-                _track(finished.campaign, folder, file)
-    if finished.error:
-        error = MonkeyproofError(finished.error)
-        error.exit_code = finished.exit_code
-        raise error
+    from monkeyproof.clock import SystemClock
+    from monkeyproof.errors import EXIT_FAIL, EXIT_REFUSED
+    from monkeyproof.probes import calibrate as calibration
+    from monkeyproof.trial import machine
 
-
-@contextlib.contextmanager
-def _target(path: Path | None) -> Iterator[TargetFile]:
-    """The target of a run; an embedded target that was not up is ended again."""
-    from monkeyproof.config import read_target_file
-    from monkeyproof.targets.local import lifecycle
-
-    if path is not None:
-        yield read_target_file(path)
-    elif lifecycle.status().up:
-        yield read_target_file(paths.target_dir() / "target.yaml")
-    else:
-        click.echo("The embedded target is not up; starting it for this run.")
-        try:
-            yield lifecycle.up(progress=lambda words: click.echo(f"  {words}"), owner_pid=os.getpid())
-        finally:
-            lifecycle.down()
-
-
-def _report(campaign: Any, folder: Path) -> None:
-    from monkeyproof.reports.write import write_reports
-
-    names = [path.name for path in write_reports(campaign, folder)]
-    names.remove("report.html")
-    click.echo(f"Report: {folder / 'report.html'}\n  beside it: {', '.join(names)}")
-
-
-def _track(campaign: Any, folder: Path, file: TargetFile) -> None:
-    from monkeyproof.reports.tracking import log_campaign, public_uri
-
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or None
-    files = [folder / name for name in ("report.html", "report.md", "results.json", "junit.xml")]
-    forbidden = []
-    if file.registry:
-        address = file.registry.uri.removeprefix("http://").rstrip("/")
-        links = (link.listen for link in file.links.values() if link.forward == address)
-        forbidden = [file.registry.uri, *(f"http://{listen}" for listen in links)]
-    store = folder.parent / "mlflow"
+    console = Console()
     try:
-        run = log_campaign(campaign, files, uri=uri, store=store, forbidden=forbidden)
-    except MonkeyproofError as error:
-        # The report is written: a tracking server that is away must not make the campaign look failed.
-        click.echo(f"  not logged to MLflow: {error}", err=True)
-    else:
-        click.echo(f"  logged to MLflow: run {run} in {public_uri(uri, store)}")
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task("true outages", total=episodes_count)
+            result = calibration.calibrate(
+                episodes_count,
+                rate_per_s,
+                seed,
+                machine(),
+                SystemClock(),
+                lambda count: progress.update(task, completed=count),
+            )
+    except KeyboardInterrupt:
+        stopped = MonkeyproofError("stopped before the end; nothing was stored")
+        stopped.exit_code = EXIT_REFUSED
+        raise stopped from None
+    console.print(calibration.table(result))
+    for line in calibration.verdict(result):
+        click.echo(line)
+    if not result["passed"]:
+        sys.exit(EXIT_FAIL)
 
 
 @main.command("list")
@@ -241,12 +178,42 @@ def proxy(target: Path) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 def report(folder: Path) -> None:
     """Write the reports of a finished campaign (or of one trial) anew, from its histories alone."""
-    from monkeyproof.campaign import read_campaign
+    from monkeyproof.read_back import read_campaign
 
     folder = folder.resolve()
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder")
-    _report(read_campaign(folder), folder)
+    write_and_name(read_campaign(folder), folder)
+
+
+@main.command("compare")
+@click.argument("folder_a", metavar="DIR_A", type=click.Path(path_type=Path))
+@click.argument("folder_b", metavar="DIR_B", type=click.Path(path_type=Path))
+def compare(folder_a: Path, folder_b: Path) -> None:
+    """Compare two finished campaigns: by how much sooner right answers were back in A than in B.
+
+    Trials of the same experiment and arm are compared, in pairs of equal seeds where there are any. Says where
+    the two campaigns were not alike. Exit code 0 whatever it finds.
+    """
+    from rich.console import Console
+
+    from monkeyproof.campaign import read_campaign
+    from monkeyproof.reports.compared import print_comparison
+    from monkeyproof.reports.comparison import compare_campaigns, differences
+    from monkeyproof.reports.results import slo_of
+
+    folders = (folder_a.resolve(), folder_b.resolve())
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(f"{folder}: no such folder")
+    ours, reference = (read_campaign(folder) for folder in folders)
+    slo = slo_of(ours)
+    found = compare_campaigns(ours, reference, slo)
+    if not found:
+        raise UsageError(f"{folders[0]} and {folders[1]} have no experiment in common that both tried in one arm")
+    names = (str(folder_a), str(folder_b))
+    unlike = differences(ours, reference, folders)
+    print_comparison(found, unlike, names, slo.recovery.confidence, Console())
 
 
 @main.command("revert")

@@ -48,8 +48,19 @@ class RecoveryObjective:
     """The recovery SLO: at least ``share`` of trials recover ``within_s``, at this confidence."""
 
     within_s: Positive = 10.0
-    share: Share = 0.9
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """Below 1: no number of trials can show that it never fails."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    invalid_share_max: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """More invalid trials than this share make the verdict inconclusive."""
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A hard limit: one trial beyond it fails the verdict, whatever the others did."""
+
+    at_most: Annotated[int, Field(ge=0)]
 
 
 @with_config(_STRICT)
@@ -62,6 +73,10 @@ class Slo:
     """Share of good readings that counts as steady."""
     stable_for_s: Positive = 2.0
     recovery: RecoveryObjective = field(default_factory=RecoveryObjective)
+    wrong_answers: Limit | None = None
+    """Wrong answers that a trial may serve to the prober."""
+    false_heals: Limit | None = None
+    """Shams in which a healer may act although nothing is broken."""
 
 
 @with_config(_STRICT)

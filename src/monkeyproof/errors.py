@@ -6,7 +6,10 @@ Messages say what is wrong, where, and what to do. The command line prints them 
 from __future__ import annotations
 
 EXIT_OK = 0
+EXIT_FAIL = 1
+"""Of ``monkeyproof gate`` alone, as 3 is: the verdict."""
 EXIT_USAGE = 2
+EXIT_INCONCLUSIVE = 3
 EXIT_REFUSED = 4
 EXIT_NOT_REVERTED = 5
 

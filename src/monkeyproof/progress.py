@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from monkeyproof.campaign import Watcher
 from monkeyproof.probes.watch import LiveView, live
+from monkeyproof.reports.verdict import CampaignVerdict
 from monkeyproof.trial import TrialPlan
 from monkeyproof.types import Outcome, TrialResult
 
@@ -22,8 +24,11 @@ STYLES = {
     Outcome.FAULT_REMOVED: "yellow",
     Outcome.NOT_RECOVERED: "red",
     Outcome.INVALID: "magenta",
+    Outcome.UNPROVEN: "magenta",
 }
 BAR_CELLS = 24
+SPARK_S = 20
+SPARKS = "▁▂▃▄▅▆▇█"
 
 
 @contextlib.contextmanager
@@ -39,7 +44,7 @@ def watcher(folder: Path, console: Console | None = None) -> Iterator[Watcher]:
 
 
 class Lines:
-    """One line when a trial starts, one for each new phase, one when it ends."""
+    """One line when a trial starts, one for each new phase, one when it ends; the verdict so far after a block."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -61,6 +66,11 @@ class Lines:
     def trial_ended(self, result: TrialResult) -> None:
         self._console.print(verdict(result), soft_wrap=True)
 
+    def so_far(self, found: CampaignVerdict, left: int, block_ended: bool) -> None:
+        # After the last one the summary says it better.
+        if block_ended and left:
+            self._console.print(f"  {so_far_words(found, left)}", soft_wrap=True)
+
 
 class Panel(Lines):
     """Finished trials scroll by; the running one stays at the bottom and moves."""
@@ -68,19 +78,52 @@ class Panel(Lines):
     def __init__(self, console: Console, panel: Live) -> None:
         super().__init__(console)
         self._panel = panel
+        self._so_far = ""
+        self._shares: deque[float | None] = deque(maxlen=SPARK_S)
+        self._second = -1
 
     def trial_started(self, plan: TrialPlan, number: int, of: int) -> None:
         self._heading = heading(plan, number, of)
+        self._shares.clear()
+        self._second = -1
         self._panel.update(Text(self._heading, style="bold"))
 
     def tick(self, folder: Path) -> None:
         view = live(folder)
-        self._panel.update(Group(Text(self._heading, style="bold"), _gauge(view), Text(f"  {broken(view, ' ')}")))
+        if int(view.elapsed_s) > self._second:
+            self._second = int(view.elapsed_s)
+            self._shares.append(view.good_share)
+        rows = [Text(self._heading, style="bold"), _gauge(view), Text(f"  {sparkline(self._shares)}")]
+        rows[-1].append(broken(view))
+        if self._so_far:
+            rows.append(Text(f"  {self._so_far}", style="dim"))
+        self._panel.update(Group(*rows))
 
     def trial_ended(self, result: TrialResult) -> None:
         self._panel.update(Text(""))
         self._console.print(Text(self._heading, style="bold"))
         super().trial_ended(result)
+
+    def so_far(self, found: CampaignVerdict, left: int, block_ended: bool) -> None:  # noqa: ARG002
+        self._so_far = so_far_words(found, left)
+
+
+def sparkline(shares: Iterable[float | None]) -> str:
+    """The good share, a second a cell, the newest to the right; a dot where it is not known."""
+    top = len(SPARKS) - 1
+    # Rounded down: only a second without one bad answer stands as high as it can.
+    return "".join("·" if share is None else SPARKS[int(share * top)] for share in shares).rjust(SPARK_S)
+
+
+def so_far_words(found: CampaignVerdict, left: int) -> str:
+    """``so far inconclusive: latency-spike (elephant) 3 of 3 in time; at most 12 trials left``"""
+    parts = [
+        f"{one.experiment} ({one.arm}) {one.in_time.successes} of {one.in_time.count} in time"
+        for one in found.verdicts
+        if one.judged and one.in_time
+    ]
+    told = f"so far {found.decision}" + (f": {', '.join(parts)}" if parts else "")
+    return f"{told}; at most {left} {'trial' if left == 1 else 'trials'} left"
 
 
 def heading(plan: TrialPlan, number: int, of: int) -> str:

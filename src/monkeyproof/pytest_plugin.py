@@ -55,11 +55,11 @@ class Trial:
         """Whether right answers, fast and sustained, were back under the fault within ``within_s`` of t0.
 
         Absorbed counts as recovered at once. The interval's upper end decides, so that doubt never flatters.
-        An invalid trial fails the test instead of answering: it could not tell.
+        An invalid or unproven trial fails the test instead of answering: it could not tell.
         """
         from monkeyproof.types import Outcome
 
-        if self.outcome is Outcome.INVALID:
+        if not self.outcome.counts:
             pytest.fail(f"could not tell: {self.recovery.reason} (history: {self.folder})", pytrace=False)
         if self.outcome is Outcome.ABSORBED:
             return True
@@ -86,8 +86,9 @@ class Chaos:
             MonkeyproofError: unknown experiment, refusal, or something that could not be reverted.
         """
         from monkeyproof import catalogue
-        from monkeyproof.campaign import CampaignPlan, run_campaign
+        from monkeyproof.campaign import run_campaign
         from monkeyproof.errors import MonkeyproofError
+        from monkeyproof.plan import CampaignPlan
         from monkeyproof.reverting import clear_to_inject
 
         found = catalogue.find(experiment)

@@ -26,6 +26,13 @@ class Outcome(StrEnum):
     """Not recovered when the horizon ended: right-censored there."""
     INVALID = "invalid"
     """The fault was not proven, the baseline did not hold, or the readings cannot tell. Counts for nothing."""
+    UNPROVEN = "unproven"
+    """A foreign fault for which the experiment names no evidence: what was seen is told. Counts for nothing."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether the trial says anything about the target that may be relied upon."""
+        return self not in (Outcome.INVALID, Outcome.UNPROVEN)
 
     @property
     def under_fault(self) -> bool:
@@ -74,10 +81,12 @@ class Recovery:
     end_s: float | None = None
     """When watching ended."""
     impact_s: float | None = None
-    """Scheduled time of the first bad reading after t0."""
+    """Scheduled time of the first bad reading after t0: a hang is dated to when the question was due."""
+    impact_seen_s: float | None = None
+    """When the first bad reading was known to be bad: for a hang, a threshold later."""
     recovered: Interval | None = None
     """``(last bad, first good]`` of the sustained window that meets the objective, after the last relapse that was
-    seen under the fault."""
+    seen under the fault; wider where the outage was partial, so that good answers fell inside it too."""
     proven_s: float | None = None
     """When the sustained window that proves the recovery was over."""
     ttr: Interval | None = None
@@ -129,6 +138,12 @@ class TrialResult:
     """What the experiment's author expects for this arm; empty: no expectation."""
     load: Mapping[str, Json] = field(default_factory=dict)
     """Statistics of the background load: requests, failures, requests_per_s, p50_ms, p99_ms."""
+    sham: bool = False
+    """Nothing was broken: whatever a healer did here is a false heal."""
+    false_heals: tuple[str, ...] = ()
+    """Remedies that a healer began in a sham."""
+    aborted: str = ""
+    """Why the trial ended before its time; empty if it did not."""
 
     @property
     def as_expected(self) -> bool | None:
@@ -153,5 +168,12 @@ class Campaign:
     """cores, memory_gb, kernel, python."""
     versions: Mapping[str, str]
     trials: tuple[TrialResult, ...] = ()
+    plan: Mapping[str, Json] = field(default_factory=dict)
+    """What it was to do: ``experiments``, ``arms``, ``trials_count`` (at most, of each experiment and arm),
+    ``sequential`` (ends as soon as the verdict is decided), ``shams_count``, ``max_minutes``."""
+    aborted: str = ""
+    """Why it ended before its time (a signal, a refusal, something not reverted); empty if it did not."""
+    calibration: Mapping[str, Json] = field(default_factory=dict)
+    """What ``monkeyproof calibrate`` last measured of the clock on this machine; empty: never calibrated there."""
     version: int = 1
     """Of this format."""

@@ -83,6 +83,7 @@ def test_ctrl_c_reverts_reports_and_says_so(target: Target, tmp_path: Path) -> N
     assert has(folder, Kind.FAULT_REVERTED)
     assert has(folder, Kind.TRIAL_ABORTED)
     assert (folder / "report.html").exists()
+    assert "a signal ended the trial" in json.loads((folder / "results.json").read_text())["aborted"]
 
 
 def test_killed_campaign_takes_its_worker_along_in_order(target: Target, tmp_path: Path) -> None:

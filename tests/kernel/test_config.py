@@ -25,6 +25,8 @@ registry: {uri: "http://127.0.0.1:5000", model: fraud, alias: champion}
 allow_faults: [network, replicas, registry]
 """
 
+LIMITS = "wrong_answers: {at_most: 0}, false_heals: {at_most: 2}"
+
 
 def written(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "t.yaml"
@@ -69,6 +71,40 @@ def test_each_mistake_is_named_with_its_line(
     assert change[0] in WHOLE
     with pytest.raises(UsageError, match=words):
         read_target_file(written(tmp_path, WHOLE.replace(*change)))
+
+
+def test_limits_of_the_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRAUD_TOKEN", "secret")
+    plain = read_target_file(written(tmp_path, WHOLE)).slo
+    assert (plain.wrong_answers, plain.false_heals, plain.recovery.invalid_share_max) == (None, None, 0.2)
+    text = WHOLE.replace("confidence: 0.95}", "confidence: 0.95, invalid_share_max: 0}, " + LIMITS)
+    slo = read_target_file(written(tmp_path, text)).slo
+    assert slo.wrong_answers is not None
+    assert slo.false_heals is not None
+    assert (slo.wrong_answers.at_most, slo.false_heals.at_most, slo.recovery.invalid_share_max) == (0, 2, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("at_most: 0", "at_most: -1"), r"t.yaml:7: slo.wrong_answers.at_most: .*greater than or equal to 0"),
+        (("at_most: 0", "at_most: 0.5"), r"t.yaml:7: slo.wrong_answers.at_most: .*integer"),
+        (("at_most: 0", ""), r"t.yaml:7: slo.wrong_answers.at_most: missing"),
+        (("at_most: 2", "atmost: 2"), r"t.yaml:7: slo.false_heals.atmost: unknown key"),
+        (("{at_most: 2}", "2"), r"t.yaml:7: slo.false_heals"),
+        (("share: 0.9,", "share: 1,"), r"t.yaml:7: slo.recovery.share: .*less than 1"),
+        (("share: 0.9,", "share: 0,"), r"t.yaml:7: slo.recovery.share: .*greater than 0"),
+        (("share: 0.9,", "share: 0.9, invalid_share_max: 1.1,"), r"t.yaml:7: slo.recovery.invalid_share_max"),
+    ],
+)
+def test_mistakes_in_the_limits_of_the_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: tuple[str, str], words: str
+) -> None:
+    monkeypatch.setenv("FRAUD_TOKEN", "secret")
+    text = WHOLE.replace("confidence: 0.95}", "confidence: 0.95}, " + LIMITS)
+    assert change[0] in text
+    with pytest.raises(UsageError, match=words):
+        read_target_file(written(tmp_path, text.replace(*change)))
 
 
 def test_missing_file_and_binary_file(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from monkeyproof.config import Predict
 from monkeyproof.errors import UsageError
 from monkeyproof.probes.answers import Answer, Judge
-from monkeyproof.probes.golden import Golden, JsonPath, is_right, read_golden
+from monkeyproof.probes.golden import Golden, JsonPath, is_right, read_golden, too_few_words
 from monkeyproof.readings import Sight
 
 NAN, INF = float("nan"), float("inf")
@@ -151,3 +151,12 @@ def test_model_version_by_header_or_path() -> None:
     assert judge(model_version="$.v")(answer({"v": 3}), Golden(b"", 1)).model_version == "3"
     assert judge(model_version="$.v")(answer({"v": "x" * 999}), Golden(b"", 1)).model_version == "x" * 100
     assert judge()(answer({"v": 3}), Golden(b"", 1)).model_version == ""
+
+
+def test_a_short_golden_set_is_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "golden.jsonl"
+    lines = [json.dumps({"body": {"x": k}, "expect": k}) + "\n" for k in range(100)]
+    path.write_text("".join(lines))
+    assert too_few_words(path) == ""
+    path.write_text("".join(lines[:99] + lines[:1]))
+    assert "99 different questions are few" in too_few_words(path)

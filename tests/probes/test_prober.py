@@ -20,7 +20,8 @@ from probe_traces import event
 from monkeyproof.clock import wait_for
 from monkeyproof.config import Slo
 from monkeyproof.history import READINGS_FILE, Kind
-from monkeyproof.probes.recovery import impact_index, impact_interval, measure
+from monkeyproof.probes.intervals import impact_index, impact_interval
+from monkeyproof.probes.recovery import measure
 from monkeyproof.probes.windows import Slots
 from monkeyproof.process import ProcessGroup
 from monkeyproof.readings import Readings, Sight
@@ -192,6 +193,52 @@ def test_a_hang_does_not_delay_what_comes_after_it(service: probe_service.Handle
     assert during.sum() > 10
     after = (found.scheduled_s > resumed_s + 0.2 - prober.anchor_s) & (found.good != UNKNOWN)
     assert (found.good[after] == GOOD).all()
+
+
+SMALL_BACKLOG = """
+import http.server, json, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        x = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["x"]
+        body = json.dumps({"predictions": [x]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_): ...
+
+class Server(http.server.HTTPServer):
+    request_queue_size = 2
+
+server = Server(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+def test_a_full_backlog_does_not_distort_the_end_of_a_hang(tmp_path: Path) -> None:
+    """A paused server completes handshakes until its backlog is full; then the kernel repeats a SYN after 1 s."""
+    with contextlib.ExitStack() as stack:
+        small = subprocess.Popen([sys.executable, "-c", SMALL_BACKLOG], stdout=subprocess.PIPE, text=True)
+        stack.callback(small.communicate)
+        stack.callback(small.kill)
+        assert small.stdout is not None
+        target = probe_service.write_target(tmp_path, int(small.stdout.readline()), timeout_ms=800)
+        prober = stack.enter_context(probing(tmp_path, target))
+        prober.wait(30)
+        os.kill(small.pid, signal.SIGSTOP)
+        time.sleep(1.2)
+        resumed_s = time.monotonic() - prober.anchor_s
+        os.kill(small.pid, signal.SIGCONT)
+        prober.wait(60, resumed_s + prober.anchor_s)
+        found = prober.end()
+    assert ((found.problem == "timeout") & (found.finished_s < resumed_s)).sum() > 20
+    good = (found.good == GOOD) & (found.scheduled_s > resumed_s)
+    assert found.scheduled_s[good].min() < resumed_s + 0.1
+    late = found.scheduled_s > resumed_s + 0.1
+    assert (found.good[late] == BAD).sum() <= 2
 
 
 def test_slots_slept_through_are_unknown_and_not_sent_in_a_burst(

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from probe_traces import PERIOD_S, SLO, detected, event, fault, letters, remedy, trace
 
 from monkeyproof.history import Event, Kind
-from monkeyproof.probes.recovery import impact_index, impact_interval, measure, remedies
+from monkeyproof.probes.intervals import impact_index, impact_interval
+from monkeyproof.probes.recovery import measure, remedies
 from monkeyproof.probes.windows import Slots
 from monkeyproof.readings import Reading, Readings, Sight
 from monkeyproof.types import Outcome, Recovery
@@ -142,6 +143,15 @@ def test_invalid_says_why(name: str) -> None:
     assert found.censored_at_s is None
 
 
+def test_when_it_went_bad_and_when_that_was_known() -> None:
+    """A question that hangs was asked at the onset, and found out when its time was over."""
+    for letter, later_s in (("R", 0.0011), ("T", 1.0)):
+        found = measure(trace(letters((2, "G"), (1, letter), (4, "G"))), fault(held=False), SLO)
+        assert found.impact_s == pytest.approx(2.0)
+        assert found.impact_seen_s == pytest.approx(2.0 + later_s)
+    assert measure(trace(letters((8, "G"))), fault(held=False), SLO).impact_seen_s is None
+
+
 def test_a_true_20_s_outage_measures_20_s() -> None:
     """The first trap: a peer's clock says 30 s."""
     found = measure(trace(letters((2, "G"), (20, "R"), (5, "G"))), fault(held=False), SLO)
@@ -242,7 +252,9 @@ def test_tolerated_bad_readings_widen_the_interval_and_never_shorten_it() -> Non
     found = measure(trace(text), [*fault(), *remedy(3.1, 3.3)], TOLERANT)
     assert found.recovered is not None
     assert found.recovered.low_s == pytest.approx(2.95, abs=0.01)  # the last bad one before the window
-    assert found.recovered.high_s == pytest.approx(3.4, abs=0.02)  # the first good one after the tolerated
+    # 14 bad and 6 good readings led up to the last tolerated one, so of an outage that is bad with a share of
+    # about 0.7 up to 7 more good readings may be luck: the eighth after it counts.
+    assert found.recovered.high_s == pytest.approx(3.76, abs=0.02)
     # The remedy began inside the interval, so it cannot be said that the service recovered without it.
     assert found.outcome is Outcome.HEALED
 
@@ -390,11 +402,16 @@ def trials(draw: st.DrawFn) -> tuple[str, list[Event]]:
 
 
 def worse_or_equal(worse: Recovery, better: Recovery) -> bool:
+    """By outcome and low end. The high end may move on: of an outage with good answers in it one knows less."""
     if RANK[worse.outcome] > RANK[better.outcome]:
         return False
     if worse.ttr is not None and better.ttr is not None:
-        return worse.ttr.high_s >= better.ttr.high_s - 1e-9 and worse.ttr.low_s >= better.ttr.low_s - 1e-9
+        return worse.ttr.low_s >= better.ttr.low_s - 1e-9
     return True
+
+
+def counts_are_no_better(worse: Recovery, better: Recovery) -> bool:
+    return worse.bad_count > better.bad_count and worse.resilience_loss_s >= better.resilience_loss_s - 1e-9
 
 
 @given(trials(), st.floats(-1000, 1000))
@@ -430,6 +447,7 @@ def test_turning_a_bad_reading_good_never_lengthens_recovery(
         flipped = data.draw(st.sampled_from(bad))
         after = measure(trace(text[:flipped] + "G" + text[flipped + 1 :]), events, SLO)
         assert worse_or_equal(before, after)
+        assert counts_are_no_better(before, after)
 
 
 @given(trials(), st.data())
@@ -473,6 +491,9 @@ def test_the_truth_always_lies_in_the_interval(
     found = measure(readings, fault(t0_s, held=False), replace(SLO, stable_for_s=0.5))
     if found.outcome is Outcome.INVALID:
         assert found.unknown_count > 0.05 * found.readings_count
+        return
+    if found.outcome is Outcome.NOT_RECOVERED:
+        assert found.unknown_count  # They never left a whole window to prove a recovery by.
         return
     assert found.outcome is Outcome.SELF_RECOVERED, found.reason
     assert found.recovered is not None

@@ -176,6 +176,9 @@ JUDGED = [
     (trial(Outcome.HEALED, expected=(Outcome.HEALED, Outcome.ABSORBED)), None),
     (trial(Outcome.INVALID), "error"),
     (trial(Outcome.INVALID, "none"), "error"),
+    (trial(Outcome.UNPROVEN), "error"),
+    (trial(Outcome.HEALED, aborted="stopped by a signal"), "error"),
+    (trial(Outcome.ABSORBED, sham=True, false_heals=("restart",)), "failure"),
     (trial(Outcome.HEALED, not_reverted=("a link is still slow",)), "error"),
     (trial(Outcome.NOT_RECOVERED, not_reverted=("a link is still slow",)), "error"),
 ]
@@ -184,13 +187,13 @@ JUDGED = [
 @pytest.mark.parametrize(("told", "verdict"), JUDGED)
 def test_junit_judges(told: TrialResult, verdict: str | None) -> None:
     root = ElementTree.fromstring(junit.render(campaign_of([told])))
-    (case,) = root.iter("testcase")
+    case = next(root.iter("testcase"))
     found = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
     assert found == ([verdict] if verdict else [])
     (suite,) = root
-    assert suite.get("failures") == str(int(verdict == "failure"))
-    assert suite.get("errors") == str(int(verdict == "error"))
-    assert (suite.get("tests"), suite.get("skipped")) == ("1", "0")
+    for tag, name in (("testcase", "tests"), ("testcase/failure", "failures"), ("testcase/error", "errors")):
+        assert suite.get(name) == str(len(suite.findall(tag)))
+    assert suite.get("skipped") == "0"
 
 
 def test_junit_of_hostile_words_is_xml() -> None:
@@ -206,7 +209,11 @@ def test_junit_of_hostile_words_is_xml() -> None:
 def test_junit_names_are_unique() -> None:
     root = ElementTree.fromstring(junit.render(campaign_of([trial(Outcome.HEALED), trial(Outcome.HEALED)])))
     names = [(case.get("classname"), case.get("name")) for case in root.iter("testcase")]
-    assert names == [("kill", "elephant/seed-1"), ("kill", "elephant/seed-1/2")]
+    assert names == [
+        ("kill", "elephant/seed-1"),
+        ("kill", "elephant/seed-1/2"),
+        ("kill", "elephant/verdict"),
+    ]
 
 
 @given(st.text())

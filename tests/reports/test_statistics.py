@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monkeyproof.config import RecoveryObjective, Slo
+from monkeyproof.reports.shares import sequential_share
 from monkeyproof.reports.statistics import (
     Observation,
     common_horizon_s,
@@ -200,9 +201,10 @@ def test_pairs_have_equal_seeds_and_two_valid_trials() -> None:
         trial("kill", "none", 3, Outcome.INVALID),  # Not a partner.
     ]
     (pair,) = summarise(campaign(*told), SLO).pairs
-    assert (pair.pairs_count, pair.arm_count, pair.reference_count) == (2, 2, 1)
-    assert (pair.only_arm_count, pair.only_reference_count) == (1, 0)
-    assert pair.sooner_s == pytest.approx((6 + 15) / 2 - 3)
+    assert (pair.pairs_count, pair.recovered_count, pair.reference_recovered_count) == (2, 2, 1)
+    assert (pair.count, pair.reference_count) == (4, 2)
+    assert (pair.only_ours_count, pair.only_reference_count) == (1, 0)
+    assert pair.sooner.value_s == pytest.approx((6 + 15) / 2 - 3)
     assert pair.horizon_s == 15.0
 
 
@@ -213,7 +215,66 @@ def test_a_seed_that_ran_twice_is_paired_in_order() -> None:
         trial("kill", "none", 1, Outcome.NOT_RECOVERED, 15.0, index=1),
     ]
     (pair,) = summarise(campaign(*told), SLO).pairs
-    assert (pair.pairs_count, pair.sooner_s) == (1, 13.0)
+    assert (pair.pairs_count, pair.sooner.value_s) == (1, 13.0)
+
+
+def test_intervals_of_a_group() -> None:
+    told = [trial("kill", "elephant", seed, Outcome.HEALED, float(seed)) for seed in range(1, 11)]
+    group = summarise(campaign(*told), SLO).groups[0]
+    assert (group.median.value_s, group.p90.value_s) == (5.0, 9.0)
+    assert group.median == group.survival.quantile(0.5) if group.survival else False
+    # Nothing is censored: the ordinary t interval, 5.5 +- 2.262 * 3.0277 / sqrt(10).
+    found = group.restricted_mean
+    assert (found.value_s, found.low_s, found.high_s) == pytest.approx((5.5, 3.3341, 7.6659), abs=1e-4)
+    assert group.median_earliest_s == pytest.approx(4.9)  # Every interval is 0.1 s wide.
+    assert group.ttr_width_median_s == pytest.approx(0.1)
+
+
+def test_shares_of_a_group() -> None:
+    told = [
+        trial("kill", "elephant", 1, Outcome.ABSORBED),
+        trial("kill", "elephant", 2, Outcome.HEALED, 2.0),
+        trial("kill", "elephant", 3, Outcome.INVALID),
+        trial("kill", "elephant", 4, Outcome.UNPROVEN, 2.0),
+    ]
+    told[1:] = [replace(one, recovery=replace(one.recovery, wrong_count=7)) for one in told[1:]]
+    fixed = campaign(*told)
+    group = summarise(fixed, SLO).groups[0]
+    assert (group.absorbed, group.served_wrong) == (exact_share(1, 2, 0.95), exact_share(1, 2, 0.95))
+    assert (group.in_time, group.invalid_count) == (exact_share(2, 2, 0.95), 2)
+    sequential = summarise(replace(fixed, plan={"sequential": True}), SLO).groups[0]
+    assert sequential.in_time == sequential_share(2, 2, 0.95)
+    assert sequential.served_wrong == sequential_share(1, 2, 0.95)
+
+
+def test_shams_are_a_group_of_their_own() -> None:
+    broken = trial("kill", "elephant", 1, Outcome.HEALED, 2.0)
+    told = [broken, trial("kill", "none", 1, Outcome.NOT_RECOVERED, 15.0)]
+    told += [replace(one, sham=True, recovery=Recovery(Outcome.ABSORBED, "")) for one in told]
+    summary = summarise(campaign(*told), SLO)
+    assert [(group.sham, len(group.observations)) for group in summary.groups] == [
+        (False, 1),
+        (False, 1),
+        (True, 1),
+        (True, 1),
+    ]
+    assert [len(group.trials) for group in summary.arms] == [1, 1]
+    assert [(pair.pairs_count, pair.sooner.value_s) for pair in summary.pairs] == [(1, 13.0)]
+
+
+@given(st.lists(st.tuples(st.sampled_from(Outcome), st.none() | st.floats(0.2, 30)), max_size=8))
+def test_a_group_never_says_nan(ended: list[tuple[Outcome, float | None]]) -> None:
+    told = [trial("kill", arm, seed, *one) for seed, one in enumerate(ended) for arm in ("none", "elephant")]
+    summary = summarise(campaign(*told), SLO)
+    for group in (*summary.groups, *summary.arms):
+        for found in (group.median, group.p90, group.restricted_mean):
+            assert all(
+                value is None or math.isfinite(value) for value in (found.value_s, found.low_s, found.high_s)
+            )
+    for pair in summary.pairs:
+        told_s = (pair.sooner.value_s, pair.sooner.low_s, pair.sooner.high_s, pair.log_rank_p, pair.paired_p)
+        assert all(value is None or math.isfinite(value) for value in told_s)
+        assert pair.sooner.value_s in (0.0, None)  # Both arms are the same.
 
 
 def test_no_pairs_without_a_reference_arm() -> None:

@@ -71,6 +71,11 @@ def test_a_campaign_is_one_run_with_one_nested_run_a_trial(campaign: Campaign, t
     assert "recovered_under_fault" not in children["feature-store-outage"].data.metrics
     assert list((store / "artifacts").rglob("report.html"))
 
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=tracking.tracking_uri(None, store))
+    assert client.get_run(parent).data.tags["verdict"] == "inconclusive"
+
     again = tracking.log_campaign(campaign, [], uri=None, store=store)
     assert again != parent
 

@@ -1,0 +1,85 @@
+"""Two campaigns beside one another, as ``monkeyproof compare`` prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from monkeyproof.reports import judgement, words
+from monkeyproof.reports.comparison import Comparison
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+
+def print_comparison(
+    found: Sequence[Comparison], unlike: Sequence[str], names: tuple[str, str], confidence: float, console: Console
+) -> None:
+    """A table of ``found``, effect first and p-value second, and in what the campaigns were not alike.
+
+    Each experiment and arm takes two lines, A over B, so that no number is cut at 80 columns or in a pipe.
+    """
+    from rich.table import Table
+
+    for letter, name in zip("AB", names, strict=True):
+        console.print(_text(f"{letter}: {words.clean(name)}", console), soft_wrap=True)
+    console.print()
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for title in ("experiment", "", "n", "recovered", "mean", f"A back ({words.percent(confidence)})", "p"):
+        table.add_column(title, overflow="fold")
+    for one in found:
+        for cells in _rows(one):
+            table.add_row(*(_text(cell, console) for cell in cells))
+    console.print(table)
+    console.print()
+    for note in _notes(found):
+        console.print(_text(note, console))
+    if unlike:
+        console.print("The two campaigns were not alike, and what differs may come from that:", style="yellow")
+        for said in unlike:
+            console.print(_text(f"- {words.clean(said)}", console), style="yellow")
+
+
+def _rows(one: Comparison) -> tuple[list[str], list[str]]:
+    paired = bool(one.pairs_count)
+    pairs = words.count(one.pairs_count, "pair") if paired else "not paired"
+    tests = [f"{judgement.p_value(one.log_rank_p)} log-rank"]
+    if paired:
+        tests.insert(0, f"{judgement.p_value(one.paired_p)} paired")
+    ours = [
+        words.clean(one.experiment),
+        "A",
+        str(one.count),
+        f"{one.recovered_count} of {one.compared_count}",
+        words.seconds(one.restricted_mean_s),
+        judgement.effect(one),
+        tests[0],
+    ]
+    theirs = [
+        f"  {judgement.healer_name(one.arm)}",
+        "B",
+        str(one.reference_count),
+        f"{one.reference_recovered_count} of {one.reference_compared_count}",
+        words.seconds(one.reference_restricted_mean_s),
+        f"{pairs}, up to {words.seconds(one.horizon_s)}",
+        tests[1] if paired else "",
+    ]
+    return ours, theirs
+
+
+def _notes(found: Sequence[Comparison]) -> list[str]:
+    said = [
+        "n counts valid trials; recovered: of the trials compared, while the fault was held. The mean is that of "
+        "the time without right answers, up to the horizon named (restricted mean)."
+    ]
+    if any(one.sooner.value_s is not None and one.sooner.low_s is None for one in found):
+        said.append("No interval: fewer than two trials or pairs, or all of them ended alike.")
+    return said
+
+
+def _text(said: str, console: Console) -> Text:
+    """Foreign text is not markup, and what a terminal cannot write is replaced."""
+    from rich.text import Text
+
+    return Text(said.replace("–", "-").encode(console.encoding, "replace").decode(console.encoding))

@@ -1,0 +1,214 @@
+"""The verdict, comparisons and the clock's resolution in words, once for every format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from monkeyproof.reports import words
+from monkeyproof.reports.comparison import Comparison
+from monkeyproof.reports.statistics import NO_HEALER
+from monkeyproof.reports.verdict import CampaignVerdict, Decision, Verdict
+from monkeyproof.types import Campaign, Json, TrialResult
+
+DECISIONS = {
+    Decision.PASS: "pass",
+    Decision.FAIL: "fail",
+    Decision.INCONCLUSIVE: "inconclusive",
+    Decision.ABORTED: "aborted",
+}
+
+SHAM_COLUMNS = ("Arm", "Shams", "With a false heal", "What the healer did")
+
+COMPARISON_COLUMNS = (
+    "Right answers back",
+    "p (paired)",
+    "p (log-rank)",
+    "Recovered with it",
+    "Recovered with no healer",
+    "Only with it",
+    "Only without",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictFacts:
+    """A line of the verdict: one experiment under one arm."""
+
+    verdict: Verdict
+    experiment: str
+    arm: str
+    word: str
+    """The decision; of what is not judged, why not."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShamFacts:
+    """What healers did in one arm where nothing was broken."""
+
+    arm: str
+    count: int
+    false_count: int
+    acted: str
+    """What they did, or that they did nothing."""
+
+
+def healer_name(arm: str) -> str:
+    return "no healer" if arm == NO_HEALER else words.clean(arm)
+
+
+def verdict_facts(verdict: CampaignVerdict) -> list[VerdictFacts]:
+    """What is judged comes first, each in the order of the campaign."""
+    ordered = sorted(verdict.verdicts, key=lambda one: not one.judged)
+    return [
+        VerdictFacts(
+            verdict=one,
+            experiment=words.clean(one.experiment),
+            arm=healer_name(one.arm),
+            word=DECISIONS[one.decision] if one.judged else _not_judged(one),
+            reason=sentence(one.reason),
+        )
+        for one in ordered
+    ]
+
+
+def reason(verdict: CampaignVerdict) -> str:
+    """Why, as a sentence; the name of an experiment keeps its spelling."""
+    said = words.clean(verdict.reason)
+    named = any(said.startswith(words.clean(one.experiment)) for one in verdict.verdicts)
+    return said + "." if named else sentence(said)
+
+
+def comparison_cells(found: Comparison) -> list[str]:
+    """The effect with its interval first, p-values second, then what was counted; pairs are of equal seeds."""
+    count, of = (found.pairs_count,) * 2 if found.pairs_count else (found.count, found.reference_count)
+    only = (str(found.only_ours_count), str(found.only_reference_count)) if found.pairs_count else ("", "")
+    return [
+        f"{effect(found)}, in means up to {words.seconds(found.horizon_s)}",
+        p_value(found.paired_p) if found.pairs_count else "not paired",
+        p_value(found.log_rank_p),
+        f"{found.recovered_count} of {count}",
+        f"{found.reference_recovered_count} of {of}",
+        *only,
+    ]
+
+
+def comparison_line(found: Comparison) -> str:
+    """A comparison in one sentence."""
+    pairs = words.count(found.pairs_count, "pair") if found.pairs_count else "not paired"
+    tests = [f"paired p {p_value(found.paired_p)}"] if found.pairs_count else []
+    tests.append(f"log-rank p {p_value(found.log_rank_p)}")
+    return (
+        f"{words.clean(found.experiment)}, {healer_name(found.name)} against {healer_name(found.reference)} "
+        f"({pairs}): right answers back: {effect(found)}, in means up to {words.seconds(found.horizon_s)}; "
+        f"{', '.join(tests)}"
+    )
+
+
+def effect(found: Comparison) -> str:
+    """``4.10 s sooner (2.20–6.00 s)``; an interval that holds zero says which side is which."""
+    value_s, low_s, high_s = found.sooner.value_s, found.sooner.low_s, found.sooner.high_s
+    if value_s is None:
+        return words.UNKNOWN
+    said = _way(value_s)
+    if low_s is None or high_s is None:
+        return f"{said} (no interval)"
+    if low_s >= 0 and value_s >= 0:
+        return f"{said} ({_range(low_s, high_s)})"
+    if high_s <= 0 and value_s <= 0:
+        return f"{said} ({_range(-high_s, -low_s)})"
+    return f"{said} ({_way(low_s)} to {_way(high_s)})"
+
+
+def p_value(found: float | None) -> str:
+    if found is None:
+        return "not defined"
+    if found < 0.001:
+        return "< 0.001"
+    return f"{found:.3f}" if found < 0.1 else f"{found:.2f}"
+
+
+def clock(campaign: Campaign) -> str:
+    """How finely the clock was proven to tell the time where the campaign ran."""
+    found = campaign.calibration
+    if not found:
+        return (
+            "The clock was not calibrated on this machine; 'monkeyproof calibrate' does it in under a minute, for "
+            "the campaigns after it."
+        )
+    held, of = _number(found, "held_count"), _number(found, "episodes_count")
+    if held is None or of is None:
+        return "The clock's calibration cannot be read; 'monkeyproof calibrate' makes it anew."
+    return (
+        f"Clock: calibrated on this machine {words.moment(str(found.get('utc', '')))}; {held:.0f} of {of:.0f} "
+        f"intervals held the truth, error p99 {words.milliseconds(_number(found, 'error_p99_ms'))}, bias "
+        f"{words.milliseconds(_number(found, 'bias_ms'))}, median width "
+        f"{words.milliseconds(_number(found, 'width_p50_ms'))}, at {_number(found, 'rate_per_s') or 0:g} "
+        "questions a second."
+    )
+
+
+def clock_warnings(campaign: Campaign) -> list[str]:
+    """Where the calibration does not carry over to this campaign."""
+    found = campaign.calibration
+    if not found:
+        return []
+    said = []
+    if found.get("passed") is not True:
+        said.append(
+            "The clock did not pass its calibration on this machine: recovery times may be off by more than their "
+            "intervals say. Run 'monkeyproof calibrate' on a quiet machine."
+        )
+    calibrated, asked = _number(found, "rate_per_s"), _number(campaign.prober, "rate_per_s")
+    if calibrated != asked and calibrated is not None and asked is not None:
+        said.append(
+            f"The clock was calibrated at {calibrated:g} questions a second, and this campaign asked {asked:g}: "
+            f"its resolution here is not known. 'monkeyproof calibrate --rate-per-s {asked:g}' measures it."
+        )
+    return said
+
+
+def sham_facts(campaign: Campaign) -> list[ShamFacts]:
+    """Shams by arm. They are never among the trials that headlines and shares are about."""
+    by_arm: dict[str, list[TrialResult]] = {}
+    for trial in campaign.trials:
+        if trial.sham:
+            by_arm.setdefault(trial.arm, []).append(trial)
+    return [_sham(arm, trials) for arm, trials in by_arm.items()]
+
+
+def sentence(text: str) -> str:
+    """A reason as a sentence of its own."""
+    said = words.clean(text).strip()
+    return said[:1].upper() + said[1:] + ("" if not said or said[-1] in ".!?" else ".")
+
+
+def _sham(arm: str, trials: list[TrialResult]) -> ShamFacts:
+    acted = list(dict.fromkeys(words.clean(what).replace("_", " ") for one in trials for what in one.false_heals))
+    more = [f"{len(acted) - 4} more"] if len(acted) > 5 else acted[4:]
+    return ShamFacts(
+        arm=healer_name(arm),
+        count=len(trials),
+        false_count=sum(bool(one.false_heals) for one in trials),
+        acted=words.listing(acted[:4] + more) or "nothing",
+    )
+
+
+def _not_judged(verdict: Verdict) -> str:
+    return "reference" if verdict.arm == NO_HEALER else "no limit set"
+
+
+def _way(value_s: float) -> str:
+    if abs(value_s) < 0.005:
+        return "no difference"
+    return f"{words.seconds(abs(value_s))} {'sooner' if value_s > 0 else 'later'}"
+
+
+def _range(low_s: float, high_s: float) -> str:
+    return f"{words.seconds(low_s).removesuffix(' s')}–{words.seconds(high_s)}"
+
+
+def _number(found: Mapping[str, Json], name: str) -> float | None:
+    value = found.get(name)
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

@@ -1,0 +1,328 @@
+"""Comparing arms and campaigns: published worked examples, simulation, and where nothing can be said."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+from sample_campaign import replica_kill
+from samples import SLO as SAMPLE_SLO
+from samples import write_trial
+from scipy import stats
+from test_statistics import PLACEBO, SIX_MP, SLO, campaign, observations, trial
+
+from monkeyproof.cli import main
+from monkeyproof.reports.compared import print_comparison
+from monkeyproof.reports.comparison import compare_arms, compare_campaigns, difference, differences, log_rank_p
+from monkeyproof.reports.survival import (
+    Estimate,
+    Observation,
+    common_horizon_s,
+    kaplan_meier,
+    pseudo_values_s,
+    restricted_mean,
+)
+from monkeyproof.types import Campaign, Outcome
+
+Draw = Callable[[np.random.Generator, int], np.ndarray]
+
+
+def exponential(rng: np.random.Generator, count: int) -> np.ndarray:
+    return rng.exponential(1.0, count)
+
+
+def lognormal(rng: np.random.Generator, count: int) -> np.ndarray:
+    return rng.lognormal(0.0, 0.5, count)
+
+
+def seen(times_s: Sequence[float] | np.ndarray, until_s: Sequence[float] | np.ndarray) -> list[Observation]:
+    """Trials of these true times, watched until then."""
+    return [Observation(float(min(one, end)), bool(one <= end)) for one, end in zip(times_s, until_s, strict=True)]
+
+
+def holds(found: Estimate, truth_s: float) -> bool:
+    assert found.low_s is not None
+    assert found.high_s is not None
+    return found.low_s <= truth_s <= found.high_s
+
+
+def test_log_rank_of_the_leukaemia_trial() -> None:
+    p = log_rank_p(observations(SIX_MP), observations(PLACEBO))
+    assert p is not None
+    # Kleinbaum and Klein, chapter 2: 16.79 with one degree of freedom.
+    assert stats.chi2.isf(p, 1) == pytest.approx(16.79, abs=0.005)
+
+
+def test_restricted_means_of_the_leukaemia_trial() -> None:
+    # R survival, print(survfit(...), rmean = 35): 23.29 (se 2.83) and 8.67 (se 1.38). Greenwood's standard error
+    # divides by n where the jackknife divides by n - 1; without censoring that is the whole difference.
+    for pairs, mean_s, error_s, close in ((PLACEBO, 8.67, 1.38, 0.003), (SIX_MP, 23.29, 2.83, 0.03)):
+        found = restricted_mean(observations(pairs), 35.0, 0.95)
+        assert found.value_s == pytest.approx(mean_s, abs=0.005)
+        assert found.low_s is not None
+        jackknife_s = (found.value_s - found.low_s) / stats.t.ppf(0.975, 20)
+        assert jackknife_s * math.sqrt(20 / 21) == pytest.approx(error_s, rel=close)
+
+
+def test_difference_without_censoring_is_the_t_test_of_scipy() -> None:
+    ours, theirs = [1.0, 2.5, 3.0, 4.0, 7.0], [2.0, 6.0, 3.5, 9.0, 8.0]
+    one, other = seen(ours, [99.0] * 5), seen(theirs, [99.0] * 5)
+    for paired, test in (
+        (True, stats.ttest_rel(theirs, ours)),
+        (False, stats.ttest_ind(theirs, ours, equal_var=False)),
+    ):
+        found, p = difference(one, other, 20.0, 0.9, paired=paired)
+        interval = test.confidence_interval(0.9)
+        expected = (2.2, interval.low, interval.high)
+        assert (found.value_s, found.low_s, found.high_s) == pytest.approx(expected)
+        assert p == pytest.approx(test.pvalue)
+
+
+def leave_one_out_s(sample: Sequence[Observation], horizon_s: float) -> list[float]:
+    """Pseudo-values by their definition."""
+    count = len(sample)
+    whole_s = kaplan_meier(sample).restricted_mean_s(horizon_s)
+    others = ([*sample[:at], *sample[at + 1 :]] for at in range(count))
+    return [count * whole_s - (count - 1) * kaplan_meier(one).restricted_mean_s(horizon_s) for one in others]
+
+
+trials = st.lists(
+    st.builds(Observation, st.integers(0, 60).map(lambda tenths: tenths / 10), st.booleans()),
+    min_size=2,
+    max_size=12,
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(trials, st.integers(1, 70).map(lambda tenths: tenths / 10))
+def test_pseudo_values_are_those_of_the_definition(sample: list[Observation], horizon_s: float) -> None:
+    assert pseudo_values_s(sample, horizon_s) == pytest.approx(leave_one_out_s(sample, horizon_s), abs=1e-9)
+
+
+def close(one: Estimate, other: Estimate, factor: float = 1.0) -> bool:
+    ends = ((one.value_s, other.value_s), (one.low_s, other.low_s), (one.high_s, other.high_s))
+    return all(
+        (a is None and b is None)
+        or (a is not None and b is not None and math.isclose(a * factor, b, rel_tol=1e-6, abs_tol=1e-6))
+        for a, b in ends
+    )
+
+
+@settings(deadline=None, max_examples=50)
+@given(trials, trials, st.randoms(use_true_random=False))
+def test_order_and_unit_of_time_change_nothing(
+    one: list[Observation], other: list[Observation], rng: object
+) -> None:
+    horizon_s = common_horizon_s([one, other])
+    mean, (gain, p) = restricted_mean(one, horizon_s, 0.95), difference(one, other, horizon_s, 0.95, paired=False)
+    mixed = list(one)
+    rng.shuffle(mixed)  # type: ignore[attr-defined]
+    assert close(mean, restricted_mean(mixed, horizon_s, 0.95))
+    assert close(gain, difference(mixed, other, horizon_s, 0.95, paired=False)[0])
+    in_ms = [[replace(seen, time_s=seen.time_s * 1000) for seen in side] for side in (one, other)]
+    gain_ms, p_ms = difference(in_ms[0], in_ms[1], horizon_s * 1000, 0.95, paired=False)
+    assert close(gain, gain_ms, 1000)
+    assert (p is None) == (p_ms is None)
+    back, p_back = difference(other, one, horizon_s, 0.95, paired=False)
+    assert (p_back is None) == (p is None)
+    if gain.value_s is not None and back.value_s is not None:
+        assert gain.value_s == pytest.approx(-back.value_s, abs=1e-9)
+
+
+REPEATS = 1500
+MONTE_CARLO = 3 * math.sqrt(0.95 * 0.05 / REPEATS)
+"""Three standard errors of a simulated coverage of 95 %: 0.017."""
+
+
+@pytest.mark.parametrize(
+    ("draw", "count", "censored", "at_least"),
+    [
+        # Few trials of skewed times get somewhat less than 95 %, as the documentation of restricted_mean says.
+        (exponential, 10, False, 0.90),
+        (exponential, 10, True, 0.89),
+        (lognormal, 10, True, 0.90),
+        (exponential, 30, False, 0.95 - MONTE_CARLO),
+        (exponential, 30, True, 0.92),
+        (lognormal, 30, False, 0.95 - MONTE_CARLO),
+    ],
+)
+def test_coverage_of_the_restricted_mean(draw: Draw, count: int, censored: bool, at_least: float) -> None:
+    rng, horizon_s = np.random.default_rng(20261121), 3.0
+    truth_s = float(np.minimum(draw(np.random.default_rng(1), 1_000_000), horizon_s).mean())
+    held = 0
+    for _ in range(REPEATS):
+        until_s = rng.exponential(3.0, count) if censored else np.full(count, horizon_s)
+        held += holds(restricted_mean(seen(draw(rng, count), until_s), horizon_s, 0.95), truth_s)
+    assert at_least <= held / REPEATS <= 0.95 + MONTE_CARLO
+
+
+@pytest.mark.parametrize(("count", "paired"), [(10, True), (10, False), (30, True), (30, False)])
+def test_coverage_of_the_difference(count: int, paired: bool) -> None:
+    """Lognormal times with a part that both arms of a seed share; ours are half as long; watched for 3 s."""
+    rng, horizon_s = np.random.default_rng(20261122), 3.0
+
+    def sides(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+        shared = rng.normal(0.0, 0.4, count)
+        other = shared if paired else rng.normal(0.0, 0.4, count)
+        return 0.5 * np.exp(shared + rng.normal(0, 0.3, count)), np.exp(other + rng.normal(0, 0.3, count))
+
+    ours_s, theirs_s = sides(np.random.default_rng(1), 1_000_000)
+    truth_s = float(np.minimum(theirs_s, horizon_s).mean() - np.minimum(ours_s, horizon_s).mean())
+    held = 0
+    until_s = np.full(count, horizon_s)
+    for _ in range(REPEATS):
+        one, other = (seen(side, until_s) for side in sides(rng, count))
+        held += holds(difference(one, other, horizon_s, 0.95, paired=paired)[0], truth_s)
+    at_least = 0.92 if count == 10 else 0.95 - MONTE_CARLO
+    assert at_least <= held / REPEATS <= 0.95 + MONTE_CARLO
+
+
+@pytest.mark.parametrize(("count", "censored"), [(10, False), (30, False), (30, True)])
+def test_coverage_of_the_median(count: int, censored: bool) -> None:
+    rng = np.random.default_rng(20261123)
+    held = 0
+    for _ in range(REPEATS):
+        until_s = rng.exponential(3.0, count) if censored else np.full(count, 99.0)
+        low_s, high_s = kaplan_meier(seen(rng.exponential(1.0, count), until_s)).quantile_interval_s(0.5)
+        held += (low_s or 0.0) <= math.log(2) <= (math.inf if high_s is None else high_s)
+    assert held / REPEATS >= 0.95 - MONTE_CARLO  # The band moves in steps, so it may hold more often.
+
+
+def test_nothing_to_say_is_none() -> None:
+    stuck, back = Observation(15.0, False), Observation(2.0, True)
+    nothing = Estimate(None, None, None)
+    cases = [
+        ([stuck] * 3, [stuck] * 3, Estimate(0.0, None, None)),
+        ([back] * 3, [back] * 3, Estimate(0.0, None, None)),
+        ([back] * 3, [stuck] * 3, Estimate(13.0, None, None)),
+        ([back], [stuck], Estimate(13.0, None, None)),
+        ([], [stuck], nothing),
+        ([], [], nothing),
+        ([Observation(0.0, False)] * 2, [back] * 2, nothing),
+        ([Observation(0.0, True)] * 2, [Observation(0.0, True)] * 2, Estimate(0.0, None, None)),
+    ]
+    for ours, theirs, expected in cases:
+        horizon_s = common_horizon_s([ours, theirs]) if ours or theirs else 0.0
+        for paired in {False, len(ours) == len(theirs)}:
+            assert difference(ours, theirs, horizon_s, 0.95, paired=paired) == (expected, None)
+        assert restricted_mean(ours[:1], horizon_s, 0.95).low_s is None
+    assert log_rank_p([stuck] * 3, [stuck] * 3) is None
+    assert log_rank_p([back] * 3, [back] * 3) is None
+    assert log_rank_p([], [back]) is None
+
+
+def arms(seeds: range, other_seeds: range) -> Campaign:
+    told = [trial("kill", "elephant", seed, Outcome.HEALED, 1.0 + seed / 10) for seed in seeds]
+    told += [trial("kill", "none", seed, Outcome.SELF_RECOVERED, 5.0 + seed / 5) for seed in other_seeds]
+    return campaign(*told)
+
+
+def test_arms_are_paired_by_seed() -> None:
+    (found,) = compare_arms(arms(range(1, 11), range(1, 9)), SLO)
+    assert (found.name, found.reference, found.count, found.reference_count) == ("elephant", "none", 10, 8)
+    assert (found.pairs_count, found.compared_count) == (8, 8)
+    assert found.sooner.value_s == pytest.approx(4.45)
+    assert found.restricted_mean_s == pytest.approx(1.45)
+    assert found.paired_p is not None
+    assert found.paired_p < 0.001
+
+
+def test_arms_with_few_seeds_in_common_are_not_paired() -> None:
+    (found,) = compare_arms(arms(range(1, 11), range(9, 19)), SLO)
+    assert (found.pairs_count, found.paired_p, found.compared_count) == (0, None, 10)
+    assert found.sooner.value_s == pytest.approx(7.7 - 1.55)
+    assert found.log_rank_p is not None
+    assert found.log_rank_p < 0.001
+
+
+def test_campaigns_are_compared_arm_by_arm() -> None:
+    before = replace(arms(range(1, 6), range(1, 6)), name="before")
+    after = replace(campaign(*(one for one in before.trials if one.arm == "elephant")), name="after")
+    (found,) = compare_campaigns(after, before, SLO)
+    assert (found.name, found.reference, found.arm, found.pairs_count) == ("after", "before", "elephant", 5)
+    assert found.sooner == Estimate(0.0, None, None)
+
+
+def test_what_was_not_alike_is_said() -> None:
+    one = replace(arms(range(1, 3), range(1, 3)), slo={"latency_ms": 250, "recovery": {"within_s": 10}})
+    other = replace(arms(range(1, 3), range(0)), target="u", slo={"latency_ms": 250, "recovery": {"within_s": 5}})
+    assert differences(one, one) == []
+    assert differences(one, other) == [
+        "the targets differ (t in A, u in B)",
+        "the SLOs differ in recovery.within_s (10 in A, 5 in B)",
+        "only A tried kill (none)",
+    ]
+
+
+def test_the_table_is_whole_at_80_columns() -> None:
+    found = compare_campaigns(arms(range(1, 11), range(1, 9)), arms(range(3, 13), range(1, 9)), SLO)
+    text = io.StringIO()
+    console = Console(file=text, width=80)
+    print_comparison(found, ["the targets differ (t in A, u in B)"], ("runs/a", "runs/b"), 0.95, console)
+    told = text.getvalue()
+    assert "…" not in told
+    assert "8 pairs" in told
+    assert "the targets differ (t in A, u in B)" in told
+    assert max(map(len, told.splitlines())) <= 80
+    assert "10 of 10" not in told  # Of the pairs alone.
+
+
+def test_compare_refuses_in_plain_words(tmp_path: Path) -> None:
+    def run(*words: str) -> tuple[int, str]:
+        result = CliRunner().invoke(main, ["compare", *words])
+        return result.exit_code, result.output
+
+    code, output = run(str(tmp_path / "none"), str(tmp_path))
+    assert (code, "no such folder" in output) == (2, True)
+    code, output = run(str(tmp_path), str(tmp_path))
+    assert (code, "not a campaign's folder" in output) == (2, True)
+    header = {"version": 1, "name": "c", "started_utc": "", "duration_s": 1.0, "target": "t", "seed": 1}
+    header |= {"slo": {}, "prober": {}, "machine": {}, "versions": {}}
+    (tmp_path / "campaign.json").write_text(json.dumps(header))
+    code, output = run(str(tmp_path), str(tmp_path))
+    assert (code, "no experiment in common" in output) == (2, True)
+
+
+def write_campaign(folder: Path, recovered_s: float, digest: str) -> None:
+    """Six trials of one experiment, as a campaign leaves them."""
+    told = {"target": "t", "seed": 1, "slo": dict(SAMPLE_SLO), "prober": {}, "machine": {}, "versions": {}}
+    header = {"version": 1, "name": folder.name, "started_utc": "", "duration_s": 1.0, **told}
+    anchor = {"monotonic_s": 0.0, "utc": "2026-02-03T04:05:06.000+00:00"}
+    for seed in (1, 2, 4, 5, 6, 7):
+        plan = replace(replica_kill("elephant", seed), recovered_s=recovered_s + seed / 10)
+        place = folder / "trials" / write_trial(folder / "trials", plan, seed, seed).folder
+        trial_file = place / "trial.json"
+        more = {
+            "title": "A kill",
+            "index": seed,
+            "target_name": "t",
+            "anchor": anchor,
+            "experiment_sha256": digest,
+        }
+        trial_file.write_text(json.dumps(json.loads(trial_file.read_text()) | told | more | {"seed": seed}))
+    (folder / "campaign.json").write_text(json.dumps(header))
+
+
+def test_compare_reads_two_campaigns(tmp_path: Path) -> None:
+    write_campaign(tmp_path / "after", 0.5, "abc")
+    write_campaign(tmp_path / "before", 2.5, "abd")
+    result = CliRunner().invoke(main, ["compare", str(tmp_path / "after"), str(tmp_path / "before")])
+    assert result.exit_code == 0, result.output
+    assert "6 of 6" in result.output
+    sooner = re.search(r"(\d\.\d\d) s sooner", result.output)
+    assert sooner is not None
+    assert float(sooner[1]) == pytest.approx(2.0, abs=0.25)  # To some of the users' questions.
+    assert "the experiment replica-kill was another file in each" in result.output
+    turned = CliRunner().invoke(main, ["compare", str(tmp_path / "before"), str(tmp_path / "after")])
+    assert f"{sooner[1]} s later" in turned.output

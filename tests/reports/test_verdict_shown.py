@@ -1,0 +1,208 @@
+"""The verdict, the figures, the clock and the shams, as every format and the command line show them."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from rich.console import Console
+from sample_campaign import corrupt_records, replica_kill
+from samples import SLO, campaign_of, write_trial
+
+from monkeyproof.reports import curves, facts, html, judgement, markdown, results
+from monkeyproof.reports.console import print_summary
+from monkeyproof.reports.shares import exact_share
+from monkeyproof.reports.statistics import summarise
+from monkeyproof.reports.verdict import judge
+from monkeyproof.reports.write import write_reports
+from monkeyproof.types import Campaign, Interval, Outcome, Recovery, TrialResult
+
+CALIBRATION = {
+    "utc": "2026-02-03T04:00:00+00:00",
+    "rate_per_s": 50.0,
+    "passed": True,
+    "episodes_count": 36,
+    "held_count": 36,
+    "bias_ms": 0.4,
+    "error_p99_ms": 12.0,
+    "width_p50_ms": 20.0,
+}
+
+
+def trial(arm: str, seed: int, high_s: float | None, **more: object) -> TrialResult:
+    """Healed after ``high_s``, or not recovered up to 15 s."""
+    recovery = Recovery(
+        Outcome.NOT_RECOVERED if high_s is None else Outcome.HEALED,
+        "because",
+        ttr=None if high_s is None else Interval(high_s - 0.5, high_s),
+        censored_at_s=15.0 if high_s is None else None,
+    )
+    told = TrialResult("kill", "A kill", arm, seed, seed, "f", "t", "2026-01-01", recovery)
+    return replace(told, **more)  # type: ignore[arg-type]
+
+
+def sham(seed: int, *false_heals: str) -> TrialResult:
+    found = Recovery(Outcome.ABSORBED, "not one reading was bad")
+    return trial("elephant", seed, 1.0, experiment="sham", sham=True, false_heals=false_heals, recovery=found)
+
+
+def both_arms(count: int = 36) -> list[TrialResult]:
+    healed = [trial("elephant", seed, 2.0 + seed / 10) for seed in range(count)]
+    return healed + [trial("none", seed, None) for seed in range(count)]
+
+
+def printed(campaign: Campaign, width: int) -> str:
+    out = io.StringIO()
+    print_summary(campaign, results.slo_of(campaign), Console(file=out, width=width))
+    return out.getvalue()
+
+
+def test_json_holds_verdict_and_summary_and_reads_back_without(tmp_path: Path) -> None:
+    campaign = campaign_of(
+        [write_trial(tmp_path, replica_kill("elephant", seed), seed, seed) for seed in range(1, 4)]
+    )
+    write_reports(campaign, tmp_path)
+    assert results.read_results(tmp_path) == campaign
+    value = json.loads((tmp_path / "results.json").read_text())
+    assert value["verdict"]["decision"] == "inconclusive"
+    (group,) = value["summary"]["groups"]
+    share = exact_share(1, 3, 0.95)
+    assert share is not None
+    assert (group["absorbed"]["successes"], group["absorbed"]["count"]) == (1, 3)
+    assert group["absorbed"]["high"] == pytest.approx(share.high)
+    assert group["median"]["value_s"] == pytest.approx(
+        summarise(campaign, results.slo_of(campaign)).groups[0].median_s
+    )
+    assert group["outcomes"] == {"absorbed": 1, "self_recovered": 2}
+    prose = (Path(__file__).parents[2] / "docs/results.md").read_text()
+    for name in group:
+        assert f"`{name}`" in prose, name
+
+
+def test_comparisons_are_in_json_and_said_effect_first() -> None:
+    campaign = campaign_of(both_arms())
+    (found,) = summarise(campaign, results.slo_of(campaign)).pairs
+    cells = judgement.comparison_cells(found)
+    assert "sooner (" in cells[0]
+    assert cells[1:5] == ["< 0.001", "< 0.001", "36 of 36", "0 of 36"]
+    assert "36 pairs" in judgement.comparison_line(found)
+
+
+@pytest.mark.parametrize(
+    ("trials", "word"),
+    [
+        (both_arms(), "pass"),
+        (both_arms(4), "inconclusive"),
+        ([trial("elephant", s, None) for s in range(32)], "fail"),
+    ],
+)
+def test_every_format_says_the_same_verdict(tmp_path: Path, trials: list[TrialResult], word: str) -> None:
+    campaign = campaign_of(trials)
+    assert f"Verdict: <strong>{word}</strong>" in html.render(campaign, tmp_path)
+    assert f"**Verdict: {word.upper()}.**" in markdown.render(campaign)
+    assert f"Verdict: {word}" in printed(campaign, 80)
+    write_reports(campaign, tmp_path)
+    (suite,) = ElementTree.parse(tmp_path / "junit.xml").getroot()
+    (case,) = [one for one in suite.iter("testcase") if one.get("name") == "elephant/verdict"]
+    problems = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
+    assert problems == {"pass": [], "fail": ["failure"], "inconclusive": ["error"]}[word]
+
+
+def test_an_aborted_campaign_is_an_error_in_junit(tmp_path: Path) -> None:
+    campaign = replace(campaign_of(both_arms()), aborted="stopped by SIGTERM")
+    write_reports(campaign, tmp_path)
+    cases = {one.get("name"): one for one in ElementTree.parse(tmp_path / "junit.xml").getroot().iter("testcase")}
+    assert cases["verdict"].find("error") is not None
+    assert "Stopped by SIGTERM" in (tmp_path / "report.html").read_text()
+    assert "Verdict: aborted" in printed(campaign, 80)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_no_number_is_cut_at_any_width(width: int) -> None:
+    campaign = campaign_of([*both_arms(), sham(1), sham(2, "restart")])
+    text = printed(campaign, width)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+    row = facts.group_facts(summarise(campaign, results.slo_of(campaign)).groups)[0]
+    told = " ".join(text.split())
+    for said in (row.median, row.median_interval, row.p90, row.restricted_mean, row.in_time, row.in_time_interval):
+        assert said in told, said
+    assert "acted in 1 of 2 (restart)" in told
+
+
+def test_a_terminal_without_unicode_gets_plain_signs() -> None:
+    raw = io.BytesIO()
+    out = io.TextIOWrapper(raw, encoding="ascii")
+    campaign = campaign_of(both_arms())
+    print_summary(campaign, results.slo_of(campaign), Console(file=out, width=80))
+    out.flush()
+    assert b"Verdict: pass" in raw.getvalue()
+
+
+def test_the_curve_draws_both_arms_with_band_ticks_and_names() -> None:
+    slo = results.slo_of(campaign_of([]))
+    trials = [*both_arms(12), trial("elephant", 99, None)]
+    text = str(curves.draw_curves(summarise(campaign_of(trials), slo).groups))
+    for said in ("km-line km-0", "km-line km-none", "km-band km-0", "km-tick km-none", "elephant", "no healer"):
+        assert said in text, said
+    assert "deadline 10 s" in text
+    assert "nan" not in text
+    assert ElementTree.fromstring(text).tag == "svg"
+
+
+def test_a_curve_of_one_trial_or_of_instant_recoveries_is_drawn() -> None:
+    slo = results.slo_of(campaign_of([]))
+    for told in ([trial("none", 1, None)], [trial("none", 1, 3.0)], [sham(1)]):
+        groups = summarise(campaign_of(told), slo).groups
+        assert ElementTree.fromstring(str(curves.draw_curves(groups))).tag == "svg"
+    assert not curves.draw_curves([])
+
+
+def test_shams_are_told_apart_and_enter_no_figure(tmp_path: Path) -> None:
+    campaign = campaign_of([*both_arms(4), sham(1), sham(2, "restart")])
+    page = html.render(campaign, tmp_path)
+    assert "Shams: nothing was broken" in page
+    assert "false heal: restart" in page
+    assert "no limit set" in page
+    (told,) = judgement.sham_facts(campaign)
+    assert (told.count, told.false_count, told.acted) == (2, 1, "restart")
+    without = campaign_of(both_arms(4))
+    slo = results.slo_of(campaign)
+    assert facts.headline(summarise(campaign, slo)) == facts.headline(summarise(without, slo))
+
+
+def test_the_clocks_resolution_is_said(tmp_path: Path) -> None:
+    campaign = campaign_of(both_arms(2))
+    assert "not calibrated on this machine" in html.render(campaign, tmp_path)
+    good = replace(campaign, calibration=CALIBRATION)
+    for text in (html.render(good, tmp_path), markdown.render(good)):
+        assert "36 of 36 intervals held the truth, error p99 12 ms" in text
+    assert judgement.clock_warnings(good) == []
+    (failed,) = judgement.clock_warnings(replace(campaign, calibration={**CALIBRATION, "passed": False}))
+    assert "did not pass" in failed
+    (other,) = judgement.clock_warnings(replace(campaign, calibration={**CALIBRATION, "rate_per_s": 200}))
+    assert "asked 50" in other
+    assert "cannot be read" in judgement.clock(replace(campaign, calibration={"held_count": "x"}))
+
+
+def test_an_unproven_trial_says_so_and_counts_for_nothing(tmp_path: Path) -> None:
+    told = trial("none", 1, 3.0)
+    told = replace(told, recovery=replace(told.recovery, outcome=Outcome.UNPROVEN))
+    campaign = campaign_of([told])
+    assert judge(campaign, results.slo_of(campaign)).decision == "inconclusive"
+    page = html.render(campaign, tmp_path)
+    assert 'class="badge unproven"' in page
+    assert "2.50–3.00 s (unproven)" in page
+    assert "names no evidence" in page
+
+
+def test_the_histories_of_a_real_trial_tell_when_bad_was_seen(tmp_path: Path) -> None:
+    told = write_trial(tmp_path, corrupt_records("elephant", 1), 1, 0)
+    assert told.recovery.impact_s is not None
+    seen = replace(told.recovery, impact_seen_s=told.recovery.impact_s + 0.25)
+    assert ("First bad answer known after", "250 ms") in facts.counted(replace(told, recovery=seen))
+    assert SLO["latency_ms"] == 250.0
