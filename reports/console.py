@@ -63,7 +63,7 @@ def print_summary(campaign: Campaign, slo: Slo, console: Console) -> None:
         if line.verdict.judged:
             _say(console, f"{line.word}: {line.experiment}, {line.arm}. {line.reason}", STYLES[line.word][5:])
     told = Text("Verdict: ", "bold")
-    told.append(judgement.DECISIONS[verdict.decision], STYLES[judgement.DECISIONS[verdict.decision]])
+    told.append(verdict.decision, STYLES[verdict.decision])
     told.append(_fit(f". {judgement.reason(verdict)}", console))
     console.print(told)
 

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from monkeyproof.reports import svg, words
+from monkeyproof.reports.comparison import NO_HEALER
 from monkeyproof.reports.judgement import healer_name
-from monkeyproof.reports.statistics import NO_HEALER, Group, Survival
+from monkeyproof.reports.statistics import Group
+from monkeyproof.reports.survival import Survival
 
 WIDTH, HEIGHT = 360.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 38.0, 350.0, 20.0, 160.0

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from monkeyproof.reports import results
-from monkeyproof.reports.statistics import Group, Share, summarise
+from monkeyproof.reports.shares import Share
+from monkeyproof.reports.statistics import Group, summarise
 from monkeyproof.reports.verdict import as_json, judge
 from monkeyproof.types import Campaign, Json
 

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from monkeyproof.reports import judgement, words
+from monkeyproof.reports.comparison import NO_HEALER
 from monkeyproof.reports.judgement import healer_name
-from monkeyproof.reports.statistics import NO_HEALER, Estimate, Group, Share, Summary
+from monkeyproof.reports.shares import Share
+from monkeyproof.reports.statistics import Group, Summary
+from monkeyproof.reports.survival import Estimate
 from monkeyproof.types import Campaign, Outcome, TrialResult
 
 

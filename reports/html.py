@@ -74,7 +74,7 @@ def render(campaign: Campaign, folder: Path) -> str:
         headline=facts.headline(summary),
         warnings=facts.warnings(campaign, summary),
         verdict=verdict,
-        decision=judgement.DECISIONS[verdict.decision],
+        decision=verdict.decision,
         verdict_reason=judgement.reason(verdict),
         verdicts=judgement.verdict_facts(verdict),
         clock=judgement.clock(campaign),

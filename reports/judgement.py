@@ -6,17 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from monkeyproof.reports import words
-from monkeyproof.reports.comparison import Comparison
-from monkeyproof.reports.statistics import NO_HEALER
-from monkeyproof.reports.verdict import CampaignVerdict, Decision, Verdict
+from monkeyproof.reports.comparison import NO_HEALER, Comparison
+from monkeyproof.reports.verdict import CampaignVerdict, Verdict
 from monkeyproof.types import Campaign, Json, TrialResult
-
-DECISIONS = {
-    Decision.PASS: "pass",
-    Decision.FAIL: "fail",
-    Decision.INCONCLUSIVE: "inconclusive",
-    Decision.ABORTED: "aborted",
-}
 
 SHAM_COLUMNS = ("Arm", "Shams", "With a false heal", "What the healer did")
 
@@ -66,7 +58,7 @@ def verdict_facts(verdict: CampaignVerdict) -> list[VerdictFacts]:
             verdict=one,
             experiment=words.clean(one.experiment),
             arm=healer_name(one.arm),
-            word=DECISIONS[one.decision] if one.judged else _not_judged(one),
+            word=one.decision if one.judged else _not_judged(one),
             reason=sentence(one.reason),
         )
         for one in ordered

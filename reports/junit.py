@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from monkeyproof.reports import facts, judgement, results, words
-from monkeyproof.reports.statistics import NO_HEALER
+from monkeyproof.reports.comparison import NO_HEALER
 from monkeyproof.reports.verdict import CampaignVerdict, Decision, judge
 from monkeyproof.types import Campaign, TrialResult
 
@@ -70,7 +70,7 @@ def _verdict_case(suite: ElementTree.Element, of: str, name: str, decision: Deci
     _properties(case, [("verdict", str(decision)), ("reason", reason)])
     if decision is not Decision.PASS:
         tag = "failure" if decision is Decision.FAIL else "error"
-        said = words.clean(f"{judgement.DECISIONS[decision]}: {reason}")
+        said = words.clean(f"{decision}: {reason}")
         ElementTree.SubElement(case, tag, {"message": said, "type": str(decision)}).text = said
 
 

@@ -100,7 +100,7 @@ def plain(text: str) -> str:
 
 
 def _verdict(verdict: CampaignVerdict) -> list[str]:
-    word = judgement.DECISIONS[verdict.decision].upper()
+    word = verdict.decision.upper()
     lines = [
         f"- {line.word}: {plain(line.experiment)}, {plain(line.arm)}. {plain(line.reason)}"
         for line in judgement.verdict_facts(verdict)

@@ -12,37 +12,20 @@ from dataclasses import dataclass
 from statistics import median
 
 from monkeyproof.config import Slo
-from monkeyproof.reports.comparison import NO_HEALER, Comparison, compare_arms
-from monkeyproof.reports.shares import Share, exact_share, share_of
+from monkeyproof.reports.comparison import Comparison, compare_arms
+from monkeyproof.reports.shares import Share, share_of
 from monkeyproof.reports.survival import (
     UNKNOWN,
     Estimate,
     Observation,
     Survival,
     common_horizon_s,
+    in_time,
     kaplan_meier,
-    observe,
     observe_all,
     restricted_mean,
 )
 from monkeyproof.types import Campaign, Outcome, TrialResult
-
-__all__ = [
-    "NO_HEALER",
-    "Comparison",
-    "Estimate",
-    "Group",
-    "Observation",
-    "Share",
-    "Summary",
-    "Survival",
-    "common_horizon_s",
-    "exact_share",
-    "kaplan_meier",
-    "observe",
-    "restricted_mean",
-    "summarise",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +95,6 @@ class Group:
         return self.median.value_s
 
     @property
-    def p90_s(self) -> float | None:
-        return self.p90.value_s
-
-    @property
-    def restricted_mean_s(self) -> float | None:
-        return self.restricted_mean.value_s
-
-    @property
-    def mean_recovered_s(self) -> float | None:
-        """Over the recovered alone: never to be printed without the number of the censored."""
-        return sum(self.recovered_s) / len(self.recovered_s) if self.recovered_s else None
-
-    @property
     def median_earliest_s(self) -> float | None:
         """The median if every trial had recovered at the lower end of its interval. ``median_s`` takes the upper
         ends, so the two bound what is left open by when the users' questions came (interval censoring)."""
@@ -186,10 +156,6 @@ def _group(trials: Sequence[TrialResult], horizon_s: float, slo: Slo, *, pooled:
         # Where the trials ended because of what they showed, every share needs limits that allow for it.
         return share_of(sum(map(of, valid)), len(valid), confidence, sequential=sequential)
 
-    def in_time(trial: TrialResult) -> bool:
-        seen = observe(trial.recovery)
-        return seen is not None and seen.recovered and seen.time_s <= within_s
-
     return Group(
         experiment="" if pooled else trials[0].experiment,
         title="all experiments" if pooled else trials[0].title,
@@ -200,7 +166,7 @@ def _group(trials: Sequence[TrialResult], horizon_s: float, slo: Slo, *, pooled:
         horizon_s=horizon_s,
         deadline_s=within_s,
         confidence=confidence,
-        in_time=share(in_time),
+        in_time=share(lambda trial: in_time(trial.recovery, within_s) is True),
         absorbed=share(lambda trial: trial.recovery.outcome is Outcome.ABSORBED),
         served_wrong=share(lambda trial: trial.recovery.wrong_count > 0),
         censored_early_count=sum(not seen.recovered and seen.time_s < within_s for seen in sample),

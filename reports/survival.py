@@ -113,6 +113,18 @@ def observe(recovery: Recovery, *, earliest: bool = False) -> Observation | None
     return Observation(recovery.censored_at_s or 0.0, False)
 
 
+def in_time(recovery: Recovery, within_s: float) -> bool | None:
+    """Whether a valid trial recovered under the fault within the deadline. None: it cannot be told."""
+    if recovery.outcome is Outcome.ABSORBED:
+        return True
+    if recovery.outcome.under_fault and recovery.ttr is not None:
+        if recovery.ttr.high_s <= within_s:
+            return True
+        return None if recovery.ttr.low_s <= within_s else False
+    # Known not to have recovered up to there: what would have come later is known only if that is the deadline.
+    return False if (recovery.censored_at_s or 0.0) >= within_s else None
+
+
 def observe_all(trials: Iterable[TrialResult], *, earliest: bool = False) -> list[Observation]:
     """What the trials tell; those that count for nothing are left out."""
     found = (observe(trial.recovery, earliest=earliest) for trial in trials)

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from monkeyproof.errors import UsageError
 from monkeyproof.reports.results import slo_of
-from monkeyproof.reports.statistics import observe
+from monkeyproof.reports.survival import observe
 from monkeyproof.reports.verdict import judge
 from monkeyproof.reports.words import clean, short
 from monkeyproof.types import Campaign, TrialResult

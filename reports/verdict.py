@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from monkeyproof.config import Slo
+from monkeyproof.reports.comparison import NO_HEALER
 from monkeyproof.reports.shares import Share, more_all_good, more_until_decided, share_of
-from monkeyproof.reports.statistics import NO_HEALER
-from monkeyproof.types import Campaign, Json, Outcome, Recovery, TrialResult
+from monkeyproof.reports.survival import in_time
+from monkeyproof.types import Campaign, Json, Outcome, TrialResult
 
 SHAM = "sham"
 """Under which a verdict on shams stands where none was run."""
@@ -114,18 +115,6 @@ def _plain(value: Json) -> Json:
     if isinstance(value, StrEnum):
         return value.value
     return list(value) if isinstance(value, tuple) else value
-
-
-def in_time(recovery: Recovery, within_s: float) -> bool | None:
-    """Whether a valid trial recovered under the fault within the deadline. None: it cannot be told."""
-    if recovery.outcome is Outcome.ABSORBED:
-        return True
-    if recovery.outcome.under_fault and recovery.ttr is not None:
-        if recovery.ttr.high_s <= within_s:
-            return True
-        return None if recovery.ttr.low_s <= within_s else False
-    # Known not to have recovered up to there: what would have come later is known only if that is the deadline.
-    return False if (recovery.censored_at_s or 0.0) >= within_s else None
 
 
 def _of_trials(trials: Sequence[TrialResult], slo: Slo, *, sequential: bool) -> Verdict:

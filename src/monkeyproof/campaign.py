@@ -21,7 +21,7 @@ from monkeyproof.history import History, Kind
 from monkeyproof.plan import CAMPAIGN_FILE, TRIALS_DIR, CampaignPlan
 from monkeyproof.process import ProcessGroup, last_line
 from monkeyproof.read_back import campaign_of, is_finished, read_campaign, read_header, result_of
-from monkeyproof.reports.verdict import CampaignVerdict, Decision, Verdict, judge
+from monkeyproof.reports.verdict import CampaignVerdict, Decision, judge
 from monkeyproof.reverting import revert_all
 from monkeyproof.trial import TrialPlan, machine, versions
 from monkeyproof.types import Campaign, Json, TrialResult
@@ -168,16 +168,16 @@ def _needed(trial: TrialPlan, plan: CampaignPlan, verdict: CampaignVerdict) -> b
     if not plan.sequential:
         return True
     decided = {
-        name: all(one.decision is not Decision.INCONCLUSIVE for one in verdict.verdicts if _judges(one, name))
+        name: all(
+            one.decision is not Decision.INCONCLUSIVE
+            for one in verdict.verdicts
+            if one.judged and one.experiment == name
+        )
         for name in (experiment.name for experiment in plan.experiments)
     }
     if trial.experiment in decided:
         return not decided[trial.experiment]
     return not (all(decided.values()) and verdict.decision is Decision.FAIL)
-
-
-def _judges(one: Verdict, name: str) -> bool:
-    return one.judged and one.experiment == name
 
 
 def _kept(folder: Path, trials: list[TrialPlan]) -> dict[str, TrialResult]:

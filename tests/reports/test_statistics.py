@@ -11,15 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monkeyproof.config import RecoveryObjective, Slo
-from monkeyproof.reports.shares import sequential_share
-from monkeyproof.reports.statistics import (
-    Observation,
-    common_horizon_s,
-    exact_share,
-    kaplan_meier,
-    observe,
-    summarise,
-)
+from monkeyproof.reports.shares import exact_share, sequential_share
+from monkeyproof.reports.statistics import summarise
+from monkeyproof.reports.survival import Observation, common_horizon_s, kaplan_meier, observe
 from monkeyproof.types import Campaign, Interval, Outcome, Recovery, TrialResult
 
 # Remission times in weeks of acute leukaemia: E. J. Freireich et al., Blood 21 (1963) 699-716, as worked out in
@@ -163,9 +157,8 @@ def test_a_group() -> None:
     assert group.in_time is not None
     assert (group.in_time.successes, group.in_time.count) == (2, 5)
     assert (group.censored_count, group.invalid_count, group.censored_early_count) == (2, 1, 1)
-    assert group.mean_recovered_s == pytest.approx(14 / 3)
     assert group.median_s == 12.0  # 0 and 2 leave 0.6, the censored 5 leaves two at risk, 12 leaves 0.3.
-    assert group.p90_s is None
+    assert group.p90.value_s is None
     assert group.horizon_s == 15.0
     assert sum(group.counts.values()) == 6
 
@@ -174,7 +167,7 @@ def test_a_group_of_invalid_trials_says_nothing() -> None:
     group = summarise(campaign(trial("kill", "none", 1, Outcome.INVALID)), SLO).groups[0]
     assert group.survival is None
     assert group.in_time is None
-    assert (group.median_s, group.restricted_mean_s, group.mean_recovered_s) == (None, None, None)
+    assert (group.median_s, group.restricted_mean.value_s) == (None, None)
 
 
 def test_arms_of_an_experiment_share_their_horizon() -> None:
@@ -186,7 +179,7 @@ def test_arms_of_an_experiment_share_their_horizon() -> None:
     ]
     summary = summarise(campaign(*told), SLO)
     assert [group.horizon_s for group in summary.groups] == [15.0, 15.0]
-    assert [group.restricted_mean_s for group in summary.groups] == [3.0, 12.0]
+    assert [group.restricted_mean.value_s for group in summary.groups] == [3.0, 12.0]
     assert [(group.arm, len(group.observations)) for group in summary.arms] == [("elephant", 2), ("none", 2)]
 
 
