@@ -17,7 +17,7 @@ class FaultTimes:
 
     t0_s: float
     effective_s: float | None
-    """None: not all of them were proven."""
+    """None: not all of them were proven, or at least done where nothing is named that would prove them."""
     reverted_s: float | None
     revert_begins_s: float | None
     """The latest moment at which the fault is sure to be whole: from here on, what gets better may be the
@@ -35,7 +35,8 @@ def fault_times(events: Sequence[Event]) -> FaultTimes | None:
     if not intended:
         return None
     t0_s = min(event.t_s for event in intended)
-    effective = {e.data.get("id"): e.t_s for e in events if e.kind is Kind.FAULT_EFFECTIVE}
+    done = (Kind.FAULT_EFFECTIVE, Kind.FAULT_INJECTED)
+    effective = {e.data.get("id"): e.t_s for e in events if e.kind in done}
     ids = {event.data.get("id") for event in intended}
     held = {event.data.get("id") for event in intended if event.data.get("held")}
     reverts = [

@@ -31,7 +31,7 @@ def measure(readings: Readings, events: Sequence[Event], slo: Slo) -> Recovery:
     events = sorted(events, key=lambda event: event.t_s)
     times = fault_times(events)
     if times is None:
-        return Recovery(Outcome.INVALID, "no fault was injected")
+        return Recovery(Outcome.INVALID, _why_nothing_was_injected(events))
     readings = _before(readings, times.put_back_s)
     slots = Slots.of(readings)
     if slots is None:
@@ -46,7 +46,23 @@ def measure(readings: Readings, events: Sequence[Event], slo: Slo) -> Recovery:
     why_invalid = _why_proof_fails(events, times) or _why_cannot_tell(slots, times, slo)
     if why_invalid:
         return replace(seen, outcome=Outcome.INVALID, reason=why_invalid)
-    return _judge(seen, slots, events, times, slo)
+    judged = _judge(seen, slots, events, times, slo)
+    unnamed = [event for event in events if event.kind is Kind.FAULT_INJECTED]
+    if judged.outcome is Outcome.INVALID or not unnamed:
+        return judged
+    return replace(
+        judged,
+        outcome=Outcome.UNPROVEN,
+        reason=f"looks {judged.outcome.replace('_', ' ')}: {judged.reason}; but nothing is named as evidence that "
+        f"{unnamed[0].data.get('fault', 'the fault')} took effect",
+    )
+
+
+def _why_nothing_was_injected(events: Sequence[Event]) -> str:
+    missed = next((event for event in events if event.kind is Kind.BASELINE_MISSED), None)
+    if missed is None:
+        return "no fault was injected"
+    return f"no fault was injected, for the baseline was not met: {missed.data.get('why', 'it was not steady')}"
 
 
 def _before(readings: Readings, end_s: float | None) -> Readings:
@@ -104,7 +120,9 @@ def _why_proof_fails(events: Sequence[Event], times: FaultTimes) -> str:
         return f"the baseline was not met: {missed[0].data.get('why', 'the service was not steady')}"
     if not any(event.kind is Kind.BASELINE_MET and event.t_s <= times.t0_s for event in events):
         return "no baseline was seen before the fault, so there is nothing to come back to"
-    proven = {event.data.get("id") for event in events if event.kind is Kind.FAULT_EFFECTIVE}
+    # What nobody claims to prove is no failed proof; `measure` says so of the outcome.
+    claims_none = (Kind.FAULT_EFFECTIVE, Kind.FAULT_INJECTED)
+    proven = {event.data.get("id") for event in events if event.kind in claims_none}
     why = {e.data.get("id"): e.data.get("why", "") for e in events if e.kind is Kind.FAULT_UNPROVEN}
     unproven = [
         f"{event.data.get('fault', 'a fault')} on {event.subject}"
@@ -206,7 +224,7 @@ def _absorbed(seen: Recovery, aborted: Event | None, end_s: float, times: FaultT
     return replace(
         seen,
         outcome=Outcome.ABSORBED,
-        reason=f"the fault is proven, and none of {seen.readings_count} readings was bad{unknown}",
+        reason=f"none of {seen.readings_count} readings after the fault was bad{unknown}",
     )
 
 

@@ -132,7 +132,7 @@ def _run(options: Options) -> Campaign:
 def _experiments(options: Options) -> tuple[Any, Any]:
     from monkeyproof import catalogue
 
-    found = tuple(catalogue.find(name) for name in options.names or catalogue.default_names())
+    found = tuple(catalogue.find(name, options.named) for name in options.names or catalogue.default_names())
     return found, catalogue.find("sham") if options.shams_count else None
 
 

@@ -5,7 +5,7 @@ Imports nothing that takes time: ``--help`` shows these.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from monkeyproof.errors import UsageError
+from monkeyproof.roles import Named
 
 if TYPE_CHECKING:
     from monkeyproof.config import TargetFile
@@ -86,6 +87,11 @@ _OPTIONS = (
         show_default=True,
         help="Of the first trial, and of the order. The same seed gives the same plan.",
     ),
+    click.option(
+        "--inject", metavar="NAME", help="The activity of NAMES' file that injects, if that does not say."
+    ),
+    click.option("--evidence", metavar="NAME", help="The probe that proves that it took effect."),
+    click.option("--undo", metavar="NAME", help="The activity that undoes it. Default: the rollbacks."),
     click.option("--out", type=click.Path(path_type=Path), help="Folder for the campaign. Default: runs/<time>."),
     click.option(
         "--resume",
@@ -118,6 +124,9 @@ class Options:
     shams_count: int
     max_minutes: float | None
     seed: int
+    inject: str | None
+    evidence: str | None
+    undo: str | None
     out: Path | None
     resume: Path | None
     no_tracking: bool
@@ -134,7 +143,17 @@ class Options:
             raise UsageError("--arms and --healer say the same thing; give one of them")
         if "max_trials" in given and values["trials_count"] is not None and "resume" not in given:
             raise UsageError("--max-trials is where --trials auto gives up; it says nothing of a fixed number")
+        roles = [name for name in ("inject", "evidence", "undo") if name in given]
+        if roles and "resume" not in given and len(values["names"]) != 1:
+            raise UsageError(
+                f"--{roles[0]} names an activity of one experiment's file: name that file, and no other"
+            )
         return cls(**values, given=given)
+
+    @property
+    def named(self) -> Named:
+        """Activities that inject, prove and undo, as far as the command line names them."""
+        return Named(self.inject or "", self.evidence or "", self.undo or "")
 
     def arms_for(self, file: TargetFile) -> tuple[str, ...]:
         arms = self.arms or tuple(dict.fromkeys(self.healers)) or (("elephant",) if file.stack else ("none",))
@@ -149,6 +168,10 @@ class Options:
         if self.given - {"names"}:
             raise UsageError(f"{self.names[0]}: a finished campaign is judged as it is; give no options with it")
         return Path(self.names[0]).resolve()
+
+    def _roles_against(self, plan: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        then = plan["experiments"][0].get("named", {})
+        return {role: (getattr(self, role), then.get(role)) for role in ("inject", "evidence", "undo")}
 
     def check_against(self, stored: StoredPlan) -> None:
         """What is said beside --resume may repeat the plan, and not contradict it.
@@ -167,6 +190,7 @@ class Options:
             "max_trials": (self.max_trials, plan["trials_count"] if plan["sequential"] else None),
             "shams_count": (self.shams_count, plan["shams_count"]),
             "seed": (self.seed, plan["seed"]),
+            **self._roles_against(plan),
             "out": (self.out and self.out.resolve(), stored.folder),
         }
         for name, (now, then) in says.items():

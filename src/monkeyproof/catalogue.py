@@ -5,6 +5,12 @@ An experiment is a plain Chaos Toolkit file. What is ours stands in its ``extens
     extensions:
       - name: monkeyproof
         expect: {elephant: [healed], none: [fault_removed]}
+
+An experiment with faults of somebody else's names what injects, what proves it and what undoes it:
+
+        inject: stop-the-server
+        evidence: server-is-stopped
+        undo: continue-the-server
 """
 
 from __future__ import annotations
@@ -15,16 +21,17 @@ import importlib
 import inspect
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from monkeyproof import paths
+from monkeyproof import paths, roles
 from monkeyproof.config import line_of, load_yaml, problem_words, read_text
 from monkeyproof.errors import UsageError
+from monkeyproof.roles import Named
 from monkeyproof.types import Json, Outcome
 
 EXTENSION = "monkeyproof"
@@ -38,8 +45,18 @@ class Extension:
     name: str
     expect: Mapping[str, tuple[Outcome, ...]] = field(default_factory=dict)
     """Outcomes that the author expects, by arm."""
+    inject: str = ""
+    """Name of the activity that injects, where that is not one of this harness's faults."""
+    evidence: str = ""
+    """Name of the probe that proves that it took effect."""
+    undo: str = ""
+    """Name of the activity that undoes it."""
     sham: bool = False
     """Whether nothing is broken, so that whatever a healer does is a false heal."""
+
+    @property
+    def named(self) -> Named:
+        return Named(self.inject, self.evidence, self.undo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +85,26 @@ def default_names() -> list[str]:
     return [name for name in names() if "/" not in name and name != "sham"]
 
 
-def find(name: str) -> Experiment:
+def find(name: str, named: Named | None = None) -> Experiment:
     """An experiment by its name in the catalogue, or by the path of a file.
+
+    Args:
+        named: its activities that inject, prove and undo, where the file does not say it, or says it otherwise.
 
     Raises:
         UsageError: there is none, or it is not valid; with file and line.
     """
     if name in names():
-        return read(paths.experiments() / f"{name}.yaml", name)
+        return read(paths.experiments() / f"{name}.yaml", name, named)
     path = Path(name)
     if path.suffix in (".yaml", ".yml", ".json") or path.exists():
-        return read(path, path.stem)
+        return read(path, path.stem, named)
     close = difflib.get_close_matches(name, names(), n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise UsageError(f"no experiment {name!r}: {hint}'monkeyproof list' shows what there is")
 
 
-def read(path: Path, name: str) -> Experiment:
+def read(path: Path, name: str, named: Named | None = None) -> Experiment:
     """Read and check one experiment file; imports what it names, changes nothing.
 
     Raises:
@@ -98,6 +118,11 @@ def read(path: Path, name: str) -> Experiment:
     if problems:
         raise UsageError("\n".join(f"{path}:{line_of(node, place)}: {words}" for place, words in problems))
     _ask_chaos_toolkit(path, document)
+    extension = _extension(path, node, document)
+    if named is not None:
+        meant = named.over(extension.named)
+        extension = replace(extension, inject=meant.inject, evidence=meant.evidence, undo=meant.undo)
+    _check_names(path, node, document, extension, named or Named())
     return Experiment(
         name=name,
         path=path.resolve(),
@@ -106,8 +131,31 @@ def read(path: Path, name: str) -> Experiment:
         tags=tuple(document.get("tags") or ()),
         document=document,
         sha256=hashlib.sha256(text.encode()).hexdigest(),
-        extension=_extension(path, node, document),
+        extension=extension,
     )
+
+
+def _check_names(
+    path: Path, node: yaml.Node | None, document: Mapping[str, Json], extension: Extension, flags: Named
+) -> None:
+    """Raises: UsageError: a name is no activity's that could play that part; with file and line, or the option."""
+    wrong = []
+    for role, words in roles.problems(document, extension.named):
+        if role in flags.given():
+            where = f"{path}: --{role}"
+        else:
+            place = _place_of_extension(document)
+            where = f"{path}:{line_of(node, (*place, role))}: {role}"
+        wrong.append(f"{where}: {words}")
+    if wrong:
+        raise UsageError("\n".join(wrong))
+
+
+def _place_of_extension(document: Mapping[str, Json]) -> tuple[str | int, ...]:
+    for index, extension in enumerate(document.get("extensions") or ()):
+        if isinstance(extension, dict) and extension.get("name") == EXTENSION:
+            return "extensions", index
+    return ()
 
 
 Problem = tuple[tuple[str | int, ...], str]
@@ -122,9 +170,13 @@ def _structure_problems(document: dict[str, Json]) -> typing.Iterator[Problem]:
     for place, activity in activities(document):
         if not isinstance(activity, dict):
             yield place, "an activity is a mapping with type, name and provider"
+        elif "ref" in activity:
+            continue  # Chaos Toolkit looks it up.
         elif not isinstance(activity.get("provider"), dict):
             yield (*place, "provider"), "provider: missing, or not a mapping"
-        elif not isinstance(activity["provider"].get("arguments", {}), dict):
+        elif activity["provider"].get("type") == "python" and not isinstance(
+            activity["provider"].get("arguments", {}), dict
+        ):
             yield (*place, "provider", "arguments"), "arguments: not a mapping"
 
 
@@ -143,7 +195,7 @@ def activities(document: Mapping[str, Json]) -> typing.Iterator[tuple[tuple[str 
 def _argument_problems(document: dict[str, Json]) -> typing.Iterator[Problem]:
     """What Chaos Toolkit does not check: that modules and functions exist, and the types of arguments."""
     for place, activity in activities(document):
-        provider = activity["provider"]
+        provider = activity.get("provider", {})
         if provider.get("type") != "python":
             continue
         module_name, function_name = str(provider.get("module", "")), str(provider.get("func", ""))
@@ -153,6 +205,8 @@ def _argument_problems(document: dict[str, Json]) -> typing.Iterator[Problem]:
             yield (*place, "provider", "module"), f"no module {module_name!r} can be imported ({error})"
             continue
         function = getattr(module, function_name, None)
+        if inspect.isbuiltin(function):
+            continue  # Chaos Toolkit calls those too; not all of them have a signature.
         if not inspect.isfunction(function):
             known = [name for name in getattr(module, "__all__", ()) if not name.startswith("_")]
             hint = f"; it has: {', '.join(known)}" if known else ""
@@ -221,13 +275,13 @@ def extension_of(document: Mapping[str, Json]) -> Extension:
 
 
 def _extension(path: Path, node: yaml.Node | None, document: Mapping[str, Json]) -> Extension:
-    for index, extension in enumerate(document.get("extensions") or ()):
-        if isinstance(extension, dict) and extension.get("name") == EXTENSION:
-            try:
-                return TypeAdapter(Extension).validate_python(extension)
-            except ValidationError as error:
-                problem = error.errors()[0]
-                place = ("extensions", index, *problem["loc"])
-                words = ".".join(str(part) for part in problem["loc"])
-                raise UsageError(f"{path}:{line_of(node, place)}: {words}: {problem_words(problem)}") from None
-    return Extension(EXTENSION)
+    place = _place_of_extension(document)
+    if not place:
+        return Extension(EXTENSION)
+    try:
+        return TypeAdapter(Extension).validate_python(document["extensions"][place[1]])
+    except ValidationError as error:
+        problem = error.errors()[0]
+        words = ".".join(str(part) for part in problem["loc"])
+        where = f"{path}:{line_of(node, (*place, *problem['loc']))}"
+        raise UsageError(f"{where}: {words}: {problem_words(problem)}") from None

@@ -26,11 +26,29 @@ from monkeyproof.injection import has_current
 from monkeyproof.types import Json
 
 if TYPE_CHECKING:
+    from chaoslib.run import EventHandlerRegistry
+
     from monkeyproof.trial import OpenTrial, TrialPlan
 
 logger = logging.getLogger("chaostoolkit")
 _open: OpenTrial | None = None
+_foreign = False
 _lock = contextlib.ExitStack()
+
+
+def configure_control(experiment: dict[str, Json], event_registry: EventHandlerRegistry) -> None:
+    """Follow an experiment whose faults are not ours; Chaos Toolkit calls this before anything else."""
+    global _foreign
+    if has_current():
+        return
+    from monkeyproof import catalogue
+    from monkeyproof.foreign import ForeignFault
+    from monkeyproof.roles import roles_of
+
+    roles = roles_of(experiment, catalogue.extension_of(experiment).named)
+    if roles is not None:
+        _foreign = True
+        event_registry.register(ForeignFault(experiment, roles))
 
 
 def before_experiment_control(context: dict[str, Json], **_: object) -> None:
@@ -45,6 +63,11 @@ def before_experiment_control(context: dict[str, Json], **_: object) -> None:
         _lock.enter_context(clear_to_inject())
         _open = OpenTrial(_plan(context))
         _open.start()
+        if _foreign:
+            from monkeyproof.foreign import baseline
+
+            if not baseline(context):
+                raise UsageError("the service is not steady, so nothing was injected")
     except MonkeyproofError as error:
         with _lock:
             if _open is not None:
@@ -90,6 +113,7 @@ def _plan(document: dict[str, Json]) -> TrialPlan:
         folder=str(Path("runs") / f"chaos-{stamp}-{os.getpid()}"),
         expected=tuple(extension.expect.get(arm, ())),
         sham=extension.sham,
+        **extension.named.given(),
     )
 
 

@@ -6,6 +6,7 @@
     load.json       statistics of the background load
     undo.jsonl      the undo log (see monkeyproof.undo)
     journal.json    Chaos Toolkit's own journal
+    experiment.json the experiment as it was run, where its faults are not ours: what would undo them stands in it
 
 Several processes write events (the worker, the healer). Each line is one ``write`` to a file opened for
 appending, under a lock, so lines never mix; ``seq`` counts per source; ``t_s`` orders all of them, for
@@ -35,6 +36,7 @@ READINGS_FILE = "readings.arrows"
 LOAD_FILE = "load.json"
 UNDO_FILE = "undo.jsonl"
 JOURNAL_FILE = "journal.json"
+EXPERIMENT_FILE = "experiment.json"
 INCIDENTS_DIR = "incidents"
 
 
@@ -49,6 +51,7 @@ class Kind(StrEnum):
     BASELINE_MET = "baseline.met"  # good_share, window_s
     BASELINE_MISSED = "baseline.missed"  # good_share, window_s, why
     FAULT_INTENDED = "fault.intended"  # id, fault, parameters, held; t_s is t0
+    FAULT_INJECTED = "fault.injected"  # id, fault: somebody else's, done, and nothing is named that would prove it
     FAULT_EFFECTIVE = "fault.effective"  # id, fault, summary, evidence
     FAULT_UNPROVEN = "fault.unproven"  # id ("" if it was not even intended), fault, why
     FAULT_REVERTED = "fault.reverted"  # id, fault, summary

@@ -53,6 +53,8 @@ class Context:
     seed: int
     arm: str
     clock: Clock = field(default_factory=SystemClock)
+    watched_from_s: float | None = None
+    """Since when, in the trial's time, the target is as declared, under load and probed. None: not yet known."""
     faults_count: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -105,27 +107,8 @@ def inject(injection: Injection) -> dict[str, Json]:
             f"target {context.target.file.name!r} does not allow faults of the family {family!r}",
             f"add it to allow_faults in {context.target.file.path} if it may be broken that way",
         )
-    with context.lock:
-        context.faults_count += 1
-        fault_id = f"{context.folder.name}-{context.faults_count}"
-    if injection.undo is not None:
-        context.undo.intend(
-            OpenFault(
-                fault_id,
-                injection.fault,
-                injection.subject,
-                injection.undo,
-                str(context.target.file.path),
-                context.clock.utc().isoformat(),
-            )
-        )
-    context.history.event(
-        Kind.FAULT_INTENDED,
-        injection.subject,
-        id=fault_id,
-        fault=injection.fault,
-        parameters=dict(injection.parameters),
-        held=injection.held,
+    fault_id = intend(
+        context, injection.fault, injection.subject, injection.parameters, injection.undo, held=injection.held
     )
     try:
         evidence = _prove(injection, injection.apply(), context.clock)
@@ -150,6 +133,35 @@ def inject(injection: Injection) -> dict[str, Json]:
         "evidence": evidence.summary,
         "data": dict(evidence.data),
     }
+
+
+def intend(
+    context: Context,
+    fault: str,
+    subject: str,
+    parameters: Mapping[str, Json],
+    undo: Undo | None,
+    *,
+    held: bool,
+) -> str:
+    """Put on disk that a fault is about to be injected, with how to take it back. This instant is t0.
+
+    Returns:
+        The fault's id.
+
+    Raises:
+        OSError: the disk does not take it; then nothing may be injected.
+    """
+    with context.lock:
+        context.faults_count += 1
+        fault_id = f"{context.folder.name}-{context.faults_count}"
+    if undo is not None:
+        target_file, utc = str(context.target.file.path), context.clock.utc().isoformat()
+        context.undo.intend(OpenFault(fault_id, fault, subject, undo, target_file, utc))
+    context.history.event(
+        Kind.FAULT_INTENDED, subject, id=fault_id, fault=fault, parameters=dict(parameters), held=held
+    )
+    return fault_id
 
 
 def _prove(injection: Injection, handle: Any, clock: Clock) -> Evidence:

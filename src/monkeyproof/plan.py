@@ -14,6 +14,7 @@ from monkeyproof import catalogue
 from monkeyproof.catalogue import Experiment
 from monkeyproof.config import TargetFile
 from monkeyproof.errors import UsageError
+from monkeyproof.roles import Named
 from monkeyproof.trial import TrialPlan
 from monkeyproof.types import Json
 
@@ -103,6 +104,7 @@ class CampaignPlan:
             folder=str(self.folder / TRIALS_DIR / f"{number}-{slug}-{arm}-{self.seed + index}"),
             expected=tuple(experiment.extension.expect.get(arm, ())),
             sham=experiment.extension.sham,
+            **experiment.extension.named.given(),
         )
 
     def as_json(self) -> dict[str, Json]:
@@ -210,7 +212,8 @@ class StoredPlan:
 
     def _unchanged(self, stored: Mapping[str, Json]) -> Experiment:
         name = stored["name"]
-        found = catalogue.find(name if name in catalogue.names() else stored["path"])
+        named = Named(**stored.get("named", {}))
+        found = catalogue.find(name if name in catalogue.names() else stored["path"], named)
         if found.sha256 != stored["sha256"]:
             raise self._changed(f"the experiment {found.path}")
         return found
@@ -223,7 +226,12 @@ class StoredPlan:
 
 
 def _named(experiment: Experiment) -> dict[str, Json]:
-    return {"name": experiment.name, "path": str(experiment.path), "sha256": experiment.sha256}
+    return {
+        "name": experiment.name,
+        "path": str(experiment.path),
+        "sha256": experiment.sha256,
+        "named": experiment.extension.named.given(),
+    }
 
 
 def _settings(target: TargetFile) -> dict[str, Json]:

@@ -28,6 +28,7 @@ from monkeyproof.errors import EXIT_OK, EXIT_REFUSED, MonkeyproofError, NotRever
 from monkeyproof.history import HistoryWriter, Kind
 from monkeyproof.injection import Context, revert, set_current
 from monkeyproof.observers import HEALERS, Observers
+from monkeyproof.roles import Named, roles_of
 from monkeyproof.targets.opening import check_answers, open_target
 from monkeyproof.targets.port import Resettable
 from monkeyproof.types import Json
@@ -52,6 +53,10 @@ class TrialPlan:
     experiment_file: str = ""
     expected: tuple[str, ...] = ()
     sham: bool = False
+    inject: str = ""
+    """Names of activities of somebody else's experiment, where they are given; see monkeyproof.roles."""
+    evidence: str = ""
+    undo: str = ""
 
 
 class OpenTrial:
@@ -181,8 +186,11 @@ def run_worker(plan: TrialPlan) -> None:
         MonkeyproofError: usage, refusal, or something not reverted; the history has what there is.
         SystemExit: a signal ended the trial; everything is reverted.
     """
-    from chaoslib.run import RunEventHandler, Runner
+    from chaoslib.caching import cache_activities
+    from chaoslib.run import RunEventHandler, Runner, initialize_run_journal
     from chaoslib.types import Schedule, Strategy
+
+    from monkeyproof.foreign import ForeignFault, baseline
 
     class Signals(RunEventHandler):  # type: ignore[misc]
         """chaoslib installs handlers of its own, and loses rollbacks on a second signal."""
@@ -191,17 +199,28 @@ def run_worker(plan: TrialPlan) -> None:
             _leave_on_signals()
 
     experiment = copy.deepcopy(dict(catalogue.find(plan.experiment_file).document))
+    cache_activities(experiment)
+    roles = roles_of(experiment, Named(plan.inject, plan.evidence, plan.undo))
+    foreign = ForeignFault(experiment, roles) if roles else None
     trial = OpenTrial(plan)
-    journal: dict[str, Json] = {"status": "never started"}
+    # Ours, so that what ran is on record however it ends.
+    journal: dict[str, Json] = initialize_run_journal(experiment) | {"status": "never started"}
     _leave_on_signals()
     try:
         trial.start()
         runner = Runner(Strategy.DEFAULT, Schedule())
         runner.register_event_handler(Signals())
-        journal = runner.run(experiment, settings={"runtime": {"rollbacks": {"strategy": "always"}}})
+        if foreign is not None:
+            runner.register_event_handler(foreign)
+        if foreign is None or baseline(experiment):
+            always = {"runtime": {"rollbacks": {"strategy": "always"}}}
+            runner.run(experiment, settings=always, journal=journal)
+        if foreign is not None and foreign.failure is not None:
+            raise foreign.failure
         if journal["status"] == "interrupted":
             raise SystemExit(EXIT_REFUSED)
     except SystemExit:
+        journal["status"] = "interrupted"
         trial.abort("a signal ended it")
         raise
     finally:

@@ -308,6 +308,34 @@ def test_without_its_fault_its_observers_or_its_end_nothing_is_judged() -> None:
     assert measure(trace(text), fault(), SLO).outcome is Outcome.ABSORBED
 
 
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [(letters((2, "G"), (6, "G")), "absorbed"), (letters((2, "G"), (3, "R"), (4, "G")), "fault removed")],
+)
+def test_where_nothing_is_named_as_evidence_the_figures_are_there_and_count_for_nothing(
+    text: str, outcome: str
+) -> None:
+    injected = [event(one.t_s, Kind.FAULT_INJECTED, one.subject, **one.data) for one in fault(reverted_s=5.0)]
+    events = [
+        instead if one.kind is Kind.FAULT_EFFECTIVE else one
+        for one, instead in zip(fault(reverted_s=5.0), injected, strict=True)
+    ]
+    found, proven = measure(trace(text), events, SLO), measure(trace(text), fault(reverted_s=5.0), SLO)
+    assert found.outcome is Outcome.UNPROVEN
+    assert not found.outcome.counts
+    assert found.reason.startswith(f"looks {outcome}: {proven.reason}; but nothing is named as evidence")
+    assert replace(found, outcome=proven.outcome, reason=proven.reason) == proven
+    without = [one for one in events if one.kind is not Kind.FAULT_INJECTED]
+    assert measure(trace(text), without, SLO).outcome is Outcome.INVALID
+
+
+def test_why_nothing_was_injected() -> None:
+    missed = event(1.0, Kind.BASELINE_MISSED, good_share=0.5, window_s=1.5, why="half of it was bad")
+    assert measure(trace(letters((4, "G"))), [missed], SLO).reason == (
+        "no fault was injected, for the baseline was not met: half of it was bad"
+    )
+
+
 def test_a_false_alarm_before_the_fault_heals_nothing() -> None:
     assert remedies([*fault(), *remedy(1.0, 1.2)], 2.0, 9.0) == ()
     assert remedies([*fault(), *remedy(2.5, 2.7), *remedy(3.0, 3.1, ok=False)], 2.0, 9.0) == ("restart",)

@@ -116,7 +116,9 @@ def _write_events(place: Path, plan: Plan) -> float:
         data = {"id": f"f{number}", "fault": fault.name}
         worker.event(Kind.FAULT_INTENDED, fault.subject, t_s=at_s, parameters={}, held=fault.held, **data)
         at_s += fault.proof_delay_s
-        if plan.outcome is Outcome.INVALID:
+        if plan.outcome is Outcome.UNPROVEN:
+            worker.event(Kind.FAULT_INJECTED, fault.subject, t_s=at_s, **data)
+        elif plan.outcome is Outcome.INVALID:
             worker.event(Kind.FAULT_UNPROVEN, fault.subject, t_s=at_s, why="no evidence within 5 s", **data)
         else:
             worker.event(
@@ -244,7 +246,7 @@ def _result(
 
 def _reason(plan: Plan, recovered: Interval | None) -> str:
     if plan.outcome is Outcome.ABSORBED:
-        return "the fault is proven, and none of the readings was bad"
+        return "none of 396 readings after the fault was bad"
     if plan.outcome is Outcome.INVALID:
         return "not proven to have taken effect: no evidence within 5 s"
     told = f"went bad {plan.impact_s:.2f} s after the fault began"

@@ -1,0 +1,152 @@
+"""Which activities of an experiment inject, prove and undo, where its faults are not this harness's own."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from monkeyproof.types import Json
+
+Place = tuple[str | int, ...]
+OWN_FAULTS = "monkeyproof.faults."
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Names of activities, as an experiment's extension or the command line gives them; "" for not given."""
+
+    inject: str = ""
+    evidence: str = ""
+    undo: str = ""
+
+    def over(self, other: Named) -> Named:
+        """These, and the other's where these say nothing."""
+        return Named(self.inject or other.inject, self.evidence or other.evidence, self.undo or other.undo)
+
+    def given(self) -> dict[str, str]:
+        every = {"inject": self.inject, "evidence": self.evidence, "undo": self.undo}
+        return {role: name for role, name in every.items() if name}
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Who does what in an experiment of somebody else's."""
+
+    inject: str
+    evidence: str
+    """"" if nothing proves the fault: then its trials are unproven."""
+    undo: tuple[str, ...]
+    """In the order in which they run; empty for a fault that has nothing to undo."""
+
+
+def roles_of(document: Mapping[str, Json], named: Named) -> Roles | None:
+    """Who does what; what is not named is guessed: the first action injects, and the rollbacks undo.
+
+    Returns:
+        None for an experiment of this harness's own faults, which record and prove themselves, and for one
+        that does nothing at all.
+    """
+    inject = named.inject or next((name_of(one) for one in _actions(document, "method")), "")
+    if not inject or _own(document):
+        return None
+    undo = (named.undo,) if named.undo else tuple(name_of(one) for one in _actions(document, "rollbacks"))
+    return Roles(inject, named.evidence, undo)
+
+
+def problems(document: Mapping[str, Json], named: Named) -> Iterator[tuple[str, str]]:
+    """What is wrong with the names, as ``(role, words)``."""
+    given = named.given()
+    if given and _own(document):
+        yield (
+            next(iter(given)),
+            "this experiment's faults are monkeyproof's own, which record and prove themselves",
+        )
+        return
+    allowed = {
+        "inject": ("an action of the method", _actions(document, "method")),
+        "evidence": ("a probe", [one for one in _all(document) if one.get("type") == "probe"]),
+        "undo": (
+            "an action of the method or the rollbacks",
+            [*_actions(document, "method"), *_actions(document, "rollbacks")],
+        ),
+    }
+    every = [name_of(one) for one in _all(document) if "ref" not in one]
+    for role, name in given.items():
+        words, candidates = allowed[role]
+        names = [name_of(one) for one in candidates]
+        if every.count(name) > 1:
+            yield role, f"{every.count(name)} activities are named {name!r}; give each a name of its own"
+        elif name not in names:
+            yield role, f"{name!r} is not {words}{_hint(name, names)}"
+    if named.undo and named.undo == named.inject:
+        yield "undo", f"{named.undo!r} injects; it cannot undo as well"
+    if (
+        named.evidence
+        and _in_background(document, named)
+        and named.evidence not in after_injection(document, named)
+    ):
+        yield "evidence", "what proves a fault in the background has to stand after it in the method"
+
+
+def after_injection(document: Mapping[str, Json], named: Named | Roles) -> list[str]:
+    """Names of what follows the injecting activity in the method."""
+    method = [name_of(one) for one in document.get("method") or ()]
+    inject = named.inject or (roles.inject if (roles := roles_of(document, Named())) else "")
+    return method[method.index(inject) + 1 :] if inject in method else []
+
+
+def uses(document: Mapping[str, Json], function: str) -> bool:
+    """Whether an experiment calls a function of this harness by itself: ``hold_until_recovered``."""
+    return any(
+        one.get("provider", {}).get("func") == function
+        and str(one["provider"].get("module", "")).startswith("monkeyproof.")
+        for one in _all(document)
+        if "ref" not in one
+    )
+
+
+def name_of(activity: Mapping[str, Json]) -> str:
+    """Of an activity, or of the one that it refers to."""
+    return str(activity.get("ref") or activity.get("name", ""))
+
+
+def activity_named(document: Mapping[str, Json], name: str) -> Mapping[str, Json] | None:
+    """The activity that carries a name; None if none does."""
+    return next((one for one in _all(document) if "ref" not in one and one.get("name") == name), None)
+
+
+def _own(document: Mapping[str, Json]) -> bool:
+    return any(
+        str(one.get("provider", {}).get("module", "")).startswith(OWN_FAULTS)
+        for one in _all(document)
+        if "ref" not in one
+    )
+
+
+def _in_background(document: Mapping[str, Json], named: Named) -> bool:
+    roles = roles_of(document, named)
+    activity = activity_named(document, roles.inject) if roles else None
+    return bool(activity and activity.get("background"))
+
+
+def _all(document: Mapping[str, Json]) -> list[Mapping[str, Json]]:
+    hypothesis = document.get("steady-state-hypothesis") or {}
+    return [*(hypothesis.get("probes") or ()), *(document.get("method") or ()), *(document.get("rollbacks") or ())]
+
+
+def _actions(document: Mapping[str, Json], section: str) -> list[Mapping[str, Json]]:
+    """What it refers to counts as what it is."""
+    found = []
+    for one in document.get(section) or ():
+        meant = activity_named(document, one["ref"]) if "ref" in one else one
+        if meant is not None and meant.get("type") == "action":
+            found.append(meant)
+    return found
+
+
+def _hint(name: str, names: Sequence[str]) -> str:
+    if not names:
+        return "; there is none"
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(dict.fromkeys(names))}"
