@@ -21,6 +21,10 @@ TOTAL = ("dark", "hung", "slow", "wrong")
 STABLE_FOR_S = 1.0
 REST_S = 0.6
 """Good time after an episode: longer than an answer may take, so that none hangs over into the next one."""
+WATCHED_REST_S = REST_S / 2
+"""How much of it is watched. The next episode begins when the script says, however long the service took to
+switch: to answer all that hung takes it 20 ms at 500 questions a second, and a switch that takes longer than the
+other half is a stall."""
 SLO = Slo(latency_ms=200.0, objective=0.98, stable_for_s=STABLE_FOR_S)
 TIMEOUT_MS = 600.0
 NEVER_S = 2.0
@@ -98,7 +102,7 @@ def judge(
     itself was not run. All on the readings' clock. The readings may hold other episodes, too.
     """
     began, ended = Interval(*switches[0]), Interval(*switches[-1])
-    over_s = ended.low_s if episode.endless else ended.high_s + STABLE_FOR_S + REST_S
+    over_s = ended.low_s if episode.endless else ended.high_s + STABLE_FOR_S + WATCHED_REST_S
     recovery = measure(readings, events_of(began, over_s), SLO)
     onset = _onset(readings, began.low_s)
     true_onset = None if episode.kind == "30 % wrong" else began

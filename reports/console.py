@@ -52,20 +52,19 @@ def print_summary(campaign: Campaign, slo: Slo, console: Console) -> None:
     for pair in summary.pairs:
         _say(console, judgement.comparison_line(pair))
     for sham in judgement.sham_facts(campaign):
-        _say(
-            console,
-            f"Shams, {sham.arm}: the healer acted in {sham.false_count} of {sham.count} ({sham.acted})",
-            "red" if sham.false_count else "",
-        )
+        acted = f" ({sham.acted})" if sham.false_count else ""
+        said = f"a healer acted in {sham.false_count} of {sham.count}{acted}"
+        _say(console, f"Shams (nothing was broken), {sham.arm}: {said}", "red" if sham.false_count else "")
     for warning in facts.warnings(campaign, summary):
         _say(console, warning, "yellow")
-    for line in lines:
-        if line.verdict.judged:
-            _say(console, f"{line.word}: {line.experiment}, {line.arm}. {line.reason}", STYLES[line.word][5:])
+    for line in judgement.lines_beside(verdict, judged_only=True):
+        _say(console, f"{line.word}: {line.experiment}, {line.arm}. {line.reason}", STYLES[line.word][5:])
     told = Text("Verdict: ", "bold")
     told.append(verdict.decision, STYLES[verdict.decision])
     told.append(_fit(f". {judgement.reason(verdict)}", console))
-    console.print(told)
+    for part in told.wrap(console, console.width):
+        part.rstrip()
+        console.print(part)
 
 
 def _table(rows: list[tuple[GroupFacts, VerdictFacts | None]], slo: Slo, console: Console) -> Table:
@@ -121,11 +120,12 @@ def _with(value: str, interval: str) -> str:
 
 def _say(console: Console, text: str, style: str = "") -> None:
     """One line; foreign text in it is not markup. What is too long is wrapped, and set in."""
-    from rich.padding import Padding
     from rich.text import Text
 
     indent = len(text) - len(text.lstrip())
-    console.print(Padding(Text(_fit(text.lstrip(), console), style), (0, 0, 0, indent)))
+    for line in Text(_fit(text.lstrip(), console), style).wrap(console, console.width - indent):
+        line.rstrip()
+        console.print(Text(" " * indent).append_text(line))
 
 
 def _fit(text: str, console: Console) -> str:

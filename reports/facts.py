@@ -55,7 +55,10 @@ class GroupFacts:
 
 
 def trial_facts(campaign: Campaign) -> list[TrialFacts]:
-    return [_trial(trial, number) for number, trial in enumerate(campaign.trials, start=1)]
+    """Experiment by experiment, shams last; the trials of each in the order in which they ran."""
+    rows = [_trial(trial, number) for number, trial in enumerate(campaign.trials, start=1)]
+    first = {row.trial.experiment: number for number, row in reversed(list(enumerate(rows)))}
+    return sorted(rows, key=lambda row: (row.trial.sham, first[row.trial.experiment]))
 
 
 def group_facts(groups: tuple[Group, ...]) -> list[GroupFacts]:
@@ -83,19 +86,14 @@ def warnings(campaign: Campaign, summary: Summary) -> list[str]:
             f"{words.count(len(stuck), 'trial')} left something broken: {'; '.join(left)}. "
             "Run 'monkeyproof revert'."
         )
-    if campaign.aborted:
-        said.append(f"The campaign ended before its time: {judgement.sentence(campaign.aborted)}")
+        if campaign.aborted:  # The verdict says it unless it has worse to say.
+            said.append(f"The campaign ended before its time ({words.clean(campaign.aborted)}).")
     cut = sum(bool(trial.aborted) for trial in campaign.trials)
     if cut:
         said.append(f"{words.count(cut, 'trial')} ended before {'its' if cut == 1 else 'their'} time.")
-    said += _not_counted(campaign, Outcome.INVALID, "could not be judged and", "the reasons stand with the trials")
-    said += _not_counted(
-        campaign,
-        Outcome.UNPROVEN,
-        "had a fault for which the experiment names no evidence, and",
-        "they never pass a gate",
-    )
-    surprises = [trial for trial in campaign.trials if trial.as_expected is False]
+    said += _not_counted(campaign, Outcome.INVALID, "cannot be judged, counts for neither side")
+    said += _not_counted(campaign, Outcome.UNPROVEN, words.OUTCOMES[Outcome.UNPROVEN][1])
+    surprises = [trial for trial in campaign.trials if _is_surprise(trial)]
     if surprises:
         named = [f"{trial.experiment} ({healer_name(trial.arm)}, seed {trial.seed})" for trial in surprises]
         more = [f"{len(named) - 3} more"] if len(named) > 4 else named[3:]
@@ -112,12 +110,19 @@ def warnings(campaign: Campaign, summary: Summary) -> list[str]:
     return said + judgement.clock_warnings(campaign)
 
 
-def _not_counted(campaign: Campaign, outcome: Outcome, why: str, more: str) -> list[str]:
+def _not_counted(campaign: Campaign, outcome: Outcome, why: str) -> list[str]:
     number = sum(trial.recovery.outcome is outcome for trial in campaign.trials)
     if not number:
         return []
-    verb = "counts" if number == 1 else "count"
-    return [f"{number} of {words.count(len(campaign.trials), 'trial')} {why} {verb} for nothing; {more}."]
+    of = words.count(len(campaign.trials), "trial")
+    return [
+        f"{words.OUTCOMES[outcome][0].capitalize()} ({why}): {number} of {of}. The reasons stand with the trials."
+    ]
+
+
+def _is_surprise(trial: TrialResult) -> bool:
+    """An end other than the experiment expects. What cannot be judged has none."""
+    return trial.as_expected is False and trial.recovery.outcome.counts
 
 
 def lateness(campaign: Campaign) -> str:
@@ -158,8 +163,8 @@ def _trial(trial: TrialResult, number: int) -> TrialFacts:
         anchor=f"trial-{number}",
         outcome=outcome,
         meaning=meaning,
-        unexpected=expected if trial.as_expected is False else "",
-        ttd=words.time_to_detect(trial),
+        unexpected=expected if _is_surprise(trial) else "",
+        ttd="nothing broken" if trial.sham and trial.recovery.ttd_s is None else words.time_to_detect(trial),
         ttr="nothing broken" if trial.sham else words.time_to_recover(trial.recovery),
         first_wrong=words.time_to_first_wrong(trial.recovery),
         silent=words.silent_time(trial.recovery),
@@ -204,7 +209,7 @@ def _told(found: Estimate | Share | None, group: Group) -> tuple[str, str]:
         return value, f"{words.percent(found.low).removesuffix(' %')}–{words.percent(found.high)}"
     value = words.NOT_REACHED if found.value_s is None else words.seconds(found.value_s)
     if not found.low_s and found.high_s is None:
-        return value, "no bounds"
+        return value, "no interval"
     low = words.seconds(found.low_s or 0.0)
     if found.high_s is None:
         return value, f"{low} or more"
@@ -217,14 +222,19 @@ def _sentence(arm: Group, groups: tuple[Group, ...]) -> str:
     if arm.survival is None:
         return f"{subject}, no trial could be judged."
     trials = words.count(judged, "trial")
+    mine = [group for group in groups if group.arm == arm.arm and group.observations and not group.sham]
+    recovered = f"{judged - arm.censored_count} of {trials}"
+    if arm.median_s is None and len(mine) == 1:
+        return f"{subject}, right answers came back in {recovered} while the fault was held."
     if arm.median_s is None:
         said = f"right answers did not come back in most of {trials} while the fault was held"
     elif arm.median_s == 0:
         said = f"most of {trials} absorbed the fault without one bad answer"
     else:
-        of = f"median of {trials} of all experiments, {arm.censored_count} censored"
+        of = f"median of {trials}{' of all experiments' if len(mine) > 1 else ''}, {arm.censored_count} censored"
         said = f"right answers were back {words.seconds(arm.median_s)} after the fault began ({of})"
-    mine = [group for group in groups if group.arm == arm.arm and group.observations and not group.sham]
+    if len(mine) == 1:
+        return f"{subject}, {said}. {recovered} recovered while the fault was held."
     whole = sum(group.censored_count == 0 for group in mine)
     return (
         f"{subject}, {said}. In {whole} of {words.count(len(mine), 'experiment')}, every trial recovered "

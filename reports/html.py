@@ -76,7 +76,7 @@ def render(campaign: Campaign, folder: Path) -> str:
         verdict=verdict,
         decision=verdict.decision,
         verdict_reason=judgement.reason(verdict),
-        verdicts=judgement.verdict_facts(verdict),
+        verdicts=judgement.lines_beside(verdict),
         clock=judgement.clock(campaign),
         shams=judgement.sham_facts(campaign),
         sham_columns=judgement.SHAM_COLUMNS,

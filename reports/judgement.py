@@ -65,6 +65,14 @@ def verdict_facts(verdict: CampaignVerdict) -> list[VerdictFacts]:
     ]
 
 
+def lines_beside(verdict: CampaignVerdict, *, judged_only: bool = False) -> list[VerdictFacts]:
+    """The lines that say something beside the campaign's own verdict: if one alone is judged, that has said it."""
+    judged = [one for one in verdict.verdicts if one.judged]
+    said = judged if len(judged) == 1 and judged[0].reason in verdict.reason else []
+    lines = [line for line in verdict_facts(verdict) if line.verdict not in said]
+    return [line for line in lines if line.verdict.judged or not judged_only]
+
+
 def reason(verdict: CampaignVerdict) -> str:
     """Why, as a sentence; the name of an experiment keeps its spelling."""
     said = words.clean(verdict.reason)
@@ -129,15 +137,18 @@ def clock(campaign: Campaign) -> str:
             "The clock was not calibrated on this machine; 'monkeyproof calibrate' does it in under a minute, for "
             "the campaigns after it."
         )
-    held, of = _number(found, "held_count"), _number(found, "episodes_count")
-    if held is None or of is None:
+    held, of, rate_per_s = (_number(found, name) for name in ("held_count", "episodes_count", "rate_per_s"))
+    if held is None or of is None or rate_per_s is None:
         return "The clock's calibration cannot be read; 'monkeyproof calibrate' makes it anew."
+    where = "another machine" if _other_machine(campaign) else "this machine"
+    width_ms = _total_outage_width_ms(found)
+    finely = (
+        "" if width_ms is None else f", and the end of a total outage is known to {words.milliseconds(width_ms)}"
+    )
     return (
-        f"Clock: calibrated on this machine {words.moment(str(found.get('utc', '')))}; {held:.0f} of {of:.0f} "
-        f"intervals held the truth, error p99 {words.milliseconds(_number(found, 'error_p99_ms'))}, bias "
-        f"{words.milliseconds(_number(found, 'bias_ms'))}, median width "
-        f"{words.milliseconds(_number(found, 'width_p50_ms'))}, at {_number(found, 'rate_per_s') or 0:g} "
-        "questions a second."
+        f"Clock: calibrated on {where} {words.moment(str(found.get('utc', '')))}, at {rate_per_s:g} questions a "
+        f"second: {held:.0f} of {of:.0f} known outages lay within the interval that was reported{finely}"
+        f"{' (median width)' if finely else ''}."
     )
 
 
@@ -149,14 +160,20 @@ def clock_warnings(campaign: Campaign) -> list[str]:
     said = []
     if found.get("passed") is not True:
         said.append(
-            "The clock did not pass its calibration on this machine: recovery times may be off by more than their "
-            "intervals say. Run 'monkeyproof calibrate' on a quiet machine."
+            "The clock did not pass its calibration: recovery times may be off by more than their intervals say. "
+            "Run 'monkeyproof calibrate' while the machine is quiet."
+        )
+    if differs := _other_machine(campaign):
+        said.append(
+            f"The clock was calibrated on another machine, or before this one was changed ({differs}): how finely "
+            "it tells the time here is not known. Run 'monkeyproof calibrate' here."
         )
     calibrated, asked = _number(found, "rate_per_s"), _number(campaign.prober, "rate_per_s")
     if calibrated != asked and calibrated is not None and asked is not None:
         said.append(
-            f"The clock was calibrated at {calibrated:g} questions a second, and this campaign asked {asked:g}: "
-            f"its resolution here is not known. 'monkeyproof calibrate --rate-per-s {asked:g}' measures it."
+            f"The clock was calibrated at another rate ({calibrated:g} questions a second, here {asked:g}): how "
+            "finely it tells the time here is not known. Run 'monkeyproof calibrate --rate-per-s "
+            f"{asked:g}' here."
         )
     return said
 
@@ -183,7 +200,7 @@ def _sham(arm: str, trials: list[TrialResult]) -> ShamFacts:
         arm=healer_name(arm),
         count=len(trials),
         false_count=sum(bool(one.false_heals) for one in trials),
-        acted=words.listing(acted[:4] + more) or "nothing",
+        acted=words.listing(acted[:4] + more) or ("there is none" if arm == NO_HEALER else "nothing"),
     )
 
 
@@ -199,6 +216,30 @@ def _way(value_s: float) -> str:
 
 def _range(low_s: float, high_s: float) -> str:
     return f"{words.seconds(low_s).removesuffix(' s')}–{words.seconds(high_s)}"
+
+
+def _total_outage_width_ms(found: Mapping[str, Json]) -> float | None:
+    """The median width of the intervals of plain outages. Partial and hung ones, of which no prober can know the
+    end as well, have no part in it."""
+    rows = found.get("by_kind")
+    if not isinstance(rows, list):
+        return None
+    dark = next((row for row in rows if isinstance(row, Mapping) and row.get("kind") == "dark"), {})
+    # No width at all: each of them was disturbed.
+    return _number(dark, "width_p50_ms") if _number(dark, "width_max_ms") else None
+
+
+def _other_machine(campaign: Campaign) -> str:
+    """In what the machine of the calibration is not the campaign's; empty if it is, or if nobody noted it."""
+    then, now = campaign.calibration.get("machine"), campaign.machine
+    if not isinstance(then, Mapping):
+        return ""
+    differs = [
+        f"{words.clean(name).replace('_', ' ')} {words.clean(str(then[name]))}, here {words.clean(str(now[name]))}"
+        for name in now
+        if name in then and then[name] != now[name]
+    ]
+    return "; ".join(differs)
 
 
 def _number(found: Mapping[str, Json], name: str) -> float | None:

@@ -103,7 +103,7 @@ def _verdict(verdict: CampaignVerdict) -> list[str]:
     word = verdict.decision.upper()
     lines = [
         f"- {line.word}: {plain(line.experiment)}, {plain(line.arm)}. {plain(line.reason)}"
-        for line in judgement.verdict_facts(verdict)
+        for line in judgement.lines_beside(verdict)
     ]
     return [f"**Verdict: {word}.** {plain(judgement.reason(verdict))}", "\n".join(lines)]
 
@@ -171,6 +171,7 @@ def _stories(trials: Sequence[TrialFacts]) -> list[str]:
         trial = row.trial
         name = f"{trial.experiment}, {judgement.healer_name(trial.arm)}, seed {trial.seed}"
         told = [f"- **{plain(name)}**: {plain(trial.recovery.reason)}."]
+        told += [f"  Ended before its time: {plain(trial.aborted)}."] if trial.aborted else []
         told += [f"  Evidence: {plain(evidence)}." for evidence in trial.evidence]
         told += [f"  Escalated: {plain(said)}." for said in trial.escalations]
         told += [f"  Not reverted: {plain(what)}." for what in trial.not_reverted]

@@ -72,7 +72,11 @@ def faults(history: History) -> tuple[FaultStory, ...]:
 def _continued(fault: FaultStory, event: Event) -> FaultStory:
     match event.kind:
         case Kind.FAULT_EFFECTIVE:
-            return replace(fault, effective_s=event.t_s, evidence=str(event.data.get("summary", "")))
+            # The subject stands before it already.
+            summary = str(event.data.get("summary", "")).removeprefix(f"{fault.subject}: ")
+            return replace(fault, effective_s=event.t_s, evidence=summary)
+        case Kind.FAULT_INJECTED:
+            return replace(fault, trouble="unproven: nothing names evidence that it took effect")
         case Kind.FAULT_REVERTED if fault.reverted_s is None:
             return replace(fault, reverted_s=event.t_s)
         case Kind.FAULT_UNPROVEN:

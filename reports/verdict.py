@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from monkeyproof.config import Slo
+from monkeyproof.reports import verdict_words
 from monkeyproof.reports.comparison import NO_HEALER
 from monkeyproof.reports.shares import Share, more_all_good, more_until_decided, share_of
 from monkeyproof.reports.survival import in_time
@@ -62,6 +63,8 @@ class Verdict:
     """Inconclusive: with this many more trials, all valid and in time, it would pass. None: no number is known."""
     more_expected: int | None = None
     """Inconclusive: about this many more would decide, if the share stays as seen. None: none up to 10,000."""
+    hopeless: bool = False
+    """Inconclusive, and more trials of the same will not decide it: something else has to be changed first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,25 +141,31 @@ def _of_trials(trials: Sequence[TrialResult], slo: Slo, *, sequential: bool) -> 
         over_limit_count=len(over),
     )
     if over:
-        return replace(base, decision=Decision.FAIL, reason=_wrong_answers_words(over, count, slo))
+        return replace(base, decision=Decision.FAIL, reason=verdict_words.wrong_answers(over, count, slo))
     more = more_all_good(good, count, goal.share, goal.confidence, sequential=sequential)
     if unusable := _too_many_invalid(trials, slo):
         reason, dilute = unusable
         needed = None if more is None or dilute is None else max(more, dilute)
-        return replace(base, reason=reason, more_at_least=needed)
+        if hopeless := _why_hopeless(trials, slo):
+            return replace(base, reason=f"{reason}; {hopeless}", hopeless=True)
+        mended = "" if needed is None else f"; {needed} more, all valid and in time, would pass"
+        return replace(base, reason=reason + mended, more_at_least=needed)
     assert certain is not None
     assert possible is not None
-    asked = f"{_percent(goal.share)} are asked for"
-    seen = f"{good} of {count} recovered within {goal.within_s:g} s" + _undecided_words(valid, goal.within_s)
-    sure = f"with {_percent(goal.confidence)} confidence" + (" at every look" if sequential else "")
-    low, high = _percent(certain.low, goal.share), _percent(possible.high, goal.share)
+    asked = f"{verdict_words.percent(goal.share)} are asked for"
+    seen = f"{good} of {count} recovered within {goal.within_s:g} s" + verdict_words.undecided(
+        valid, goal.within_s
+    )
+    sure = f"with {verdict_words.percent(goal.confidence)} confidence" + (" at every look" if sequential else "")
+    low, high = verdict_words.percent(certain.low, goal.share), verdict_words.percent(possible.high, goal.share)
     if certain.low >= goal.share:
         return replace(base, decision=Decision.PASS, reason=f"{seen}: at least {low} {sure}; {asked}")
     if possible.high < goal.share:
         return replace(base, decision=Decision.FAIL, reason=f"{seen}: at most {high} {sure}; {asked}")
     decided = more_until_decided(good, good + undecided, count, goal.share, goal.confidence, sequential=sequential)
-    known = f"shows only {low} or more" if possible.high == 1.0 else f"shows only {low} to {high}"
-    reason = f"{seen} {known} {sure}; {asked}; {_more_words(more, decided)}"
+    known = f"at least {low} do" if possible.high == 1.0 else f"{low} to {high} do"
+    shown = "nothing" if (certain.low, possible.high) == (0.0, 1.0) else f"only that {known}, {sure}"
+    reason = f"{seen}, which shows {shown}; {asked}; {verdict_words.more_needed(more, decided)}"
     return replace(base, reason=reason, more_at_least=more, more_expected=decided)
 
 
@@ -165,13 +174,15 @@ def _of_shams(trials: Sequence[TrialResult], slo: Slo) -> Verdict:
     valid = [trial for trial in trials if trial.recovery.outcome.counts]
     count, healed = len(valid), [trial for trial in valid if trial.false_heals]
     wrong = _over_wrong_answers(valid, slo)
-    seen = f"a healer acted in {len(healed)} of {count} shams"
+    shams = "1 sham" if count == 1 else f"{count} shams"
+    seen = f"a healer acted in {len(healed)} of {shams}"
+    unlimited = f"{seen}; the SLO sets no limit on that (false_heals)"
     limit = slo.false_heals
     base = Verdict(
         experiment=trials[0].experiment,
         arm=trials[0].arm,
         decision=Decision.INCONCLUSIVE,
-        reason=f"{seen}; the SLO sets no limit for it (false_heals)",
+        reason=f"{shams} with no healer, beside those with one" if trials[0].arm == NO_HEALER else unlimited,
         judged=limit is not None or slo.wrong_answers is not None,
         trials_count=count,
         invalid_count=len(trials) - count,
@@ -180,17 +191,17 @@ def _of_shams(trials: Sequence[TrialResult], slo: Slo) -> Verdict:
     if limit is not None and len(healed) > limit.at_most:
         over = len(healed) + sum(not trial.false_heals for trial in wrong)
         remedies = ", ".join(dict.fromkeys(remedy for trial in healed for remedy in trial.false_heals))
-        reason = f"{seen} ({remedies}) although nothing was broken; {limit.at_most} are allowed"
+        reason = f"{seen} ({remedies}) although nothing was broken; {verdict_words.allowed(limit)}"
         return replace(base, decision=Decision.FAIL, reason=reason, over_limit_count=over)
     if wrong:
-        return replace(base, decision=Decision.FAIL, reason=_wrong_answers_words(wrong, count, slo))
+        return replace(base, decision=Decision.FAIL, reason=verdict_words.wrong_answers(wrong, count, slo))
     if unusable := _too_many_invalid(trials, slo):
         return replace(base, reason=unusable[0], more_at_least=unusable[1])
     if limit is not None:
-        reason = f"{seen}; {limit.at_most} are allowed"
+        reason = f"{seen}; {verdict_words.allowed(limit)}"
         return replace(base, decision=Decision.PASS, reason=reason)
     if base.judged:
-        return replace(base, decision=Decision.PASS, reason=f"none of {count} shams served too many wrong answers")
+        return replace(base, decision=Decision.PASS, reason=f"none of {shams} served too many wrong answers")
     return base
 
 
@@ -215,26 +226,21 @@ def _overall(campaign: Campaign, verdicts: Sequence[Verdict]) -> tuple[Decision,
     for decision, words in ((Decision.FAIL, "failed"), (Decision.INCONCLUSIVE, "inconclusive")):
         found = [one for one in judged if one.decision is decision]
         if found:
-            name = f"{found[0].experiment} ({found[0].arm})" if found[0].arm else found[0].experiment
             others = f" (and {len(found) - 1} more {words})" if len(found) > 1 else ""
-            return decision, f"{name}: {found[0].reason}{others}"
+            return decision, f"{_name(found[0])}: {found[0].reason}{others}"
     if len(judged) == 1:
-        return Decision.PASS, f"{judged[0].experiment} ({judged[0].arm}): {judged[0].reason}"
-    return Decision.PASS, f"each of {len(judged)} passed: " + ", ".join(
-        f"{one.experiment} ({one.arm})" for one in judged
-    )
+        return Decision.PASS, f"{_name(judged[0])}: {judged[0].reason}"
+    return Decision.PASS, f"each of {len(judged)} passed: " + ", ".join(_name(one) for one in judged)
+
+
+def _name(one: Verdict) -> str:
+    arm = "no healer" if one.arm == NO_HEALER else one.arm
+    return f"{one.experiment} ({arm})" if arm else one.experiment
 
 
 def _over_wrong_answers(valid: Sequence[TrialResult], slo: Slo) -> list[TrialResult]:
     limit = slo.wrong_answers
     return [] if limit is None else [trial for trial in valid if trial.recovery.wrong_count > limit.at_most]
-
-
-def _wrong_answers_words(over: Sequence[TrialResult], count: int, slo: Slo) -> str:
-    assert slo.wrong_answers is not None
-    most = max(trial.recovery.wrong_count for trial in over)
-    limit = slo.wrong_answers.at_most
-    return f"{len(over)} of {count} trials served more wrong answers than the {limit} allowed, one of them {most}"
 
 
 def _too_many_invalid(trials: Sequence[TrialResult], slo: Slo) -> tuple[str, int | None] | None:
@@ -247,38 +253,30 @@ def _too_many_invalid(trials: Sequence[TrialResult], slo: Slo) -> tuple[str, int
         return None
     kinds = [f"{bad - unproven} invalid"] if bad > unproven else []
     if unproven:
-        kinds.append(f"{unproven} unproven: the experiment names no evidence")
-    words = f"{bad} of {count} trials cannot be judged ({'; '.join(kinds)})"
-    reason = f"{words}, and at most {_percent(most)} may be so" if bad < count else words
+        kinds.append(f"{unproven} unproven: nothing names evidence that the fault took effect")
+    words = f"{bad} of {verdict_words.trials_words(count)} cannot be judged ({'; '.join(kinds)})"
+    reason = f"{words}, and at most {verdict_words.percent(most)} may be so" if bad < count else words
     # More of the same experiment will be unproven too; and above a share of 0 nothing dilutes.
     dilute = None if unproven or most == 0 else max(1, math.ceil(bad / most - _EPSILON) - count)
     return reason, dilute
 
 
-def _undecided_words(valid: Sequence[TrialResult], within_s: float) -> str:
-    unknown = [trial.recovery for trial in valid if in_time(trial.recovery, within_s) is None]
-    blurred = sum(recovery.outcome.under_fault for recovery in unknown)
-    kinds = {
-        "not watched for so long under the fault": len(unknown) - blurred,
-        "recovered around the deadline": blurred,
-    }
-    found = [f"{count} {words}" for words, count in kinds.items() if count]
-    return f" (not known: {', '.join(found)})" if found else ""
+def _why_hopeless(trials: Sequence[TrialResult], slo: Slo) -> str:
+    """What to do instead of more trials. Empty if more may help.
 
-
-def _more_words(more: int | None, decided: int | None) -> str:
-    first = "no number of trials up to 10,000 would pass" if more is None else f"{more} more in time would pass"
-    if decided is None:
-        return f"{first}; at the share seen, 10,000 more would not decide"
-    return first if decided == more else f"{first}; at the share seen, about {decided} more would decide"
-
-
-def _percent(value: float, beside: float | None = None) -> str:
-    """``90.3 %``: with as many digits as it takes to stay on its side of what it is compared with."""
-    if beside is None:
-        return f"{100 * value:.10g} %"
-    for digits in range(1, 9):
-        shown = round(100 * value, digits)
-        if (shown >= 100 * beside) == (value >= beside):
-            break
-    return f"{shown:.{digits}f} %"
+    That nothing names evidence is so in each trial of an experiment. An invalid one may be bad luck, so it takes
+    so many, and none valid, that this is less likely than a wrong verdict if only the share allowed were invalid.
+    """
+    outcomes = [trial.recovery.outcome for trial in trials]
+    if any(outcome.counts for outcome in outcomes):
+        return ""
+    if Outcome.UNPROVEN in outcomes:
+        return (
+            "more trials will not change that: name a probe as the evidence, in the experiment or with --evidence"
+        )
+    goal = slo.recovery
+    if goal.invalid_share_max ** len(trials) > (1.0 - goal.confidence) / 2.0:
+        return ""
+    why = next((words for words in reversed([trial.recovery.reason for trial in trials]) if words), "")
+    last = f" (the last: {why})" if why else ""
+    return f"more trials will hardly change that: mend what makes them invalid{last}"

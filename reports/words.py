@@ -28,7 +28,7 @@ OUTCOMES = {
     Outcome.INVALID: ("invalid", "cannot be judged, and counts for nothing"),
     Outcome.UNPROVEN: (
         "unproven",
-        "the experiment names no evidence for its fault: what was seen is told, and counts for nothing",
+        "nothing names evidence that the fault took effect; it never counts for a pass",
     ),
 }
 """The word for each outcome, and what it means."""
@@ -124,11 +124,21 @@ def time_to_recover(recovery: Recovery) -> str:
         return UNKNOWN
     if recovery.outcome is Outcome.ABSORBED:
         return "0 s (absorbed)"
+    if recovery.outcome is Outcome.UNPROVEN:
+        return f"{_seen_unproven(recovery)} (unproven)"
     if recovery.ttr is not None:
-        return span(recovery.ttr) + (" (unproven)" if recovery.outcome is Outcome.UNPROVEN else "")
+        return span(recovery.ttr)
     if recovery.outcome.under_fault or recovery.censored_at_s is None:
         return UNKNOWN
     return f"> {seconds(recovery.censored_at_s)} (censored)"
+
+
+def _seen_unproven(recovery: Recovery) -> str:
+    if recovery.ttr is not None:
+        return span(recovery.ttr)
+    if recovery.censored_at_s is not None:
+        return f"> {seconds(recovery.censored_at_s)}"
+    return UNKNOWN if recovery.bad_count else "none bad"
 
 
 def time_to_detect(trial: TrialResult) -> str:

@@ -169,7 +169,7 @@ def _needed(trial: TrialPlan, plan: CampaignPlan, verdict: CampaignVerdict) -> b
         return True
     decided = {
         name: all(
-            one.decision is not Decision.INCONCLUSIVE
+            one.decision is not Decision.INCONCLUSIVE or one.hopeless
             for one in verdict.verdicts
             if one.judged and one.experiment == name
         )

@@ -137,8 +137,8 @@ def _experiments(options: Options) -> tuple[Any, Any]:
 
 
 def _resume(options: Options, folder: Path) -> Finished:
-    from monkeyproof.plan import StoredPlan
     from monkeyproof.reverting import clear_to_inject
+    from monkeyproof.stored_plan import StoredPlan
 
     stored = StoredPlan.read(folder)
     options.check_against(stored)

@@ -18,7 +18,7 @@ from monkeyproof.roles import Named
 
 if TYPE_CHECKING:
     from monkeyproof.config import TargetFile
-    from monkeyproof.plan import StoredPlan
+    from monkeyproof.stored_plan import StoredPlan
 
 ARMS = ("none", "elephant")
 AUTO = "auto"

@@ -1,20 +1,17 @@
-"""What a campaign is to do, in which order, and whether it is still what was planned when it is continued."""
+"""What a campaign is to do, and in which order."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from monkeyproof import catalogue
 from monkeyproof.catalogue import Experiment
 from monkeyproof.config import TargetFile
 from monkeyproof.errors import UsageError
-from monkeyproof.roles import Named
 from monkeyproof.trial import TrialPlan
 from monkeyproof.types import Json
 
@@ -121,7 +118,8 @@ class CampaignPlan:
             "target": {
                 "name": self.target.name,
                 "path": str(self.target.path),
-                "sha256": hashlib.sha256(self.target.path.read_bytes()).hexdigest(),
+                "sha256": _digest(self.target.path),
+                "golden_sha256": _digest(self.target.predict.golden),
                 "embedded": self.target.stack is not None,
                 "settings": _settings(self.target),
             },
@@ -137,94 +135,6 @@ def summary_of(plan: Mapping[str, Json]) -> dict[str, Json]:
     return {"experiments": [one["name"] for one in plan["experiments"]], **{key: plan[key] for key in kept}}
 
 
-@dataclass(frozen=True, slots=True)
-class StoredPlan:
-    """The plan of a campaign that began earlier, as its folder tells it."""
-
-    folder: Path
-    plan: Mapping[str, Json]
-
-    @classmethod
-    def read(cls, folder: Path) -> StoredPlan:
-        """Read a plan that can be continued.
-
-        Raises:
-            UsageError: there is none, or nothing is left to do.
-        """
-        path = folder / CAMPAIGN_FILE
-        try:
-            header = json.loads(path.read_bytes())
-            plan = header["plan"]
-            complete = header["duration_s"] is not None and not header["aborted"] and not header["ended_early"]
-        except OSError:
-            raise UsageError(f"{folder}: no {CAMPAIGN_FILE} in it, so there is nothing to continue") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(
-                f"{path}: damaged, or of an older version that cannot be continued: {error}"
-            ) from None
-        if complete:
-            raise UsageError(
-                f"{folder}: this campaign is complete; 'monkeyproof gate {folder}' judges it, "
-                f"'monkeyproof report {folder}' writes its reports anew"
-            )
-        return cls(folder, plan)
-
-    @property
-    def target_path(self) -> Path:
-        return Path(self.plan["target"]["path"])
-
-    def experiments(self) -> tuple[Experiment, ...]:
-        """Raises: UsageError: one is gone, or is not what it was."""
-        return tuple(self._unchanged(one) for one in self.plan["experiments"])
-
-    def sham(self) -> Experiment | None:
-        """Raises: UsageError: it is gone, or is not what it was."""
-        return self._unchanged(self.plan["sham"]) if self.plan["sham"] else None
-
-    def resumed(self, target: TargetFile, max_minutes: float | None) -> CampaignPlan:
-        """The same plan again, with the target as it is now. A time limit holds for one sitting, so it may be new.
-
-        Raises:
-            UsageError: something that it rests on has changed; says what to do.
-        """
-        plan = CampaignPlan(
-            experiments=self.experiments(),
-            arms=tuple(self.plan["arms"]),
-            trials_count=self.plan["trials_count"],
-            seed=self.plan["seed"],
-            target=target,
-            folder=self.folder,
-            sequential=self.plan["sequential"],
-            shams_count=self.plan["shams_count"],
-            sham=self.sham(),
-            max_minutes=max_minutes,
-        )
-        now, then = plan.as_json(), self.plan
-        # A restarted embedded target has other ports in its file.
-        same = ("name", "settings") if target.stack and then["target"]["embedded"] else ("name", "sha256")
-        # What was stored went through JSON; tuples come back as lists.
-        now = json.loads(json.dumps(now, default=str))
-        if any(now["target"][key] != then["target"][key] for key in same):
-            raise self._changed(f"the target file {target.path}")
-        if now["order"] != then["order"]:
-            raise self._changed("the order of trials that its seed gives (numpy, or monkeyproof)")
-        return plan
-
-    def _unchanged(self, stored: Mapping[str, Json]) -> Experiment:
-        name = stored["name"]
-        named = Named(**stored.get("named", {}))
-        found = catalogue.find(name if name in catalogue.names() else stored["path"], named)
-        if found.sha256 != stored["sha256"]:
-            raise self._changed(f"the experiment {found.path}")
-        return found
-
-    def _changed(self, what: str) -> UsageError:
-        return UsageError(
-            f"{self.folder}: {what} has changed since this campaign began, so its trials would not be alike; "
-            "put it back as it was, or begin a new campaign"
-        )
-
-
 def _named(experiment: Experiment) -> dict[str, Json]:
     return {
         "name": experiment.name,
@@ -232,6 +142,13 @@ def _named(experiment: Experiment) -> dict[str, Json]:
         "sha256": experiment.sha256,
         "named": experiment.extension.named.given(),
     }
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _settings(target: TargetFile) -> dict[str, Json]:

@@ -142,10 +142,7 @@ def result_of(folder: Path, root: Path) -> TrialResult:
             for event in trial.of_kind(Kind.HEALER_DETECTED, Kind.HEALER_DIAGNOSED)
         ),
         escalations=_unique(str(event.data.get("summary", "")) for event in trial.of_kind(Kind.HEALER_ESCALATED)),
-        not_reverted=_unique(
-            f"{event.data['fault']} on {event.subject}: {event.data['why']}"
-            for event in trial.of_kind(Kind.FAULT_NOT_REVERTED)
-        ),
+        not_reverted=_not_reverted(trial),
         expected=tuple(Outcome(name) for name in trial.trial.get("expected", ())),
         load=_load(folder),
         sham=sham,
@@ -159,6 +156,16 @@ def _aborted(trial: History) -> str:
     if found is not None:
         return str(found.data.get("why", "")) or "it was aborted"
     return "" if trial.first(Kind.TRIAL_ENDED) else CUT_OFF
+
+
+def _not_reverted(trial: History) -> tuple[str, ...]:
+    """What was left; not what a second try took back."""
+    reverted = {event.data["id"]: event.t_s for event in trial.of_kind(Kind.FAULT_REVERTED)}
+    return _unique(
+        f"{event.data['fault']} on {event.subject}: {event.data['why']}"
+        for event in trial.of_kind(Kind.FAULT_NOT_REVERTED)
+        if reverted.get(event.data["id"], -inf) < event.t_s
+    )
 
 
 def _remedy(event: Event) -> str:

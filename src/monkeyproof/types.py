@@ -27,7 +27,7 @@ class Outcome(StrEnum):
     INVALID = "invalid"
     """The fault was not proven, the baseline did not hold, or the readings cannot tell. Counts for nothing."""
     UNPROVEN = "unproven"
-    """A foreign fault for which the experiment names no evidence: what was seen is told. Counts for nothing."""
+    """Nothing names evidence that the fault took effect: what was seen is told. Counts for nothing."""
 
     @property
     def counts(self) -> bool:

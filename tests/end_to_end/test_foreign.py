@@ -107,14 +107,30 @@ class World:
         (self.folder / f"{name}.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
         return f"{name}.yaml"
 
-    def lies(self, name: str, evidence_pattern: str = "lies", **extension: str) -> str:
-        """It lies until its rollback; what proves it looks for a word in its mode."""
-        look = {
+    @property
+    def its_mode(self) -> dict[str, Any]:
+        return {
             "type": "probe",
             "name": "its-mode",
-            "tolerance": {"type": "regex", "target": "body", "pattern": evidence_pattern},
+            "tolerance": {"type": "regex", "target": "body", "pattern": "lies"},
             "provider": {"type": "http", "url": f"http://127.0.0.1:{self.port}/mode"},
         }
+
+    def passes(self, name: str) -> str:
+        """It lies in the background, as long as that takes; nothing undoes it."""
+        script = (
+            "import json, time, urllib.request as r\n"
+            f"url = 'http://127.0.0.1:{self.port}/mode'\n"
+            "say = lambda mode: r.urlopen(url, json.dumps(dict(mode=mode)).encode())\n"
+            "say('lies'); time.sleep(1.2); say('right')"
+        )
+        lie = {"type": "action", "name": "lie", "provider": process(sys.executable, "-c", script)}
+        method = [lie | {"background": True}, self.its_mode, {"ref": "its-mode"}]
+        return self.write(name, method, [], inject="lie", evidence="its-mode")
+
+    def lies(self, name: str, evidence_pattern: str = "lies", **extension: str) -> str:
+        """It lies until its rollback; what proves it looks for a word in its mode."""
+        look = self.its_mode | {"tolerance": {"type": "regex", "target": "body", "pattern": evidence_pattern}}
         method = [self.mode_activity("lie", "lies"), look]
         return self.write(name, method, [self.mode_activity("tell-the-truth", "right")], **extension)
 
@@ -152,6 +168,7 @@ def test_what_is_proven_counts_and_what_is_not_does_not(world: World) -> None:
         world.lies("proven", **named, evidence="its-mode"),
         world.lies("nameless"),
         world.lies("false-proof", evidence_pattern="sulks", **named, evidence="its-mode"),
+        world.passes("passing"),
         world.write("idle", [world.mode_activity("look", "right") | {"type": "probe"}], []),
     ]
     done = monkeyproof(world.folder, "gate", *files, "--target", "t.yaml", "--out", "out", "--no-tracking")
@@ -173,6 +190,11 @@ def test_what_is_proven_counts_and_what_is_not_does_not(world: World) -> None:
     assert nameless["reason"].startswith("looks fault removed: went bad between")
     assert nameless["reason"].endswith("but nothing is named as evidence that foreign.lie took effect")
     assert nameless["wrong_count"] > 30
+
+    # Nobody healed: its activity ended.
+    passing = found["passing"]["recovery"]
+    assert passing["outcome"] == "fault_removed", passing
+    assert passing["reverted_s"] - passing["t0_s"] == pytest.approx(1.4, abs=0.6)
 
     assert found["false-proof"]["recovery"]["outcome"] == "invalid"
     assert "its-mode" not in found["idle"]["recovery"]["reason"]

@@ -20,7 +20,7 @@ RATE_PER_S = 20.0
 T0_S, REVERTED_S, END_S = 1.0, 4.0, 6.0
 TARGET = """\
 name: {name}
-predict: {{url: "http://127.0.0.1:{port}/invocations", golden: g.jsonl}}
+predict: {{url: "http://127.0.0.1:{port}/invocations", golden: golden.jsonl}}
 slo:
   objective: 0.9
   stable_for_s: 0.5
@@ -31,6 +31,7 @@ slo:
 
 def target_file(folder: Path, *, name: str = "t", port: int = 9, more: str = "", slo: str = "") -> TargetFile:
     path = folder / "target.yaml"
+    (folder / "golden.jsonl").write_text('{"body": {}, "expect": 1}\n')
     text = TARGET.format(name=name, port=port, more=more)
     path.write_text(text.replace("  objective: 0.9\n", f"  objective: 0.9\n{slo}"))
     return read_target_file(path)
@@ -50,6 +51,8 @@ class FakeRunner:
     target: TargetFile
     broken: Callable[[TrialPlan], bool] = lambda _: False
     """Whether the users of this trial get no right answer until the fault is removed."""
+    unproven: Callable[[TrialPlan], bool] = lambda _: False
+    """Whether nothing is named that would prove its fault."""
     dies_in: int = 0
     """The how-manieth trial kills the whole campaign, half done."""
     minutes: float = 0.0
@@ -60,7 +63,8 @@ class FakeRunner:
         self.ran.append(trial)
         clock.sleep_s(60 * self.minutes)
         dies = len(self.ran) == self.dies_in
-        write_trial(trial, self.target, broken=self.broken(trial), half_done=dies)
+        unproven = self.unproven(trial)
+        write_trial(trial, self.target, broken=self.broken(trial), half_done=dies, unproven=unproven)
         if dies:
             raise Killed
         return EXIT_OK, ""
@@ -82,6 +86,7 @@ def write_trial(
     half_done: bool = False,
     not_reverted: str = "",
     acted: str = "",
+    unproven: bool = False,
 ) -> Path:
     """One trial's folder: answers are right all along, or gone from the fault until its removal."""
     folder = Path(trial.folder)
@@ -95,7 +100,10 @@ def write_trial(
     writer.event(Kind.TRIAL_STARTED, t_s=0.0, title=trial.title)
     writer.event(Kind.BASELINE_MET, t_s=0.9, good_share=1.0, window_s=0.9)
     writer.event(Kind.FAULT_INTENDED, "link", t_s=T0_S, parameters={}, held=True, **fault)
-    writer.event(Kind.FAULT_EFFECTIVE, "link", t_s=T0_S + 0.05, summary="slow", evidence={}, **fault)
+    if unproven:
+        writer.event(Kind.FAULT_INJECTED, "link", t_s=T0_S + 0.05, **fault)
+    else:
+        writer.event(Kind.FAULT_EFFECTIVE, "link", t_s=T0_S + 0.05, summary="slow", evidence={}, **fault)
     writer.event(Kind.PHASE_STARTED, "hold", t_s=T0_S + 0.1)
     if acted:
         writer.event(Kind.HEALER_ACTING, "", t_s=T0_S + 0.5, remedy=acted, summary=acted)

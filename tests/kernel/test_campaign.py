@@ -17,8 +17,9 @@ from monkeyproof.cli import main
 from monkeyproof.clock import ManualClock
 from monkeyproof.config import TargetFile
 from monkeyproof.errors import EXIT_OK, EXIT_REFUSED, UsageError
-from monkeyproof.plan import CAMPAIGN_FILE, CampaignPlan, StoredPlan
+from monkeyproof.plan import CAMPAIGN_FILE, CampaignPlan
 from monkeyproof.read_back import read_campaign
+from monkeyproof.stored_plan import StoredPlan
 from monkeyproof.types import Outcome
 
 
@@ -141,6 +142,19 @@ def test_auto_drops_an_experiment_that_is_decided_and_goes_on_with_the_other(
     assert cli("gate", tmp_path / "c").exit_code == 3
 
 
+def test_auto_ends_where_no_trial_can_count(tmp_path: Path, target: TargetFile) -> None:
+    """Nothing names evidence: one block shows it, and the other experiment goes on."""
+    runner = FakeRunner(target, unproven=lambda trial: trial.experiment == "replica-kill")
+    names = ("latency-spike", "replica-kill")
+    run(plan_of(tmp_path / "c", target, *names, arms="none,elephant", trials_count=60, sequential=True), runner)
+    count = Counter((trial.experiment, trial.arm) for trial in runner.ran)
+    assert count["replica-kill", "elephant"] == 1
+    assert count["latency-spike", "elephant"] >= 3
+    ended = cli("gate", tmp_path / "c")
+    assert ended.exit_code == 3
+    assert "name a probe as the evidence" in " ".join(ended.output.split())
+
+
 def test_a_hard_limit_decides_at_once(tmp_path: Path) -> None:
     strict = target_file(tmp_path, slo="  wrong_answers: {at_most: 0}\n")
     runner = FakeRunner(strict, broken=lambda trial: trial.index == 1)
@@ -223,6 +237,11 @@ def test_what_has_changed_since_is_refused(tmp_path: Path, target: TargetFile) -
     assert stored.resumed(target, None).trials() == plan_of(folder, target, str(experiment)).trials()
     target_file(tmp_path, port=10)
     with pytest.raises(UsageError, match=r"target.yaml has changed .* begin a new campaign"):
+        stored.resumed(target, None)
+    target_file(tmp_path)
+    golden = tmp_path / "golden.jsonl"
+    golden.write_text(golden.read_text() * 2)
+    with pytest.raises(UsageError, match=r"the golden set .*golden.jsonl has changed"):
         stored.resumed(target, None)
     target_file(tmp_path)
     experiment.write_text(experiment.read_text() + "# one more line\n")
@@ -309,7 +328,7 @@ def test_a_healer_that_acts_in_a_sham_is_counted(tmp_path: Path, target: TargetF
         (("gate", "sham", "--trials", "5", "--max-trials", "9"), "where --trials auto gives up"),
         (("gate", ".", "--seed", "3"), "give no options with it"),
         (("gate", "."), "no campaign.json in it"),
-        (("run", "--resume", "nowhere"), "nothing to continue"),
+        (("run", "--resume", "nowhere"), "not a campaign's folder"),
     ],
 )
 def test_words_that_are_wrong(arguments: tuple[str, ...], words: str) -> None:

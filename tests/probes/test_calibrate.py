@@ -176,6 +176,14 @@ def test_a_never_that_is_called_recovered_and_a_flap_that_is_dated_early_are_mis
     assert misjudged([replace(wrong, disturbed="the machine stopped")]) == []
 
 
+def test_a_service_that_took_long_to_switch_does_not_lend_its_episode_the_next_ones_outage() -> None:
+    """The next one begins by the script: 1.6 s after the first answer to what hung, 60 ms less after the last."""
+    slowly = [(2.0, 2.0001), (3.0, 3.06)]
+    next_one = trace(letters((2, "G"), (1, "R"), (1.6, "G"), (1, "R")))
+    found = judge(Episode("hung", (("hung", 1.0),)), next_one, slowly, ())
+    assert (found.held, found.disturbed) == (True, ""), found.recovery.reason
+
+
 def test_what_the_machine_spoiled_is_not_held_against_the_clock() -> None:
     text = letters((2, "G"), (1, "R"), (3, "G"))
     assert judged_of(trace(text), stalls=(Interval(2.5, 2.7),)).disturbed

@@ -87,8 +87,8 @@ def test_three_of_three_show_next_to_nothing() -> None:
     found = only([trial()] * 3)
     assert found.decision is INCONCLUSIVE
     assert found.reason == (
-        "3 of 3 recovered within 10 s shows only 29.2 % or more with 95 % confidence; 90 % are asked for; "
-        "33 more in time would pass"
+        "3 of 3 recovered within 10 s, which shows only that at least 29.2 % do, with 95 % confidence; "
+        "90 % are asked for; 33 more in time would pass"
     )
     assert (found.more_at_least, found.more_expected) == (33, 33)
     assert only([trial()] * (3 + found.more_at_least)).decision is PASS
@@ -141,10 +141,11 @@ def test_what_cannot_be_told_neither_passes_nor_fails() -> None:
     found = only([unhealed(4.0)] * 60)
     assert found.decision is INCONCLUSIVE
     assert found.reason.startswith(
-        "0 of 60 recovered within 10 s (not known: 60 not watched for so long under the fault) shows only 0.0 % "
+        "0 of 60 recovered within 10 s (not known: 60 not watched for so long under the fault), "
+        "which shows nothing; "
     )
     assert found.more_expected is None
-    assert " (not known: 2 recovered around the deadline) " in only([healed(9.9, 10.1)] * 2).reason
+    assert " (not known: 2 recovered around the deadline), " in only([healed(9.9, 10.1)] * 2).reason
     assert "3 of 10 recovered within 10 s (not known: 1 not watched for so long under the fault): at most " in (
         only([trial()] * 3 + [LATE] * 6 + [unhealed(4.0)]).reason
     )
@@ -160,7 +161,10 @@ def test_invalid_trials_count_for_neither_side() -> None:
     # One more is more than the share that is allowed, whatever the others show, for either side.
     found = only([trial()] * 36 + [INVALID] * 10)
     assert found.decision is INCONCLUSIVE
-    assert found.reason == "10 of 46 trials cannot be judged (10 invalid), and at most 20 % may be so"
+    assert found.reason == (
+        "10 of 46 trials cannot be judged (10 invalid), and at most 20 % may be so; "
+        "4 more, all valid and in time, would pass"
+    )
     assert found.more_at_least == 4
     assert only([trial()] * 40 + [INVALID] * 10).decision is PASS
     assert only([LATE] * 36 + [INVALID] * 10).decision is INCONCLUSIVE
@@ -177,9 +181,28 @@ def test_invalid_trials_count_for_neither_side() -> None:
 def test_unproven_trials_never_pass_and_are_told_apart() -> None:
     found = only([UNPROVEN] * 40)
     assert found.decision is INCONCLUSIVE
-    assert found.reason == "40 of 40 trials cannot be judged (40 unproven: the experiment names no evidence)"
+    assert found.reason.startswith(
+        "40 of 40 trials cannot be judged (40 unproven: nothing names evidence that the fault took effect); "
+    )
     assert found.more_at_least is None
     assert "(1 invalid; 2 unproven: " in only([UNPROVEN, INVALID, UNPROVEN]).reason
+
+
+def test_more_trials_are_hopeless_where_none_can_count() -> None:
+    """An experiment without evidence has none the next time; what is only invalid may have been bad luck."""
+    assert only([UNPROVEN]).hopeless
+    assert "--evidence" in only([UNPROVEN]).reason
+    assert only([INVALID, UNPROVEN]).hopeless
+    assert not only([trial(), UNPROVEN]).hopeless
+    # 0.2 ** 2 is more than 0.025, 0.2 ** 3 is less.
+    why = replace(INVALID, recovery=replace(INVALID.recovery, reason="no baseline"))
+    assert [only([why] * count).hopeless for count in (1, 2, 3)] == [False, False, True]
+    assert only([why] * 2).more_at_least == 36
+    assert only([why] * 3).more_at_least is None
+    assert "mend what makes them invalid (the last: no baseline)" in only([why] * 3).reason
+    assert not only([*[why] * 30, trial()]).hopeless
+    assert not only([why] * 30, Slo(recovery=RecoveryObjective(invalid_share_max=1))).hopeless
+    assert not any(only(trials).hopeless for trials in ([trial()] * 36, [LATE] * 36, [trial()] * 3))
 
 
 def test_wrong_answers_beyond_the_limit_fail_at_once() -> None:
@@ -187,7 +210,9 @@ def test_wrong_answers_beyond_the_limit_fail_at_once() -> None:
     found = only([trial()] * 36 + [trial(wrong_count=57)], slo)
     assert found.decision is FAIL
     assert found.over_limit_count == 1
-    assert found.reason == "1 of 37 trials served more wrong answers than the 2 allowed, one of them 57"
+    assert found.reason == (
+        "1 of 37 trials served too many wrong answers, up to 57 in one trial; at most 2 are allowed"
+    )
     assert only([trial(wrong_count=3), *[INVALID] * 5], slo).decision is FAIL
     assert only([trial(wrong_count=2)] * 36, slo).decision is PASS
     assert only([trial(wrong_count=3)] * 36).decision is PASS  # No limit was set.
@@ -212,7 +237,7 @@ def test_false_heals_beyond_the_limit_fail() -> None:
     assert found.decision is FAIL
     assert found.reason == (
         "sham (elephant): a healer acted in 1 of 3 shams (restart, drain) although nothing was broken; "
-        "0 are allowed"
+        "none is allowed"
     )
     assert found.verdicts[1].over_limit_count == 1
     assert judged([*enough, sham(), sham("restart")], one).decision is PASS
@@ -229,7 +254,7 @@ def test_false_heals_need_a_sham_that_is_valid() -> None:
     broken = replace(sham("restart"), recovery=INVALID.recovery)
     found = judged([*[trial()] * 36, broken], slo)
     assert found.decision is INCONCLUSIVE
-    assert "1 of 1 trials cannot be judged" in found.reason
+    assert "1 of 1 trial cannot be judged" in found.reason
     # Each arm with a healer needs its own; without a healer there is nothing to ask for.
     mine = [trial(arm="mine")] * 36
     found = judged([*[trial()] * 36, *mine, sham()], slo)
@@ -304,7 +329,7 @@ def test_a_limit_is_never_shown_on_the_wrong_side_of_what_is_asked_for() -> None
     # 367 of 367 show 0.989999: with one digit, it would read as if it were enough.
     slo = Slo(recovery=RecoveryObjective(share=0.99))
     assert "at least 99.0 % " in only([trial()] * 368, slo).reason
-    assert "only 98.9999 % or more" in only([trial()] * 367, slo).reason
+    assert "only that at least 98.9999 % do" in only([trial()] * 367, slo).reason
 
 
 def test_as_json_is_plain() -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from sample_campaign import corrupt_records, replica_kill
 from samples import SLO, campaign_of, write_trial
 
-from monkeyproof.reports import curves, facts, html, judgement, markdown, results
+from monkeyproof.reports import curves, facts, html, judgement, markdown, results, words
 from monkeyproof.reports.console import print_summary
 from monkeyproof.reports.shares import exact_share
 from monkeyproof.reports.statistics import summarise
@@ -29,7 +29,12 @@ CALIBRATION = {
     "held_count": 36,
     "bias_ms": 0.4,
     "error_p99_ms": 12.0,
-    "width_p50_ms": 20.0,
+    "width_p50_ms": 41.0,
+    "machine": {"cores": 2, "memory_gb": 24.0, "kernel": "6.1.0", "python": "3.11.9"},
+    "by_kind": [
+        {"kind": "30 % wrong", "width_p50_ms": 700.0, "width_max_ms": 900.0},
+        {"kind": "dark", "width_p50_ms": 20.0, "width_max_ms": 21.0},
+    ],
 }
 
 
@@ -180,13 +185,33 @@ def test_the_clocks_resolution_is_said(tmp_path: Path) -> None:
     assert "not calibrated on this machine" in html.render(campaign, tmp_path)
     good = replace(campaign, calibration=CALIBRATION)
     for text in (html.render(good, tmp_path), markdown.render(good)):
-        assert "36 of 36 intervals held the truth, error p99 12 ms" in text
+        assert "calibrated on this machine 2026-02-03 04:00 UTC, at 50 questions a second: 36 of 36 known" in text
+        assert "the end of a total outage is known to 20 ms (median width)" in text
     assert judgement.clock_warnings(good) == []
+    # Every total outage was disturbed, or the file is of somebody else's making: nothing is said of the width.
+    for rows in ([{"kind": "dark", "width_p50_ms": 0.0, "width_max_ms": 0.0}], [3], "x", None):
+        said = judgement.clock(replace(campaign, calibration={**CALIBRATION, "by_kind": rows}))
+        assert said.endswith("36 of 36 known outages lay within the interval that was reported.")
     (failed,) = judgement.clock_warnings(replace(campaign, calibration={**CALIBRATION, "passed": False}))
     assert "did not pass" in failed
     (other,) = judgement.clock_warnings(replace(campaign, calibration={**CALIBRATION, "rate_per_s": 200}))
-    assert "asked 50" in other
+    assert "at another rate (200 questions a second, here 50)" in other
+    assert "'monkeyproof calibrate --rate-per-s 50' here" in other
     assert "cannot be read" in judgement.clock(replace(campaign, calibration={"held_count": "x"}))
+
+
+def test_a_clock_that_was_calibrated_elsewhere_is_said_in_every_format(tmp_path: Path) -> None:
+    moved = {**CALIBRATION, "machine": {"cores": 8, "memory_gb": 24.0, "kernel": "6.1.0", "python": "3.11.9"}}
+    campaign = replace(campaign_of(both_arms(2)), calibration=moved)
+    assert judgement.clock(campaign).startswith("Clock: calibrated on another machine ")
+    (warning,) = judgement.clock_warnings(campaign)
+    assert "on another machine, or before this one was changed (cores 8, here 2)" in warning
+    assert "Run 'monkeyproof calibrate' here" in warning
+    for text in (html.render(campaign, tmp_path), markdown.render(campaign), printed(campaign, 300)):
+        assert "(cores 8, here 2)" in text
+    # What one of the two does not say is no difference.
+    for machine in ({}, None, {"cores": 2}):
+        assert judgement.clock_warnings(replace(campaign, calibration={**CALIBRATION, "machine": machine})) == []
 
 
 def test_an_unproven_trial_says_so_and_counts_for_nothing(tmp_path: Path) -> None:
@@ -197,7 +222,40 @@ def test_an_unproven_trial_says_so_and_counts_for_nothing(tmp_path: Path) -> Non
     page = html.render(campaign, tmp_path)
     assert 'class="badge unproven"' in page
     assert "2.50–3.00 s (unproven)" in page
-    assert "names no evidence" in page
+    meaning = "nothing names evidence that the fault took effect; it never counts for a pass"
+    for text in (page, markdown.render(campaign), printed(campaign, 300)):
+        assert f"Unproven ({meaning}): 1 of 1 trial." in text
+    for seen, said in (
+        (Recovery(Outcome.UNPROVEN, ""), "none bad (unproven)"),
+        (Recovery(Outcome.UNPROVEN, "", bad_count=3, censored_at_s=4.0), "> 4.00 s (unproven)"),
+    ):
+        assert words.time_to_recover(seen) == said
+
+
+def test_a_fault_without_evidence_is_told_so_beside_it(tmp_path: Path) -> None:
+    plan = replace(corrupt_records("none", 1), outcome=Outcome.UNPROVEN)
+    page = html.render(campaign_of([write_trial(tmp_path, plan, 1, 0)]), tmp_path)
+    assert "<code>data.corrupt</code> on source-&gt;pipeline (unproven: nothing names evidence" in page
+
+
+def test_a_single_verdict_is_said_once_and_an_aborted_campaign_keeps_it(tmp_path: Path) -> None:
+    campaign = campaign_of([trial("elephant", seed, 2.0) for seed in range(36)])
+    for text in (html.render(campaign, tmp_path), markdown.render(campaign), printed(campaign, 300)):
+        assert text.count("36 of 36 recovered within 10 s") == 1
+    aborted = replace(campaign, aborted="a signal ended the campaign")
+    for text in (html.render(aborted, tmp_path), markdown.render(aborted), printed(aborted, 300)):
+        assert text.count("36 of 36 recovered within 10 s") == 1
+        assert text.count("A signal ended the campaign.") == 1
+
+
+def test_an_invalid_trial_is_no_surprise(tmp_path: Path) -> None:
+    told = replace(trial("elephant", 1, 3.0), expected=(Outcome.ABSORBED,))
+    campaign = campaign_of([told])
+    assert "expected absorbed" in html.render(campaign, tmp_path)
+    assert "otherwise than" in printed(campaign, 300)
+    told = replace(told, recovery=replace(told.recovery, outcome=Outcome.INVALID))
+    assert "expected absorbed" not in html.render(campaign_of([told]), tmp_path)
+    assert "otherwise than" not in printed(campaign_of([told]), 300)
 
 
 def test_the_histories_of_a_real_trial_tell_when_bad_was_seen(tmp_path: Path) -> None:
