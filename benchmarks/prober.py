@@ -1,8 +1,8 @@
-"""How late the prober sends, what a probe costs, and how well short outages are seen, on the loopback.
+"""How late the prober sends, what a probe costs, and how well outages and deaths are seen, on the loopback.
 
-    python benchmarks/prober.py [--seconds 10] [--outages 240]
+    python benchmarks/prober.py [--seconds 10] [--outages 240] [--deaths 40]
 
-Takes about a minute and a half. The cost of starting is taken off by the difference of two runs; httpx is
+Takes about two minutes. The cost of starting is taken off by the difference of two runs; httpx is
 measured in the same run, asked for the same. Each line ends with its target where it has one.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from monkeyproof.history import READINGS_FILE
+from monkeyproof.history import EVENTS_FILE, READINGS_FILE, Kind, parse_events
 from monkeyproof.probes.intervals import impact_index, impact_interval
 from monkeyproof.probes.windows import Slots
 from monkeyproof.process import ProcessGroup
@@ -155,13 +156,63 @@ def short_outages(count: int, rate_per_s: float = 100.0) -> None:
     )
 
 
+def deaths(count: int, rate_per_s: float = 100.0) -> None:
+    """How soon a death is seen: of the service's sockets (it is told to close them), and of its process (SIGKILL,
+    after which the kernel frees its memory before it closes them).
+    """
+    closed_ms, killed_ms, proven_ms, died = [], [], [], 0
+    with tempfile.TemporaryDirectory() as name, ProcessGroup() as group, contextlib.ExitStack() as services:
+        folder = Path(name)
+        service = services.enter_context(probe_service.running())
+        target = probe_service.write_target(folder, service.port, rate_per_s=rate_per_s)
+        anchor_s = time.monotonic()
+        arguments = ["--target", str(target), "--out", name, "--anchor", repr(anchor_s), "--seed", "1"]
+        prober = group.start(
+            [sys.executable, "-m", "monkeyproof.probes.prober", *arguments], log=folder / "prober.log"
+        )
+        rng = np.random.default_rng(1)
+        for number in range(count):
+            time.sleep(2.0 * (number == 0) + float(rng.uniform(0.8, 1.0)))
+            died_s, seen_ms = time.monotonic(), closed_ms
+            if number % 2:
+                service.kill()
+                service.process.wait()
+                seen_ms = killed_ms
+            else:
+                died_s = service.tell("dark")["done_s"]
+            died += 1
+            time.sleep(0.5)
+            events = parse_events((folder / EVENTS_FILE).read_bytes())
+            gone = [event for event in events if event.kind is Kind.SERVICE_GONE]
+            if gone and gone[-1].t_s > died_s - anchor_s - 0.1:
+                seen_ms.append((gone[-1].t_s + anchor_s - died_s) * 1000.0)
+                proven_ms.append(gone[-1].data["proven_after_ms"])
+            if number % 2:
+                service = services.enter_context(probe_service.running(service.port))
+            else:
+                service.tell("good")
+        group.end(prober)
+    for what, seen_ms, goal in (
+        ("the end of its sockets", closed_ms, " (target: p50 at most 0.3)"),
+        ("a SIGKILL of its process", killed_ms, ""),
+    ):
+        p50_ms, p99_ms = np.percentile(seen_ms, [50, 99])
+        print(f"the service's death is seen {p50_ms:.3f} ms (p50), {p99_ms:.3f} ms (p99) after {what}{goal}")
+    print(
+        f"seen between two questions at {rate_per_s:.0f}/s: {len(proven_ms)} of {died};"
+        f" proven {np.percentile(proven_ms, 50):.3f} ms (p50) after that"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the prober.")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--outages", type=int, default=240)
+    parser.add_argument("--deaths", type=int, default=40)
     arguments = parser.parse_args()
     rates(arguments.seconds)
     short_outages(arguments.outages)
+    deaths(arguments.deaths)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from monkeyproof.healing.reference import Reference
 from monkeyproof.healing.remedies import Hands, Vectors, read_known
 from monkeyproof.healing.telemetry import TICK_S, Eyes, in_thread
 from monkeyproof.history import HistoryWriter
+from monkeyproof.process import leave
 from monkeyproof.targets.opening import open_target
 from monkeyproof.targets.port import Features, Target
 
@@ -67,10 +68,14 @@ def main() -> int:
     parser.add_argument("--target", type=Path, required=True, help="the target file")
     parser.add_argument("--out", type=Path, required=True, help="the trial's folder")
     parser.add_argument("--anchor", type=float, required=True, help="CLOCK_MONOTONIC at which the trial began")
+    parser.add_argument("--wait", action="store_true", help="begin to look when standard input ends")
     arguments = parser.parse_args()
     history = HistoryWriter(arguments.out, Anchor(arguments.anchor, SystemClock().utc().isoformat()), "elephant")
     try:
         seen, handled = open_target(arguments.target), open_target(arguments.target)
+        if arguments.wait:
+            # What it sees from here on becomes its reference of what is usual.
+            sys.stdin.buffer.read()
         asyncio.run(heal(seen, handled, history, parent))
     except MonkeyproofError as error:
         print(error, file=sys.stderr)
@@ -79,4 +84,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -18,6 +18,9 @@ ANSWER_BYTES_MAX = 1024 * 1024
 USES_MAX = 32
 """Then a connection is replaced: kept-alive ones alone would never see that new ones are refused."""
 
+ENDED = ("closed", "reset")
+"""The problems of a connection that the other side ended."""
+
 
 class Owner(Protocol):
     """Whom a connection reports to."""

@@ -23,13 +23,21 @@ but it may widen the interval, for where good answers fall into an outage, one k
 
 Impact is bracketed the same way round: ``[last good send, first bad observation]``. A reading that was in
 flight at ``t0`` can have been hit by the fault, so it counts; its times are then dated to ``t0``.
+
+Where the prober's sentinel saw the service go between the two, its proof is the first bad observation. It moves
+the upper end only. A process is dead before its connections end, for the kernel frees its memory first (measured:
+1 ms for a small one, 13 ms for 100 MB, 50 ms for 600 MB), and a service that is told to stop may refuse new
+connections before it ends the old ones. How much earlier than their end it was bad, only a good answer tells.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from monkeyproof.config import Slo
+from monkeyproof.history import Event, Kind
 from monkeyproof.probes.windows import Slots
 from monkeyproof.types import Interval
 
@@ -43,12 +51,19 @@ def impact_index(slots: Slots, from_s: float) -> int | None:
     return int(found[0]) if len(found) else None
 
 
-def impact_interval(slots: Slots, impact: int, t0_s: float) -> Interval:
-    """When it became bad: between the last good send and the first bad observation, and not before t0."""
+def impact_interval(slots: Slots, impact: int, t0_s: float, events: Sequence[Event] = ()) -> Interval:
+    """When it became bad: between the last good send and the first bad observation, and not before t0.
+
+    Of the ``events`` those count that say that the service was gone, after t0 and after every good answer before
+    the impact: what went away and came back in between was another, shorter outage.
+    """
     good = slots.is_good[:impact]
     low_s = float(np.nanmax(slots.sent_s[:impact][good], initial=t0_s))
     bad = slots.is_bad[impact:]
     high_s = float(np.nanmin(slots.finished_s[impact:][bad], initial=np.inf))
+    answered_s = float(np.nanmax(slots.finished_s[:impact][good], initial=t0_s))
+    gone = [event for event in events if event.kind is Kind.SERVICE_GONE and event.t_s >= answered_s]
+    high_s = min([high_s, *(event.t_s + event.data.get("proven_after_ms", 0.0) / 1000.0 for event in gone)])
     return Interval(max(t0_s, min(low_s, high_s)), high_s)
 
 

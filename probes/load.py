@@ -30,6 +30,7 @@ from monkeyproof.config import TargetFile, read_target_file
 from monkeyproof.errors import MonkeyproofError, UsageError
 from monkeyproof.history import LOAD_FILE, write_json
 from monkeyproof.probes.golden import Golden, read_golden
+from monkeyproof.process import leave
 from monkeyproof.types import Json
 
 USERS_MAX = 100
@@ -37,7 +38,7 @@ USER_PERIOD_S = 0.5
 """How often one user asks: there are as many as that takes, so that answers of half a second keep the rate."""
 NETWORK_TIMEOUT_S = 5.0
 WRITE_EVERY_S = 1.0
-LOOK_EVERY_S = 0.1
+LOOK_EVERY_S = 0.02
 
 
 def statistics(total: Any, started_s: float, now_s: float, rate_per_s: float) -> dict[str, Json]:
@@ -175,4 +176,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

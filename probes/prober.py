@@ -36,13 +36,16 @@ from typing import Any
 import numpy as np
 import uvloop
 
+from monkeyproof.clock import Anchor
 from monkeyproof.config import TargetFile, read_target_file
 from monkeyproof.errors import MonkeyproofError, UsageError
-from monkeyproof.history import READINGS_FILE
+from monkeyproof.history import READINGS_FILE, HistoryWriter
 from monkeyproof.probes.answers import Answer, Judge
-from monkeyproof.probes.connection import Connection
+from monkeyproof.probes.connection import ENDED, Connection
 from monkeyproof.probes.question import Question
+from monkeyproof.probes.sentinel import Sentinel
 from monkeyproof.probes.ticker import Ticker
+from monkeyproof.process import leave
 from monkeyproof.readings import Reading, ReadingsWriter, Sight, to_batch
 
 FLUSH_S = 0.2
@@ -70,9 +73,15 @@ class Prober:
     """The schedule, what is in flight, and what became of it. All times are CLOCK_MONOTONIC seconds."""
 
     def __init__(
-        self, target: TargetFile, question: Question, judge: Judge, writer: ReadingsWriter, seed: int
+        self,
+        target: TargetFile,
+        question: Question,
+        judge: Judge,
+        writer: ReadingsWriter,
+        sentinel: Sentinel,
+        seed: int,
     ) -> None:
-        self._question, self._judge, self._writer = question, judge, writer
+        self._question, self._judge, self._writer, self._sentinel = question, judge, writer, sentinel
         self._order = np.random.default_rng(seed).permutation(len(question.golden)).tolist()
         self._slo_s = target.slo.latency_ms / 1000.0
         self._timeout_s = target.prober.timeout_ms / 1000.0
@@ -113,6 +122,7 @@ class Prober:
             for connection in self._idle:
                 connection.drop()
             self._flush()
+            self._sentinel.close()
 
     def stop(self) -> None:
         self._stopping = True
@@ -213,6 +223,8 @@ class Prober:
 
     def broken(self, connection: Connection, problem: str, at_s: float) -> None:
         self._awake(at_s)
+        if problem in ENDED and self._stalled_from_s is None:  # Else nobody knows when it was ended.
+            self._sentinel.lost(at_s)
         if connection in self._idle:
             self._idle.remove(connection)  # The server closed it: no harm done.
             return
@@ -267,6 +279,7 @@ class Prober:
         if self._rows:
             self._writer.write(self._rows)
             self._rows.clear()
+        self._sentinel.flush()
 
     def _on_surprise(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG002
         """An error in a callback ends the prober: half of the numbers would be worse than none."""
@@ -304,6 +317,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         question, judge = Question.of(target), Judge(target.predict, target.path)
         try:
             writer = ReadingsWriter(arguments.out / READINGS_FILE)
+            history = HistoryWriter(arguments.out, Anchor(arguments.anchor, ""), "prober")
         except OSError as error:
             raise UsageError(f"{arguments.out}: readings cannot be written there: {error.strerror}") from None
     except MonkeyproofError as error:
@@ -317,7 +331,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     gc.freeze()
     _go_first()
     try:
-        uvloop.run(Prober(target, question, judge, writer, arguments.seed).run(arguments.anchor))
+        sentinel = Sentinel(question.host, question.port, history)
+        uvloop.run(Prober(target, question, judge, writer, sentinel, arguments.seed).run(arguments.anchor))
         writer.close()
     except OSError as error:
         print(f"{arguments.out}: readings can no longer be written there: {error.strerror}", file=sys.stderr)
@@ -326,4 +341,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

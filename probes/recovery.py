@@ -181,7 +181,7 @@ def _judge(seen: Recovery, slots: Slots, events: Sequence[Event], times: FaultTi
         silent_s=_silent_s(seen, detected_s, end_s if recovered is None else recovered.high_s),
         relapses=0 if first is None else _relapses(slots, slo, first),
     )
-    between = impact_interval(slots, impact, t0_s).since(t0_s)
+    between = impact_interval(slots, impact, t0_s, events).since(t0_s)
     story = f"went bad between {between.low_s:.2f} and {between.high_s:.2f} s after the fault began"
     again = f"; it went bad again {_times(seen.relapses)}" if seen.relapses else ""
     if recovered is not None:

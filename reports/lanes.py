@@ -196,6 +196,21 @@ def _marker(step: Step, start: float, end: float, top: float) -> Markup:
             return svg.path(f"M{x},{y}m0,-6l6,11h-12z", "tl-escalated")
 
 
+def absence_lane(absences: Sequence[Phase], scale: Scale, y: float, origin_s: float) -> Drawn:
+    """When the service took no connection; no lane at all where it always did."""
+    if not absences:
+        return [], y
+    shapes = [svg.text(LABEL_X, y + 9, "no connection", "tl-name", "end")]
+    shapes.append(svg.rect(scale.left, y, scale.right - scale.left, 11, "tl-lane"))
+    for absence in absences:
+        left = scale.x(absence.start_s)
+        right = scale.x(absence.end_s) if absence.end_s is not None else scale.right
+        until = seconds(absence.end_s - origin_s) if absence.end_s is not None else "the end"
+        says = f"gone from {seconds(absence.start_s - origin_s)} to {until}: {clean(absence.name)}"
+        shapes.append(svg.rect(left, y, max(2.0, right - left), 11, "tl-unanswered tl-level-3", says))
+    return shapes, y + 18
+
+
 def phase_lane(phases: Sequence[Phase], scale: Scale, y: float) -> Drawn:
     shapes = [svg.text(LABEL_X, y + 10, "phase", "tl-name", "end")]
     for place, phase in enumerate(phases):

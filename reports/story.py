@@ -114,6 +114,17 @@ def steps(history: History) -> tuple[Step, ...]:
     return tuple(sorted(found, key=lambda step: step.start_s))
 
 
+def absences(history: History) -> tuple[Phase, ...]:
+    """When the service was not there at all: its connections ended, and new ones were refused."""
+    found: list[Phase] = []
+    for event in history.of_kind(Kind.SERVICE_GONE, Kind.SERVICE_REACHABLE):
+        if event.kind is Kind.SERVICE_GONE:
+            found.append(Phase(str(event.data.get("how", "gone")), event.t_s, None))
+        elif found and found[-1].end_s is None:
+            found[-1] = replace(found[-1], end_s=event.t_s)
+    return tuple(found)
+
+
 def phases(history: History) -> tuple[Phase, ...]:
     """The phases of a trial. One without an end lasts until the next begins."""
     found: list[Phase] = []

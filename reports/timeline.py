@@ -73,6 +73,7 @@ def draw_history(
     latency, y = _latency_band(bins, slo, scale, y + 14)
     strips, strips_end = lanes.strips(bins, scale, y + 12)
     version, y = lanes.versions(bins, scale, strips_end)
+    absences, y = lanes.absence_lane(story.absences(history), scale, y, origin_s)
     fault_rows, y = lanes.fault_lanes(faults, scale, y, hatch, origin_s)
     healer, y = lanes.healer_lanes(story.steps(history), trial.arm, scale, y, origin_s)
     phases, y = lanes.phase_lane(story.phases(history), scale, y)
@@ -82,7 +83,7 @@ def draw_history(
     hover = _hover(bins, slo, scale, bands_top, strips_end, origin_s)
     again = _recovered_band(recovery, scale, bands_top, y)
     marked = _mark_lines(recovery, scale, bands_top, y)
-    shapes = [*good, *latency, *behind, *strips, *version, *again, *marked]
+    shapes = [*good, *latency, *behind, *strips, *version, *absences, *again, *marked]
     shapes += [*fault_rows, *healer, *phases, *axis, *marks, *hover]
     return Markup(
         environment()

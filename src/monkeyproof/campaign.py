@@ -19,7 +19,7 @@ from monkeyproof.config import Slo
 from monkeyproof.errors import EXIT_OK, EXIT_REFUSED, MonkeyproofError, Refusal, UsageError
 from monkeyproof.history import History, Kind
 from monkeyproof.plan import CAMPAIGN_FILE, TRIALS_DIR, CampaignPlan
-from monkeyproof.process import ProcessGroup, last_line
+from monkeyproof.process import ProcessGroup, await_end, last_line
 from monkeyproof.read_back import campaign_of, is_finished, read_campaign, read_header, result_of
 from monkeyproof.reports.verdict import CampaignVerdict, Decision, judge
 from monkeyproof.reverting import revert_all
@@ -30,6 +30,7 @@ __all__ = ["CampaignPlan", "Finished", "NoWatcher", "Watcher", "read_campaign", 
 
 DISCARDED_DIR = "discarded"
 WORKER_ENDS_WITHIN_S = 60.0
+TICK_S = 0.2
 LEFT_OVER_ENDS_WITHIN_S = 30.0
 NOT_ENDED = "it has not ended: it is still running, or was killed; 'monkeyproof run --resume' continues it"
 
@@ -243,8 +244,7 @@ def _run_trial(trial: TrialPlan, watcher: Watcher, stop: list[int], clock: Clock
             if told_s is not None and clock.monotonic_s() - told_s > WORKER_ENDS_WITHIN_S:
                 group.end(worker)
             watcher.tick(folder)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.wait(0.2)
+            await_end(worker, within_s=TICK_S)
     outcome_file = plan_file.with_suffix(".outcome.json")
     if outcome_file.exists():
         outcome = json.loads(outcome_file.read_bytes())
@@ -264,7 +264,7 @@ def _run_trial(trial: TrialPlan, watcher: Watcher, stop: list[int], clock: Clock
 
 
 def _start_worker(group: ProcessGroup, plan_file: Path, log: Path) -> subprocess.Popen[bytes]:
-    return group.start([sys.executable, "-m", "monkeyproof.trial", str(plan_file)], log=log)
+    return group.start([sys.executable, "-m", "monkeyproof.trial_worker", str(plan_file)], log=log)
 
 
 def _note_death(folder: Path, status: int) -> None:

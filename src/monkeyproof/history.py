@@ -48,8 +48,8 @@ class Kind(StrEnum):
     TRIAL_ENDED = "trial.ended"  # status
     PHASE_STARTED = "phase.started"  # subject: prepare, baseline, hold, revert, after_revert, cool_down, put_back
     PHASE_ENDED = "phase.ended"  # subject: the phase; why
-    BASELINE_MET = "baseline.met"  # good_share, window_s
-    BASELINE_MISSED = "baseline.missed"  # good_share, window_s, why
+    BASELINE_MET = "baseline.met"  # good_share, window_s (as used), readings (how many that were)
+    BASELINE_MISSED = "baseline.missed"  # good_share, window_s, readings, why
     FAULT_INTENDED = "fault.intended"  # id, fault, parameters, held; t_s is t0
     FAULT_INJECTED = "fault.injected"  # id, fault: somebody else's, done, and nothing is named that would prove it
     FAULT_EFFECTIVE = "fault.effective"  # id, fault, summary, evidence
@@ -57,6 +57,8 @@ class Kind(StrEnum):
     FAULT_REVERTED = "fault.reverted"  # id, fault, summary
     FAULT_NOT_REVERTED = "fault.not_reverted"  # id, fault, why
     RECOVERY_SEEN = "recovery.seen"  # good_share: during the hold, readings met the objective again
+    SERVICE_GONE = "service.gone"  # how, proven_after_ms: as the prober's connections tell, see probes.sentinel
+    SERVICE_REACHABLE = "service.reachable"  # a connection held again; it may not answer yet
     OBSERVER_DIED = "observer.died"  # subject: prober, load or healer; why
     HEALER_READY = "healer.ready"
     HEALER_DETECTED = "healer.detected"  # signal, value, threshold, summary

@@ -3,55 +3,93 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from monkeyproof import history
-from monkeyproof.clock import Anchor, wait_for
+from monkeyproof import history, paths
+from monkeyproof.clock import Anchor, SystemClock, wait_for
 from monkeyproof.errors import UsageError
 from monkeyproof.history import Kind
 from monkeyproof.process import ProcessGroup, last_line
-from monkeyproof.readings import Readings
+from monkeyproof.types import Json
 
 HEALERS = {"none": None, "elephant": "monkeyproof.healing.elephant"}
 """Arms, and the module of each one's healer."""
 
 START_WITHIN_S = 20.0
+LOOK_EVERY_S = 0.02
+NO_THREADS = {"OPENBLAS_NUM_THREADS": "1"}
+"""numpy's linear algebra, which none of them needs, starts a thread a core: a tenth of what their start costs."""
 
 
 class Observers:
-    """Starts them, waits until each one does its work, and ends them so that nothing they saw is lost."""
+    """Starts them, waits until each one does its work, and ends them so that nothing they saw is lost.
 
-    def __init__(self, folder: Path, target_file: Path, anchor: Anchor, seed: int, arm: str) -> None:
+    They start at once, for starting takes most of a second; but the healer looks at nothing before ``let_heal``.
+    """
+
+    def __init__(self, folder: Path, target_file: Path, seed: int, arm: str) -> None:
+        """The trial begins here, with its folder.
+
+        Raises:
+            UsageError: there is no such arm.
+        """
+        if arm not in HEALERS:
+            raise UsageError(f"no healer {arm!r}; there are: {', '.join(HEALERS)}")
+        folder.mkdir(parents=True, mode=0o700)
         self._folder = folder
-        self._healer = HEALERS[arm]
+        self.anchor = anchor = Anchor.now(SystemClock())
         self._group = ProcessGroup()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._hold_back = -1
         common = ["--target", str(target_file), "--out", str(folder)]
         anchored = ["--anchor", repr(anchor.monotonic_s)]
         seeded = ["--seed", str(seed)]
+        # Slowest first.
         self._start("load", "monkeyproof.probes.load", [*common, *seeded])
+        if healer := HEALERS[arm]:
+            wait, self._hold_back = os.pipe()
+            self._start("healer", healer, [*common, *anchored, "--wait"], stdin=wait)
+            os.close(wait)
         self._start("prober", "monkeyproof.probes.prober", [*common, *anchored, *seeded])
-        if self._healer:
-            self._start("healer", self._healer, [*common, *anchored])
 
-    def _start(self, name: str, module: str, arguments: list[str]) -> None:
+    def _start(self, name: str, module: str, arguments: list[str], stdin: int = subprocess.DEVNULL) -> None:
         self._processes[name] = self._group.start(
-            [sys.executable, "-m", module, *arguments], log=self._folder / f"{name}.log"
+            [sys.executable, "-m", module, *arguments],
+            log=self._folder / f"{name}.log",
+            env=NO_THREADS,
+            stdin=stdin,
         )
 
-    def await_working(self) -> None:
+    def let_heal(self) -> None:
+        """The target is as it should be: the healer may look, learn what is usual, and act. Idempotent."""
+        if self._hold_back >= 0:
+            os.close(self._hold_back)
+            self._hold_back = -1
+
+    def await_working(self) -> float:
         """Wait for the first readings, the first statistics and the healer's word that it is ready.
+
+        Returns:
+            Since when, in the trial's time, the load and the prober have both been at work.
 
         Raises:
             UsageError: one of them died, or took too long; names its log.
         """
-        started = wait_for(lambda: bool(self.dead()) or not self._missing(), within_s=START_WITHIN_S, every_s=0.05)
+        started = wait_for(
+            lambda: bool(self.dead()) or not self._missing(), within_s=START_WITHIN_S, every_s=LOOK_EVERY_S
+        )
         late = list(self.dead()) or ([] if started else self._missing())
         if late:
             log = self._folder / f"{late[0]}.log"
             raise UsageError(f"the {late[0]} did not start: {last_line(log)}; see {log}")
+        load = json.loads((self._folder / history.LOAD_FILE).read_bytes())
+        return max(float(load["started_monotonic_s"]) - self.anchor.monotonic_s, *self._first_reading_s())
 
     def dead(self) -> dict[str, str]:
         """Those that ended by themselves, and how. None of them should before it is told to."""
@@ -64,29 +102,50 @@ class Observers:
     def _missing(self) -> list[str]:
         """Those that have not shown yet that they work."""
         missing = []
-        if not self._has_readings():
+        if not self._first_reading_s():
             missing.append("prober")
         if not (self._folder / history.LOAD_FILE).exists():
             missing.append("load")
-        if self._healer:
+        if "healer" in self._processes:
             events = history.parse_events((self._folder / history.EVENTS_FILE).read_bytes())
             if not any(event.kind is Kind.HEALER_READY for event in events):
                 missing.append("healer")
         return missing
 
-    def _has_readings(self) -> bool:
-        with contextlib.suppress(UsageError):  # No file yet.
-            return len(Readings.read(self._folder / history.READINGS_FILE)) > 0
-        return False
+    def _first_reading_s(self) -> list[float]:
+        """When the first reading was due; empty as long as none is written."""
+        # Here, because importing it takes longer than starting all of them.
+        from monkeyproof.readings import Readings
 
-    def end_healer(self) -> None:
-        """No healer acts while the harness itself puts the target back."""
-        if self._healer:
-            self._group.end(self._processes.pop("healer"), grace_s=5.0)
+        with contextlib.suppress(UsageError):  # No file yet.
+            return [float(at_s) for at_s in Readings.read(self._folder / history.READINGS_FILE).scheduled_s[:1]]
+        return []
+
+    def end(self, *names: str) -> None:
+        """End some of them, all at once, giving each time to write what it holds. Idempotent."""
+        ending = [self._processes.pop(name) for name in names if name in self._processes]
+        for process in ending:
+            self._group.tell(process)
+        for process in ending:
+            self._group.end(process, grace_s=5.0)
 
     def close(self) -> None:
-        """End what is left, giving each time to write what it holds."""
-        for process in self._processes.values():
-            self._group.end(process, grace_s=5.0)
-        self._processes.clear()
+        """End what is left. Idempotent."""
+        self.end(*self._processes)
         self._group.close()
+        self.let_heal()  # Nobody: only the descriptor is left of it.
+
+    def discard(self) -> None:
+        """Close, and leave no folder: nothing was tried."""
+        self.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def start_observers(plan: Mapping[str, Json]) -> Observers:
+    """Those of one trial; ``plan`` as the worker's file has it.
+
+    Raises:
+        UsageError: there is no such arm.
+    """
+    target = Path(plan["target"]) if plan["target"] else paths.target_dir() / "target.yaml"
+    return Observers(Path(plan["folder"]).resolve(), target, plan["seed"], plan["arm"])

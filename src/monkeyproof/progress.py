@@ -118,7 +118,7 @@ def sparkline(shares: Iterable[float | None]) -> str:
 def so_far_words(found: CampaignVerdict, left: int) -> str:
     """``so far inconclusive: latency-spike (elephant) 3 of 3 in time; at most 12 trials left``"""
     parts = [
-        f"{one.experiment} ({one.arm}) {one.in_time.successes} of {one.in_time.count} in time"
+        f"{one.experiment} ({_who(one.arm)}) {one.in_time.successes} of {one.in_time.count} in time"
         for one in found.verdicts
         if one.judged and one.in_time
     ]
@@ -128,7 +128,12 @@ def so_far_words(found: CampaignVerdict, left: int) -> str:
 
 def heading(plan: TrialPlan, number: int, of: int) -> str:
     """``[2/5] latency-spike  healer elephant  seed 1``"""
-    return f"[{number}/{of}] {plan.experiment}  healer {plan.arm}  seed {plan.seed}"
+    who = _who(plan.arm) if plan.arm == "none" else f"healer {plan.arm}"
+    return f"[{number}/{of}] {plan.experiment}  {who}  seed {plan.seed}"
+
+
+def _who(arm: str) -> str:
+    return "no healer" if arm == "none" else arm
 
 
 def broken(view: LiveView, before: str = "  ") -> str:

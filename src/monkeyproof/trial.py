@@ -10,6 +10,7 @@ import contextlib
 import copy
 import hashlib
 import json
+import logging
 import os
 import platform
 import re
@@ -20,14 +21,16 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from monkeyproof import __version__, catalogue, errors, history
 from monkeyproof.clock import Anchor, SystemClock
 from monkeyproof.config import TargetFile
-from monkeyproof.errors import EXIT_OK, EXIT_REFUSED, MonkeyproofError, NotReverted, UsageError
+from monkeyproof.errors import EXIT_OK, EXIT_REFUSED, MonkeyproofError, NotReverted
 from monkeyproof.history import HistoryWriter, Kind
 from monkeyproof.injection import Context, revert, set_current
-from monkeyproof.observers import HEALERS, Observers
+from monkeyproof.observers import Observers, start_observers
+from monkeyproof.process import leave
 from monkeyproof.roles import Named, roles_of
 from monkeyproof.targets.opening import check_answers, open_target
 from monkeyproof.targets.port import Resettable
@@ -62,27 +65,46 @@ class TrialPlan:
 class OpenTrial:
     """A trial from its first observer to its last undo. ``close`` is safe at any point, and twice."""
 
-    def __init__(self, plan: TrialPlan) -> None:
-        if plan.arm not in HEALERS:
-            raise UsageError(f"no healer {plan.arm!r}; there are: {', '.join(HEALERS)}")
+    def __init__(self, plan: TrialPlan, observers: Observers | None = None) -> None:
         self.plan = plan
         self.folder = Path(plan.folder).resolve()
         self._clock = SystemClock()
         self._exits = contextlib.ExitStack()
         self._context: Context | None = None
-        self._observers: Observers | None = None
+        self._observers = observers
+        self._prepared_s = 0.0
 
     def start(self) -> None:
-        """Open the target, write what is tried, start load, prober and healer, and wait until they work.
+        """Prepare the trial if that is not done, and wait until load, prober and healer work.
 
         Raises:
-            UsageError: the target does not answer, or an observer does not start.
+            UsageError: the target does not answer, or an observer does not start; or there is no such arm.
         """
-        target = open_target(Path(self.plan.target) if self.plan.target else None)
-        self._exits.callback(target.close)
-        check_answers(target)
-        self.folder.mkdir(parents=True, mode=0o700)
-        anchor = Anchor.now(self._clock)
+        if self._context is None:
+            self.prepare()
+        assert self._context is not None
+        assert self._observers is not None
+        self._context.watched_from_s = max(self._prepared_s, self._observers.await_working())
+
+    def prepare(self) -> None:
+        """Have the observers start, open the target, write what is tried, and put the target back.
+
+        Raises:
+            UsageError: the target does not answer, or there is no such arm.
+        """
+        path = Path(self.plan.target) if self.plan.target else None
+        if self._observers is None:
+            self._observers = start_observers(asdict(self.plan))
+        try:
+            target = open_target(path)
+            self._exits.callback(target.close)
+            self._exits.callback(self._observers.close)
+            check_answers(target)
+        except BaseException:
+            self._exits.close()
+            self._observers.discard()
+            raise
+        anchor = self._observers.anchor
         history.write_json(self.folder / history.TRIAL_FILE, _trial_json(self.plan, target.file, anchor))
         writer = HistoryWriter(self.folder, anchor, "trial", self._clock)
         self._exits.callback(writer.close)
@@ -93,9 +115,8 @@ class OpenTrial:
         self._exits.callback(set_current, None)
         writer.event(Kind.TRIAL_STARTED, self.plan.experiment, title=self.plan.title)
         _put_back(self._context, "prepare")
-        self._observers = Observers(self.folder, target.file.path, anchor, self.plan.seed, self.plan.arm)
-        self._exits.callback(self._observers.close)
-        self._observers.await_working()
+        self._prepared_s = writer.now_s()
+        self._observers.let_heal()
 
     def close(self) -> None:
         """Revert what is open, put the target back, end the observers, close the history.
@@ -113,7 +134,8 @@ class OpenTrial:
                 if self._observers is not None:
                     for name, why in self._observers.dead().items():
                         context.history.event(Kind.OBSERVER_DIED, name, why=why)
-                    self._observers.end_healer()
+                    # No healer acts while the harness itself puts the target back.
+                    self._observers.end("healer", "load")
                 # Watching ends where this phase starts: what gets better from here on is our doing.
                 _put_back(context, "put_back")
                 status = "closed"
@@ -179,7 +201,7 @@ def machine() -> dict[str, Json]:
     }
 
 
-def run_worker(plan: TrialPlan) -> None:
+def run_worker(plan: TrialPlan, trial: OpenTrial) -> None:
     """Run one planned trial with chaoslib, on this process's main thread.
 
     Raises:
@@ -202,7 +224,6 @@ def run_worker(plan: TrialPlan) -> None:
     cache_activities(experiment)
     roles = roles_of(experiment, Named(plan.inject, plan.evidence, plan.undo))
     foreign = ForeignFault(experiment, roles) if roles else None
-    trial = OpenTrial(plan)
     # Ours, so that what ran is on record however it ends.
     journal: dict[str, Json] = initialize_run_journal(experiment) | {"status": "never started"}
     _leave_on_signals()
@@ -267,18 +288,36 @@ def _leave_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     raise SystemExit(EXIT_REFUSED)
 
 
-def main() -> None:
-    """Entry of the worker: the plan's path is the only argument; the outcome is a file beside it."""
+def main(observers: Observers | None = None) -> NoReturn:
+    """Entry of the worker: the plan's path is the only argument; the outcome is a file beside it.
+
+    ``observers``: those that monkeyproof.trial_worker has started already.
+    """
     plan_path = Path(sys.argv[1])
+    # What this harness asks for itself is no warning to anybody, and would leave a log beside every trial.
+    logging.getLogger("chaostoolkit").addFilter(
+        lambda record: record.getMessage() != "Rollbacks were explicitly requested to be played"
+    )
     code, words = EXIT_OK, ""
     try:
-        run_worker(TrialPlan(**json.loads(plan_path.read_bytes())))
+        plan = TrialPlan(**json.loads(plan_path.read_bytes()))
+        trial = OpenTrial(plan, observers)
+        _leave_on_signals()
+        try:
+            # First, because the healer waits for it; what else there is to import is imported meanwhile.
+            trial.prepare()
+            run_worker(plan, trial)
+        except BaseException as error:
+            trial.abort(str(error) if isinstance(error, Exception) else "a signal ended it")
+            raise
+        finally:
+            trial.close()
     except MonkeyproofError as error:
         code, words = error.exit_code, str(error)
     except SystemExit:
         code, words = EXIT_REFUSED, "a signal ended the trial; what was injected is reverted"
     history.write_json(plan_path.with_suffix(".outcome.json"), {"exit_code": code, "error": words})
-    sys.exit(code)
+    leave(code)
 
 
 if __name__ == "__main__":

@@ -82,6 +82,13 @@ def test_in_a_sham_nobody_heals_and_nothing_is_bad(chaos: Chaos) -> None:
     assert trial.outcome is Outcome.ABSORBED, trial
     events = History.read(trial.folder)
     assert not events.of_kind(Kind.HEALER_ACTING), "a false heal"
+    # It learned what is usual from what it saw after the target was put back: six looks, four a second.
+    prepared = next(event for event in events.of_kind(Kind.PHASE_ENDED) if event.subject == "prepare")
+    ready = events.first(Kind.HEALER_READY)
+    assert ready is not None
+    assert ready.t_s - prepared.t_s >= 5 * 0.25
+    # Chaos Toolkit has nothing to say of a trial that went well.
+    assert not list(trial.folder.parent.glob("*.log"))
 
 
 def test_every_trial_leaves_a_history_that_explains_itself(chaos: Chaos) -> None:

@@ -97,6 +97,18 @@ def test_killed_campaign_takes_its_worker_along_in_order(target: Target, tmp_pat
     assert has(folder, Kind.FAULT_REVERTED)
 
 
+def test_killed_while_the_observers_start_nothing_is_left(target: Target, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    campaign = start(target, folder, "broken-rollback", "--healer", "elephant")
+    # The campaign's own, the worker's, and the observers'.
+    assert wait_for(lambda: len(of_this_trial(folder)) == 5, within_s=60, every_s=0.005)
+    os.killpg(campaign.pid, signal.SIGKILL)
+    campaign.wait(10)
+    nothing_is_left(target, folder, campaign)
+    assert undo.open_logs() == []
+    assert not has(folder, Kind.FAULT_INTENDED)
+
+
 def test_killed_worker_is_mended_by_its_campaign(target: Target, tmp_path: Path) -> None:
     folder = tmp_path / "c"
     campaign = start(target, folder, "broken-rollback", "--healer", "elephant")

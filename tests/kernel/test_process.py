@@ -6,18 +6,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from monkeyproof.clock import wait_for
 from monkeyproof.guard import group_exists
-from monkeyproof.process import ProcessGroup
+from monkeyproof.process import ProcessGroup, await_end
 
 OWNER = """
 import sys, time
 from pathlib import Path
-from monkeyproof.process import ProcessGroup
+from monkeyproof.process import ProcessGroup, await_end
 group = ProcessGroup()
 sleeper = "import time; time.sleep(60)"
 stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
@@ -62,12 +63,55 @@ def test_paused_child_is_ended_too(tmp_path: Path) -> None:
         assert not group_exists(child.pid)
 
 
+WAITS_FOR_OTHERS = """
+import signal, sys, time
+from pathlib import Path
+own, *others = map(Path, sys.argv[1:])
+def told(*_):
+    own.with_suffix(".told").touch()
+    while not all(other.with_suffix(".told").exists() for other in others):
+        time.sleep(0.01)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, told)
+own.with_suffix(".ready").touch()
+time.sleep(60)
+"""
+
+
+def test_those_that_were_told_end_at_the_same_time(tmp_path: Path) -> None:
+    """Each one ends only when the other was told too: asked in turn, the first would have to be killed."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    with ProcessGroup() as group:
+        children = [
+            group.start([sys.executable, "-c", WAITS_FOR_OTHERS, *map(str, paths)], log=tmp_path / "log")
+            for paths in ((one, other), (other, one))
+        ]
+        ready = [path.with_suffix(".ready") for path in (one, other)]
+        assert wait_for(lambda: all(path.exists() for path in ready), within_s=20)
+        for child in children:
+            group.tell(child)
+        assert [group.end(child, grace_s=20.0) for child in children] == [0, 0]
+
+
+def test_an_end_is_noticed_when_it_comes_and_not_before(tmp_path: Path) -> None:
+    with ProcessGroup() as group:
+        child = group.start([sys.executable, "-c", "import time; time.sleep(60)"], log=tmp_path / "log")
+        assert not await_end(child, within_s=0.1)
+        os.kill(child.pid, signal.SIGKILL)
+        assert await_end(child, within_s=10)
+        assert child.returncode == -signal.SIGKILL
+        assert await_end(child, within_s=0)  # Of one that was reaped already, too.
+
+
 def test_adopted_group_ends_with_the_group() -> None:
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    reaper = threading.Thread(target=stranger.wait)  # While a zombie is left of it, the guard waits for it.
+    reaper.start()
     group = ProcessGroup()
     group.adopt(stranger.pid)
     group.close()
-    assert stranger.wait(10) == -signal.SIGTERM
+    reaper.join(10)
+    assert stranger.returncode == -signal.SIGTERM
     group.close()  # Twice is harmless.
 
 

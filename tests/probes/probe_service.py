@@ -98,9 +98,9 @@ class Service:
         self.sessions: set[Session] = set()
         self.hung: list[tuple[Session, int]] = []
 
-    async def run(self) -> None:
+    async def run(self, port: int) -> None:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Session(self), "127.0.0.1", 0, backlog=1024)
+        server = await loop.create_server(lambda: Session(self), "127.0.0.1", port, backlog=1024)
         port = server.sockets[0].getsockname()[1]
         print(json.dumps({"port": port}), flush=True)
         reader = asyncio.StreamReader()
@@ -150,6 +150,12 @@ class Handle:
         os.kill(self.process.pid, signal.SIGSTOP)
         return time.monotonic()
 
+    def kill(self) -> float:
+        """As the kernel does it when memory runs out. Returns the instant before."""
+        at_s = time.monotonic()
+        self.process.kill()
+        return at_s
+
     def resume(self) -> float:
         at_s = time.monotonic()
         os.kill(self.process.pid, signal.SIGCONT)
@@ -157,9 +163,9 @@ class Handle:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Handle]:
+def running(port: int = 0) -> Iterator[Handle]:
     process = subprocess.Popen(
-        [sys.executable, __file__],
+        [sys.executable, __file__, str(port)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -204,4 +210,4 @@ allow_faults: [noop]
 
 
 if __name__ == "__main__":
-    asyncio.run(Service().run())
+    asyncio.run(Service().run(int(sys.argv[1])))

@@ -17,9 +17,9 @@ import probe_service
 import pytest
 from probe_traces import event
 
-from monkeyproof.clock import wait_for
+from monkeyproof.clock import Anchor, wait_for
 from monkeyproof.config import Slo
-from monkeyproof.history import READINGS_FILE, Kind
+from monkeyproof.history import READINGS_FILE, HistoryWriter, Kind
 from monkeyproof.probes.intervals import impact_index, impact_interval
 from monkeyproof.probes.recovery import measure
 from monkeyproof.probes.windows import Slots
@@ -333,12 +333,15 @@ def test_the_same_seed_asks_the_same_questions_in_a_shuffled_order(tmp_path: Pat
     from monkeyproof.probes.answers import Judge
     from monkeyproof.probes.prober import Prober
     from monkeyproof.probes.question import Question
+    from monkeyproof.probes.sentinel import Sentinel
     from monkeyproof.readings import ReadingsWriter
 
     target = read_target_file(probe_service.write_target(tmp_path, 1))
     question, judge = Question.of(target), Judge(target.predict, target.path)
     writer = ReadingsWriter(tmp_path / READINGS_FILE)
-    orders = [Prober(target, question, judge, writer, seed)._order for seed in (1, 1, 2)]
+    sentinel = Sentinel("127.0.0.1", 1, HistoryWriter(tmp_path, Anchor(0.0, ""), "prober"))
+    orders = [Prober(target, question, judge, writer, sentinel, seed)._order for seed in (1, 1, 2)]
+    sentinel.close()
     writer.close()
     assert orders[0] == orders[1] != orders[2]
     assert sorted(orders[0]) == list(range(16))

@@ -532,6 +532,42 @@ def test_the_truth_always_lies_in_the_interval(
     assert impact is not None
     began = impact_interval(slots, impact, t0_s)
     assert began.low_s <= began_s <= began.high_s
+    # The process is dead at once, and its connections end when its memory has been freed.
+    gone = service_gone(began_s + rng.uniform(0.0001, 0.03), rng.uniform(0.1, 20.0))
+    told = impact_interval(slots, impact, t0_s, [gone])
+    assert told.low_s == began.low_s
+    assert began_s <= told.high_s <= began.high_s
+
+
+def service_gone(t_s: float, proven_after_ms: float) -> Event:
+    return event(t_s, Kind.SERVICE_GONE, "127.0.0.1:1", "prober", how="refused", proven_after_ms=proven_after_ms)
+
+
+def test_a_death_that_was_seen_between_two_questions_narrows_the_onset() -> None:
+    readings, events = trace(letters((3.0, "G"), (1, "R"), (4, "G"))), fault(2.97, held=False)
+    assert "between 0.00 and 0.03 s" in measure(readings, events, SLO).reason
+    told = measure(readings, [*events, service_gone(2.98, 0.2)], SLO)
+    assert "between 0.00 and 0.01 s" in told.reason
+    assert replace(told, reason="") == replace(measure(readings, events, SLO), reason="")
+
+
+@given(trials(), st.floats(0.0, 9.0), st.floats(0.0, 20.0))
+def test_a_death_elsewhere_changes_nothing(
+    trial: tuple[str, list[Event]], gone_s: float, proven_after_ms: float
+) -> None:
+    """Whenever it was seen, nothing but the onset's upper end can move; and that only if it was seen inside."""
+    text, events = trial
+    gone = service_gone(gone_s, proven_after_ms)
+    before, after = measure(trace(text), events, SLO), measure(trace(text), [*events, gone], SLO)
+    assert replace(after, reason="") == replace(before, reason="")
+    slots = Slots.of(trace(text))
+    assert slots is not None
+    if (impact := impact_index(slots, 2.0)) is None:
+        return
+    here, there = impact_interval(slots, impact, 2.0), impact_interval(slots, impact, 2.0, [gone])
+    assert there.low_s == here.low_s <= there.high_s
+    inside = here.low_s <= gone_s and gone_s + proven_after_ms / 1000.0 < here.high_s
+    assert inside or there == here
 
 
 def probe(how: str, slot: int, began_s: float, ended_s: float, lost: float, rng: np.random.Generator) -> Reading:

@@ -275,3 +275,16 @@ def test_a_phase_without_an_end_lasts_until_the_next(tmp_path: Path) -> None:
     )
     found = [(phase.name, phase.start_s, phase.end_s) for phase in story.phases(told)]
     assert found == [("baseline", 1.0, 2.0), ("hold", 2.0, 3.0), ("revert", 3.5, None)]
+
+
+def test_when_the_service_was_not_there_at_all_is_a_lane_of_its_own(tmp_path: Path) -> None:
+    trial, root = drawn(tmp_path, replica_kill("none", 1))
+    assert "gone from" not in titles(root)
+    writer = HistoryWriter(tmp_path / trial.folder, Anchor(0.0, ""), "prober", ManualClock())
+    writer.event(Kind.SERVICE_GONE, t_s=T0_S + 0.2, how="refused", proven_after_ms=0.3)
+    writer.event(Kind.SERVICE_REACHABLE, t_s=T0_S + 0.9)
+    writer.event(Kind.SERVICE_GONE, t_s=T0_S + 1.5, how="<refused>", proven_after_ms=0.3)
+    writer.close()
+    root = parse(draw(trial, tmp_path, SLO_TYPED))
+    assert "gone from 0.20 s to 0.90 s: refused" in titles(root)
+    assert "to the end: <refused>" in titles(root)

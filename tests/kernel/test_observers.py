@@ -1,0 +1,72 @@
+"""The observers of a trial, on a target that is not there: what is started is ended, and what died is named."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from campaign_world import target_file
+
+from monkeyproof.clock import wait_for
+from monkeyproof.errors import UsageError
+from monkeyproof.observers import Observers, start_observers
+
+
+@pytest.fixture
+def observers(tmp_path: Path) -> Iterator[Observers]:
+    (tmp_path / "g.jsonl").write_text('{"body": {}, "expect": 0}\n' * 100)
+    target = target_file(tmp_path, more="load: {rate_per_s: 0}")
+    started = start_observers(
+        {"folder": str(tmp_path / "runs" / "trial"), "target": str(target.path), "seed": 1, "arm": "elephant"}
+    )
+    yield started
+    started.close()
+
+
+def at_work(folder: Path) -> list[str]:
+    """Modules of the processes whose command line names the folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if os.fsencode(folder) in words:
+            found.append(words[2].decode())
+    return found
+
+
+def test_what_is_discarded_leaves_neither_process_nor_folder(observers: Observers, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "trial"
+    # A moment after its start a process has no command line yet.
+    assert wait_for(lambda: len(at_work(folder)) == 3, within_s=10)
+    assert folder.stat().st_mode & 0o077 == 0
+    observers.discard()
+    assert at_work(folder) == []
+    assert not folder.exists()
+
+
+def test_some_are_ended_and_the_others_go_on(observers: Observers, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "trial"
+    assert wait_for(lambda: len(at_work(folder)) == 3, within_s=10)
+    observers.end("healer", "load")
+    observers.end("healer")
+    assert at_work(folder) == ["monkeyproof.probes.prober"]
+    assert observers.dead() == {}
+
+
+def test_one_that_dies_is_named_with_its_last_words(observers: Observers) -> None:
+    """The Elephant heals the embedded target only, and says so as soon as it may look."""
+    observers.let_heal()
+    assert wait_for(lambda: "healer" in observers.dead(), within_s=20)
+    with pytest.raises(UsageError, match=r"the healer did not start: .*see .*healer\.log"):
+        observers.await_working()
+
+
+def test_an_arm_that_there_is_not(tmp_path: Path) -> None:
+    plan = {"folder": str(tmp_path / "trial"), "target": "t.yaml", "seed": 1, "arm": "mouse"}
+    with pytest.raises(UsageError, match="no healer 'mouse'; there are: none, elephant"):
+        start_observers(plan)
+    assert not (tmp_path / "trial").exists()

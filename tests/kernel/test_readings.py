@@ -1,0 +1,49 @@
+"""Readings: what is written is read back, in the order of the slots, without libraries that nobody needs."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+
+from monkeyproof.readings import Reading, Readings, ReadingsWriter, Sight
+
+ROWS = [
+    Reading(2, 0.04, 0.041, 0.05, Sight.GOOD, Sight.BAD, Sight.GOOD, True, 200, "v•2", "slow"),
+    Reading(0, 0.0, math.nan, math.nan, Sight.UNKNOWN, Sight.UNKNOWN, Sight.UNKNOWN, problem="missed"),
+    Reading(1, 0.02, 0.02, 0.03, Sight.BAD, Sight.GOOD, Sight.UNKNOWN, False, 503, "", "HTTP 503"),
+]
+
+
+def test_what_is_written_is_read_back_in_order(tmp_path: Path) -> None:
+    writer = ReadingsWriter(tmp_path / "r")
+    writer.write(ROWS[:2])
+    writer.write([])
+    writer.write(ROWS[2:])
+    writer.close()
+    found = Readings.read(tmp_path / "r")
+    for column in fields(Readings):
+        wanted = [getattr(row, column.name) for row in sorted(ROWS, key=lambda row: row.slot)]
+        np.testing.assert_array_equal(getattr(found, column.name), wanted, strict=False)
+    assert (found.slot.dtype, found.status.dtype, found.fast.dtype) == (np.int64, np.int16, np.int8)
+
+
+def test_none_are_none() -> None:
+    found = Readings.of([])
+    assert len(found) == 0
+    assert len(found.good) == 0
+
+
+def test_pandas_is_not_imported_for_it(tmp_path: Path) -> None:
+    """It would be in each process of each trial, and takes a quarter of a second there."""
+    code = (
+        "import sys; from pathlib import Path; from monkeyproof.readings import *\n"
+        "good = [Sight.GOOD] * 3\n"
+        "w = ReadingsWriter(Path(sys.argv[1])); w.write([Reading(0, 0.0, 0.0, 0.0, *good)]); w.close()\n"
+        "assert Readings.read(Path(sys.argv[1])).good.all(); sys.exit('pandas' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "r")], check=True, timeout=60)
