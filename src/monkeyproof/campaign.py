@@ -253,7 +253,9 @@ def _run_trial(trial: TrialPlan, watcher: Watcher, stop: list[int], clock: Clock
         if log.stat().st_size == 0:
             log.unlink()
         return outcome["exit_code"], outcome["error"]
-    # It died without a word, so its undo log is still open: take back what it left.
+    # It died without a word, so its undo log is still open: end what it ran, and take back what it left.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(worker.pid, signal.SIGKILL)
     _note_death(folder, worker.returncode)
     try:
         revert_all(lambda _: None)
