@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -54,13 +55,15 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
         self._inject = activity_named(document, roles.inject) or {}
         self._background = bool(self._inject.get("background"))
         after = after_injection(document, roles)
+        self._after = after
         self._in_place = roles.evidence in after
         self._ended_by_method = any(is_action(document, name) for name in after)
         self._configuration: Json = None
         self._secrets: Json = None
         self._fault_id = ""
         self._section = ""
-        self._inject_started = self._judged = self._ending = self._over = self._watched = False
+        self._started = threading.Event()
+        self._judged = self._ending = self._over = self._watched = False
         self._leaving = False
         self._undone: list[str] = []
 
@@ -95,7 +98,7 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
     @property
     def goes_on(self) -> bool:
         """Whether something may be injecting at this moment, in the background."""
-        return self._background and self._inject_started and not self._over
+        return self._background and self._started.is_set() and not self._over
 
     def start_method(self, experiment: Json) -> None:  # noqa: ARG002
         self._section = "method"
@@ -105,18 +108,19 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
         self._leaving = True
 
     def start_activity(self, activity: Mapping[str, Json]) -> None:
+        self._await_start(activity)
         is_method_action = self._section == "method" and activity.get("type") == "action"
         if is_method_action and not self._fault_id:
             self._begin()
         if is_method_action and activity.get("name") == self._roles.inject:
-            self._inject_started = True
-        elif is_method_action and self._inject_started:
+            self._started.set()
+        elif is_method_action and self._started.is_set():
             # Whatever is done after the injection may be what ends it.
             self._end_begins()
 
     def activity_completed(self, activity: Mapping[str, Json], run: Mapping[str, Json]) -> None:
         name = str(activity.get("name"))
-        if not self._fault_id or not self._inject_started:
+        if not self._started.is_set():
             return
         with self._told():
             if self._section == "method" and name == self._roles.inject:
@@ -126,6 +130,11 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
             elif self._ending and activity.get("type") == "action" and not self._over:
                 why = self._why_failed(run) or self._why_not_done(activity, run["output"])
                 self._ending_action_ended(name, why)
+
+    def _await_start(self, activity: Mapping[str, Json]) -> None:
+        """What stands after an injection in the background may begin before that has got a thread."""
+        if self._background and self._section == "method" and activity.get("name") in self._after:
+            self._started.wait(EVIDENCE_WITHIN_S)
 
     def start_rollbacks(self, experiment: Json) -> None:  # noqa: ARG002
         """Whatever the rollbacks are, they come after the fault was held."""
@@ -257,7 +266,7 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
         self._ending = True
         with self._told():
             if not self._judged:
-                if not self._inject_started:
+                if not self._started.is_set():
                     self._judge(f"{self._roles.inject} was never run")
                 elif self._roles.evidence:
                     self._judge(f"{self._roles.evidence} was never asked")
