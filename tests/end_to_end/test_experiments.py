@@ -69,7 +69,7 @@ def test_without_a_healer_it_stays_broken_until_the_fault_is_removed(chaos: Chao
         assert trial.recovery.silent_s > 0.9 * trial.recovery.censored_at_s
 
 
-@pytest.mark.parametrize("healer", ["none", "elephant"])
+@pytest.mark.parametrize("healer", [pytest.param("none", marks=pytest.mark.slow), "elephant"])
 def test_a_killed_replica_is_the_platforms_own_business(chaos: Chaos, healer: str) -> None:
     trial = chaos.run("replica-kill", healer=healer)
     assert trial.outcome in (Outcome.ABSORBED, Outcome.SELF_RECOVERED), trial

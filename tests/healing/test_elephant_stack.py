@@ -163,6 +163,7 @@ def test_what_it_cannot_heal_it_escalates_with_an_incident(run: Run) -> None:
     assert not run.events(Kind.HEALER_ACTING)
 
 
+@pytest.mark.slow  # The sham of tests/end_to_end says the same in every run.
 def test_a_healthy_target_is_left_alone(run: Run) -> None:
     assert require(run.target, Serving).feature_mode() == "live"
     assert not wait_for(lambda: bool(run.events(Kind.HEALER_ACTING)), within_s=8.0)
