@@ -54,16 +54,15 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
         self._roles = roles
         self._inject = activity_named(document, roles.inject) or {}
         self._background = bool(self._inject.get("background"))
-        after = after_injection(document, roles)
-        self._after = after
-        self._in_place = roles.evidence in after
-        self._ended_by_method = any(is_action(document, name) for name in after)
+        self._after = after_injection(document, roles)
+        self._in_place = roles.evidence in self._after
+        self._ended_by_method = any(is_action(document, name) for name in self._after)
         self._configuration: Json = None
         self._secrets: Json = None
         self._fault_id = ""
         self._section = ""
         self._started = threading.Event()
-        self._judged = self._ending = self._over = self._watched = False
+        self._judged = self._ending = self._over = self._undo_ended = self._watched = False
         self._leaving = False
         self._undone: list[str] = []
 
@@ -127,7 +126,7 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
                 self._injected(run)
             elif self._section == "method" and name == self._roles.evidence and not self._judged:
                 self._evidence_ended(run)
-            elif self._ending and activity.get("type") == "action" and not self._over:
+            elif self._ending and activity.get("type") == "action" and not self._undo_ended:
                 why = self._why_failed(run) or self._why_not_done(activity, run["output"])
                 self._ending_action_ended(name, why)
 
@@ -143,7 +142,7 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
             self._end_begins()
 
     def rollbacks_completed(self, experiment: Json, journal: Json) -> None:  # noqa: ARG002
-        if self._over:
+        if self._over:  # In the background, with nothing to undo.
             self._watch()
 
     def _begin(self) -> None:
@@ -166,7 +165,7 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
                 undo,
                 held=undo is not None or self._background or self._ended_by_method,
             )
-        except Exception as error:
+        except Exception as error:  # Whatever a disk or the undo log raises: without a record nothing is done.
             why = f"the intent could not be written down: {error}"
             self.failure = error if isinstance(error, Refusal) else Refusal(why)
             logger.critical("%s", self.failure)
@@ -283,17 +282,19 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
             return
         if why:
             # The undo log stays open: the trial's end tries it again.
-            self._over = True
+            self._undo_ended = True
             current().history.event(
                 Kind.FAULT_NOT_REVERTED, self._subject, id=self._fault_id, fault=self._fault, why=f"{name}: {why}"
             )
             return
         self._undone.append(name)
         if len(self._undone) == len(undo):
+            self._undo_ended = True
             summary = f"ran {', '.join(self._undone)}"
             if self._roles.undo:
                 current().undo.reverted(self._fault_id, summary)
-            self._reverted(summary)
+            if not self._over:
+                self._reverted(summary)
             current().history.event(Kind.PHASE_ENDED, "revert")
             self._watch()
 

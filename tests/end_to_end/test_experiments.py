@@ -40,7 +40,6 @@ def test_elephant_heals_under_the_fault(chaos: Chaos, experiment: str) -> None:
     assert trial.result.load["requests"] > 0
 
 
-@pytest.mark.slow  # tests/healing/test_elephant_stack.py mends a corruption in every run.
 def test_elephant_mends_corrupt_records_before_many_are_served(chaos: Chaos) -> None:
     """One batch is enough for it to see; whether a probe met a record of that batch is the probe's luck."""
     trial = chaos.run("corrupt-records", healer="elephant")

@@ -126,7 +126,14 @@ class World:
         )
         lie = {"type": "action", "name": "lie", "provider": process(sys.executable, "-c", script)}
         method = [lie | {"background": True}, self.its_mode, {"ref": "its-mode"}]
-        return self.write(name, method, [], inject="lie", evidence="its-mode")
+        count = process("sh", "-c", "echo undone >> undone")
+        return self.write(
+            name,
+            method,
+            [{"type": "action", "name": "count", "provider": count}],
+            inject="lie",
+            evidence="its-mode",
+        )
 
     def restores(self, name: str) -> str:
         """Its method tells the truth again, and nothing is called its undo."""
@@ -202,6 +209,8 @@ def test_what_is_proven_counts_and_what_is_not_does_not(world: World) -> None:
     passing = found["passing"]["recovery"]
     assert passing["outcome"] == "fault_removed", passing
     assert passing["reverted_s"] - passing["t0_s"] == pytest.approx(1.4, abs=0.6)
+
+    assert (world.folder / "undone").read_text() == "undone\n"
 
     # What comes after the injection may be what ends it: it is held before, and was never recovered under it.
     assert found["restoring"]["recovery"]["outcome"] == "fault_removed"
