@@ -130,10 +130,13 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
                 context,
                 self._fault,
                 context.target.file.name,
-                _told_of(self._inject),
+                told_of(self._inject),
                 undo,
                 held=undo is not None or self._background,
             )
+        except Refusal as refusal:
+            self.failure = refusal
+            raise SystemExit(EXIT_REFUSED) from None
         except Exception as error:
             self.failure = Refusal(f"the intent could not be written down: {error}")
             raise SystemExit(EXIT_REFUSED) from None
@@ -265,7 +268,7 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
             )
 
 
-def _told_of(activity: Mapping[str, Json]) -> dict[str, Json]:
+def told_of(activity: Mapping[str, Json]) -> dict[str, Json]:
     """What a report says of an activity. Its arguments and headers may hold secrets, so they are left out."""
     provider = activity.get("provider", {})
     words = {key: provider[key] for key in ("type", "path", "url", "module", "func") if key in provider}
