@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import reprlib
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from monkeyproof.config import Predict
+from monkeyproof.errors import UsageError
 from monkeyproof.probes.golden import Golden, JsonPath, is_right
 from monkeyproof.readings import Sight
+from monkeyproof.redaction import redact_text
 from monkeyproof.types import Json
+from monkeyproof.written import line_in
 
 TAG_CHARACTERS_MAX = 100
+SAID_CHARACTERS_MAX = 4000
+VALUES_MAX = 100_000
+"""In one answer: a mebibyte of empty lists takes seconds to walk through, and no question is asked meanwhile."""
+EFFORT_SHARE = 0.25
+EFFORT_BURST_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,26 @@ class Judgement:
     problem: str = ""
 
 
+class Effort:
+    """Keeps judging to a share of the time, so that no service can keep the prober from its schedule."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._owed_s = 0.0
+        self._at_s = clock()
+
+    def allowed(self) -> bool:
+        """Whether what was spent lately leaves time for one more."""
+        now_s = self._clock()
+        self._owed_s = max(0.0, self._owed_s - EFFORT_SHARE * (now_s - self._at_s))
+        self._at_s = now_s
+        return self._owed_s <= EFFORT_BURST_S
+
+    def spent(self) -> None:
+        """What began with ``allowed`` is done."""
+        self._owed_s += self._clock() - self._at_s
+
+
 class Judge:
     """Judges answers as a target file's ``predict`` block says. Building one checks its paths."""
 
@@ -45,13 +75,31 @@ class Judge:
         """Compile the paths.
 
         Raises:
-            UsageError: one of them is not a JSONPath.
+            UsageError: one of them is not a JSONPath; with file and line.
         """
-        self._answer = JsonPath(predict.answer, f"{file}: predict.answer")
-        self._degraded = _tag(predict.degraded, f"{file}: predict.degraded")
-        self._model_version = _tag(predict.model_version, f"{file}: predict.model_version")
+        try:
+            name = "answer"
+            self._answer = JsonPath(predict.answer, name)
+            name = "degraded"
+            self._degraded = _tag(predict.degraded, name)
+            name = "model_version"
+            self._model_version = _tag(predict.model_version, name)
+        except UsageError as error:
+            raise UsageError(f"{file}:{line_in(file, ('predict', name))}: predict.{error}") from None
+        self._effort = Effort()
 
     def __call__(self, answer: Answer, golden: Golden) -> Judgement:
+        """What the answer says; unknown, never good, where finding out would take too long."""
+        if not self._effort.allowed():
+            return Judgement(Sight.UNKNOWN, problem="not judged: answers take too long to read")
+        try:
+            return self._judge(answer, golden)
+        finally:
+            self._effort.spent()
+
+    def _judge(self, answer: Answer, golden: Golden) -> Judgement:
+        if sum(map(answer.body.count, (b",", b"[", b"{", b":"))) > VALUES_MAX:
+            return Judgement(Sight.UNKNOWN, problem="not judged: too many values in the answer")
         document, problem = _document(answer)
         correct = Sight.UNKNOWN
         if answer.ok:
@@ -94,7 +142,12 @@ def _look_up(place: JsonPath | bytes, answer: Answer, document: Json) -> Json:
 
 
 def _as_text(value: Json) -> str:
-    return "" if value is None else str(value)[:TAG_CHARACTERS_MAX]
+    """On one line, short, and harmless wherever it is shown: it is the service that says it."""
+    if value is None:
+        return ""
+    text = value[:SAID_CHARACTERS_MAX] if isinstance(value, str) else reprlib.repr(value)
+    text = redact_text(text)[:TAG_CHARACTERS_MAX]  # Before it is cut: half a secret is not found any more.
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 
 
 def _says_yes(value: Json) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,6 +12,7 @@ from jsonpath_ng.parser import JsonPathParser
 
 from monkeyproof.errors import UsageError
 from monkeyproof.types import Json
+from monkeyproof.written import GOLDEN_BYTES_MAX, read_text, shown
 
 _KEYS = {"body", "expect", "tolerance"}
 GOLDEN_MIN = 100
@@ -35,11 +36,7 @@ def read_golden(path: Path) -> tuple[Golden, ...]:
     Raises:
         UsageError: it is missing, empty, or a line is not understood; with file and line.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UsageError(f"{path}: the golden set cannot be read: {reason}") from None
+    text = read_text(path, "the golden set ", GOLDEN_BYTES_MAX)
     found = tuple(
         _parse(line, f"{path}:{number}") for number, line in enumerate(text.split("\n"), start=1) if line.strip()
     )
@@ -74,11 +71,15 @@ def _parse(line: str, where: str) -> Golden:
         raise UsageError(f'{where}: a line of a golden set is {{"body": ..., "expect": ..., "tolerance": 0}}')
     unknown = sorted(raw.keys() - _KEYS)
     if unknown:
-        raise UsageError(f"{where}: {unknown[0]}: unknown key; a line has body, expect and tolerance")
+        raise UsageError(f"{where}: {unknown[0]:.80}: unknown key; a line has body, expect and tolerance")
     tolerance = raw.get("tolerance", 0)
-    if not _is_number(tolerance) or not math.isfinite(tolerance) or tolerance < 0:
-        raise UsageError(f"{where}: tolerance: a number that is not negative (found {tolerance!r})")
-    return Golden(json.dumps(raw["body"], separators=(",", ":")).encode(), raw["expect"], float(tolerance))
+    if not _is_number(tolerance) or not 0 <= tolerance <= sys.float_info.max:
+        raise UsageError(f"{where}: tolerance: a number that is not negative (found {shown(tolerance)})")
+    try:
+        body = json.dumps(raw["body"], separators=(",", ":"), allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where}: body: cannot be sent as JSON: {error}") from None
+    return Golden(body, raw["expect"], float(tolerance))
 
 
 def _refuse_constant(text: str) -> NoReturn:

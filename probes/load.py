@@ -13,6 +13,7 @@ the users of the service saw is the prober's to say.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import math
 import os
@@ -70,6 +71,8 @@ def user_class(target: TargetFile, golden: Sequence[Golden], seed: int) -> type:
     import gevent
     from locust import FastHttpUser, task
 
+    from monkeyproof.probes.bounded import AsSent, BoundedPool
+
     parts = urlsplit(target.predict.url)
     path = target.predict.url[len(f"{parts.scheme}://{parts.netloc}") :] or "/"
     order = np.random.default_rng(seed).permutation(len(golden)).tolist()
@@ -85,6 +88,11 @@ def user_class(target: TargetFile, golden: Sequence[Golden], seed: int) -> type:
         max_redirects = 0
 
         def on_start(self) -> None:
+            agent: Any = self.client.client
+            agent.response_type, agent.cookiejar = AsSent, None
+            agent.clientpool = BoundedPool(
+                network_timeout=NETWORK_TIMEOUT_S, connection_timeout=NETWORK_TIMEOUT_S, concurrency=1
+            )
             # Each user has its place in the period, so that they do not all ask at once.
             self.first_s = begun_s + next(numbers) / target.load.rate_per_s
             gevent.sleep(self.wait_time())
@@ -97,13 +105,18 @@ def user_class(target: TargetFile, golden: Sequence[Golden], seed: int) -> type:
 
         @task
         def ask(self) -> None:
-            self.client.request(
-                target.predict.method,
-                path,
-                name="predict",
-                data=next(bodies),
-                headers={"Content-Type": "application/json", **target.predict.headers},
-            )
+            # Each byte that trickles in would begin the network's own limit anew.
+            with (
+                contextlib.suppress(TimeoutError),
+                gevent.Timeout(NETWORK_TIMEOUT_S, TimeoutError("no whole answer")),
+            ):
+                self.client.request(
+                    target.predict.method,
+                    path,
+                    name="predict",
+                    data=next(bodies),
+                    headers={"Content-Type": "application/json", **target.predict.headers},
+                )
 
     return LoadUser
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from monkeyproof.config import TargetFile
 from monkeyproof.errors import UsageError
 from monkeyproof.probes.golden import Golden, read_golden
+from monkeyproof.written import line_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,8 @@ class Question:
             name, port = parts.hostname or "", parts.port or 80
             address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0][4]
         except (ValueError, OSError) as error:
-            raise UsageError(
-                f"{target.path}: predict.url: {target.predict.url}: no such address: {error}"
-            ) from None
+            where = f"{target.path}:{line_in(target.path, ('predict', 'url'))}: predict.url"
+            raise UsageError(f"{where}: {parts.hostname}: no such address: {error}") from None
         where = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         fixed = {"Host": parts.netloc, "Content-Type": "application/json", "User-Agent": "monkeyproof-prober"}
         own = {name.lower() for name in target.predict.headers}

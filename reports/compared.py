@@ -46,7 +46,8 @@ def _rows(one: Comparison) -> tuple[list[str], list[str]]:
     pairs = words.count(one.pairs_count, "pair") if paired else "not paired"
     tests = [f"{judgement.p_value(one.log_rank_p)} log-rank"]
     if paired:
-        tests.insert(0, f"{judgement.p_value(one.paired_p)} paired")
+        test, p = judgement.paired_test(one)
+        tests.insert(0, f"{judgement.p_value(p)} {test}")
     ours = [
         words.clean(one.experiment),
         "A",
@@ -75,6 +76,11 @@ def _notes(found: Sequence[Comparison]) -> list[str]:
     ]
     if any(one.sooner.value_s is not None and one.sooner.low_s is None for one in found):
         said.append("No interval: fewer than two trials or pairs, or all of them ended alike.")
+    if any(judgement.paired_test(one)[0] == "sign test" for one in found):
+        said.append(
+            "Where nearly all trials of a side ended alike, the interval allows for what so few cannot show, and "
+            "p is that of the sign test: which of a pair recovered first."
+        )
     return said
 
 

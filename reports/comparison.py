@@ -1,22 +1,13 @@
 """Comparing two arms of a campaign, or the same arm of two campaigns: effect first, p-value second.
 
-The effect is the difference of the restricted means at the horizon that both know. Its interval is Student's t:
-of the differences of pseudo-values where trials are paired by seed, Welch's where they are not. The log-rank test
-sees more than the means, but knows nothing of pairs. Both compare what was measured, and presume that the two
-campaigns ran alike: ``differences`` says where they did not.
-
-    Andersen, P. K., Hansen, M. G., Klein, J. P. (2004). Regression analysis of restricted mean survival time based
-        on pseudo-observations. Lifetime Data Analysis 10, 335-350.
-    Welch, B. L. (1947). The generalization of "Student's" problem when several different population variances are
-        involved. Biometrika 34, 28-35.
-    Mantel, N. (1966). Evaluation of survival data and two new rank order statistics arising in its consideration.
-        Cancer Chemotherapy Reports 50, 163-170. (The log-rank test.)
+The effect, its interval and the tests are in ``effect``. The log-rank test sees more than the means, but knows
+nothing of pairs. All compare what was measured, and presume that the two campaigns ran alike: ``differences`` says
+where they did not.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,23 +15,15 @@ from pathlib import Path
 
 from monkeyproof.config import Slo
 from monkeyproof.history import TRIAL_FILE
-from monkeyproof.reports.survival import (
-    UNKNOWN,
-    Estimate,
-    Observation,
-    common_horizon_s,
-    kaplan_meier,
-    observe,
-    observe_all,
-    pseudo_values_s,
-    standard_error_s,
-    student_quantile,
-    tells_a_mean,
-)
+from monkeyproof.reports.effect import difference, log_rank_p, restricted_mean_s, sign_p
+from monkeyproof.reports.survival import Estimate, Observation, common_horizon_s, observe, observe_all
 from monkeyproof.types import Campaign, Json, TrialResult
 
 NO_HEALER = "none"
 """The arm that all others are compared with."""
+
+ROLES = {"inject": "the fault", "evidence": "its evidence", "undo": "its undo"}
+"""What an activity can be named as, on the command line (monkeyproof.roles)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +55,10 @@ class Comparison:
     log_rank_p: float | None
     """Two-sided, of the trials compared, taken as not paired; None where it is not defined."""
     paired_p: float | None = None
-    """Of the paired difference of restricted means; None where it is not paired or not defined."""
+    """Of the paired difference of restricted means; None where it is not paired or not defined, and where too few
+    trials differ for it: then ``sign_p`` stands for it."""
+    sign_p: float | None = None
+    """Of the exact sign test: which of a pair recovered first. None where it is not paired, or no pair tells."""
     restricted_mean_s: float | None = None
     """Of the trials compared."""
     reference_restricted_mean_s: float | None = None
@@ -116,17 +102,15 @@ def compare_campaigns(ours: Campaign, reference: Campaign, slo: Slo) -> tuple[Co
 def differences(ours: Campaign, reference: Campaign, folders: tuple[Path, Path] | None = None) -> list[str]:
     """In what the two campaigns were not alike, so that what differs in their trials may come from it.
 
-    Ours is called A, the reference B. With their ``folders``, also whether experiments of one name were different
-    files.
+    Ours is called A, the reference B. With their ``folders``, also what each trial's own file says: whether
+    experiments of one name were different files, or had other activities named, and load and windows.
     """
     said: list[str] = []
     if ours.target != reference.target:
         said.append(f"the targets differ ({ours.target} in A, {reference.target} in B)")
     mine, theirs = _faulted(ours), _faulted(reference)
     if folders is not None:
-        digests = [_digests(trials, folder) for trials, folder in zip((mine, theirs), folders, strict=True)]
-        changed = [name for name in digests[0] if name in digests[1] and digests[0][name] != digests[1][name]]
-        said += [f"the experiment {name} was another file in each" for name in changed]
+        said += _unlike_trials(_headers(mine, folders[0]), _headers(theirs, folders[1]))
     said += [f"the SLOs differ in {words}" for words in _unequal(ours.slo, reference.slo)]
     said += [f"the probers differ in {words}" for words in _unequal(ours.prober, reference.prober)]
     said += [f"the machines differ in {words}" for words in _unequal(ours.machine, reference.machine)]
@@ -136,70 +120,6 @@ def differences(ours: Campaign, reference: Campaign, folders: tuple[Path, Path] 
         if alone:
             said.append(f"only {name} tried {', '.join(alone)}")
     return said
-
-
-def log_rank_p(ours: Sequence[Observation], reference: Sequence[Observation]) -> float | None:
-    """Two-sided p-value of the log-rank test (Mantel). None where it is not defined: nothing recovered, a side
-    is empty, or everything ended at one time."""
-    if not ours or not reference:
-        return None
-    import numpy as np
-    from scipy import stats
-
-    samples = [
-        stats.CensoredData(
-            uncensored=[seen.time_s for seen in side if seen.recovered],
-            right=[seen.time_s for seen in side if not seen.recovered],
-        )
-        for side in (ours, reference)
-    ]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p = float(stats.logrank(*samples).pvalue)
-    return p if math.isfinite(p) else None
-
-
-def difference(
-    ours: Sequence[Observation],
-    reference: Sequence[Observation],
-    horizon_s: float,
-    confidence: float,
-    *,
-    paired: bool,
-) -> tuple[Estimate, float | None]:
-    """By how much our restricted mean is smaller than the reference's, and the two-sided p-value of no difference.
-
-    ``paired``: the two are in the same order, and a trial is compared with its partner. Not bounded, and without
-    a p-value, where the trials show no spread. A side that ended alike in all its trials adds no uncertainty of
-    its own here, though few such trials leave some: read the interval beside the counts.
-    """
-    if not tells_a_mean(ours, horizon_s) or not tells_a_mean(reference, horizon_s):
-        return UNKNOWN, None
-    sooner_s = _mean_s(reference, horizon_s) - _mean_s(ours, horizon_s)
-    our_values_s, their_values_s = pseudo_values_s(ours, horizon_s), pseudo_values_s(reference, horizon_s)
-    if paired:
-        gains_s = [other_s - one_s for one_s, other_s in zip(our_values_s, their_values_s, strict=True)]
-        error_s, freedom = standard_error_s(gains_s, horizon_s), len(gains_s) - 1.0
-    else:
-        error_s, freedom = _welch(our_values_s, their_values_s, horizon_s)
-    if error_s is None:
-        return Estimate(sooner_s, None, None), None
-    from scipy import special
-
-    reach_s = error_s * student_quantile(freedom, confidence)
-    p = 2 * float(special.stdtr(freedom, -abs(sooner_s) / error_s))
-    return Estimate(sooner_s, sooner_s - reach_s, sooner_s + reach_s), p
-
-
-def _welch(one_s: Sequence[float], other_s: Sequence[float], scale_s: float) -> tuple[float | None, float]:
-    """Standard error of a difference of means, and its degrees of freedom (Welch and Satterthwaite)."""
-    if min(len(one_s), len(other_s)) < 2:
-        return None, 0.0
-    # A side without spread has a standard error of 0 here; with two such sides nothing is known.
-    parts = [((standard_error_s(side, scale_s) or 0.0) ** 2, len(side) - 1) for side in (one_s, other_s)]
-    whole = sum(part for part, _ in parts)
-    if whole == 0:
-        return None, 0.0
-    return math.sqrt(whole), 1 / sum((part / whole) ** 2 / freedom for part, freedom in parts)
 
 
 def _compare(
@@ -235,8 +155,9 @@ def _compare(
         horizon_s=horizon_s,
         log_rank_p=log_rank_p(ours, theirs),
         paired_p=p if pairs else None,
-        restricted_mean_s=_mean_s(ours, horizon_s) if known else None,
-        reference_restricted_mean_s=_mean_s(theirs, horizon_s) if known else None,
+        sign_p=sign_p(pairs),
+        restricted_mean_s=restricted_mean_s(ours, horizon_s) if known else None,
+        reference_restricted_mean_s=restricted_mean_s(theirs, horizon_s) if known else None,
     )
 
 
@@ -266,18 +187,60 @@ def _faulted(campaign: Campaign) -> dict[tuple[str, str], list[TrialResult]]:
     return dict(found)
 
 
-def _digests(trials: Mapping[tuple[str, str], Sequence[TrialResult]], folder: Path) -> dict[str, set[str]]:
-    """Of the files that each experiment was run from."""
-    found: dict[str, set[str]] = defaultdict(set)
+def _headers(
+    trials: Mapping[tuple[str, str], Sequence[TrialResult]], folder: Path
+) -> dict[str, list[Mapping[str, Json]]]:
+    """What each experiment's trials wrote of themselves when they began."""
+    found: dict[str, list[Mapping[str, Json]]] = defaultdict(list)
     for (experiment, _), ran in trials.items():
-        for trial in ran:
-            header = json.loads((folder / trial.folder / TRIAL_FILE).read_bytes())
-            found[experiment].add(str(header.get("experiment_sha256")))
+        found[experiment] += [json.loads((folder / trial.folder / TRIAL_FILE).read_bytes()) for trial in ran]
+    return dict(found)
+
+
+def _unlike_trials(
+    mine: Mapping[str, Sequence[Mapping[str, Json]]], theirs: Mapping[str, Sequence[Mapping[str, Json]]]
+) -> list[str]:
+    """In what the trials of the experiments that both tried were not alike."""
+    said: list[str] = []
+    common = [name for name in mine if name in theirs]
+    for name in common:
+        here, there = (_distinct(side[name], "experiment_sha256") for side in (mine, theirs))
+        if _differ(here, there):
+            said.append(f"the experiment {name} was another file in each")
+        for key, role in ROLES.items():
+            here, there = (_distinct(side[name], key) for side in (mine, theirs))
+            if _differ(here, there):
+                named = f"({_named(here)} in A, {_named(there)} in B)"
+                said.append(f"in the experiment {name}, another activity was named as {role} {named}")
+    for key, plural in (("load", "loads"), ("windows", "windows")):
+        here, there = (
+            _distinct([header for name in common for header in side[name]], key) for side in (mine, theirs)
+        )
+        if len(here) == len(there) == 1:
+            said += [f"the {plural} differ in {words}" for words in _unequal(here[0], there[0])]
+        elif _differ(here, there):
+            said.append(f"the {plural} differ, and were not the same in all trials of one campaign")
+    return said
+
+
+def _distinct(headers: Sequence[Mapping[str, Json]], key: str) -> list[Json]:
+    """What is known of it, each once. An older trial may not have noted it."""
+    found: list[Json] = []
+    for header in headers:
+        if key in header and header[key] not in found:
+            found.append(header[key])
     return found
 
 
-def _mean_s(observations: Sequence[Observation], horizon_s: float) -> float:
-    return kaplan_meier(observations).restricted_mean_s(horizon_s)
+def _differ(here: Sequence[Json], there: Sequence[Json]) -> bool:
+    """In whatever order; where one side noted nothing, nothing is known."""
+    return bool(here and there) and (
+        any(one not in there for one in here) or any(other not in here for other in there)
+    )
+
+
+def _named(activities: Sequence[Json]) -> str:
+    return " or ".join(str(name) or "as in its file" for name in activities)
 
 
 def _unequal(one: Mapping[str, Json], other: Mapping[str, Json], within: str = "") -> list[str]:

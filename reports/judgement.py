@@ -86,7 +86,7 @@ def comparison_cells(found: Comparison) -> list[str]:
     only = (str(found.only_ours_count), str(found.only_reference_count)) if found.pairs_count else ("", "")
     return [
         f"{effect(found)}, in means up to {words.seconds(found.horizon_s)}",
-        p_value(found.paired_p) if found.pairs_count else "not paired",
+        _paired_cell(found),
         p_value(found.log_rank_p),
         f"{found.recovered_count} of {count}",
         f"{found.reference_recovered_count} of {of}",
@@ -97,13 +97,20 @@ def comparison_cells(found: Comparison) -> list[str]:
 def comparison_line(found: Comparison) -> str:
     """A comparison in one sentence."""
     pairs = words.count(found.pairs_count, "pair") if found.pairs_count else "not paired"
-    tests = [f"paired p {p_value(found.paired_p)}"] if found.pairs_count else []
+    test, p = paired_test(found)
+    tests = [f"{test} p {p_value(p)}"] if found.pairs_count else []
     tests.append(f"log-rank p {p_value(found.log_rank_p)}")
     return (
         f"{words.clean(found.experiment)}, {healer_name(found.name)} against {healer_name(found.reference)} "
         f"({pairs}): right answers back: {effect(found)}, in means up to {words.seconds(found.horizon_s)}; "
         f"{', '.join(tests)}"
     )
+
+
+def paired_test(found: Comparison) -> tuple[str, float | None]:
+    """The test of pairs and its p-value: exact where too few trials differ for that of the means."""
+    by_sign = found.paired_p is None and found.sign_p is not None
+    return ("sign test", found.sign_p) if by_sign else ("paired", found.paired_p)
 
 
 def effect(found: Comparison) -> str:
@@ -206,6 +213,13 @@ def _sham(arm: str, trials: list[TrialResult]) -> ShamFacts:
 
 def _not_judged(verdict: Verdict) -> str:
     return "reference" if verdict.arm == NO_HEALER else "no limit set"
+
+
+def _paired_cell(found: Comparison) -> str:
+    if not found.pairs_count:
+        return "not paired"
+    test, p = paired_test(found)
+    return p_value(p) if test == "paired" else f"{p_value(p)} ({test})"
 
 
 def _way(value_s: float) -> str:

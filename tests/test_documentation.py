@@ -24,6 +24,7 @@ ELSEWHERE = {
     "make test": "is running",
     "make lint": "runs before the tests",
     "monkeyproof run": "tests/end_to_end runs every experiment, and `chaos run`",
+    "monkeyproof calibrate": "takes half a minute: tests/probes/test_calibrate.py",
     "monkeyproof gate": "tests/end_to_end/test_campaigns.py",
     "chaos run": "tests/end_to_end",
     "monkeyproof target up": "tests/targets",

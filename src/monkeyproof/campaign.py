@@ -258,7 +258,10 @@ def _run_trial(trial: TrialPlan, watcher: Watcher, stop: list[int], clock: Clock
         if log.stat().st_size == 0:
             log.unlink()
         return outcome["exit_code"], outcome["error"]
-    # It died without a word. Its watchdog takes back what it left; what that could not, if anything, is done here.
+    # It died without a word. What it ran ends with it; its watchdog takes back what it left, and what that could
+    # not, if anything, is taken back here.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(worker.pid, signal.SIGKILL)
     await_watchdog(folder, within_s=WATCHDOG_ENDS_WITHIN_S)
     _note_death(folder, worker.returncode)
     try:

@@ -17,22 +17,20 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import importlib
-import inspect
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from monkeyproof import paths, roles
-from monkeyproof.config import line_of, load_yaml, problem_words, read_text
+from monkeyproof.checks import argument_problems, structure_problems
 from monkeyproof.errors import UsageError
+from monkeyproof.redaction import know_experiment
 from monkeyproof.roles import Named
 from monkeyproof.types import Json, Outcome
+from monkeyproof.written import line_of, load_yaml, problem_words, read_text
 
 EXTENSION = "monkeyproof"
 
@@ -114,9 +112,10 @@ def read(path: Path, name: str, named: Named | None = None) -> Experiment:
     node, document = load_yaml(text, str(path))
     if not isinstance(document, dict):
         raise UsageError(f"{path}:1: an experiment is a mapping with title, description and method")
-    problems = list(_structure_problems(document)) or list(_argument_problems(document))
+    problems = list(structure_problems(document)) or list(argument_problems(document))
     if problems:
         raise UsageError("\n".join(f"{path}:{line_of(node, place)}: {words}" for place, words in problems))
+    know_experiment(document)
     _ask_chaos_toolkit(path, document)
     extension = _extension(path, node, document)
     if named is not None:
@@ -143,9 +142,10 @@ def _check_names(
     for role, words in roles.problems(document, extension.named):
         if role in flags.given():
             where = f"{path}: --{role}"
+        elif role in extension.named.given():
+            where = f"{path}:{line_of(node, (*_place_of_extension(document), role))}: {role}"
         else:
-            place = _place_of_extension(document)
-            where = f"{path}:{line_of(node, (*place, role))}: {role}"
+            where = f"{path}:{line_of(node, ('method',))}: {role}, which nothing names"
         wrong.append(f"{where}: {words}")
     if wrong:
         raise UsageError("\n".join(wrong))
@@ -158,90 +158,6 @@ def _place_of_extension(document: Mapping[str, Json]) -> tuple[str | int, ...]:
     return ()
 
 
-Problem = tuple[tuple[str | int, ...], str]
-
-
-def _structure_problems(document: dict[str, Json]) -> typing.Iterator[Problem]:
-    for key in ("title", "description"):
-        if not isinstance(document.get(key), str):
-            yield (key,), f"{key}: missing, or not text"
-    if not isinstance(document.get("method"), list) or not document.get("method"):
-        yield ("method",), "method: missing, or not a list of activities"
-    for place, activity in activities(document):
-        if not isinstance(activity, dict):
-            yield place, "an activity is a mapping with type, name and provider"
-        elif "ref" in activity:
-            continue  # Chaos Toolkit looks it up.
-        elif not isinstance(activity.get("provider"), dict):
-            yield (*place, "provider"), "provider: missing, or not a mapping"
-        elif activity["provider"].get("type") == "python" and not isinstance(
-            activity["provider"].get("arguments", {}), dict
-        ):
-            yield (*place, "provider", "arguments"), "arguments: not a mapping"
-
-
-def activities(document: Mapping[str, Json]) -> typing.Iterator[tuple[tuple[str | int, ...], Json]]:
-    """All activities of an experiment, each with its place in the file."""
-    hypothesis = document.get("steady-state-hypothesis")
-    if isinstance(hypothesis, dict) and isinstance(hypothesis.get("probes"), list):
-        for index, activity in enumerate(hypothesis["probes"]):
-            yield ("steady-state-hypothesis", "probes", index), activity
-    for key in ("method", "rollbacks"):
-        if isinstance(document.get(key), list):
-            for index, activity in enumerate(document[key]):
-                yield (key, index), activity
-
-
-def _argument_problems(document: dict[str, Json]) -> typing.Iterator[Problem]:
-    """What Chaos Toolkit does not check: that modules and functions exist, and the types of arguments."""
-    for place, activity in activities(document):
-        provider = activity.get("provider", {})
-        if provider.get("type") != "python":
-            continue
-        module_name, function_name = str(provider.get("module", "")), str(provider.get("func", ""))
-        try:
-            module = importlib.import_module(module_name)
-        except (ImportError, ValueError) as error:
-            yield (*place, "provider", "module"), f"no module {module_name!r} can be imported ({error})"
-            continue
-        function = getattr(module, function_name, None)
-        if inspect.isbuiltin(function):
-            continue  # Chaos Toolkit calls those too; not all of them have a signature.
-        if not inspect.isfunction(function):
-            known = [name for name in getattr(module, "__all__", ()) if not name.startswith("_")]
-            hint = f"; it has: {', '.join(known)}" if known else ""
-            yield (*place, "provider", "func"), f"{module_name} has no function {function_name!r}{hint}"
-            continue
-        yield from _signature_problems((*place, "provider"), function, provider.get("arguments", {}))
-
-
-def _signature_problems(
-    place: tuple[str | int, ...], function: Any, arguments: dict[str, Json]
-) -> typing.Iterator[Problem]:
-    parameters = inspect.signature(function).parameters
-    plumbing = {"configuration", "secrets"}
-    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    hints = typing.get_type_hints(function) if function.__module__.startswith("monkeyproof.") else {}
-    for name, value in arguments.items():
-        where = (*place, "arguments", name)
-        if name not in parameters or name in plumbing:
-            if not open_ended:
-                known = ", ".join(key for key in parameters if key not in plumbing) or "none"
-                yield where, f"{function.__name__} takes no argument {name!r}; it takes: {known}"
-        elif name in hints and "${" not in str(value):  # ${name} is filled in by Chaos Toolkit, later.
-            try:
-                TypeAdapter(hints[name], config=ConfigDict(strict=True, allow_inf_nan=False)).validate_python(
-                    value
-                )
-            except ValidationError as error:
-                yield where, f"{name}: {problem_words(error.errors()[0])}"
-    for name, parameter in parameters.items():
-        if name not in arguments and name not in plumbing and parameter.default is parameter.empty:
-            if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-                continue
-            yield (*place, "arguments"), f"{function.__name__} needs the argument {name!r}"
-
-
 def _ask_chaos_toolkit(path: Path, document: dict[str, Json]) -> None:
     import copy
 
@@ -250,8 +166,9 @@ def _ask_chaos_toolkit(path: Path, document: dict[str, Json]) -> None:
 
     try:
         ensure_experiment_is_valid(copy.deepcopy(document))
-    except (ChaosException, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UsageError(f"{path}: not a valid Chaos Toolkit experiment: {error}") from None
+    except Exception as error:  # It looks into what it expects to be there, and raises whatever that raises.
+        words = str(error) if isinstance(error, ChaosException) else f"{type(error).__name__}: {error}"
+        raise UsageError(f"{path}:1: not a valid Chaos Toolkit experiment: {words}") from None
 
 
 def name_of(document: Mapping[str, Json]) -> str:

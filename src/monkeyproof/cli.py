@@ -90,14 +90,14 @@ def list_experiments() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from monkeyproof import catalogue, config
+    from monkeyproof import catalogue, written
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("experiment", style="bold", no_wrap=True)
     table.add_column("what it asks")
     for name in catalogue.names():
         path = paths.experiments() / f"{name}.yaml"
-        _, document = config.load_yaml(path.read_text(encoding="utf-8"), str(path))
+        _, document = written.load_yaml(path.read_text(encoding="utf-8"), str(path))
         table.add_row(name, document["title"])
     Console().print(table)
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import yaml
@@ -18,8 +18,14 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 
 from monkeyproof.bounds import CAUTIOUS, AbortIf, Limits
 from monkeyproof.errors import UsageError
+from monkeyproof.redaction import know, know_header
+from monkeyproof.written import line_of, load_yaml, problem_words, read_text, shown
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+DAY_S = 86_400.0
+TEN_MINUTES_MS = 600_000.0
+# Longer is a slip of the finger, and more than a socket or a timer can be told.
+Seconds = Annotated[float, Field(gt=0, le=DAY_S, allow_inf_nan=False)]
+Milliseconds = Annotated[float, Field(gt=0, le=TEN_MINUTES_MS, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Family = Literal["noop", "data", "network", "replicas", "registry", "features", "kubernetes"]
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -48,7 +54,7 @@ class Predict:
 class RecoveryObjective:
     """The recovery SLO: at least ``share`` of trials recover ``within_s``, at this confidence."""
 
-    within_s: Positive = 10.0
+    within_s: Seconds = 10.0
     share: Annotated[float, Field(gt=0, lt=1)] = 0.9
     """Below 1: no number of trials can show that it never fails."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
@@ -69,10 +75,10 @@ class Limit:
 class Slo:
     """What steady means."""
 
-    latency_ms: Positive = 250.0
+    latency_ms: Milliseconds = 250.0
     objective: Share = 0.99
     """Share of good readings that counts as steady."""
-    stable_for_s: Positive = 2.0
+    stable_for_s: Seconds = 2.0
     recovery: RecoveryObjective = field(default_factory=RecoveryObjective)
     wrong_answers: Limit | None = None
     """Wrong answers that a trial may serve to the prober."""
@@ -85,9 +91,11 @@ class Slo:
 class Windows:
     """How long each phase of a trial may last."""
 
-    baseline_s: Positive = 1.5
-    horizon_s: Positive = 15.0
-    after_revert_s: Positive = 5.0
+    baseline_s: Seconds = 1.5
+    """At most: where the prober's rate is high, the baseline ends as soon as enough readings in a row were good
+    (at least 100, and 0.5 s; 299 at an objective of 0.99). Any other reading, and it takes its whole window."""
+    horizon_s: Seconds = 15.0
+    after_revert_s: Seconds = 5.0
 
 
 @with_config(_STRICT)
@@ -96,7 +104,7 @@ class ProberSettings:
     """The clock behind every number."""
 
     rate_per_s: Annotated[float, Field(ge=1, le=500)] = 50.0
-    timeout_ms: Positive = 1000.0
+    timeout_ms: Milliseconds = 1000.0
 
 
 @with_config(_STRICT)
@@ -112,8 +120,8 @@ class LoadSettings:
 class Link:
     """Where the fault proxy stands in for a network path."""
 
-    listen: Annotated[str, Field(pattern=r"^127\.0\.0\.1:\d+$")]
-    forward: Annotated[str, Field(pattern=r"^[^:\s]+:\d+$")]
+    listen: Annotated[str, Field(pattern=r"^127\.0\.0\.1:[0-9]{1,5}$")]
+    forward: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+:[0-9]{1,5}$")]
     protocol: Annotated[str, Field(pattern=r"^(http|tcp)$")] = "tcp"
 
 
@@ -164,6 +172,8 @@ class TargetFile:
 
 
 _ADAPTER = TypeAdapter(TargetFile)
+PORT_MAX = 65_535
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 
 
@@ -189,11 +199,12 @@ def read_target_file(path: Path) -> TargetFile:
             for problem in error.errors()
         ]
         raise UsageError("\n".join(problems)) from None
-    _refuse_bad_url(found, f"{path}:{line_of(node, ('predict', 'url'))}")
+    for place, words in _address_problems(found):
+        raise UsageError(f"{path}:{line_of(node, place)}: {'.'.join(place)}: {words}")
     _refuse_bad_conditions(found, node, path)
     folder = path.resolve().parent
     headers = {
-        name: _substitute(text, f"{path}:{line_of(node, ('predict', 'headers', name))}")
+        name: _header(name, text, f"{path}:{line_of(node, ('predict', 'headers', name))}")
         for name, text in found.predict.headers.items()
     }
     return replace(
@@ -204,28 +215,33 @@ def read_target_file(path: Path) -> TargetFile:
     )
 
 
-def read_text(path: Path) -> str:
-    """A file that a person wrote.
+def _address_problems(file: TargetFile) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What the patterns let pass and a socket, or a request, does not."""
+    if not _can_be_asked(file.predict.url):
+        yield ("predict", "url"), f"not an address that can be asked (found {shown(file.predict.url)})"
+    elif "@" in urlsplit(file.predict.url).netloc:
+        yield (
+            ("predict", "url"),
+            'a user and a password stand in it; put them into headers: Authorization: "Basic ${NAME}"',
+        )
+    for name in file.predict.headers:
+        if not _TOKEN.fullmatch(name):
+            yield ("predict", "headers", name), f"not the name of a header (found {shown(name)})"
+    for name, link in file.links.items():
+        for side, address in (("listen", link.listen), ("forward", link.forward)):
+            if int(address.rpartition(":")[2]) > PORT_MAX:
+                yield ("links", name, side), f"no such port (found {shown(address)})"
+    if file.registry is not None and not _can_be_asked(file.registry.uri):
+        yield ("registry", "uri"), f"not an address that can be asked (found {shown(file.registry.uri)})"
 
-    Raises:
-        UsageError: it cannot be read, or is not text.
-    """
+
+def _can_be_asked(url: str) -> bool:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UsageError(f"{path}: cannot be read: {reason}") from None
-
-
-def _refuse_bad_url(file: TargetFile, where: str) -> None:
-    """What the pattern of a URL lets pass and a socket does not."""
-    try:
-        parts = urlsplit(file.predict.url)
-        good = bool(parts.hostname) and parts.port != 0
+        parts = urlsplit(url)
+        parts.netloc.encode("idna")
+        return bool(parts.hostname) and parts.port != 0 and url.isascii() and url.isprintable()
     except ValueError:
-        good = False
-    if not good:
-        raise UsageError(f"{where}: predict.url: not an address that can be asked (found {file.predict.url!r})")
+        return False
 
 
 def _refuse_bad_conditions(file: TargetFile, node: yaml.Node | None, path: Path) -> None:
@@ -240,78 +256,20 @@ def _refuse_bad_conditions(file: TargetFile, node: yaml.Node | None, path: Path)
             raise UsageError(f"{path}:{line_of(node, place)}: {named}: {words}")
 
 
-def load_yaml(text: str, name: str) -> tuple[yaml.Node | None, Any]:
-    """Parse YAML safely; returns the node tree (for line numbers) and the value.
+def _header(name: str, text: str, where: str) -> str:
+    """A header as it is sent. What stands in it is not to be seen anywhere else."""
 
-    Raises:
-        UsageError: it is not YAML, or a mapping has the same key twice; with file and line.
-    """
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_duplicates(node, name)
-        return node, yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        raise UsageError(f"{name}:{line}: not YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UsageError(f"{name}:1: not YAML: {str(error).splitlines()[0]}") from None
-
-
-def _refuse_duplicates(node: yaml.Node | None, name: str) -> None:
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, child in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise UsageError(
-                    f"{name}:{key.start_mark.line + 1}: not YAML that is understood: a key is not a word"
-                )
-            if key.value in seen:
-                raise UsageError(f"{name}:{key.start_mark.line + 1}: {key.value}: said twice")
-            seen.add(key.value)
-            _refuse_duplicates(child, name)
-    elif isinstance(node, yaml.SequenceNode):
-        for child in node.value:
-            _refuse_duplicates(child, name)
-
-
-def line_of(node: yaml.Node | None, place: tuple[str | int, ...]) -> int:
-    """The line, counted from 1, of the deepest part of ``place`` that the file has."""
-    line = 1
-    for part in place:
-        if isinstance(node, yaml.MappingNode):
-            match = next(((key, child) for key, child in node.value if key.value == str(part)), None)
-            if match is None:
-                break
-            line, node = match[0].start_mark.line + 1, match[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
-
-
-def problem_words(problem: Any) -> str:
-    """One of pydantic's problems, for the person who wrote the file."""
-    words = {
-        "unexpected_keyword_argument": "unknown key",
-        "extra_forbidden": "unknown key",
-        "missing": "missing",
-        "missing_argument": "missing",
-    }
-    return words.get(problem["type"]) or f"{problem['msg']} (found {problem['input']!r})"
-
-
-def _substitute(text: str, where: str) -> str:
     def value(match: re.Match[str]) -> str:
         try:
-            return os.environ[match[1]]
+            found = os.environ[match[1]]
         except KeyError:
             raise UsageError(f"{where}: ${{{match[1]}}} is not set in the environment") from None
+        know(found, match[1])
+        return found
 
     filled = _VARIABLE.sub(value, text)
     # Not shown: it may be a secret.
     if not filled.isprintable() or not filled.isascii():
         raise UsageError(f"{where}: a header value holds a line break, a control or a non-ASCII character")
+    know_header(name, filled)
     return filled

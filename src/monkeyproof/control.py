@@ -16,8 +16,9 @@ import json
 import logging
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,9 @@ from chaoslib.exceptions import InterruptExecution
 
 from monkeyproof.errors import MonkeyproofError, UsageError
 from monkeyproof.injection import has_current
+from monkeyproof.redaction import know_experiment
 from monkeyproof.types import Json
+from monkeyproof.written import load_yaml, read_text
 
 if TYPE_CHECKING:
     from chaoslib.run import EventHandlerRegistry
@@ -44,14 +47,17 @@ def configure_control(experiment: dict[str, Json], event_registry: EventHandlerR
     global _foreign
     if has_current():
         return
+    know_experiment(experiment)
     from monkeyproof import catalogue
+    from monkeyproof.faults.foreign import set_limits
     from monkeyproof.foreign import ForeignFault
     from monkeyproof.roles import roles_of
 
     roles = roles_of(experiment, catalogue.extension_of(experiment).named)
     if roles is not None:
         _foreign = True
-        event_registry.register(ForeignFault(experiment, roles))
+        set_limits(experiment, roles)
+        event_registry.register(ForeignFault(experiment, roles, source_of(experiment, sys.argv[1:])))
 
 
 def before_experiment_control(context: dict[str, Json], **_: object) -> None:
@@ -114,6 +120,24 @@ def _signals_ignored() -> Iterator[None]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def source_of(document: dict[str, Json], words: Sequence[str]) -> tuple[str, str]:
+    """Path and digest of the file that Chaos Toolkit has read: not said which, so one that says the same."""
+    for path in (Path(word).resolve() for word in words if word.endswith((".yaml", ".yml", ".json"))):
+        with contextlib.suppress(UsageError):
+            text = read_text(path)
+            if _without_timeouts(load_yaml(text, str(path))[1]) == _without_timeouts(document):
+                return str(path), hashlib.sha256(text.encode()).hexdigest()
+    return "", ""
+
+
+def _without_timeouts(value: Json) -> Json:
+    """Chaos Toolkit writes those that it assumes into what it has read, and keys that say nothing."""
+    if isinstance(value, dict):
+        said = {key: child for key, child in value.items() if key != "timeout" and child is not None}
+        return {key: _without_timeouts(child) for key, child in said.items()}
+    return [_without_timeouts(child) for child in value] if isinstance(value, list) else value
 
 
 def _plan(document: dict[str, Json]) -> TrialPlan:

@@ -14,10 +14,32 @@ EXIT_REFUSED = 4
 EXIT_NOT_REVERTED = 5
 
 
+LINE_MAX = 1000
+LINES_MAX = 25
+
+
 class MonkeyproofError(Exception):
     """Base of every failure that is the user's to read; ``exit_code`` is what the command line returns."""
 
     exit_code = EXIT_USAGE
+
+    def __init__(self, words: str = "") -> None:
+        # They may quote a file, or what a service said, and are printed on a terminal.
+        lines = [
+            line if len(line) <= LINE_MAX else f"{line[:LINE_MAX]}..." for line in printable(words).split("\n")
+        ]
+        if len(lines) > LINES_MAX:
+            lines[LINES_MAX:] = [f"... and {len(lines) - LINES_MAX} lines more"]
+        super().__init__("\n".join(lines))
+
+
+def printable(text: str) -> str:
+    """The text with each character that would act on a terminal, or show as nothing, as its number."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in str(text)
+    )
 
 
 class UsageError(MonkeyproofError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -18,17 +19,19 @@ from chaoslib.run import RunEventHandler
 from monkeyproof import history
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import EXIT_REFUSED, MonkeyproofError, Refusal
-from monkeyproof.faults.foreign import told, why_no_evidence, why_not_done
+from monkeyproof.faults.foreign import EVIDENCE_WITHIN_S, told, told_of, why_no_evidence, why_not_done
 from monkeyproof.history import Kind
 from monkeyproof.injection import current, intend
 from monkeyproof.probes.steady_state import slo_holds
 from monkeyproof.probes.watch import hold_until_recovered, watch_after_revert
-from monkeyproof.roles import Roles, activity_named, after_injection, uses
+from monkeyproof.redaction import know_loaded, redact
+from monkeyproof.roles import Roles, activity_named, after_injection, is_action, uses
 from monkeyproof.types import Json
 from monkeyproof.undo import Undo
 
 logger = logging.getLogger("chaostoolkit")
-EVIDENCE_WITHIN_S = 5.0
+TOO_LONG = "took too long"
+"""What Chaos Toolkit says of an activity that was ended by its timeout."""
 
 
 def baseline(document: Mapping[str, Json]) -> bool:
@@ -43,19 +46,26 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
     stopped with SystemExit, after which Chaos Toolkit still runs the rollbacks; the reason is in ``failure``.
     """
 
-    def __init__(self, document: Mapping[str, Json], roles: Roles) -> None:
+    def __init__(self, document: Mapping[str, Json], roles: Roles, source: tuple[str, str] = ("", "")) -> None:
+        """``source``: path and digest of the experiment's file, where they are known."""
+        self._source = source
         self.failure: MonkeyproofError | None = None
         self._document = document
         self._roles = roles
         self._inject = activity_named(document, roles.inject) or {}
         self._background = bool(self._inject.get("background"))
-        self._in_place = roles.evidence in after_injection(document, roles)
+        after = after_injection(document, roles)
+        self._after = after
+        self._in_place = roles.evidence in after
+        self._ended_by_method = any(is_action(document, name) for name in after)
         self._configuration: Json = None
         self._secrets: Json = None
         self._fault_id = ""
-        self._judged = self._held = False
+        self._section = ""
+        self._started = threading.Event()
+        self._judged = self._ending = self._over = self._watched = False
+        self._leaving = False
         self._undone: list[str] = []
-        self._over = False
 
     @property
     def _fault(self) -> str:
@@ -71,6 +81,7 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
         settings: Json,  # noqa: ARG002
     ) -> None:
         self._configuration, self._secrets = configuration, secrets
+        know_loaded(configuration, secrets)
 
     def hypothesis_before_completed(
         self,
@@ -84,72 +95,116 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
             why = f"the experiment's own steady-state probe {name!r} did not hold"
             current().history.event(Kind.BASELINE_MISSED, good_share=None, window_s=0.0, why=why)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether something may be injecting at this moment, in the background."""
+        return self._background and self._started.is_set() and not self._over
+
+    def start_method(self, experiment: Json) -> None:  # noqa: ARG002
+        self._section = "method"
+
+    def signal_exit(self) -> None:
+        """Somebody wants it to end: nothing is held or watched any more."""
+        self._leaving = True
+
     def start_activity(self, activity: Mapping[str, Json]) -> None:
-        name = activity.get("name")
-        if name == self._roles.inject and not self._fault_id:
+        self._await_start(activity)
+        is_method_action = self._section == "method" and activity.get("type") == "action"
+        if is_method_action and not self._fault_id:
             self._begin()
-        elif name in self._roles.undo and self._fault_id and not self._undone:
-            with self._told():
-                self._hold()
-                if not self._over:
-                    current().history.event(Kind.PHASE_STARTED, "revert")
+        if is_method_action and activity.get("name") == self._roles.inject:
+            self._started.set()
+        elif is_method_action and self._started.is_set():
+            # Whatever is done after the injection may be what ends it.
+            self._end_begins()
 
     def activity_completed(self, activity: Mapping[str, Json], run: Mapping[str, Json]) -> None:
-        name = activity.get("name")
-        if not self._fault_id or self._over:
+        name = str(activity.get("name"))
+        if not self._started.is_set():
             return
         with self._told():
-            if name == self._roles.inject:
+            if self._section == "method" and name == self._roles.inject:
                 self._injected(run)
-            elif name == self._roles.evidence and not self._judged:
+            elif self._section == "method" and name == self._roles.evidence and not self._judged:
                 self._evidence_ended(run)
-            elif name in self._roles.undo:
-                self._undo_ended(str(name), self._why_failed(run) or self._why_not_done(activity, run["output"]))
+            elif self._ending and activity.get("type") == "action" and not self._over:
+                why = self._why_failed(run) or self._why_not_done(activity, run["output"])
+                self._ending_action_ended(name, why)
+
+    def _await_start(self, activity: Mapping[str, Json]) -> None:
+        """What stands after an injection in the background may begin before that has got a thread."""
+        if self._background and self._section == "method" and activity.get("name") in self._after:
+            self._started.wait(EVIDENCE_WITHIN_S)
 
     def start_rollbacks(self, experiment: Json) -> None:  # noqa: ARG002
         """Whatever the rollbacks are, they come after the fault was held."""
+        self._section = "rollbacks"
         if self._fault_id:
-            with self._told():
-                self._hold()
+            self._end_begins()
+
+    def rollbacks_completed(self, experiment: Json, journal: Json) -> None:  # noqa: ARG002
+        if self._over:
+            self._watch()
 
     def _begin(self) -> None:
-        """The last moment before the act."""
+        """The last moment before the first act, whichever of the acts is named as the injection."""
         context = current()
-        path = context.folder / history.EXPERIMENT_FILE
         undo = None
+        before = self._ask()[0] if self._roles.evidence else "nothing was asked"
         try:
-            history.write_json(path, self._document)
+            arguments = self._stored(context.folder / history.EXPERIMENT_FILE)
             if self._roles.undo:
-                arguments = {
-                    "experiment": str(path),
-                    "activities": list(self._roles.undo),
-                    "folder": str(Path.cwd()),
-                }
                 undo = Undo("monkeyproof.faults.foreign:run_activities", arguments)
+            if self._background:
+                horizon_s = context.target.file.windows.horizon_s
+                self._inject["provider"].setdefault("timeout", horizon_s)
             self._fault_id = intend(
                 context,
                 self._fault,
                 context.target.file.name,
                 told_of(self._inject),
                 undo,
-                held=undo is not None or self._background,
+                held=undo is not None or self._background or self._ended_by_method,
             )
-        except Refusal as refusal:
-            self.failure = refusal
-            raise SystemExit(EXIT_REFUSED) from None
         except Exception as error:
-            self.failure = Refusal(f"the intent could not be written down: {error}")
+            why = f"the intent could not be written down: {error}"
+            self.failure = error if isinstance(error, Refusal) else Refusal(why)
+            logger.critical("%s", self.failure)
             raise SystemExit(EXIT_REFUSED) from None
+        if not before:
+            self._judge(f"{self._roles.evidence} held before anything was injected, so it proves nothing")
+
+    def _stored(self, path: Path) -> dict[str, Json]:
+        """Keep the experiment, without its secrets, and say how its undo is run again.
+
+        Raises:
+            Refusal: that needs what must not be kept, and the file in which it stands is not known.
+        """
+        shown = redact(self._document)
+        history.write_json(path, shown)
+        arguments = {"experiment": str(path), "activities": list(self._roles.undo), "folder": str(Path.cwd())}
+        if shown == self._document or not self._roles.undo:
+            return arguments
+        if not self._source[0]:
+            raise Refusal(
+                "its undo could not be run again: values in it may be secrets, so they are not kept",
+                "take them from the environment, or use 'monkeyproof run', which knows where the file is",
+            )
+        return arguments | {"file": self._source[0], "sha256": self._source[1]}
 
     def _injected(self, run: Mapping[str, Json]) -> None:
         """The injecting activity is over."""
-        why = self._why_failed(run) or self._why_not_done(self._inject, run["output"])
+        why = self._why_failed(run)
+        if self._background and TOO_LONG in why:
+            why = ""  # It was to last; what ended it is its limit.
+        elif not why:
+            why = self._why_not_done(self._inject, run["output"])
         if why and not self._judged:
             self._judge(f"it was not injected: {why}")
         if not self._judged and not self._in_place:
             self._prove()
-        if self._background and not self._roles.undo:
-            # It lasted as long as its activity did.
+        if self._background and not self._over:
+            # It lasted as long as its activity did; what is left of it, the undo takes back.
             self._reverted("the activity in the background ended")
 
     def _prove(self) -> None:
@@ -170,20 +225,24 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
 
     def _look(self) -> tuple[str, Json]:
         """Poll the evidence: why there is none, if there is none in time, and the last value."""
-        probe = activity_named(self._document, self._roles.evidence) or {}
-        last: tuple[str, Json] = ("", None)
+        last = self._ask()
 
         def found() -> bool:
             nonlocal last
-            try:
-                output = run_activity(probe, self._configuration, self._secrets)
-                last = self._why_no_evidence(output), output
-            except ActivityFailed as error:
-                last = str(error), None
+            last = last if not last[0] else self._ask()
             return not last[0]
 
         wait_for(found, within_s=EVIDENCE_WITHIN_S, every_s=0.05)
         return last
+
+    def _ask(self) -> tuple[str, Json]:
+        """Why the evidence does not hold at this moment, empty if it does; and its value."""
+        probe = activity_named(self._document, self._roles.evidence) or {}
+        try:
+            output = run_activity(probe, self._configuration, self._secrets)
+        except ActivityFailed as error:
+            return str(error), None
+        return self._why_no_evidence(output), output
 
     def _judge(self, why_not: str, value: Json = None) -> None:
         self._judged = True
@@ -200,23 +259,28 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
             evidence={"probe": self._roles.evidence, "value": told(value)},
         )
 
-    def _hold(self) -> None:
-        """Once, before the first thing that may undo the fault."""
-        if self._held:
+    def _end_begins(self) -> None:
+        """Once, before the first thing that may end the fault: hold it; from here on it may be over."""
+        if self._ending:
             return
-        self._held = True
-        if self._over:
-            watch_after_revert()
-            return
-        if not self._judged:
-            if self._roles.evidence:
-                self._judge(f"{self._roles.evidence} was never asked")
-            else:
-                self._prove()
-        if not uses(self._document, "hold_until_recovered"):
-            hold_until_recovered()
+        self._ending = True
+        with self._told():
+            if not self._judged:
+                if not self._started.is_set():
+                    self._judge(f"{self._roles.inject} was never run")
+                elif self._roles.evidence:
+                    self._judge(f"{self._roles.evidence} was never asked")
+                else:
+                    self._prove()
+            if not (self._over or self._leaving or uses(self._document, "hold_until_recovered")):
+                hold_until_recovered()
+            if self._roles.undo or self._ended_by_method:
+                current().history.event(Kind.PHASE_STARTED, "revert")
 
-    def _undo_ended(self, name: str, why: str) -> None:
+    def _ending_action_ended(self, name: str, why: str) -> None:
+        undo = self._roles.undo or (name,)
+        if name not in undo:
+            return
         if why:
             # The undo log stays open: the trial's end tries it again.
             self._over = True
@@ -225,13 +289,18 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
             )
             return
         self._undone.append(name)
-        if len(self._undone) == len(self._roles.undo):
+        if len(self._undone) == len(undo):
             summary = f"ran {', '.join(self._undone)}"
-            current().undo.reverted(self._fault_id, summary)
+            if self._roles.undo:
+                current().undo.reverted(self._fault_id, summary)
             self._reverted(summary)
             current().history.event(Kind.PHASE_ENDED, "revert")
-            if not uses(self._document, "watch_after_revert"):
-                watch_after_revert()
+            self._watch()
+
+    def _watch(self) -> None:
+        if not (self._watched or self._leaving or uses(self._document, "watch_after_revert")):
+            self._watched = True
+            watch_after_revert()
 
     def _reverted(self, summary: str) -> None:
         self._over = True
@@ -244,9 +313,9 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
         return str(current().target.file.name)
 
     def _why_failed(self, run: Mapping[str, Json]) -> str:
-        if run["status"] == "succeeded":
+        if run.get("status") == "succeeded":
             return ""
-        words = "".join(run.get("exception") or ("it failed",)).strip()
+        words = "".join(run.get("exception") or ("it did not come to an end",)).strip()
         return words.splitlines()[-1].removeprefix("chaoslib.exceptions.ActivityFailed: ")
 
     def _why_not_done(self, activity: Mapping[str, Json], output: Json) -> str:
@@ -266,12 +335,3 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
             current().history.event(
                 Kind.FAULT_UNPROVEN, self._subject, id="", fault=self._fault, why=f"could not follow it: {error}"
             )
-
-
-def told_of(activity: Mapping[str, Json]) -> dict[str, Json]:
-    """What a report says of an activity. Its arguments and headers may hold secrets, so they are left out."""
-    provider = activity.get("provider", {})
-    words = {key: provider[key] for key in ("type", "path", "url", "module", "func") if key in provider}
-    if "url" in words:
-        words["url"] = str(words["url"]).partition("?")[0]
-    return {"activity": activity.get("name", ""), **words}

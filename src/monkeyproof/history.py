@@ -6,7 +6,7 @@
     load.json       statistics of the background load
     undo.jsonl      the undo log (see monkeyproof.undo)
     journal.json    Chaos Toolkit's own journal
-    experiment.json the experiment as it was run, where its faults are not ours: what would undo them stands in it
+    experiment.json the experiment as it was run, where its faults are not ours, without its secrets
 
 Several processes write events (the worker, the healer). Each line is one ``write`` to a file opened for
 appending, under a lock, so lines never mix; ``seq`` counts per source; ``t_s`` orders all of them, for
@@ -27,6 +27,7 @@ from pathlib import Path
 
 from monkeyproof.clock import Anchor, Clock, SystemClock
 from monkeyproof.errors import UsageError
+from monkeyproof.redaction import redact
 from monkeyproof.types import Json
 
 VERSION = 1
@@ -84,6 +85,10 @@ class Event:
     data: Mapping[str, Json] = field(default_factory=dict)
 
 
+NOT_FREE_TEXT = ("id", "status")
+"""Data that is compared when a history is read: it must be what it is, and nobody else says it."""
+
+
 class HistoryWriter:
     """Appends events of one source to a trial's folder. Safe across threads and processes."""
 
@@ -101,7 +106,8 @@ class HistoryWriter:
         return self._clock.monotonic_s() - self.anchor.monotonic_s
 
     def event(self, kind: Kind, subject: str = "", *, t_s: float | None = None, **data: Json) -> Event:
-        """Append one event; it is in the file, in the kernel's hands, when this returns."""
+        """Append one event; it is in the file, in the kernel's hands, when this returns. Secrets are left out."""
+        data = {key: value if key in NOT_FREE_TEXT else redact(value) for key, value in data.items()}
         with self._lock:
             self._seq += 1
             event = Event(

@@ -18,7 +18,7 @@ from monkeyproof.catalogue import Experiment
 from monkeyproof.clock import Anchor, SystemClock
 from monkeyproof.config import TargetFile
 from monkeyproof.errors import MonkeyproofError, UsageError
-from monkeyproof.foreign import told_of
+from monkeyproof.faults.foreign import told_of
 from monkeyproof.history import HistoryWriter
 from monkeyproof.injection import Context, Injection, set_current
 from monkeyproof.probes.watch import held_at_most_s

@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -129,6 +130,34 @@ def await_end(child: subprocess.Popen[bytes], *, within_s: float) -> bool:
         finally:
             os.close(descriptor)
     return child.poll() is not None
+
+
+def end_group_mates() -> None:
+    """SIGKILL the other processes of the group that this process leads: what its activities run.
+
+    Those of a ``ProcessGroup`` lead groups of their own. A process that leads none (one of a shell's job) ends
+    nothing, for the others are not its own.
+    """
+    if os.getpgid(0) != os.getpid():
+        return
+    for _ in range(50):  # They may start others until they are gone.
+        mates = _living_in_group(os.getpid()) - {os.getpid()}
+        if not mates:
+            return
+        for pid in mates:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def _living_in_group(group: int) -> set[int]:
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state not in "ZX":
+                found.add(int(path.parent.name))
+    return found
 
 
 def leave(status: int) -> NoReturn:

@@ -14,6 +14,7 @@ from rich.text import Text
 from monkeyproof.campaign import Watcher
 from monkeyproof.probes.watch import LiveView, live
 from monkeyproof.reports.verdict import CampaignVerdict
+from monkeyproof.reports.words import clean
 from monkeyproof.trial import TrialPlan
 from monkeyproof.types import Outcome, TrialResult
 
@@ -161,5 +162,5 @@ def verdict(result: TrialResult) -> Text:
     recovery = result.recovery
     text = Text("  ")
     text.append(recovery.outcome.replace("_", " "), STYLES[recovery.outcome])
-    text.append(f": {recovery.reason}")
+    text.append(f": {clean(recovery.reason)}")
     return text

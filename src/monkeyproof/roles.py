@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from monkeyproof.types import Json
 
-Place = tuple[str | int, ...]
 OWN_FAULTS = "monkeyproof.faults."
 
 
@@ -65,22 +64,28 @@ def problems(document: Mapping[str, Json], named: Named) -> Iterator[tuple[str, 
         return
     allowed = {
         "inject": ("an action of the method", _actions(document, "method")),
-        "evidence": ("a probe", [one for one in _all(document) if one.get("type") == "probe"]),
+        "evidence": ("a probe", [one for one in every_activity(document) if one.get("type") == "probe"]),
         "undo": (
             "an action of the method or the rollbacks",
             [*_actions(document, "method"), *_actions(document, "rollbacks")],
         ),
     }
-    every = [name_of(one) for one in _all(document) if "ref" not in one]
     for role, name in given.items():
         words, candidates = allowed[role]
         names = [name_of(one) for one in candidates]
-        if every.count(name) > 1:
-            yield role, f"{every.count(name)} activities are named {name!r}; give each a name of its own"
-        elif name not in names:
+        if name not in names:
             yield role, f"{name!r} is not {words}{_hint(name, names)}"
-    if named.undo and named.undo == named.inject:
-        yield "undo", f"{named.undo!r} injects; it cannot undo as well"
+    roles = roles_of(document, named)
+    if roles is None:
+        return
+    # Also of those that are guessed: an undo that carries the injection's name would inject once more.
+    every = [name_of(one) for one in every_activity(document) if "ref" not in one]
+    parts = {roles.evidence: "evidence", **dict.fromkeys(roles.undo, "undo"), roles.inject: "inject"}
+    for name, role in parts.items():
+        if name and every.count(name) > 1:
+            yield role, f"{every.count(name)} activities are named {name!r}; give each a name of its own"
+    if roles.inject in roles.undo:
+        yield "undo", f"{roles.inject!r} injects; it cannot undo as well"
     if (
         named.evidence
         and _in_background(document, named)
@@ -101,9 +106,14 @@ def uses(document: Mapping[str, Json], function: str) -> bool:
     return any(
         one.get("provider", {}).get("func") == function
         and str(one["provider"].get("module", "")).startswith("monkeyproof.")
-        for one in _all(document)
+        for one in every_activity(document)
         if "ref" not in one
     )
+
+
+def is_action(document: Mapping[str, Json], name: str) -> bool:
+    """Whether the activity of that name does something, and does not only look."""
+    return (activity_named(document, name) or {}).get("type") == "action"
 
 
 def name_of(activity: Mapping[str, Json]) -> str:
@@ -113,13 +123,13 @@ def name_of(activity: Mapping[str, Json]) -> str:
 
 def activity_named(document: Mapping[str, Json], name: str) -> Mapping[str, Json] | None:
     """The activity that carries a name; None if none does."""
-    return next((one for one in _all(document) if "ref" not in one and one.get("name") == name), None)
+    return next((one for one in every_activity(document) if "ref" not in one and one.get("name") == name), None)
 
 
 def _own(document: Mapping[str, Json]) -> bool:
     return any(
         str(one.get("provider", {}).get("module", "")).startswith(OWN_FAULTS)
-        for one in _all(document)
+        for one in every_activity(document)
         if "ref" not in one
     )
 
@@ -130,7 +140,8 @@ def _in_background(document: Mapping[str, Json], named: Named) -> bool:
     return bool(activity and activity.get("background"))
 
 
-def _all(document: Mapping[str, Json]) -> list[Mapping[str, Json]]:
+def every_activity(document: Mapping[str, Json]) -> list[Mapping[str, Json]]:
+    """Of the hypothesis, the method and the rollbacks, in that order; references among them."""
     hypothesis = document.get("steady-state-hypothesis") or {}
     return [*(hypothesis.get("probes") or ()), *(document.get("method") or ()), *(document.get("rollbacks") or ())]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from monkeyproof import catalogue
+from monkeyproof import catalogue, paths
 from monkeyproof.catalogue import Experiment
 from monkeyproof.config import TargetFile
 from monkeyproof.errors import UsageError
@@ -92,7 +92,10 @@ class StoredPlan:
     def _unchanged(self, stored: Mapping[str, Json]) -> Experiment:
         name = stored["name"]
         named = Named(**stored.get("named", {}))
-        found = catalogue.find(name if name in catalogue.names() else stored["path"], named)
+        # One's own file may carry the name of one in the catalogue, from which it was copied.
+        path = Path(stored["path"])
+        own = path.exists() and not path.is_relative_to(paths.experiments().resolve())
+        found = catalogue.find(str(path) if own or name not in catalogue.names() else name, named)
         if found.sha256 != stored["sha256"]:
             raise self._changed(f"the experiment {found.path}")
         return found

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from monkeyproof import __version__, catalogue, errors, history
 from monkeyproof.clock import Anchor, SystemClock
@@ -31,7 +31,8 @@ from monkeyproof.history import Event, HistoryWriter, Kind
 from monkeyproof.injection import Context, revert, set_current
 from monkeyproof.observers import Observers, start_observers
 from monkeyproof.overseer import Overseer
-from monkeyproof.process import leave
+from monkeyproof.process import end_group_mates, leave
+from monkeyproof.redaction import RedactedStream, know_loaded, redact
 from monkeyproof.residue import Audit, Residue
 from monkeyproof.roles import Named, roles_of
 from monkeyproof.safeguards import Safeguards
@@ -40,6 +41,9 @@ from monkeyproof.targets.opening import check_answers, open_target
 from monkeyproof.targets.port import Resettable
 from monkeyproof.types import Json
 from monkeyproof.undo import begin, undo_dir
+
+if TYPE_CHECKING:
+    from monkeyproof.foreign import ForeignFault
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -259,21 +263,30 @@ def run_worker(plan: TrialPlan, trial: OpenTrial) -> None:
     from chaoslib.run import RunEventHandler, Runner, initialize_run_journal
     from chaoslib.types import Schedule, Strategy
 
+    from monkeyproof.faults.foreign import set_limits
     from monkeyproof.foreign import ForeignFault, baseline
 
     class Signals(RunEventHandler):  # type: ignore[misc]
         """chaoslib installs handlers of its own, and loses rollbacks on a second signal."""
 
+        def running(
+            self, _experiment: object, _journal: object, configuration: Json, secrets: Json, *_: Json
+        ) -> None:
+            know_loaded(configuration, secrets)
+
         def started(self, experiment: object, journal: object) -> None:  # noqa: ARG002
-            _leave_on_signals()
+            _leave_on_signals(foreign)
 
     experiment = copy.deepcopy(dict(catalogue.find(plan.experiment_file).document))
     cache_activities(experiment)
     roles = roles_of(experiment, Named(plan.inject, plan.evidence, plan.undo))
-    foreign = ForeignFault(experiment, roles) if roles else None
+    source = (plan.experiment_file, plan.experiment_sha256)
+    foreign = ForeignFault(experiment, roles, source) if roles else None
+    if roles is not None:
+        set_limits(experiment, roles)
     # Ours, so that what ran is on record however it ends.
     journal: dict[str, Json] = initialize_run_journal(experiment) | {"status": "never started"}
-    _leave_on_signals()
+    _leave_on_signals(foreign)
     try:
         trial.start()
         runner = Runner(Strategy.DEFAULT, Schedule())
@@ -295,11 +308,12 @@ def run_worker(plan: TrialPlan, trial: OpenTrial) -> None:
         # From here on nothing may cut the undoing short.
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        failed = _failed_action(journal)
+        # Of somebody else's experiment, what matters is in the history already; the rest is the journal's.
+        failed = _failed_action(journal) if foreign is None else None
         if failed is not None:
             trial.note_failure(*failed)
         if trial.folder.exists():
-            history.write_json(trial.folder / history.JOURNAL_FILE, journal)
+            history.write_json(trial.folder / history.JOURNAL_FILE, redact(journal))
         trial.close()
     if failed is not None:
         raise failed[1]
@@ -311,7 +325,7 @@ def _failed_action(journal: Mapping[str, Json]) -> tuple[str, MonkeyproofError] 
     A fault without evidence is no failure here: the trial is invalid, and its history says why.
     """
     for run in journal.get("run") or ():
-        if run["activity"]["type"] == "action" and run["status"] == "failed":
+        if run["activity"]["type"] == "action" and run.get("status") == "failed":
             words = "".join(run.get("exception") or ()).strip()
             match = re.search(r"monkeyproof\.errors\.(\w+): (.*)", words, re.DOTALL)
             kind = getattr(errors, match[1], MonkeyproofError) if match else MonkeyproofError
@@ -327,16 +341,19 @@ def why_signalled() -> str:
     return STOPPED if is_stopped() else "a signal ended it"
 
 
-def _leave_on_signals() -> None:
-    for number in SIGNALS:
-        signal.signal(number, _leave_once)
-
-
-def _leave_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+def _leave_on_signals(foreign: ForeignFault | None = None) -> None:
     """The first signal ends the trial in order; those that follow must not cut the undoing short."""
-    for other in SIGNALS:
-        signal.signal(other, signal.SIG_IGN)
-    raise SystemExit(EXIT_REFUSED)
+
+    def leave_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        for other in SIGNALS:
+            signal.signal(other, signal.SIG_IGN)
+        if foreign is not None and foreign.goes_on:
+            # Else it would go on beside its undo, and after it.
+            end_group_mates()
+        raise SystemExit(EXIT_REFUSED)
+
+    for number in SIGNALS:
+        signal.signal(number, leave_once)
 
 
 def main(observers: Observers | None = None) -> NoReturn:
@@ -350,6 +367,7 @@ def main(observers: Observers | None = None) -> NoReturn:
         lambda record: record.getMessage() != "Rollbacks were explicitly requested to be played"
     )
     code, words = EXIT_OK, ""
+    sys.stdout, sys.stderr = RedactedStream(sys.stdout), RedactedStream(sys.stderr)
     try:
         plan = TrialPlan(**json.loads(plan_path.read_bytes()))
         trial = OpenTrial(plan, observers)
@@ -370,7 +388,7 @@ def main(observers: Observers | None = None) -> NoReturn:
     except SystemExit:
         why = trial.aborted.replace("ended it", "ended the trial")
         code, words = EXIT_REFUSED, f"{why or 'a signal ended the trial'}; what was injected is reverted"
-    history.write_json(plan_path.with_suffix(".outcome.json"), {"exit_code": code, "error": words})
+    history.write_json(plan_path.with_suffix(".outcome.json"), {"exit_code": code, "error": redact(words)})
     leave(code)
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from monkeyproof import paths
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import EXIT_REFUSED, MonkeyproofError, Refusal, UsageError
+from monkeyproof.redaction import redact
 from monkeyproof.targets.port import Target
 from monkeyproof.types import Json
 
@@ -110,7 +111,7 @@ class UndoLog:
 
     def reverted(self, fault_id: str, summary: str) -> None:
         """Record that a fault was taken back, and how that was seen."""
-        self._append({"step": "reverted", "id": fault_id, "summary": summary})
+        self._append({"step": "reverted", "id": fault_id, "summary": redact(summary)})
 
     def open_faults(self) -> list[OpenFault]:
         return read_open(self.path)

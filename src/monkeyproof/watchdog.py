@@ -8,6 +8,7 @@ the worker lives it undoes nothing, also when that stands still. What it needs f
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -79,6 +80,12 @@ def act(log: Path, folder: Path) -> bool:
         time.sleep(0.25)
 
 
+def _end_group(worker: int) -> None:
+    """What the worker's activities run must not go on injecting beside the undo, or after it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(worker, signal.SIGKILL)
+
+
 def _teller(folder: Path) -> Callable[..., None]:
     """Writes the trial's events. Undoing matters more: what cannot be written goes to standard error."""
     from monkeyproof.clock import Anchor
@@ -114,9 +121,13 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     pidfd, log, folder = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+    worker = os.getppid()
+    leads_a_group = os.getpgid(worker) == worker
     os.write(0, WATCHING)
     if await_death(pidfd) and log.exists():
         signal.alarm(int(ACT_WITHIN_S))
+        if leads_a_group:
+            _end_group(worker)
         act(log, folder)
     sys.stdout.flush()
     sys.stderr.flush()

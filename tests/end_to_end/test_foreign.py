@@ -129,6 +129,11 @@ class World:
         method = [lie | {"background": True}, self.its_mode, {"ref": "its-mode"}]
         return self.write(name, method, [], inject="lie", evidence="its-mode")
 
+    def restores(self, name: str) -> str:
+        """Its method tells the truth again, and nothing is called its undo."""
+        method = [self.mode_activity("lie", "lies"), self.its_mode, self.mode_activity("truth", "right")]
+        return self.write(name, method, [], inject="lie", evidence="its-mode")
+
     def lies(self, name: str, evidence_pattern: str = "lies", **extension: str) -> str:
         """It lies until its rollback; what proves it looks for a word in its mode."""
         look = self.its_mode | {"tolerance": {"type": "regex", "target": "body", "pattern": evidence_pattern}}
@@ -170,6 +175,8 @@ def test_what_is_proven_counts_and_what_is_not_does_not(world: World) -> None:
         world.lies("nameless"),
         world.lies("false-proof", evidence_pattern="sulks", **named, evidence="its-mode"),
         world.passes("passing"),
+        world.restores("restoring"),
+        world.lies("held-before", evidence_pattern="right|lies", **named, evidence="its-mode"),
         world.write("idle", [world.mode_activity("look", "right") | {"type": "probe"}], []),
     ]
     done = monkeyproof(world.folder, "gate", *files, "--target", "t.yaml", "--out", "out", "--no-tracking")
@@ -197,6 +204,12 @@ def test_what_is_proven_counts_and_what_is_not_does_not(world: World) -> None:
     assert passing["outcome"] == "fault_removed", passing
     assert passing["reverted_s"] - passing["t0_s"] == pytest.approx(1.4, abs=0.6)
 
+    # What comes after the injection may be what ends it: it is held before, and was never recovered under it.
+    assert found["restoring"]["recovery"]["outcome"] == "fault_removed"
+    assert found["restoring"]["recovery"]["censored_at_s"] == pytest.approx(1.5, abs=0.5)
+    assert found["held-before"]["recovery"]["outcome"] == "invalid"
+    assert "held before anything was injected" in found["held-before"]["recovery"]["reason"]
+
     assert found["false-proof"]["recovery"]["outcome"] == "invalid"
     assert "its-mode" not in found["idle"]["recovery"]["reason"]
     assert "not within its tolerance" in found["false-proof"]["recovery"]["reason"]
@@ -205,26 +218,9 @@ def test_what_is_proven_counts_and_what_is_not_does_not(world: World) -> None:
     assert world.ask("/score", {"x": 21}) == {"y": 42}
 
 
-def test_a_server_that_is_stopped_and_one_that_is_killed_with_the_names_on_the_command_line(world: World) -> None:
+def test_a_server_that_is_killed_with_the_names_on_the_command_line(world: World) -> None:
     pid = world.pid_file.read_text()
-    script = f"grep -q '^State:.T' /proc/{pid}/status"
-    stopped = world.write(
-        "stopped",
-        [
-            {"type": "action", "name": "stop", "provider": process("kill", "-STOP", pid)},
-            {"type": "action", "name": "go-on", "provider": process("kill", "-CONT", pid)},
-            {"type": "probe", "name": "is-stopped", "provider": process("sh", "-c", script)},
-        ],
-        [],
-    )
     options = ["--target", "t.yaml", "--no-tracking"]
-    roles = ["--inject", "stop", "--evidence", "is-stopped", "--undo", "go-on"]
-    done = monkeyproof(world.folder, "run", stopped, *options, *roles, "--out", "stopped")
-    assert done.returncode == 0, done.stdout + done.stderr
-    recovery = trials_of(world.folder / "stopped")["stopped"]["recovery"]
-    # Its proof stands after its undo, so it comes too late: never a pass by luck.
-    assert recovery["outcome"] == "invalid", recovery
-
     killed = world.write(
         "killed",
         [
@@ -281,6 +277,27 @@ def test_whoever_is_killed_in_the_hold_the_undo_is_still_to_be_had(world: World)
     reverted = monkeyproof(world.folder, "revert")
     assert reverted.returncode == 0, reverted.stderr
     assert "ran tell-the-truth" in reverted.stdout
+    assert world.ask("/mode") == {"mode": "right"}
+
+
+def test_ctrl_c_ends_what_injects_in_the_background_before_its_undo(world: World) -> None:
+    text = (world.folder / "t.yaml").read_text()
+    (world.folder / "t.yaml").write_text(text.replace("horizon_s: 1.5", "horizon_s: 60"))
+    script = (
+        "import json, time, urllib.request as r\n"
+        "while True:\n"
+        f"    r.urlopen('http://127.0.0.1:{world.port}/mode', json.dumps(dict(mode='lies')).encode())\n"
+        "    time.sleep(0.02)"
+    )
+    lie = {"type": "action", "name": "lie", "provider": process(sys.executable, "-c", script), "background": True}
+    lie["provider"].pop("timeout")
+    method, rollbacks = [lie, world.its_mode], [world.mode_activity("truth", "right")]
+    file = world.write("loop", method, rollbacks, inject="lie", evidence="its-mode")
+    campaign, _ = campaign_in_its_hold(world, file, "loop")
+    campaign.send_signal(signal.SIGINT)
+    assert campaign.wait(30) == 4
+    assert world.ask("/mode") == {"mode": "right"}
+    assert monkeyproof(world.folder, "revert").stdout.strip() == "Nothing is open."
     assert world.ask("/mode") == {"mode": "right"}
 
 

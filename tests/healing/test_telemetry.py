@@ -187,7 +187,7 @@ def test_what_is_gone_is_failed_at_once(bench: Bench) -> None:
     bench.services[1].close()
     last = bench.look(3)[-1]
     assert last.replicas is not None
-    assert last.replicas["r0"].asked.failed == 1
+    assert last.replicas["r0"].asked.failed >= 1
     assert last.replicas["r0"].asked.why
     assert last.replicas["r0"].metrics is None
 

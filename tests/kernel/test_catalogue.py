@@ -6,6 +6,7 @@ import pytest
 from chaoslib.experiment import ensure_experiment_is_valid
 
 from monkeyproof import catalogue
+from monkeyproof.checks import activities
 from monkeyproof.types import Outcome
 
 
@@ -14,7 +15,7 @@ def test_shipped_experiment_is_valid(name: str) -> None:
     experiment = catalogue.find(name)
     ensure_experiment_is_valid(copy.deepcopy(dict(experiment.document)))
     assert len(experiment.sha256) == 64
-    functions = [activity["provider"]["func"] for _, activity in catalogue.activities(experiment.document)]
+    functions = [activity["provider"]["func"] for _, activity in activities(experiment.document)]
     assert functions[0] == "slo_holds"
     assert "hold_until_recovered" in functions
     # The last word of every experiment is to take back whatever is left.

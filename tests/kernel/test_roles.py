@@ -60,6 +60,14 @@ def test_what_is_not_named_is_guessed(document: dict[str, Any], named: Named, ex
                 ("undo", "'mended' is not an action of the method or the rollbacks; did you mean 'mend'?"),
             ],
         ),
+        (
+            {"method": [action("set")], "rollbacks": [action("set")]},
+            Named(),
+            [
+                ("inject", "2 activities are named 'set'; give each a name of its own"),
+                ("undo", "'set' injects; it cannot undo as well"),
+            ],
+        ),
         (DOCUMENT, Named("break", undo="break"), [("undo", "'break' injects; it cannot undo as well")]),
         (
             {"method": [action("break"), action("break")]},

@@ -395,7 +395,7 @@ def alive(pid: int) -> bool:
         (
             "127.0.0.1:9",
             "no-such-host.invalid:9",
-            "predict.url: http://no-such-host.invalid:9/invocations: no such",
+            "target.yaml:4: predict.url: no-such-host.invalid: no such",
         ),
         (
             "golden: golden.jsonl",

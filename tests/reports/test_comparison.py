@@ -23,8 +23,10 @@ from scipy import stats
 from test_statistics import PLACEBO, SIX_MP, SLO, campaign, observations, trial
 
 from monkeyproof.cli import main
+from monkeyproof.reports import judgement
 from monkeyproof.reports.compared import print_comparison
-from monkeyproof.reports.comparison import compare_arms, compare_campaigns, difference, differences, log_rank_p
+from monkeyproof.reports.comparison import compare_arms, compare_campaigns, differences
+from monkeyproof.reports.effect import difference, log_rank_p, sign_p
 from monkeyproof.reports.survival import (
     Estimate,
     Observation,
@@ -82,7 +84,7 @@ def test_difference_without_censoring_is_the_t_test_of_scipy() -> None:
         (True, stats.ttest_rel(theirs, ours)),
         (False, stats.ttest_ind(theirs, ours, equal_var=False)),
     ):
-        found, p = difference(one, other, 20.0, 0.9, paired=paired)
+        found, p = difference(one, other, 9.0, 0.9, paired=paired)
         interval = test.confidence_interval(0.9)
         expected = (2.2, interval.low, interval.high)
         assert (found.value_s, found.low_s, found.high_s) == pytest.approx(expected)
@@ -188,6 +190,63 @@ def test_coverage_of_the_difference(count: int, paired: bool) -> None:
     assert at_least <= held / REPEATS <= 0.95 + MONTE_CARLO
 
 
+@pytest.mark.parametrize(
+    ("count", "back", "never", "paired"),
+    [(8, 0.05, 0.0, True), (8, 0.2, 0.1, False), (16, 0.1, 0.0, True), (16, 0.05, 0.0, False)],
+)
+def test_coverage_where_one_side_hardly_ever_recovers(count: int, back: float, never: float, paired: bool) -> None:
+    """Ours is back after about 1.25 s, but for a share that never is; of the reference, a share is back sometime.
+    Student's t alone fails each: of 8 trials, at a share of 0.05, it held the truth in a third of samples."""
+    rng, horizon_s, repeats = np.random.default_rng(20261124), 15.0, 200
+    truth_s = (1 - back) * horizon_s + back * 7.5 - ((1 - never) * 1.25 + never * horizon_s)
+
+    def side(times_s: np.ndarray, recovers: float) -> list[Observation]:
+        # Watching ends where the last bad answer was, which is never exactly at the horizon.
+        until_s = horizon_s - rng.uniform(0, 0.02, count)
+        return seen(np.where(rng.random(count) < recovers, times_s, 99.0), until_s)
+
+    held = 0
+    for _ in range(repeats):
+        ours = side(rng.normal(1.25, 0.13, count), 1 - never)
+        theirs = side(rng.uniform(0, horizon_s, count), back)
+        both_s = common_horizon_s([ours, theirs])
+        held += holds(difference(ours, theirs, both_s, 0.95, paired=paired)[0], truth_s)
+    assert held / repeats >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / repeats)
+
+
+def test_an_unseen_recovery_is_allowed_for_and_no_spread_gives_no_t_test() -> None:
+    """8 of 8 back against 0 of 8: up to 36.9 % of either may have ended the other way (Clopper and Pearson)."""
+    ours, theirs = seen([1.1, 1.2, 1.2, 1.3, 1.3, 1.4, 1.2, 1.3], [15.0] * 8), [Observation(15.0, False)] * 8
+    found, p = difference(ours, theirs, 15.0, 0.95, paired=True)
+    other = stats.binomtest(0, 8).proportion_ci(0.95, method="exact").high
+    assert found.value_s == pytest.approx(13.75)
+    assert found.low_s == pytest.approx(13.75 - other * math.hypot(15.0, 13.75))
+    assert found.high_s is not None
+    assert 13.75 < found.high_s < 13.9  # Ours cannot be much sooner, and the reference no later.
+    assert p is None
+    assert sign_p(zip(ours, theirs, strict=True)) == pytest.approx(2 / 2**8)
+
+
+def test_with_enough_of_either_kind_it_is_students_t() -> None:
+    ours = seen([1.0, 2.0, 3.0, 4.0, 5.0, 99, 99, 99, 99, 99], [15.0] * 10)
+    theirs = seen([9.0, 6.0, 8.0, 7.0, 5.5, 99, 99, 99, 99, 99], [15.0] * 10)
+    found, p = difference(ours, theirs, 15.0, 0.95, paired=False)
+    times_s = [[min(one.time_s, 15.0) for one in side] for side in (theirs, ours)]
+    test = stats.ttest_ind(*times_s, equal_var=False)
+    assert (found.low_s, found.high_s) == pytest.approx(tuple(test.confidence_interval(0.95)))
+    assert p == pytest.approx(test.pvalue)
+
+
+def test_the_sign_test_leaves_out_what_does_not_tell() -> None:
+    stuck, soon, late = Observation(15.0, False), Observation(1.0, True), Observation(2.0, True)
+    unwatched = Observation(0.5, False)
+    assert sign_p([(soon, late)] * 5 + [(late, soon)]) == pytest.approx(stats.binomtest(5, 6).pvalue)
+    assert sign_p([(soon, stuck)] * 6 + [(stuck, stuck), (soon, unwatched), (soon, soon)]) == pytest.approx(1 / 32)
+    assert sign_p([(stuck, stuck), (unwatched, late)]) is None
+    # At equal times a recovery comes before a censoring.
+    assert sign_p([(Observation(1.0, False), soon)] * 3) == pytest.approx(0.25)
+
+
 @pytest.mark.parametrize(("count", "censored"), [(10, False), (30, False), (30, True)])
 def test_coverage_of_the_median(count: int, censored: bool) -> None:
     rng = np.random.default_rng(20261123)
@@ -203,9 +262,7 @@ def test_nothing_to_say_is_none() -> None:
     stuck, back = Observation(15.0, False), Observation(2.0, True)
     nothing = Estimate(None, None, None)
     cases = [
-        ([stuck] * 3, [stuck] * 3, Estimate(0.0, None, None)),
         ([back] * 3, [back] * 3, Estimate(0.0, None, None)),
-        ([back] * 3, [stuck] * 3, Estimate(13.0, None, None)),
         ([back], [stuck], Estimate(13.0, None, None)),
         ([], [stuck], nothing),
         ([], [], nothing),
@@ -254,6 +311,19 @@ def test_campaigns_are_compared_arm_by_arm() -> None:
     assert found.sooner == Estimate(0.0, None, None)
 
 
+def test_hardly_any_spread_is_told_by_the_sign_test() -> None:
+    told = [trial("kill", "elephant", seed, Outcome.HEALED, 1.0 + seed / 10) for seed in range(8)]
+    told += [trial("kill", "none", seed, Outcome.NOT_RECOVERED, 15.0) for seed in range(8)]
+    (found,) = compare_arms(campaign(*told), SLO)
+    assert found.paired_p is None
+    assert found.sign_p == pytest.approx(2 / 2**8)
+    assert "sign test p 0.008" in judgement.comparison_line(found)
+    text = io.StringIO()
+    print_comparison([found], [], ("a", "b"), 0.95, Console(file=text, width=80))
+    assert "0.008 sign test" in " ".join(text.getvalue().split())
+    assert "Where nearly all trials of a side ended alike" in " ".join(text.getvalue().split())
+
+
 def test_what_was_not_alike_is_said() -> None:
     one = replace(arms(range(1, 3), range(1, 3)), slo={"latency_ms": 250, "recovery": {"within_s": 10}})
     other = replace(arms(range(1, 3), range(0)), target="u", slo={"latency_ms": 250, "recovery": {"within_s": 5}})
@@ -294,7 +364,7 @@ def test_compare_refuses_in_plain_words(tmp_path: Path) -> None:
     assert (code, "no experiment in common" in output) == (2, True)
 
 
-def write_campaign(folder: Path, recovered_s: float, digest: str) -> None:
+def write_campaign(folder: Path, recovered_s: float, digest: str, **noted: object) -> None:
     """Six trials of one experiment, as a campaign leaves them."""
     told = {"target": "t", "seed": 1, "slo": dict(SAMPLE_SLO), "prober": {}, "machine": {}, "versions": {}}
     header = {"version": 1, "name": folder.name, "started_utc": "", "duration_s": 1.0, **told}
@@ -309,6 +379,7 @@ def write_campaign(folder: Path, recovered_s: float, digest: str) -> None:
             "target_name": "t",
             "anchor": anchor,
             "experiment_sha256": digest,
+            **noted,
         }
         trial_file.write_text(json.dumps(json.loads(trial_file.read_text()) | told | more | {"seed": seed}))
     (folder / "campaign.json").write_text(json.dumps(header))
@@ -326,3 +397,35 @@ def test_compare_reads_two_campaigns(tmp_path: Path) -> None:
     assert "the experiment replica-kill was another file in each" in result.output
     turned = CliRunner().invoke(main, ["compare", str(tmp_path / "before"), str(tmp_path / "after")])
     assert f"{sooner[1]} s later" in turned.output
+
+
+def noted(load: float, horizon_s: float, evidence: str) -> dict[str, object]:
+    windows = {"baseline_s": 1.5, "horizon_s": horizon_s, "after_revert_s": 5.0}
+    return {"load": {"rate_per_s": load}, "windows": windows, "inject": "", "evidence": evidence, "undo": ""}
+
+
+def test_compare_says_what_the_trials_noted_and_was_not_alike(tmp_path: Path) -> None:
+    write_campaign(tmp_path / "a", 0.5, "abc", **noted(20.0, 15.0, "pods-gone"))
+    write_campaign(tmp_path / "b", 0.5, "abc", **noted(200.0, 30.0, ""))
+    write_campaign(tmp_path / "older", 0.5, "abc")
+
+    def said(one: str, other: str) -> str:
+        result = CliRunner().invoke(main, ["compare", str(tmp_path / one), str(tmp_path / other)])
+        assert result.exit_code == 0, result.output
+        return " ".join(result.output.split())
+
+    told = said("a", "b")
+    assert "the loads differ in rate_per_s (20.0 in A, 200.0 in B)" in told
+    assert "the windows differ in horizon_s (15.0 in A, 30.0 in B)" in told
+    assert (
+        "in the experiment replica-kill, another activity was named as its evidence "
+        "(pods-gone in A, as in its file in B)"
+    ) in told
+    assert "as the fault" not in told
+    assert "baseline_s" not in told
+    assert "not alike" not in said("a", "a")
+    assert "not alike" not in said("a", "older")  # Of which nothing is known.
+    # One trial of other windows than the rest.
+    one = next((tmp_path / "b").rglob("trial.json"))
+    one.write_text(json.dumps(json.loads(one.read_text()) | {"windows": {"horizon_s": 15.0}}))
+    assert "the windows differ, and were not the same in all trials of one campaign" in said("a", "b")

@@ -265,7 +265,14 @@ def test_a_group_never_says_nan(ended: list[tuple[Outcome, float | None]]) -> No
                 value is None or math.isfinite(value) for value in (found.value_s, found.low_s, found.high_s)
             )
     for pair in summary.pairs:
-        told_s = (pair.sooner.value_s, pair.sooner.low_s, pair.sooner.high_s, pair.log_rank_p, pair.paired_p)
+        told_s = (
+            pair.sooner.value_s,
+            pair.sooner.low_s,
+            pair.sooner.high_s,
+            pair.log_rank_p,
+            pair.paired_p,
+            pair.sign_p,
+        )
         assert all(value is None or math.isfinite(value) for value in told_s)
         assert pair.sooner.value_s in (0.0, None)  # Both arms are the same.
 

@@ -93,7 +93,7 @@ def test_comparisons_are_in_json_and_said_effect_first() -> None:
     (found,) = summarise(campaign, results.slo_of(campaign)).pairs
     cells = judgement.comparison_cells(found)
     assert "sooner (" in cells[0]
-    assert cells[1:5] == ["< 0.001", "< 0.001", "36 of 36", "0 of 36"]
+    assert cells[1:5] == ["< 0.001 (sign test)", "< 0.001", "36 of 36", "0 of 36"]
     assert "36 pairs" in judgement.comparison_line(found)
 
 

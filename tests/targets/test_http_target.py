@@ -119,7 +119,7 @@ def test_the_method_is_the_files(service: Service, tmp_path: Path) -> None:
 def test_a_service_that_refuses_is_a_usage_error(tmp_path: Path) -> None:
     port = unused_port()
     target = open_target(describe(tmp_path, port))
-    with pytest.raises(UsageError, match=rf"http://127.0.0.1:{port}/score\?v=2: no answer .*refused") as error:
+    with pytest.raises(UsageError, match=rf"http://127.0.0.1:{port}/score: no answer .*refused") as error:
         check_answers(target)
     assert error.value.exit_code == EXIT_USAGE
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import socket
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from monkeyproof import paths
 from monkeyproof.config import TargetFile, read_target_file
 from monkeyproof.errors import TargetError, UsageError
+from monkeyproof.redaction import redact_text
 from monkeyproof.targets.port import Registry, Target
 from monkeyproof.types import Json
+from monkeyproof.written import GOLDEN_BYTES_MAX, refuse_unless_file
 
 MAX_ANSWER_BYTES = 1024 * 1024
+SAID_CHARACTERS_MAX = 200
 
 
 def open_target(path: Path | None) -> Target:
@@ -43,6 +50,8 @@ def open_target(path: Path | None) -> Target:
 def check_answers(target: Target) -> None:
     """Ask the first golden question, and the registry if there is one, once each. Answers are not judged here.
 
+    An answer is bounded in bytes and in time as a whole: a service that trickles would never end otherwise.
+
     Raises:
         UsageError: no answer with a success status came; says from where, what came instead, what to do.
     """
@@ -53,6 +62,7 @@ def check_answers(target: Target) -> None:
         if file.stack is not None
         else f"start the service, or mend predict in {file.path}"
     )
+    where = file.predict.url.partition("?")[0]  # What follows may be a key.
     registry = target.find(Registry)
     if registry is not None and file.registry is not None:
         try:
@@ -61,14 +71,12 @@ def check_answers(target: Target) -> None:
             raise UsageError(f"{file.registry.uri}: the registry does not work: {error}; {what_to_do}") from None
     try:
         status, answer = _ask_once(file, body)
-    except (OSError, http.client.HTTPException) as error:
-        words = str(error) or type(error).__name__
-        raise UsageError(f"{file.predict.url}: no answer ({words}); {what_to_do}") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        words = " ".join(redact_text(str(error)).split())[:SAID_CHARACTERS_MAX] or type(error).__name__
+        raise UsageError(f"{where}: no answer ({words}); {what_to_do}") from None
     if not 200 <= status < 300:
-        said = answer[:200].decode(errors="replace").strip()
-        raise UsageError(
-            f"{file.predict.url}: answers with HTTP {status}{': ' if said else ''}{said}; {what_to_do}"
-        )
+        said = " ".join(redact_text(answer.decode(errors="replace")).split())[:SAID_CHARACTERS_MAX]
+        raise UsageError(f"{where}: answers with HTTP {status}{': ' if said else ''}{said}; {what_to_do}")
 
 
 def first_golden_body(file: TargetFile) -> Json:
@@ -78,6 +86,7 @@ def first_golden_body(file: TargetFile) -> Json:
         UsageError: the file is missing or empty, or its first line is not a question; with file and line.
     """
     golden = file.predict.golden
+    refuse_unless_file(golden, "the golden file ", GOLDEN_BYTES_MAX)
     try:
         with golden.open(encoding="utf-8") as lines:
             line = next(lines, "")
@@ -86,7 +95,7 @@ def first_golden_body(file: TargetFile) -> Json:
         raise UsageError(f"{golden}: the golden file cannot be read: {reason}") from None
     try:
         return json.loads(line)["body"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(
             f'{golden}:1: not a golden question; each line is {{"body": ..., "expect": ..., "tolerance": ...}}'
         ) from None
@@ -96,13 +105,45 @@ def _ask_once(file: TargetFile, body: Json) -> tuple[int, bytes]:
     url = urlsplit(file.predict.url)
     path = (url.path or "/") + (f"?{url.query}" if url.query else "")
     headers = {"Content-Type": "application/json", "Connection": "close", **file.predict.headers}
-    connection = http.client.HTTPConnection(
-        url.hostname or "", url.port or 80, timeout=max(1.0, file.prober.timeout_ms / 1000)
-    )
+    within_s = max(1.0, file.prober.timeout_ms / 1000)
+    connection = http.client.HTTPConnection(url.hostname or "", url.port or 80, timeout=within_s)
+    cut = threading.Event()
     try:
-        content = None if file.predict.method in ("GET", "HEAD") else json.dumps(body).encode()
-        connection.request(file.predict.method, path, body=content, headers=headers)
-        response = connection.getresponse()
-        return response.status, response.read(MAX_ANSWER_BYTES)
+        connection.connect()
+        with _cut_after(connection.sock, within_s, cut):
+            return _exchange(connection, file, path, body, headers)
+    except (OSError, http.client.HTTPException):
+        if cut.is_set():
+            raise TimeoutError(f"it did not end within {within_s:g} s") from None
+        raise
     finally:
         connection.close()
+
+
+def _exchange(
+    connection: http.client.HTTPConnection, file: TargetFile, path: str, body: Json, headers: Mapping[str, str]
+) -> tuple[int, bytes]:
+    content = None if file.predict.method in ("GET", "HEAD") else json.dumps(body).encode()
+    connection.request(file.predict.method, path, body=content, headers=dict(headers))
+    response = connection.getresponse()
+    if response.status < 200:
+        raise http.client.HTTPException(f"it says {response.status} and no more")
+    return response.status, response.read(MAX_ANSWER_BYTES)
+
+
+@contextlib.contextmanager
+def _cut_after(connected: socket.socket, within_s: float, over: threading.Event) -> Iterator[None]:
+    """Ends the conversation on a socket at a time: its own limit begins anew with every byte."""
+
+    def cut() -> None:
+        over.set()
+        with contextlib.suppress(OSError):
+            connected.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(within_s, cut)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()

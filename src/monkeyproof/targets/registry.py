@@ -196,7 +196,7 @@ class RegistryClient:
 def _json_object(address: str, answer: bytes) -> dict[str, Json]:
     try:
         parsed = json.loads(answer)
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = None
     if not isinstance(parsed, dict):
         raise _Transient(f"{address}: the answer is not a JSON object: {answer[:60]!r}")
@@ -205,7 +205,7 @@ def _json_object(address: str, answer: bytes) -> dict[str, Json]:
 
 def _reason(answer: bytes) -> str:
     """MLflow's own words in an error answer, if there are any."""
-    with suppress(ValueError, AttributeError):
+    with suppress(ValueError, AttributeError, RecursionError):
         if message := json.loads(answer).get("message"):
-            return f": {message}"
+            return f": {str(message)[:200]}"
     return ""

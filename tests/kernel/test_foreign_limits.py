@@ -1,0 +1,42 @@
+"""What could wait for ever, with a fault in place, does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monkeyproof.faults.foreign import ANSWER_WITHIN_S, EVIDENCE_WITHIN_S, UNDO_WITHIN_S, set_limits
+from monkeyproof.roles import Named, roles_of
+
+
+def activity(name: str, provider: str, kind: str = "action", **more: Any) -> dict[str, Any]:
+    return {"type": kind, "name": name, "provider": {"type": provider, **more}}
+
+
+def test_an_activity_without_a_limit_gets_one_unless_it_is_its_authors_to_say() -> None:
+    document = {
+        "method": [
+            activity("break", "process"),
+            activity("ask", "http", "probe"),
+            activity("proof", "process", "probe"),
+            activity("mine", "http", "probe", timeout=[1, 2]),
+            {"ref": "ask"},
+        ],
+        "rollbacks": [activity("mend", "process"), activity("look", "python")],
+    }
+    roles = roles_of(document, Named("break", "proof"))
+    assert roles is not None
+    set_limits(document, roles)
+    found = {
+        one["name"]: one["provider"].get("timeout")
+        for section in document.values()
+        for one in section
+        if "name" in one
+    }
+    assert found == {
+        "break": None,
+        "ask": ANSWER_WITHIN_S,
+        "proof": EVIDENCE_WITHIN_S,
+        "mine": [1, 2],
+        "mend": UNDO_WITHIN_S,
+        "look": None,
+    }

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from monkeyproof import redaction
+from monkeyproof.redaction import HIDDEN, RedactedStream, know, know_experiment, know_header, redact, redact_text
+
+
+@pytest.fixture(autouse=True)
+def _own_knowledge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redaction, "_known", {})
+    monkeypatch.setattr(redaction, "_pattern", None)
+
+
+def test_a_value_is_found_as_it_is_in_a_url_and_in_json() -> None:
+    know('a b/"c"', "secrets.it")
+    for text in ('x a b/"c" y', "x a%20b%2F%22c%22 y", "x a+b%2F%22c%22 y", r"x a b/\"c\" y"):
+        assert redact_text(text) == "x [secrets.it] y"
+    assert redact({'a b/"c"': [1, ('a b/"c"',)]}) == {"[secrets.it]": [1, ["[secrets.it]"]]}
+
+
+def test_one_that_begins_another_does_not_leave_its_end() -> None:
+    know("abcd", "short")
+    know("abcdefgh", "long")
+    assert redact_text("abcdefgh abcd") == "[long] [short]"
+
+
+def test_what_is_too_short_or_no_secret_is_left() -> None:
+    know("", "nothing")
+    know("abc", "short")
+    know(True, "flag")
+    know_header("Content-Type", "application/json")
+    assert redact({"type": "abc", "on": True, "body": "application/json"}) == {
+        "type": "abc",
+        "on": True,
+        "body": "application/json",
+    }
+    know(48151623, "number")
+    assert redact([48151623, "48151623"]) == ["[number]", "[number]"]
+
+
+def test_an_experiment_tells_what_must_not_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODE", "quiet")
+    provider = {
+        "type": "http",
+        "url": "http://me:password-1@host/x?token=query-1&page=2&late=${setting}",
+        "headers": {"X-Key": "Bearer header-1", "Accept": "text/html", "X-Ref": "${it}"},
+        "arguments": {"password": "argument-1", "mode": "loud"},
+    }
+    document = {
+        "configuration": {"mode": {"type": "env", "key": "MODE"}, "gone": {"type": "env", "key": "NOT_SET_HERE"}},
+        "secrets": {"service": {"it": "secret-1", "list": ["secret-2"]}},
+        "method": [{"provider": provider}, {"ref": "x"}, 3],
+        "rollbacks": None,
+    }
+    know_experiment(document)
+    told = json.dumps(redact({"experiment": document, "output": json.dumps(document), "said": "quiet!"}))
+    for planted in ("secret-1", "secret-2", "password-1", "query-1", "header-1", "quiet"):
+        assert planted not in told, planted
+    shown = redact(document)
+    assert shown["method"][0]["provider"] == {
+        "type": "http",
+        "url": f"http://{HIDDEN}@host/x?token=[url token]&page=2&late=${{setting}}",
+        "headers": {"X-Key": HIDDEN, "Accept": "text/html", "X-Ref": "${it}"},
+        "arguments": {"password": HIDDEN, "mode": "loud"},
+    }
+    assert shown["configuration"] == document["configuration"]
+
+
+def test_what_holds_no_secret_is_the_same_and_can_be_run_again() -> None:
+    document = {
+        "title": "t",
+        "secrets": {"service": {"it": {"type": "env", "key": "NOT_SET_HERE"}}},
+        "method": [
+            {"provider": {"type": "http", "url": "http://h/x", "headers": {"A": "Bearer ${it}"}, "timeout": 3}},
+            {"provider": {"type": "process", "arguments": ["-c", "x"]}},
+        ],
+    }
+    know_experiment(document)
+    assert redact(document) == document
+
+
+def test_a_log_shows_neither_secrets_nor_what_acts_on_a_terminal() -> None:
+    know("secret-1", "it")
+    log = io.StringIO()
+    stream = RedactedStream(log)
+    print("a secret-1 \x1b[31mred\u202e", file=stream)
+    stream.flush()  # type: ignore[operator]
+    assert log.getvalue() == "a [it] \\x1b[31mred\\u202e\n"
