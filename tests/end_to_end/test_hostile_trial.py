@@ -37,7 +37,7 @@ class Handler(BaseHTTPRequestHandler):
         right = json.dumps({"y": asked["x"] * 2, "version": MARKUP})
         self.say(500 if Handler.lies else 200, MARKUP if Handler.lies else right)
     def do_GET(self):
-        self.say(200, "lies " + MARKUP if self.path == "/proof" else MARKUP)
+        self.say(200, "lies " + MARKUP if self.path == "/proof" and Handler.lies else MARKUP)
     def say(self, status, text):
         body = text.encode()
         self.send_response(status)
