@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint torture clean
 
 demo: $(STAMP)
 	$(BIN)/monkeyproof run
@@ -17,6 +17,11 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Kills the harness in the middle of 120 trials, about half an hour; see tests/torture.py.
+torture: $(STAMP)
+	$(BIN)/monkeyproof target up
+	$(BIN)/python tests/torture.py --rounds 120
 
 # The environment, exactly as locked. Byte-compiled: sklearn and mlflow import twice as slowly without.
 $(STAMP): requirements.lock pyproject.toml

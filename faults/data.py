@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.proxied import check_link, check_number, check_share, proxy_fault, seed_for
-from monkeyproof.injection import current, inject
-from monkeyproof.targets.port import Features, Links, Pipeline, require
+from monkeyproof.injection import current, inject, within_limit
+from monkeyproof.targets.opening import first_golden_body
+from monkeyproof.targets.port import Features, Links, Pipeline, Target, require
 from monkeyproof.types import Evidence, Json
 
 __all__ = ["scale_records"]
@@ -138,6 +140,8 @@ def scale_records(
     check_scaling(share, low, high)
     check_link(context.target, link, protocol="http")
     links, features = require(context.target, Links), require(context.target, Features)
+    if context.target.file.limits_in_force.rows_share is not None:
+        within_limit("rows_share", _rows_share(context.target, features, share), "the share of rows corrupted")
     seed = seed_for(f"data.scale_records/{link}")
     parameters = {"share": float(share), "low": float(low), "high": float(high), "seed": seed}
 
@@ -168,6 +172,27 @@ def scale_records(
     return inject(
         proxy_fault("data.scale_records", link, "corrupt_records", parameters, links, evidence, within_s=10)
     )
+
+
+def _rows_share(target: Target, features: Features, share: float) -> float:
+    """Share of rows with at least one value that is hit: of nine columns, 61 % of them where a tenth of values is.
+
+    How many columns there are, the store knows of an entity that the golden set asks for; if not, it may be any.
+    """
+    entity = ""
+    with contextlib.suppress(UsageError):
+        entity = _entity_in(first_golden_body(target.file))
+    vector = features.read([entity]).get(entity) if entity else None
+    return round(1.0 - (1.0 - share) ** len(vector), 4) if vector else 1.0
+
+
+def _entity_in(body: Json) -> str:
+    if isinstance(body, dict):
+        if isinstance(body.get("entity"), str):
+            return str(body["entity"])
+        body = list(body.values())
+    found = (_entity_in(one) for one in body) if isinstance(body, list) else ()
+    return next((entity for entity in found if entity), "")
 
 
 def _read_back(features: Features, journal: list[dict[str, Json]]) -> dict[str, Json] | None:

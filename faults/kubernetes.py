@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from monkeyproof.errors import Refusal, UsageError
-from monkeyproof.injection import Injection, current, inject
+from monkeyproof.injection import Injection, current, inject, within_limit
 from monkeyproof.types import Evidence, Json
 
 __all__ = ["terminate_pods"]
@@ -44,7 +44,10 @@ def terminate_pods(
         raise UsageError(f"pods_count: must be at least 1, not {pods_count}")
     client, terminate = _chaosk8s(secrets)
     _refuse_without_opt_in(client, namespace)
-    before = {pod.metadata.name: pod.metadata.uid for pod in _pods(client, namespace, label_selector)}
+    pods = _pods(client, namespace, label_selector)
+    before = {pod.metadata.name: pod.metadata.uid for pod in pods}
+    going = sum(pod.metadata.deletion_timestamp is not None for pod in pods)
+    within_limit("replicas_down", pods_count + going, f"pods of {label_selector!r} down at once")
     if len(before) <= pods_count:
         raise Refusal(
             f"{label_selector!r} matches {len(before)} pods in {namespace!r}, and {pods_count} would be deleted",

@@ -16,7 +16,7 @@ from monkeyproof.faults.proxied import (
     seed_for,
     send_own_request,
 )
-from monkeyproof.injection import current, inject
+from monkeyproof.injection import current, inject, within_limit
 from monkeyproof.targets.port import Links, Target, require
 from monkeyproof.types import Evidence, Json
 
@@ -45,6 +45,7 @@ def add_latency(
         raise UsageError(f"low_ms, high_ms: {low_ms} and {high_ms} are not 0 <= low_ms <= high_ms, high_ms > 0")
     check_share("share", share)
     protocol = check_link(context.target, link)
+    within_limit("latency_ms", high_ms, f"the delay on {link}")
     links = require(context.target, Links)
     patience_s = 1.0 + high_ms / 1000
     quiet_until_s = math.inf

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from monkeyproof.errors import Refusal, UsageError
 from monkeyproof.injection import Injection, current
-from monkeyproof.targets.port import Links, Target, Toxic, require
+from monkeyproof.targets.port import LEASE_S, Links, Target, Toxic, require
 from monkeyproof.types import Evidence, Json
 from monkeyproof.undo import Undo
 
@@ -35,7 +35,7 @@ def proxy_fault(
         fault=fault,
         subject=link,
         parameters=dict(parameters),
-        apply=lambda: links.add(Toxic(link, kind, parameters, toxic_id)),
+        apply=lambda: links.add(Toxic(link, kind, parameters, toxic_id, LEASE_S)),
         evidence=evidence,
         undo=Undo("monkeyproof.faults.network:remove_toxic", {"link": link, "toxic_id": toxic_id}),
         evidence_within_s=within_s,

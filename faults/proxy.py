@@ -4,8 +4,9 @@
 
 ``links.json`` is ``{name: {listen, forward, protocol}}``, as in a target file. Over the control socket
 (monkeyproof.rpc): ``ping``, ``links``, ``addresses``, ``add {link, kind, parameters, id?}``, ``remove {id}``,
-``stats {id}``, ``active``. A toxic belongs to the connection that added it and ends with it, so nobody has to
-clean up after an owner that was killed.
+``stats {id}``, ``active``, ``renew {ids}``. A toxic belongs to the connection that added it and ends with it, so
+nobody has to clean up after an owner that was killed. One that was added with a lease (``add {..., lease_s}``)
+also ends when it was not renewed for so long, so nobody has to clean up after an owner that stands still.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import uvloop
@@ -35,6 +37,7 @@ from monkeyproof.faults.toxics import Active, parse
 from monkeyproof.types import Json
 
 MAX_TOXICS = 1000
+LEASE_MIN_S, LEASE_MAX_S = 0.1, 600.0
 
 
 class Proxy:
@@ -43,6 +46,9 @@ class Proxy:
     def __init__(self, links: Mapping[str, config.Link], loop: asyncio.AbstractEventLoop) -> None:
         self.links: dict[str, Link] = {}
         self.toxics: dict[str, Active] = {}
+        self.ran_out: dict[str, str] = {}
+        """Toxics whose lease was not renewed, the latest ``MAX_TOXICS``: id and what became of it."""
+        self._loop = loop
         self._ids = itertools.count(1)
         try:
             for name, one in links.items():
@@ -54,8 +60,15 @@ class Proxy:
             self.close()
             raise
 
-    def add(self, link: str, kind: str, parameters: Mapping[str, Json], toxic_id: str = "") -> Active:
-        """Put a toxic on a link.
+    def add(
+        self,
+        link: str,
+        kind: str,
+        parameters: Mapping[str, Json],
+        toxic_id: str = "",
+        lease_s: float | None = None,
+    ) -> Active:
+        """Put a toxic on a link, until it is removed or, with a lease, not renewed for ``lease_s``.
 
         Raises:
             UsageError: no such link or kind, wrong parameters, an id that is taken, or too many.
@@ -63,15 +76,48 @@ class Proxy:
         if link not in self.links:
             raise UsageError(f"{link!r}: no such link; there are {', '.join(sorted(self.links))}")
         checked = parse(kind, parameters, self.links[link].protocol)
+        if lease_s is not None and not LEASE_MIN_S <= lease_s <= LEASE_MAX_S:
+            raise UsageError(f"lease_s: {lease_s} is not between {LEASE_MIN_S:g} and {LEASE_MAX_S:g}")
         toxic_id = toxic_id or next(one for n in self._ids if (one := f"toxic-{n}") not in self.toxics)
         if toxic_id in self.toxics:
             raise UsageError(f"toxic {toxic_id!r} is there already; choose another id, or remove it first")
         if len(self.toxics) >= MAX_TOXICS:
             raise UsageError(f"there are {MAX_TOXICS} toxics already; remove some first")
-        active = Active(toxic_id, link, kind, checked)
+        active = Active(toxic_id, link, kind, checked, lease_s=lease_s)
         self.toxics[toxic_id] = active
         self.links[link].add(active)
+        if lease_s is not None:
+            self._renewed(active)
+            self._loop.call_later(lease_s, self._look_at_lease, active)
         return active
+
+    def renew(self, ids: Iterable[str]) -> dict[str, str]:
+        """Begin leases anew; returns which toxics are there no more, and why."""
+        lost = {}
+        for toxic_id in ids:
+            if toxic_id in self.toxics:
+                self._renewed(self.toxics[toxic_id])
+            else:
+                lost[toxic_id] = self.ran_out.get(toxic_id, "it is not there (any more)")
+        return lost
+
+    def _renewed(self, active: Active) -> None:
+        if active.lease_s is not None:
+            active.due_s = time.monotonic() + active.lease_s
+
+    def _look_at_lease(self, active: Active) -> None:
+        if self.toxics.get(active.id) is not active:
+            return
+        remaining_s = active.due_s - time.monotonic()
+        if remaining_s > 0:
+            self._loop.call_later(remaining_s, self._look_at_lease, active)
+            return
+        self.remove(active.id)
+        while len(self.ran_out) >= MAX_TOXICS:
+            del self.ran_out[next(iter(self.ran_out))]
+        self.ran_out[active.id] = (
+            f"{active.kind} on {active.link} was not renewed for {active.lease_s:g} s, so the proxy dropped it"
+        )
 
     def remove(self, toxic_id: str) -> bool:
         active = self.toxics.pop(toxic_id, None)
@@ -104,20 +150,26 @@ class Control:
             case "active":
                 return list(proxy.toxics)
             case "add":
-                _known(method, params, {"link": str, "kind": str, "parameters": dict}, {"id": str})
-                found = proxy.add(params["link"], params["kind"], params["parameters"], params.get("id", ""))
+                wanted: dict[str, type] = {"link": str, "kind": str, "parameters": dict}
+                _known(method, params, wanted, {"id": str, "lease_s": float})
+                more = params.get("id", ""), params.get("lease_s")
+                found = proxy.add(params["link"], params["kind"], params["parameters"], *more)
                 self._owned.add(found)
                 return {"id": found.id}
             case "remove":
                 _known(method, params, {"id": str})
                 return {"removed": proxy.remove(params["id"])}
+            case "renew":
+                _known(method, params, {"ids": list})
+                return {"lost": proxy.renew(map(str, params["ids"]))}
             case "stats":
                 _known(method, params, {"id": str})
                 if params["id"] not in proxy.toxics:
-                    raise UsageError(f"toxic {params['id']!r} is not there (any more)")
+                    why = proxy.ran_out.get(params["id"])
+                    raise UsageError(why or f"toxic {params['id']!r} is not there (any more)")
                 return proxy.toxics[params["id"]].stats()
         raise UsageError(
-            f"{method!r}: no such method; there are ping, links, addresses, active, add, remove, stats"
+            f"{method!r}: no such method; there are ping, links, addresses, active, add, remove, renew, stats"
         )
 
     async def closed(self) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import Refusal, TargetError, UsageError
-from monkeyproof.injection import Injection, current, inject
-from monkeyproof.targets.port import Replica, Replicas, Target, require
+from monkeyproof.injection import Injection, current, inject, within_limit
+from monkeyproof.targets.port import LEASE_S, Replica, Replicas, Target, require
 from monkeyproof.types import Evidence, Json
 from monkeyproof.undo import Undo
 
@@ -70,7 +70,7 @@ def pause(name: str = "", configuration: object = None, secrets: object = None) 
             fault="replicas.pause",
             subject=victim.name,
             parameters={"name": victim.name, "asked_for": name, "signal": "SIGSTOP"},
-            apply=lambda: replicas.pause(victim.name),
+            apply=lambda: replicas.pause(victim.name, LEASE_S),
             evidence=evidence,
             undo=Undo("monkeyproof.faults.replicas:resume", {"name": victim.name, "pid": victim.pid}),
         )
@@ -102,7 +102,7 @@ def _choose(replicas: Replicas, name: str, purpose: str) -> Replica:
 
     Raises:
         UsageError: there is none of that name.
-        Refusal: it is down already, or no other would be left to serve.
+        Refusal: it is down already, no other would be left to serve, or more would be down than the target allows.
     """
     found = sorted(replicas.list(), key=lambda one: one.name)
     serving = [one for one in found if one.state == "ready" and not one.drained]
@@ -123,6 +123,8 @@ def _choose(replicas: Replicas, name: str, purpose: str) -> Replica:
         raise Refusal(
             f"without {victim.name} no replica would be serving", "wait until others are ready, or undrain them"
         )
+    down = [one for one in found if one.state != "ready" and one.name != victim.name]
+    within_limit("replicas_down", len(down) + 1, "replicas down at once")
     return victim
 
 

@@ -193,6 +193,9 @@ class Active:
     held: set[Held] = field(default_factory=set)
     sample: Callable[[], Mapping[str, float]] | None = None
     """Read when statistics are asked for: what can only be seen by looking."""
+    lease_s: float | None = None
+    due_s: float = 0.0
+    """When the lease runs out, unless it is renewed before."""
 
     def draw(self, own: bool) -> int:
         """The number of the next request."""

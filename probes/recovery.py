@@ -112,6 +112,9 @@ def _resilience_loss_s(slots: Slots, play: NDArray[np.bool_], slo: Slo) -> float
 
 def _why_proof_fails(events: Sequence[Event], times: FaultTimes) -> str:
     """Why the trial proves nothing: an observer died, no baseline, a fault not proven. Empty if it does."""
+    lost = next((event for event in events if event.kind is Kind.LEASE_RAN_OUT), None)
+    if lost is not None:
+        return f"the lease ran out, so the fault was not there all the while: {lost.data.get('why', lost.subject)}"
     died = next((event for event in events if event.kind is Kind.OBSERVER_DIED), None)
     if died is not None:
         return f"could not tell: the {died.subject} died ({died.data.get('why', '')})"

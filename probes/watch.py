@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from monkeyproof.config import Windows
 from monkeyproof.errors import UsageError
 from monkeyproof.history import READINGS_FILE, Event, Kind
 from monkeyproof.injection import Context, current, has_current
@@ -72,12 +73,17 @@ def _phase(name: str, verdict: str, look: Callable[[Context], tuple[bool, str]])
     return {verdict: seen, "why": why}
 
 
+def held_at_most_s(windows: Windows, at_most_s: float, at_least_s: float) -> float:
+    """How long a fault is held if no recovery is seen."""
+    return max(at_most_s or windows.horizon_s, at_least_s)
+
+
 def _hold(context: Context, at_most_s: float, at_least_s: float) -> tuple[bool, str]:
     times = fault_times(events_of(context.folder))
     if times is None or times.effective_s is None:
         return False, "no fault is in effect, so there is nothing to hold"
     slo = context.target.file.slo
-    at_most_s = max(at_most_s or context.target.file.windows.horizon_s, at_least_s)
+    at_most_s = held_at_most_s(context.target.file.windows, at_most_s, at_least_s)
     told = False
     with Follower(context.folder) as follower:
         while True:

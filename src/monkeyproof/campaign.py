@@ -23,6 +23,8 @@ from monkeyproof.process import ProcessGroup, await_end, last_line
 from monkeyproof.read_back import campaign_of, is_finished, read_campaign, read_header, result_of
 from monkeyproof.reports.verdict import CampaignVerdict, Decision, judge
 from monkeyproof.reverting import revert_all
+from monkeyproof.safeguards import await_watchdog
+from monkeyproof.stopping import STOPPED, is_stopped
 from monkeyproof.trial import TrialPlan, machine, versions
 from monkeyproof.types import Campaign, Json, TrialResult
 
@@ -32,6 +34,8 @@ DISCARDED_DIR = "discarded"
 WORKER_ENDS_WITHIN_S = 60.0
 TICK_S = 0.2
 LEFT_OVER_ENDS_WITHIN_S = 30.0
+WATCHDOG_ENDS_WITHIN_S = 75.0
+"""Longer than it gives itself, so that nothing is undone twice at the same moment."""
 NOT_ENDED = "it has not ended: it is still running, or was killed; 'monkeyproof run --resume' continues it"
 
 
@@ -112,8 +116,9 @@ def run_campaign(
         for place, trial in enumerate(trials):
             if trial.folder in results or not _needed(trial, plan, verdict):
                 continue
-            if stop:
-                code, error = EXIT_REFUSED, f"a signal ended the campaign after {len(results)} trials"
+            if stop or is_stopped():
+                how = "a signal ended the campaign" if stop else f"the campaign was {STOPPED}"
+                code, error = EXIT_REFUSED, f"{how} after {len(results)} trials"
                 break
             if plan.max_minutes is not None and clock.monotonic_s() - begun_s >= 60 * plan.max_minutes:
                 ended_early = f"{plan.max_minutes:g} minutes were over after {len(results)} trials"
@@ -237,7 +242,7 @@ def _run_trial(trial: TrialPlan, watcher: Watcher, stop: list[int], clock: Clock
         worker = _start_worker(group, plan_file, log)
         told_s: float | None = None
         while worker.poll() is None:
-            if stop and told_s is None:
+            if (stop or is_stopped()) and told_s is None:
                 # The worker alone: its observers have to see the revert.
                 os.kill(worker.pid, signal.SIGTERM)
                 told_s = clock.monotonic_s()
@@ -253,9 +258,11 @@ def _run_trial(trial: TrialPlan, watcher: Watcher, stop: list[int], clock: Clock
         if log.stat().st_size == 0:
             log.unlink()
         return outcome["exit_code"], outcome["error"]
-    # It died without a word, so its undo log is still open: end what it ran, and take back what it left.
+    # It died without a word. What it ran ends with it; its watchdog takes back what it left, and what that could
+    # not, if anything, is taken back here.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(worker.pid, signal.SIGKILL)
+    await_watchdog(folder, within_s=WATCHDOG_ENDS_WITHIN_S)
     _note_death(folder, worker.returncode)
     try:
         revert_all(lambda _: None)
@@ -272,7 +279,10 @@ def _start_worker(group: ProcessGroup, plan_file: Path, log: Path) -> subprocess
 def _note_death(folder: Path, status: int) -> None:
     """Without this, a trial that was cut off while all was well would look as if the fault had been absorbed."""
     with contextlib.suppress(UsageError):
-        writer = history.HistoryWriter(folder, Anchor(**History.read(folder).trial["anchor"]), "campaign")
+        trial = History.read(folder)
+        if trial.of_kind(Kind.TRIAL_ABORTED):
+            return  # Its watchdog has written it down, and when.
+        writer = history.HistoryWriter(folder, Anchor(**trial.trial["anchor"]), "campaign")
         writer.event(Kind.TRIAL_ABORTED, folder.name, why=f"its worker died (status {status})")
         writer.close()
 

@@ -28,8 +28,10 @@ from monkeyproof.errors import (
 
 if TYPE_CHECKING:
     from monkeyproof.campaign import Finished
+    from monkeyproof.catalogue import Experiment
     from monkeyproof.config import TargetFile
     from monkeyproof.plan import CampaignPlan
+    from monkeyproof.stored_plan import StoredPlan
     from monkeyproof.types import Campaign
 
 EXIT_OF = {"pass": EXIT_OK, "fail": EXIT_FAIL, "inconclusive": EXIT_INCONCLUSIVE, "aborted": EXIT_REFUSED}
@@ -101,26 +103,9 @@ def _run(options: Options) -> Campaign:
     if options.resume is not None:
         finished = _resume(options, options.resume.resolve())
     else:
-        # Whatever is wrong with words is said before anything is started.
-        experiments, sham = _experiments(options)
-        folder = (options.out or Path("runs") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")).resolve()
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError(f"{folder}: not an empty folder; choose another one with --out")
-        from monkeyproof.plan import CampaignPlan
-
+        experiments, sham, folder = begin(options)
         with clear_to_inject(), open_or_start(options.target) as file:
-            plan = CampaignPlan(
-                experiments=experiments,
-                arms=options.arms_for(file),
-                trials_count=options.trials_count or options.max_trials,
-                seed=options.seed,
-                target=file,
-                folder=folder,
-                sequential=options.trials_count is None,
-                shams_count=options.shams_count,
-                sham=sham,
-                max_minutes=options.max_minutes,
-            )
+            plan = new_plan(options, file, experiments, sham, folder)
             finished = _run_and_report(plan, options, resume=False)
     if finished.error:
         error = MonkeyproofError(finished.error)
@@ -129,15 +114,52 @@ def _run(options: Options) -> Campaign:
     return finished.campaign
 
 
-def _experiments(options: Options) -> tuple[Any, Any]:
+def begin(options: Options) -> tuple[tuple[Experiment, ...], Experiment | None, Path]:
+    """What is to be run, the sham beside it, and where to; wrong words are told before anything starts.
+
+    Raises:
+        UsageError: something is.
+    """
     from monkeyproof import catalogue
 
     found = tuple(catalogue.find(name, options.named) for name in options.names or catalogue.default_names())
-    return found, catalogue.find("sham") if options.shams_count else None
+    sham = catalogue.find("sham") if options.shams_count else None
+    folder = (options.out or Path("runs") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")).resolve()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: not an empty folder; choose another one with --out")
+    return found, sham, folder
 
 
-def _resume(options: Options, folder: Path) -> Finished:
-    from monkeyproof.reverting import clear_to_inject
+def new_plan(
+    options: Options,
+    file: TargetFile,
+    experiments: tuple[Experiment, ...],
+    sham: Experiment | None,
+    folder: Path,
+) -> CampaignPlan:
+    """Raises: UsageError: it contradicts itself, or the target."""
+    from monkeyproof.plan import CampaignPlan
+
+    return CampaignPlan(
+        experiments=experiments,
+        arms=options.arms_for(file),
+        trials_count=options.trials_count or options.max_trials,
+        seed=options.seed,
+        target=file,
+        folder=folder,
+        sequential=options.trials_count is None,
+        shams_count=options.shams_count,
+        sham=sham,
+        max_minutes=options.max_minutes,
+    )
+
+
+def resumed_plan(options: Options, folder: Path) -> tuple[StoredPlan, Path | None, float | None]:
+    """An interrupted campaign's plan, the target file that it goes on with, and its limit in minutes.
+
+    Raises:
+        UsageError: it cannot be continued, or the options contradict it.
+    """
     from monkeyproof.stored_plan import StoredPlan
 
     stored = StoredPlan.read(folder)
@@ -147,6 +169,13 @@ def _resume(options: Options, folder: Path) -> Finished:
     own = paths.target_dir() / "target.yaml"
     path = options.target or (None if stored.target_path == own else stored.target_path)
     limit = options.max_minutes if options.max_minutes is not None else stored.plan["max_minutes"]
+    return stored, path, limit
+
+
+def _resume(options: Options, folder: Path) -> Finished:
+    from monkeyproof.reverting import clear_to_inject
+
+    stored, path, limit = resumed_plan(options, folder)
     with clear_to_inject(), open_or_start(path) as file:
         return _run_and_report(stored.resumed(file, limit), options, resume=True)
 
@@ -172,14 +201,10 @@ def _run_and_report(plan: CampaignPlan, options: Options, *, resume: bool) -> Fi
 def open_or_start(path: Path | None) -> Iterator[TargetFile]:
     """The target of a run; an embedded target that was not up is ended again."""
     from monkeyproof.config import read_target_file
-    from monkeyproof.probes.golden import too_few_words
     from monkeyproof.targets.local import lifecycle
 
     if path is not None:
-        file = read_target_file(path)
-        if few := too_few_words(file.predict.golden):
-            click.echo(f"Warning: {few}", err=True)
-        yield file
+        yield read_target(path)
     elif lifecycle.status().up:
         yield read_target_file(paths.target_dir() / "target.yaml")
     else:
@@ -188,6 +213,21 @@ def open_or_start(path: Path | None) -> Iterator[TargetFile]:
             yield lifecycle.up(progress=lambda words: click.echo(f"  {words}"), owner_pid=os.getpid())
         finally:
             lifecycle.down()
+
+
+def read_target(path: Path) -> TargetFile:
+    """A target file, and a word about a golden set that is small.
+
+    Raises:
+        UsageError: it cannot be read, or something in it is wrong.
+    """
+    from monkeyproof.config import read_target_file
+    from monkeyproof.probes.golden import too_few_words
+
+    file = read_target_file(path)
+    if few := too_few_words(file.predict.golden):
+        click.echo(f"Warning: {few}", err=True)
+    return file
 
 
 def write_and_name(campaign: Campaign, folder: Path) -> None:

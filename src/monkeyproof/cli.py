@@ -12,6 +12,8 @@ import click
 from monkeyproof import __version__, paths
 from monkeyproof.campaign_commands import gate, run, write_and_name
 from monkeyproof.errors import EXIT_USAGE, MonkeyproofError, UsageError
+from monkeyproof.plan_command import plan
+from monkeyproof.stop_command import stop
 
 
 class _Group(click.Group):
@@ -38,6 +40,8 @@ def main() -> None:
 
 main.add_command(run)
 main.add_command(gate)
+main.add_command(plan)
+main.add_command(stop)
 
 
 @main.command("calibrate")
@@ -218,13 +222,14 @@ def compare(folder_a: Path, folder_b: Path) -> None:
 
 @main.command("revert")
 @click.option("--dry-run", is_flag=True, help="Only show what is open.")
-def revert(dry_run: bool) -> None:
+@click.option("--run", "run_id", metavar="ID", default="", help="Only of this run; --dry-run shows their names.")
+def revert(dry_run: bool, run_id: str) -> None:
     """Take back every fault that an earlier trial left behind."""
     from monkeyproof.reverting import revert_all, sole_campaign
 
     # A running campaign's faults are its own to take back: it would take their end for the target's recovery.
     with contextlib.nullcontext() if dry_run else sole_campaign():
-        if not revert_all(click.echo, dry_run=dry_run):
+        if not revert_all(click.echo, dry_run=dry_run, run=run_id):
             click.echo("Nothing is open.")
 
 

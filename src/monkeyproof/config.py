@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
+from monkeyproof.bounds import CAUTIOUS, AbortIf, Limits
 from monkeyproof.errors import UsageError
 from monkeyproof.redaction import know, know_header
 from monkeyproof.written import line_of, load_yaml, problem_words, read_text, shown
@@ -157,8 +159,16 @@ class TargetFile:
     stack: StackAddress | None = None
     allow_faults: tuple[Family, ...] = ()
     """Families of faults that may be injected; anything else is refused."""
+    limits: Limits = field(default_factory=Limits)
+    abort_if: tuple[AbortIf, ...] = ()
+    """What ends a trial at once."""
     path: Annotated[Path, Field(exclude=True)] = Path()
     """Where it was read from; set by the reader."""
+
+    @property
+    def limits_in_force(self) -> Limits:
+        """The embedded target is there to be broken; every other one is handled with care."""
+        return self.limits if self.stack else self.limits.or_else(CAUTIOUS)
 
 
 _ADAPTER = TypeAdapter(TargetFile)
@@ -191,6 +201,7 @@ def read_target_file(path: Path) -> TargetFile:
         raise UsageError("\n".join(problems)) from None
     for place, words in _address_problems(found):
         raise UsageError(f"{path}:{line_of(node, place)}: {'.'.join(place)}: {words}")
+    _refuse_bad_conditions(found, node, path)
     folder = path.resolve().parent
     headers = {
         name: _header(name, text, f"{path}:{line_of(node, ('predict', 'headers', name))}")
@@ -231,6 +242,18 @@ def _can_be_asked(url: str) -> bool:
         return bool(parts.hostname) and parts.port != 0 and url.isascii() and url.isprintable()
     except ValueError:
         return False
+
+
+def _refuse_bad_conditions(file: TargetFile, node: yaml.Node | None, path: Path) -> None:
+    for index, condition in enumerate(file.abort_if):
+        problem = condition.problem()
+        if problem is None and condition.error_budget_spent is not None and file.slo.objective == 1:
+            problem = "error_budget_spent", "an objective of 1 leaves no budget that could be spent"
+        if problem is not None:
+            key, words = problem
+            place: tuple[str | int, ...] = ("abort_if", index, key) if key else ("abort_if", index)
+            named = ".".join(str(part) for part in place)
+            raise UsageError(f"{path}:{line_of(node, place)}: {named}: {words}")
 
 
 def _header(name: str, text: str, where: str) -> str:

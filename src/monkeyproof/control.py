@@ -15,8 +15,10 @@ import hashlib
 import json
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,16 +92,34 @@ def cleanup_control() -> None:
     if _open is None:
         return
     trial, _open = _open, None
-    with _lock:
+    with _lock, _signals_ignored():
         try:
             trial.close()
         except MonkeyproofError as error:
             logger.critical("%s", error)
+    if trial.aborted:
+        logger.critical("The trial was aborted: %s", trial.aborted)
     from monkeyproof.campaign import result_of
 
     recovery = result_of(trial.folder, trial.folder.parent).recovery
     logger.info("Outcome: %s. %s", recovery.outcome, recovery.reason)
     logger.info("History: %s ('monkeyproof report %s' draws it)", trial.folder, trial.folder)
+
+
+@contextlib.contextmanager
+def _signals_ignored() -> Iterator[None]:
+    """Nothing may cut the undoing short."""
+    from monkeyproof.trial import SIGNALS
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 def source_of(document: dict[str, Json], words: Sequence[str]) -> tuple[str, str]:

@@ -57,10 +57,13 @@ class Kind(StrEnum):
     FAULT_UNPROVEN = "fault.unproven"  # id ("" if it was not even intended), fault, why
     FAULT_REVERTED = "fault.reverted"  # id, fault, summary
     FAULT_NOT_REVERTED = "fault.not_reverted"  # id, fault, why
+    LEASE_RAN_OUT = "lease.ran_out"  # why: a fault ended by itself, for nobody renewed it; subject: its id
+    RESIDUE_FOUND = "residue.found"  # what, mend: left behind although everything is reverted
     RECOVERY_SEEN = "recovery.seen"  # good_share: during the hold, readings met the objective again
     SERVICE_GONE = "service.gone"  # how, proven_after_ms: as the prober's connections tell, see probes.sentinel
     SERVICE_REACHABLE = "service.reachable"  # a connection held again; it may not answer yet
     OBSERVER_DIED = "observer.died"  # subject: prober, load or healer; why
+    BOUNDS_WATCHED = "bounds.watched"  # conditions: how many; from here on each of them may end the trial
     HEALER_READY = "healer.ready"
     HEALER_DETECTED = "healer.detected"  # signal, value, threshold, summary
     HEALER_DIAGNOSED = "healer.diagnosed"  # cause, summary

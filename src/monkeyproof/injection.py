@@ -14,9 +14,10 @@ import numpy as np
 from monkeyproof.clock import Clock, SystemClock
 from monkeyproof.errors import NotReverted, Refusal, Unproven
 from monkeyproof.history import HistoryWriter, Kind
+from monkeyproof.stopping import refuse_if_stopped
 from monkeyproof.targets.port import Target
 from monkeyproof.types import Evidence, Json
-from monkeyproof.undo import OpenFault, Undo, UndoLog
+from monkeyproof.undo import OpenFault, Undo, UndoLog, unwritable
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,14 @@ class Context:
     """Since when, in the trial's time, the target is as declared, under load and probed. None: not yet known."""
     faults_count: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+    before_injection: Callable[[], None] = lambda: None
+    """Refuses where nobody would take the fault back if this process were killed."""
+    before_revert: Callable[[], None] = lambda: None
+    """Looks whether all that was injected is still there, for otherwise nothing was measured."""
+    planned: list[Injection] | None = None
+    """A list: nothing is injected, and what would have been stands in it afterwards."""
+    guards: list[str] = field(default_factory=list)
+    """What was checked against the target's limits, in words."""
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Randomness that depends on the trial's seed and on the purpose alone, not on the order of calls."""
@@ -89,6 +98,29 @@ def has_current() -> bool:
     return _current is not None
 
 
+def within_limit(name: str, value: float, what: str) -> None:
+    """Hold a fault against one of the target's limits, before anything is done.
+
+    Args:
+        name: of the limit, as ``monkeyproof.bounds.Limits`` has it.
+        what: the fault, and what of it is limited, for a person.
+
+    Raises:
+        Refusal: it goes further than the target allows.
+    """
+    context = current()
+    file = context.target.file
+    limit = getattr(file.limits_in_force, name)
+    if limit is None:
+        return
+    context.guards.append(f"{name}: {value:g} of at most {limit:g}")
+    if value > limit:
+        raise Refusal(
+            f"{what} would be {value:g}, and target {file.name!r} allows {name} {limit:g}",
+            f"have the experiment do less, or raise limits.{name} in {file.path} if that may be",
+        )
+
+
 def inject(injection: Injection) -> dict[str, Json]:
     """Inject one fault: intent synced to disk, then the act, then the proof.
 
@@ -107,11 +139,16 @@ def inject(injection: Injection) -> dict[str, Json]:
             f"target {context.target.file.name!r} does not allow faults of the family {family!r}",
             f"add it to allow_faults in {context.target.file.path} if it may be broken that way",
         )
+    if context.planned is not None:
+        context.planned.append(injection)
+        return {"fault": injection.fault, "subject": injection.subject}
     fault_id = intend(
         context, injection.fault, injection.subject, injection.parameters, injection.undo, held=injection.held
     )
     try:
         evidence = _prove(injection, injection.apply(), context.clock)
+        if injection.held:
+            context.undo.effective(fault_id, evidence.summary)
     except Exception as error:
         context.history.event(
             Kind.FAULT_UNPROVEN, injection.subject, id=fault_id, fault=injection.fault, why=str(error)
@@ -150,14 +187,20 @@ def intend(
         The fault's id.
 
     Raises:
-        OSError: the disk does not take it; then nothing may be injected.
+        Refusal: somebody asked for everything to stop, nobody stands by to undo the fault if this process is
+            killed, or the disk does not take it; then nothing may be injected.
     """
+    refuse_if_stopped()
+    context.before_injection()
     with context.lock:
         context.faults_count += 1
         fault_id = f"{context.folder.name}-{context.faults_count}"
     if undo is not None:
         target_file, utc = str(context.target.file.path), context.clock.utc().isoformat()
-        context.undo.intend(OpenFault(fault_id, fault, subject, undo, target_file, utc))
+        try:
+            context.undo.intend(OpenFault(fault_id, fault, subject, undo, target_file, utc))
+        except OSError as error:
+            raise unwritable(context.undo.path, error) from None
     context.history.event(
         Kind.FAULT_INTENDED, subject, id=fault_id, fault=fault, parameters=dict(parameters), held=held
     )
@@ -190,6 +233,7 @@ def revert(configuration: object = None, secrets: object = None) -> list[str]:  
     context = current()
     if not context.undo.open_faults():
         return []
+    context.before_revert()
     # From here on, what gets better may be the Monkey's own doing.
     context.history.event(Kind.PHASE_STARTED, "revert")
     try:

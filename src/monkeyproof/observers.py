@@ -91,6 +91,29 @@ class Observers:
         load = json.loads((self._folder / history.LOAD_FILE).read_bytes())
         return max(float(load["started_monotonic_s"]) - self.anchor.monotonic_s, *self._first_reading_s())
 
+    def stand_sentry(self, target_file: Path) -> None:
+        """Have the target's ``abort_if`` watched from here on, and wait until it is.
+
+        Raises:
+            UsageError: it does not start.
+        """
+        anchored = ["--anchor", repr(self.anchor.monotonic_s)]
+        arguments = ["--target", str(target_file), "--out", str(self._folder), *anchored]
+        self._start("sentry", "monkeyproof.probes.sentry", arguments)
+        if not wait_for(self._sentry_stands, within_s=START_WITHIN_S, every_s=LOOK_EVERY_S):
+            log = self._folder / "sentry.log"
+            raise UsageError(f"the sentry did not start: {last_line(log)}; see {log}")
+
+    def _sentry_stands(self) -> bool:
+        events = history.parse_events((self._folder / history.EVENTS_FILE).read_bytes())
+        return any(event.kind in (Kind.BOUNDS_WATCHED, Kind.TRIAL_ABORTED) for event in events)
+
+    def why_unwatched(self) -> str:
+        """Why nobody watches the target's ``abort_if``, if nobody does who should; else ""."""
+        process = self._processes.get("sentry")
+        gone = process is not None and process.poll() is not None
+        return f"abort_if is not watched any more: {last_line(self._folder / 'sentry.log')}" if gone else ""
+
     def dead(self) -> dict[str, str]:
         """Those that ended by themselves, and how. None of them should before it is told to."""
         return {

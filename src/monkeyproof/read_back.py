@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -160,12 +160,14 @@ def _aborted(trial: History) -> str:
 
 def _not_reverted(trial: History) -> tuple[str, ...]:
     """What was left; not what a second try took back."""
+    residue = [f"{event.data['what']} ({event.data['mend']})" for event in trial.of_kind(Kind.RESIDUE_FOUND)]
     reverted = {event.data["id"]: event.t_s for event in trial.of_kind(Kind.FAULT_REVERTED)}
-    return _unique(
+    failed = [
         f"{event.data['fault']} on {event.subject}: {event.data['why']}"
         for event in trial.of_kind(Kind.FAULT_NOT_REVERTED)
         if reverted.get(event.data["id"], -inf) < event.t_s
-    )
+    ]
+    return _unique([*failed, *residue])
 
 
 def _remedy(event: Event) -> str:
@@ -187,5 +189,5 @@ def _load(folder: Path) -> dict[str, object]:
         return {}
 
 
-def _unique(words: Iterator[str]) -> tuple[str, ...]:
+def _unique(words: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for word in words if word))

@@ -7,12 +7,17 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from monkeyproof import paths
-from monkeyproof.errors import NotReverted, Refusal
+from monkeyproof.errors import NotReverted, Refusal, UsageError
+from monkeyproof.stopping import refuse_if_stopped
 from monkeyproof.targets.opening import open_target
-from monkeyproof.undo import OpenFault, UndoLog, open_logs, read_open, undo_dir
+from monkeyproof.undo import LogHeld, OpenFault, UndoLog, open_logs, read_open, undo_dir
+
+HELD_WITHIN_S = 10.0
+"""How long another process may take to undo what stands in a log, before that counts as a failure."""
 
 
 def refuse_while_open() -> None:
@@ -21,7 +26,7 @@ def refuse_while_open() -> None:
     Raises:
         Refusal: names what is open.
     """
-    _forget_what_went_with_its_target()
+    _forget_what_is_over()
     left = [fault for log in open_logs() for fault in read_open(log)]
     if left:
         raise Refusal(
@@ -31,55 +36,101 @@ def refuse_while_open() -> None:
         )
 
 
-def revert_all(say: Callable[[str], None], *, dry_run: bool = False) -> int:
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What became of the open faults of one log."""
+
+    done: tuple[tuple[OpenFault, str], ...] = ()
+    """Each with one sentence on how it was seen to be gone."""
+    failed: tuple[tuple[OpenFault, str], ...] = ()
+    """Each with why."""
+
+
+def replay(path: Path, *, archive: Path | None = None, held_within_s: float = HELD_WITHIN_S) -> Replay:
+    """Undo every open fault of one log, newest first, while nobody else does; then the log goes, or moves.
+
+    Raises:
+        LogHeld: the log's trial still runs, or somebody else is at it and does not come to an end.
+        UsageError: a line of the log cannot be understood.
+    """
+    done: list[tuple[OpenFault, str]] = []
+    failed: list[tuple[OpenFault, str]] = []
+    try:
+        log = UndoLog(path, begin=False, held_within_s=held_within_s)
+    except FileNotFoundError:
+        return Replay()  # It was closed in order, or somebody else has done it.
+    try:
+        for fault in log.open_faults():
+            try:
+                summary = _undo(fault)
+                log.reverted(fault.id, summary)
+                done.append((fault, summary))
+            except Exception as error:  # One stuck undo must not keep the others from running.
+                failed.append((fault, str(error)))
+    finally:
+        log.close(archive)
+    return Replay(tuple(done), tuple(failed))
+
+
+def revert_all(say: Callable[[str], None], *, dry_run: bool = False, run: str = "") -> int:
     """Undo every open fault of every log, newest first in each.
+
+    Args:
+        run: only those of one trial, or of one campaign, by name.
 
     Returns:
         How many faults were found.
 
     Raises:
+        UsageError: nothing is open of that name.
         NotReverted: some could not be undone; their logs stay, so that it can be tried again.
     """
+    logs = open_logs()
+    if run:
+        named = [log for log in logs if log.stem == run or log.stem.startswith(f"{run}-")]
+        if not named:
+            known = ", ".join(log.stem for log in logs) or "nothing"
+            raise UsageError(f"nothing is open of a run {run!r}; open is: {known}")
+        logs = named
     failed: list[str] = []
     count = 0
-    for log in open_logs():
-        for fault in read_open(log):
-            count += 1
-            if dry_run:
+    for log in logs:
+        if dry_run:
+            for fault in read_open(log):
+                count += 1
                 say(f"open: {fault.fault} on {fault.subject}, injected {fault.t0_utc} ({log.stem})")
-                continue
-            try:
-                say(_undo(log, fault))
-            except Exception as error:  # One stuck undo must not keep the others from running.
-                failed.append(f"{fault.fault} on {fault.subject}: {error}")
-        if not dry_run and not read_open(log):
-            log.unlink()
+            continue
+        try:
+            found = replay(log)
+        except LogHeld as error:
+            count += 1
+            failed.append(str(error))
+            continue
+        count += len(found.done) + len(found.failed)
+        for fault, summary in found.done:
+            say(f"reverted: {fault.fault} on {fault.subject}: {summary} ({log.stem})")
+        failed += [f"{fault.fault} on {fault.subject}: {why}" for fault, why in found.failed]
     if failed:
         raise NotReverted("could not be reverted: " + "; ".join(failed))
     return count
 
 
-def _undo(log: Path, fault: OpenFault) -> str:
+def _undo(fault: OpenFault) -> str:
     if _gone_with_its_target(fault):
-        summary = f"{fault.fault} on {fault.subject}: the embedded target is down, and the fault went with it"
-    else:
-        target = open_target(Path(fault.target_file))
-        try:
-            summary = fault.undo.run(target)
-        finally:
-            target.close()
-    writer = UndoLog(log)
-    writer.reverted(fault.id, summary)
-    return summary
+        return "the embedded target is down, and the fault went with it"
+    target = open_target(Path(fault.target_file))
+    try:
+        return fault.undo.run(target)
+    finally:
+        target.close()
 
 
-def _forget_what_went_with_its_target() -> None:
-    for log in open_logs():
-        for fault in read_open(log):
-            if _gone_with_its_target(fault):
-                _undo(log, fault)
-        if not read_open(log):
-            log.unlink()
+def _forget_what_is_over() -> None:
+    """Logs of which nobody was left to close them, and in which nothing is open or all went with its target."""
+    for log in undo_dir().glob("*.jsonl"):
+        if all(_gone_with_its_target(fault) for fault in read_open(log)):
+            with contextlib.suppress(LogHeld):
+                replay(log, held_within_s=0.0)
 
 
 def _gone_with_its_target(fault: OpenFault) -> bool:
@@ -87,6 +138,25 @@ def _gone_with_its_target(fault: OpenFault) -> bool:
     from monkeyproof.targets.local import lifecycle
 
     return Path(fault.target_file).parent == paths.target_dir() and not lifecycle.status().up
+
+
+def running_campaign() -> str | None:
+    """The pid of the campaign that breaks things on this machine; "?" if it does not say. None: there is none."""
+    path = undo_dir().parent / "campaign.lock"
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        try:
+            return str(json.loads(os.pread(file, 100, 0))["pid"])
+        except (ValueError, KeyError, TypeError):
+            return "?"
+    finally:
+        os.close(file)
 
 
 @contextlib.contextmanager
@@ -120,8 +190,9 @@ def clear_to_inject() -> Iterator[None]:
     """The only campaign, and nothing left from an earlier one: what has to hold before anything is broken.
 
     Raises:
-        Refusal: another campaign is running, or a fault may still be there.
+        Refusal: everything was stopped, another campaign is running, or a fault may still be there.
     """
+    refuse_if_stopped()
     with sole_campaign():
         refuse_while_open()
         yield

@@ -26,17 +26,21 @@ from typing import TYPE_CHECKING, NoReturn
 from monkeyproof import __version__, catalogue, errors, history
 from monkeyproof.clock import Anchor, SystemClock
 from monkeyproof.config import TargetFile
-from monkeyproof.errors import EXIT_OK, EXIT_REFUSED, MonkeyproofError, NotReverted
-from monkeyproof.history import HistoryWriter, Kind
+from monkeyproof.errors import EXIT_OK, EXIT_REFUSED, MonkeyproofError, NotReverted, UsageError
+from monkeyproof.history import Event, HistoryWriter, Kind
 from monkeyproof.injection import Context, revert, set_current
 from monkeyproof.observers import Observers, start_observers
+from monkeyproof.overseer import Overseer
 from monkeyproof.process import end_group_mates, leave
 from monkeyproof.redaction import RedactedStream, know_loaded, redact
+from monkeyproof.residue import Audit, Residue
 from monkeyproof.roles import Named, roles_of
+from monkeyproof.safeguards import Safeguards
+from monkeyproof.stopping import STOPPED, is_stopped
 from monkeyproof.targets.opening import check_answers, open_target
 from monkeyproof.targets.port import Resettable
 from monkeyproof.types import Json
-from monkeyproof.undo import UndoLog, undo_dir
+from monkeyproof.undo import begin, undo_dir
 
 if TYPE_CHECKING:
     from monkeyproof.foreign import ForeignFault
@@ -77,6 +81,8 @@ class OpenTrial:
         self._context: Context | None = None
         self._observers = observers
         self._prepared_s = 0.0
+        self._overseer: Overseer | None = None
+        self._audit: Audit | None = None
 
     def start(self) -> None:
         """Prepare the trial if that is not done, and wait until load, prober and healer work.
@@ -89,6 +95,8 @@ class OpenTrial:
         assert self._context is not None
         assert self._observers is not None
         self._context.watched_from_s = max(self._prepared_s, self._observers.await_working())
+        if self._context.target.file.abort_if:
+            self._observers.stand_sentry(self._context.target.file.path)
 
     def prepare(self) -> None:
         """Have the observers start, open the target, write what is tried, and put the target back.
@@ -112,13 +120,19 @@ class OpenTrial:
         history.write_json(self.folder / history.TRIAL_FILE, _trial_json(self.plan, target.file, anchor))
         writer = HistoryWriter(self.folder, anchor, "trial", self._clock)
         self._exits.callback(writer.close)
-        log = UndoLog(undo_dir() / f"{self.folder.parent.name}-{self.folder.name}.jsonl")
+        log = begin(undo_dir() / f"{run_name(self.folder)}.jsonl")
+        # Closed after the log: a worker that is killed while it closes that is still watched.
+        safeguards = Safeguards(log.path, self.folder, target, writer)
+        self._exits.callback(safeguards.close)
         self._exits.callback(log.close, self.folder / history.UNDO_FILE)
         self._context = Context(self.folder, target, writer, log, self.plan.seed, self.plan.arm, self._clock)
+        self._context.before_injection, self._context.before_revert = safeguards.check, safeguards.settle
         set_current(self._context)
         self._exits.callback(set_current, None)
         writer.event(Kind.TRIAL_STARTED, self.plan.experiment, title=self.plan.title)
+        self._overseer = Overseer(self.abort, self._observers.why_unwatched)
         _put_back(self._context, "prepare")
+        self._audit = Audit(target)
         self._prepared_s = writer.now_s()
         self._observers.let_heal()
 
@@ -128,10 +142,16 @@ class OpenTrial:
         Raises:
             NotReverted: something is left; the undo log stays open.
         """
+        if self._overseer is not None:
+            self._overseer.end()
         context, self._context = self._context, None
+        residue: list[Residue] = []
         with self._exits:
             if context is None:
                 return
+            if self._observers is not None and not self._observers.why_unwatched():
+                # What follows is what it could ask for.
+                self._observers.end("sentry")
             status = "not reverted"
             try:
                 revert()
@@ -140,21 +160,48 @@ class OpenTrial:
                         context.history.event(Kind.OBSERVER_DIED, name, why=why)
                     # No healer acts while the harness itself puts the target back.
                     self._observers.end("healer", "load")
+                residue = self._audit.left(events_so_far(self.folder)) if self._audit is not None else []
                 # Watching ends where this phase starts: what gets better from here on is our doing.
                 _put_back(context, "put_back")
-                status = "closed"
+                status = "not reverted" if residue else "closed"
             finally:
                 context.history.event(Kind.TRIAL_ENDED, self.plan.experiment, status=status)
+        residue += self._audit.strays() if self._audit is not None else []
+        if residue:
+            writer = HistoryWriter(self.folder, context.history.anchor, "audit", self._clock)
+            for one in residue:
+                writer.event(Kind.RESIDUE_FOUND, one.what, what=one.what, mend=one.mend)
+            writer.close()
+            raise NotReverted("left behind after the trial: " + "; ".join(str(one) for one in residue))
 
     def note_failure(self, activity: str, error: MonkeyproofError) -> None:
         """Write down that an action of the method failed, so that no trial is judged without its fault."""
         if self._context is not None:
             self._context.history.event(Kind.FAULT_UNPROVEN, activity, id="", fault=activity, why=str(error))
 
+    @property
+    def aborted(self) -> str:
+        """Why the trial ended before its time, as it was first written down; "" if it was not."""
+        with contextlib.suppress(OSError, UsageError):
+            for event in events_so_far(self.folder):
+                if event.kind is Kind.TRIAL_ABORTED:
+                    return str(event.data.get("why", ""))
+        return ""
+
     def abort(self, why: str) -> None:
-        """Write down that the trial ended before its time."""
-        if self._context is not None:
+        """Write down that the trial ended before its time, unless somebody else has said why."""
+        if self._context is not None and not self.aborted:
             self._context.history.event(Kind.TRIAL_ABORTED, self.plan.experiment, why=why)
+
+
+def events_so_far(folder: Path) -> list[Event]:
+    return list(history.parse_events((folder / history.EVENTS_FILE).read_bytes()))
+
+
+def run_name(folder: Path) -> str:
+    """What a trial is called where those of all campaigns are: ``CAMPAIGN-TRIAL``."""
+    campaign = folder.parent if folder.parent.name != "trials" else folder.parent.parent
+    return f"{campaign.name}-{folder.name}"
 
 
 def _put_back(context: Context, phase: str) -> None:
@@ -255,7 +302,7 @@ def run_worker(plan: TrialPlan, trial: OpenTrial) -> None:
             raise SystemExit(EXIT_REFUSED)
     except SystemExit:
         journal["status"] = "interrupted"
-        trial.abort("a signal ended it")
+        trial.abort(why_signalled())
         raise
     finally:
         # From here on nothing may cut the undoing short.
@@ -288,6 +335,10 @@ def _failed_action(journal: Mapping[str, Json]) -> tuple[str, MonkeyproofError] 
             error.exit_code = kind.exit_code
             return run["activity"]["name"], error
     return None
+
+
+def why_signalled() -> str:
+    return STOPPED if is_stopped() else "a signal ended it"
 
 
 def _leave_on_signals(foreign: ForeignFault | None = None) -> None:
@@ -326,14 +377,17 @@ def main(observers: Observers | None = None) -> NoReturn:
             trial.prepare()
             run_worker(plan, trial)
         except BaseException as error:
-            trial.abort(str(error) if isinstance(error, Exception) else "a signal ended it")
+            trial.abort(str(error) if isinstance(error, Exception) else why_signalled())
             raise
         finally:
             trial.close()
+        if trial.aborted:  # At the very last moment, when signals were ignored already.
+            raise SystemExit(EXIT_REFUSED)
     except MonkeyproofError as error:
         code, words = error.exit_code, str(error)
     except SystemExit:
-        code, words = EXIT_REFUSED, "a signal ended the trial; what was injected is reverted"
+        why = trial.aborted.replace("ended it", "ended the trial")
+        code, words = EXIT_REFUSED, f"{why or 'a signal ended the trial'}; what was injected is reverted"
     history.write_json(plan_path.with_suffix(".outcome.json"), {"exit_code": code, "error": redact(words)})
     leave(code)
 

@@ -3,10 +3,15 @@
 One file a trial, append-only JSON lines, in the harness's home while the trial runs; it moves into the
 trial's folder when nothing in it is open. A file that is still in the home after its trial is a fault that
 somebody has to look at: ``monkeyproof run`` refuses to start and ``monkeyproof revert`` replays it.
+
+Whoever may undo what stands in a log holds it (a lock that dies with its holder): the trial's worker for as long
+as it lives, then its watchdog, its campaign or ``monkeyproof revert``, one at a time.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import importlib
 import json
 import os
@@ -15,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monkeyproof import paths
-from monkeyproof.errors import UsageError
+from monkeyproof.clock import wait_for
+from monkeyproof.errors import EXIT_REFUSED, MonkeyproofError, Refusal, UsageError
 from monkeyproof.redaction import redact
 from monkeyproof.targets.port import Target
 from monkeyproof.types import Json
@@ -60,12 +66,29 @@ class OpenFault:
     t0_utc: str
 
 
-class UndoLog:
-    """The log of one trial. Every line is synced to disk before the method returns."""
+class LogHeld(MonkeyproofError):
+    """Somebody else holds the log: its trial still runs, or another process is undoing what stands in it."""
 
-    def __init__(self, path: Path) -> None:
+    exit_code = EXIT_REFUSED
+
+
+class UndoLog:
+    """The log of one trial, held. Every line is synced to disk before the method returns."""
+
+    def __init__(self, path: Path, *, begin: bool = True, held_within_s: float = 0.0) -> None:
+        """Take hold of a log.
+
+        Args:
+            begin: whether it is begun where there is none.
+            held_within_s: how long to wait for another holder.
+
+        Raises:
+            LogHeld: somebody else holds it all the while.
+            FileNotFoundError: there is none, and none is to be begun.
+        """
         self.path = path
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._file = _hold(path, os.O_RDWR | os.O_APPEND | (os.O_CREAT if begin else 0), held_within_s)
+        _forget_torn_line(self._file)
         _sync_folder(path.parent)
 
     def intend(self, fault: OpenFault) -> None:
@@ -82,6 +105,10 @@ class UndoLog:
             }
         )
 
+    def effective(self, fault_id: str, summary: str) -> None:
+        """Record the evidence that a fault took effect."""
+        self._append({"step": "effective", "id": fault_id, "summary": summary})
+
     def reverted(self, fault_id: str, summary: str) -> None:
         """Record that a fault was taken back, and how that was seen."""
         self._append({"step": "reverted", "id": fault_id, "summary": redact(summary)})
@@ -89,17 +116,84 @@ class UndoLog:
     def open_faults(self) -> list[OpenFault]:
         return read_open(self.path)
 
-    def close(self, archive: Path) -> None:
-        """Move the log into the trial's folder if nothing in it is open."""
-        os.close(self._file)
-        if not read_open(self.path):
-            archive.write_bytes(self.path.read_bytes())
-            archive.chmod(0o600)
-            self.path.unlink()
+    def close(self, archive: Path | None = None) -> None:
+        """Let go of it. If nothing in it is open, it moves to ``archive``, or is deleted where none is given."""
+        try:
+            if not read_open(self.path):
+                if archive is not None and archive.parent.is_dir():
+                    archive.write_bytes(self.path.read_bytes())
+                    archive.chmod(0o600)
+                self.path.unlink()
+        finally:
+            os.close(self._file)
 
     def _append(self, entry: dict[str, Json]) -> None:
-        os.write(self._file, json.dumps(entry, separators=(",", ":")).encode() + b"\n")
-        os.fsync(self._file)
+        line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+        size = os.fstat(self._file).st_size
+        try:
+            if os.write(self._file, line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._file)
+        except OSError:
+            # Half a line would make one with the next, and neither could be read.
+            os.ftruncate(self._file, size)
+            raise
+
+
+def _hold(path: Path, flags: int, within_s: float) -> int:
+    """Open a file and lock it; a descriptor of the file that stands at ``path`` then."""
+    held = -1
+
+    def taken() -> bool:
+        nonlocal held
+        file = os.open(path, flags, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its last holder may have moved it away between the two calls.
+            if os.path.samestat(os.fstat(file), path.stat()):
+                held, file = file, -1
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        finally:
+            if file >= 0:
+                os.close(file)
+        return held >= 0
+
+    if not wait_for(taken, within_s=within_s):
+        raise LogHeld(
+            f"{path} is held by another process: its trial still runs, or what it left is being undone; wait"
+        )
+    return held
+
+
+def _forget_torn_line(file: int) -> None:
+    """A writer that was killed in the middle of a line left half of it: that step never happened."""
+    size = os.fstat(file).st_size
+    text = os.pread(file, size, 0)
+    whole = text.rfind(b"\n") + 1
+    if whole < len(text):
+        os.ftruncate(file, whole)
+
+
+def begin(path: Path) -> UndoLog:
+    """Begin the log of a trial.
+
+    Raises:
+        Refusal: it cannot be written, so nothing may be injected.
+        LogHeld: another trial of that name runs.
+    """
+    try:
+        return UndoLog(path)
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+def unwritable(path: Path, error: OSError) -> Refusal:
+    return Refusal(
+        f"the undo log {path} cannot be written ({error.strerror or error}), so the way back would be lost with "
+        "this process",
+        "make room on the disk, or move MONKEYPROOF_HOME",
+    )
 
 
 def undo_dir() -> Path:

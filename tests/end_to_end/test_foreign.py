@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 import yaml
+from test_own_service import folder as own_service  # noqa: F401
 from test_own_service import free_port, monkeyproof
 
 from monkeyproof.clock import wait_for
-from monkeyproof.history import EVENTS_FILE, TRIAL_FILE, Kind
+from monkeyproof.history import EVENTS_FILE, TRIAL_FILE, UNDO_FILE, Kind
 from monkeyproof.probes.following import events_of
 
 SERVICE = '''
@@ -266,7 +267,16 @@ def test_whoever_is_killed_in_the_hold_the_undo_is_still_to_be_had(world: World)
 
     campaign, worker = campaign_in_its_hold(world, file, "two")
     campaign.send_signal(signal.SIGSTOP)
-    os.kill(worker, signal.SIGKILL)
+    os.killpg(worker, signal.SIGKILL)
+    campaign.kill()
+    campaign.wait(10)
+    assert wait_for(lambda: world.ask("/mode") == {"mode": "right"}, within_s=10)
+
+    campaign, worker = campaign_in_its_hold(world, file, "three")
+    campaign.send_signal(signal.SIGSTOP)
+    (watchdog,) = running(world.folder / "three", b"monkeyproof.watchdog")
+    for pid in (watchdog, worker):
+        os.kill(pid, signal.SIGKILL)
     campaign.kill()
     campaign.wait(10)
     assert world.ask("/mode") == {"mode": "lies"}
@@ -306,12 +316,31 @@ def campaign_in_its_hold(world: World, file: str, out: str) -> tuple[subprocess.
         [*command, "--out", out], cwd=world.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     assert wait_for(lambda: in_effect(world.folder / out), within_s=30)
-    (worker,) = [
+    (worker,) = running(world.folder / out, b"monkeyproof.trial_worker")
+    return campaign, worker
+
+
+def test_a_killed_workers_fault_on_a_link_of_ones_own_service_goes_with_it(own_service: Path) -> None:  # noqa: F811
+    world = World(own_service, 0)
+    (own_service / "t.yaml").write_text(
+        (own_service / "t.yaml").read_text().replace("horizon_s: 3", "horizon_s: 60")
+    )
+    campaign, worker = campaign_in_its_hold(world, "e.yaml", "out")
+    os.killpg(worker, signal.SIGKILL)
+    assert campaign.wait(60) == 4
+    (trial,) = (path.parent for path in own_service.glob(f"out/trials/*/{EVENTS_FILE}"))
+    assert [e.source for e in events_of(trial) if e.kind is Kind.FAULT_REVERTED] == ["watchdog"]
+    assert [json.loads(line)["step"] for line in (trial / UNDO_FILE).open()] == ["intent", "effective", "reverted"]
+    assert "Nothing is open" in monkeyproof(own_service, "revert").stdout
+
+
+def running(folder: Path, module: bytes) -> list[int]:
+    """Processes of a campaign that run a module."""
+    return [
         int(path.parent.name)
         for path in Path("/proc").glob("[0-9]*/cmdline")
-        if f"{world.folder / out}/trials/".encode() in read(path) and b"monkeyproof.trial" in read(path)
+        if f"{folder}/trials/".encode() in (words := read(path)) and module in words.split(b"\0")
     ]
-    return campaign, worker
 
 
 def in_effect(folder: Path) -> bool:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from monkeyproof.config import TargetFile
 from monkeyproof.history import EVENTS_FILE, READINGS_FILE, Kind, parse_events
 from monkeyproof.readings import Readings
 from monkeyproof.targets.opening import open_target
-from monkeyproof.targets.port import Links, Target, require
+from monkeyproof.targets.port import LEASE_S, Leases, Links, Replicas, Target, require
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 
@@ -127,6 +128,61 @@ def test_killed_worker_is_mended_by_its_campaign(target: Target, tmp_path: Path)
     assert undo.open_logs() == []
     # What had been seen by then is kept.
     assert len(Readings.read(trial / READINGS_FILE)) > 50
+
+
+def test_a_worker_that_stands_still_loses_its_lease_and_its_trial(target: Target, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    campaign = start(target, folder, "latency-spike", "--healer", "none")
+    assert wait_for(lambda: has(folder, Kind.FAULT_EFFECTIVE), within_s=60)
+    (worker,) = [
+        pid for pid in of_this_trial(folder) if b"monkeyproof.trial" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    assert require(target, Links).active()
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        assert wait_for(lambda: not require(target, Links).active(), within_s=LEASE_S + 2)
+        assert len(undo.open_logs()) == 1
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert wait_for(lambda: has(folder, Kind.LEASE_RAN_OUT), within_s=5)
+    output = campaign.communicate(timeout=60)[0].decode()
+    (trial,) = json.loads((folder / "results.json").read_text())["trials"]
+    assert trial["recovery"]["outcome"] == "invalid", output
+    assert "the lease ran out" in trial["recovery"]["reason"]
+    nothing_is_left(target, folder, campaign)
+    assert undo.open_logs() == []
+
+
+def test_a_paused_replica_is_resumed_by_its_supervisor(target: Target) -> None:
+    replicas = require(target, Replicas)
+    replicas.pause("replica-1", lease_s=0.5)
+    leases = require(target, Leases)
+    for _ in range(4):
+        time.sleep(0.2)
+        assert leases.renew() == {}
+    assert replicas.list()[0].state == "paused"
+    assert wait_for(lambda: replicas.list()[0].state == "ready", within_s=3)
+    assert "not renewed for 0.5 s: resumed" in leases.renew()["replica-1"]
+    replicas.resume("replica-1")
+    assert leases.renew() == {}
+
+
+@pytest.mark.timeout(300)
+def test_three_kills_leave_nothing(target: Target) -> None:
+    torture = Path(__file__).parents[1] / "torture.py"
+    done = subprocess.run(
+        [
+            *(sys.executable, str(torture), "--target", str(target.file.path)),
+            *("--rounds", "3", "--seed", "3", "--within-s", "5", "--kinds", "groups,watchdog+worker,worker"),
+            *("--experiments", "broken-rollback,replica-pause"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "of 3 kills" in done.stdout
 
 
 def test_dead_prober_is_could_not_tell_and_never_a_pass(target: Target, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from fault_world import Browser, RawServer, RunningProxy, Web, World
 
+from monkeyproof.bounds import Limits
 from monkeyproof.clock import Anchor, SystemClock, wait_for
 from monkeyproof.config import Link, Predict, TargetFile
 from monkeyproof.errors import TargetError
@@ -125,6 +126,7 @@ def world(proxy, tmp_path) -> Iterator[World]:
         Predict("http://127.0.0.1:1/", Path("golden")),
         links=links,
         allow_faults=("network", "data", "features", "replicas", "registry"),
+        limits=Limits(replicas_down=3, rows_share=1.0),
         path=tmp_path / "target.yaml",
     )
     one = World(file)

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from monkeyproof.bounds import Limits
 from monkeyproof.clock import Anchor, SystemClock
 from monkeyproof.config import Predict, TargetFile
 from monkeyproof.errors import MonkeyproofError, Refusal, UsageError
@@ -110,7 +111,12 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
 
 
 class FakeTarget:
-    file = TargetFile("fake", Predict("http://127.0.0.1:1/", Path("g")), allow_faults=("kubernetes",))
+    file = TargetFile(
+        "fake",
+        Predict("http://127.0.0.1:1/", Path("g")),
+        allow_faults=("kubernetes",),
+        limits=Limits(replicas_down=3),
+    )
 
     def find(self, capability: type[Any]) -> Any:  # noqa: ARG002
         return None

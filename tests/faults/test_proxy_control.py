@@ -80,6 +80,43 @@ def test_an_owners_end_leaves_a_newer_toxic_of_the_same_name_alone(proxy):
     assert list(proxy.links.active()) == ["name"]
 
 
+def test_a_lease_that_is_not_renewed_ends_its_toxic_and_the_proxy_says_so(proxy, browser):
+    held = {"low_ms": 60000, "high_ms": 60000, "seed": 1}
+    proxy.links.add(Toxic("web", "latency", held, "leased", lease_s=0.3))
+    forever = add(proxy, "latency", link="raw", low_ms=1, high_ms=1, seed=1)
+    answer = in_background(lambda: browser.ask("/held"))
+    for _ in range(6):
+        time.sleep(0.1)
+        assert proxy.links.renew() == {}
+    assert pending(proxy, "leased")
+    renewed_s = time.monotonic()
+    assert wait_for(lambda: list(proxy.links.active()) == [forever], within_s=2, every_s=0.005)
+    assert 0.25 < time.monotonic() - renewed_s < 1
+    assert answer() == (200, b"ok")
+    why = "latency on web was not renewed for 0.3 s, so the proxy dropped it"
+    assert proxy.links.renew() == {"leased": why}
+    with pytest.raises(TargetError, match=why):
+        proxy.links.stats("leased")
+    # Its undo finds it gone; then nobody misses it any more.
+    assert not proxy.links.remove("leased")
+    assert proxy.links.renew() == {}
+
+
+def test_an_old_lease_leaves_a_newer_toxic_of_the_same_name_alone(proxy):
+    latency = {"low_ms": 1, "high_ms": 1, "seed": 1}
+    proxy.links.add(Toxic("web", "latency", latency, "name", lease_s=0.2))
+    proxy.links.remove("name")
+    proxy.links.add(Toxic("web", "latency", latency, "name", lease_s=30.0))
+    assert not wait_for(lambda: "name" not in proxy.links.active(), within_s=0.5)
+
+
+@pytest.mark.parametrize("lease_s", [0.0, -1.0, float("nan"), 1e9])
+def test_wrong_leases_are_refused(proxy, lease_s):
+    with pytest.raises(TargetError, match="lease_s"):
+        proxy.links.add(Toxic("web", "hang", {}, "x", lease_s=lease_s))
+    assert list(proxy.links.active()) == []
+
+
 WRONG = [
     ("nowhere", "hang", {}, "no such link; there are raw, web"),
     ("web", "rain", {}, "no such toxic; there are corrupt_records, down, hang, http_error, latency"),

@@ -58,7 +58,7 @@ class Sleepers:
             self.processes[name].kill()
         return before
 
-    def pause(self, name):
+    def pause(self, name, lease_s=None):  # noqa: ARG002
         self.processes[name].send_signal(signal.SIGSTOP)
 
     def resume(self, name):

@@ -34,7 +34,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_help_names_every_command() -> None:
     output = CliRunner().invoke(main, ["--help"]).output
-    for command in ("run", "gate", "list", "target", "report", "revert", "doctor"):
+    for command in ("run", "gate", "list", "target", "report", "revert", "plan", "stop", "doctor"):
         assert f"  {command} " in output
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monkeyproof.bounds import CAUTIOUS, AbortIf, Limits
 from monkeyproof.config import read_target_file
 from monkeyproof.errors import UsageError
 
@@ -58,7 +59,40 @@ def test_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (("rate_per_s: 50", "rate_per_s: 5000"), r"t.yaml:9: prober.rate_per_s"),
         (('listen: "127.0.0.1:0"', 'listen: "0.0.0.0:0"'), r"t.yaml:10: links.features.listen"),
         (("${FRAUD_TOKEN}", "${NOT_SET}"), r"t.yaml:4: \$\{NOT_SET\} is not set"),
-        (("allow_faults:", "abort_if: []\nallow_faults:"), r"t.yaml:12: abort_if: unknown key"),
+        (("allow_faults:", "abort_when: []\nallow_faults:"), r"t.yaml:12: abort_when: unknown key"),
+        (("allow_faults:", "limits: {replicas: 1}\nallow_faults:"), r"t.yaml:12: limits.replicas: unknown key"),
+        (("allow_faults:", "limits: {replicas_down: 0}\nallow_faults:"), r"t.yaml:12: limits.replicas_down: .*1"),
+        (("allow_faults:", "limits: {rows_share: .nan}\nallow_faults:"), r"t.yaml:12: limits.rows_share"),
+        (
+            ("allow_faults:", "abort_if:\n- {sli_below: 0.5}\nallow_faults:"),
+            r"t.yaml:13: .*sli_below: for_s is missing",
+        ),
+        (
+            ("allow_faults:", "abort_if:\n- {for_s: 5}\nallow_faults:"),
+            r"t.yaml:13: abort_if.0: name exactly one of",
+        ),
+        (
+            (
+                "allow_faults:",
+                'abort_if:\n- {sli_below: 0.5, for_s: 5}\n- health_url: "http://h/"\n  query: up\nallow_faults:',
+            ),
+            r"t.yaml:15: abort_if.1.query: says nothing beside health_url",
+        ),
+        (
+            (
+                "allow_faults:",
+                'abort_if: [{prometheus: "http://p", query: up, above: 1, below: 0}]\nallow_faults:',
+            ),
+            r"t.yaml:12: abort_if.0.prometheus: name either above or below",
+        ),
+        (
+            ("allow_faults:", 'abort_if: [{prometheus: "file:///p", query: up, above: 1}]\nallow_faults:'),
+            r"t.yaml:12: abort_if.0.prometheus: String should match",
+        ),
+        (
+            ("objective: 0.99, stable", "objective: 1, stable"),
+            r"t.yaml:13: abort_if.0.error_budget_spent: an objective of 1 leaves no budget",
+        ),
         (("allow_faults:", "name: again\nallow_faults:"), r"t.yaml:12: name: said twice"),
         (("windows: {", "windows: {{"), r"t.yaml:\d+: not YAML"),
         (("[network", "!!python/object/apply:os.system [network"), r"t.yaml:12: not YAML"),
@@ -69,8 +103,25 @@ def test_each_mistake_is_named_with_its_line(
 ) -> None:
     monkeypatch.setenv("FRAUD_TOKEN", "secret")
     assert change[0] in WHOLE
+    budget = "abort_if: [{error_budget_spent: 0.2}]\n" if "error_budget" in words else ""
     with pytest.raises(UsageError, match=words):
-        read_target_file(written(tmp_path, WHOLE.replace(*change)))
+        read_target_file(written(tmp_path, WHOLE.replace(*change) + budget))
+
+
+def test_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRAUD_TOKEN", "secret")
+    plain = read_target_file(written(tmp_path, WHOLE))
+    assert plain.abort_if == ()
+    assert plain.limits_in_force == CAUTIOUS
+    file = read_target_file(
+        written(tmp_path, WHOLE + "limits: {latency_ms: 90}\nabort_if: [{sli_below: 0.5, for_s: 5}]\n")
+    )
+    assert file.limits_in_force == Limits(CAUTIOUS.replicas_down, CAUTIOUS.rows_share, 90)
+    assert file.abort_if == (AbortIf(sli_below=0.5, for_s=5),)
+    embedded = WHOLE + "stack: {control: c.sock}\n"
+    assert read_target_file(written(tmp_path, embedded)).limits_in_force == Limits()
+    limited = read_target_file(written(tmp_path, embedded + "limits: {replicas_down: 2}\n"))
+    assert limited.limits_in_force == Limits(replicas_down=2)
 
 
 def test_limits_of_the_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,7 @@ from monkeyproof.faults import noop
 from monkeyproof.history import HistoryWriter, Kind, parse_events
 from monkeyproof.injection import Context, Injection, current, inject, revert, set_current
 from monkeyproof.types import Evidence
-from monkeyproof.undo import OpenFault, Undo, UndoLog, read_open
+from monkeyproof.undo import LogHeld, OpenFault, Undo, UndoLog, read_open
 
 
 class FakeTarget:
@@ -134,7 +138,7 @@ def test_only_the_faults_room_may_undo(context: Context, function: str) -> None:
 
 def test_torn_intent_was_never_injected(context: Context) -> None:
     noop.nothing()
-    whole = context.undo.path.read_bytes()
+    whole = context.undo.path.read_bytes().splitlines(keepends=True)[0]
     for cut in range(len(whole)):
         torn = context.folder / "torn.jsonl"
         torn.write_bytes(whole[:cut])
@@ -159,6 +163,7 @@ def test_log_moves_into_the_trial_only_when_nothing_is_open(context: Context) ->
     assert not again.path.exists()
     assert [json.loads(line)["step"] for line in (context.folder / "archive.jsonl").open()] == [
         "intent",
+        "effective",
         "reverted",
     ]
 
@@ -170,6 +175,7 @@ def test_run_refuses_while_a_fault_is_open_and_revert_mends_it(
     log.intend(
         OpenFault("t-1", "noop.nothing", "s", Undo("monkeyproof.faults.noop:undo_nothing", {}), "x.yaml", "2026")
     )
+    log.close()
     with pytest.raises(Refusal, match="run 'monkeyproof revert' first"):
         reverting.refuse_while_open()
     monkeypatch.setattr(reverting, "open_target", lambda _: context.target)
@@ -187,6 +193,7 @@ def test_a_fault_goes_with_its_embedded_target() -> None:
     log.intend(
         OpenFault("t-1", "network.latency", "l", Undo("monkeyproof.faults.network:remove_toxic", {}), file, "2026")
     )
+    log.close()
     said: list[str] = []
     assert reverting.revert_all(said.append) == 1
     assert "the fault went with it" in said[0]
@@ -202,6 +209,115 @@ def test_one_campaign_at_a_time() -> None:
         pass
     with reverting.sole_campaign():
         pass
+
+
+def left_behind(name: str) -> UndoLog:
+    """A log with one open fault, still held by its trial."""
+    log = UndoLog(undo.undo_dir() / f"{name}.jsonl")
+    undoing = Undo("monkeyproof.faults.noop:undo_nothing", {})
+    log.intend(OpenFault(f"{name}-1", "noop.nothing", name, undoing, "x.yaml", "2026"))
+    return log
+
+
+def test_what_a_living_trial_holds_is_not_undone_by_others(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reverting, "open_target", lambda _: context.target)
+    log = left_behind("alive")
+    with pytest.raises(LogHeld, match="its trial still runs"):
+        reverting.replay(log.path, held_within_s=0.0)
+    assert [one.subject for one in read_open(log.path)] == ["alive"]
+    log.close()
+    assert [fault.subject for fault, _ in reverting.replay(log.path).done] == ["alive"]
+    assert not log.path.exists()
+    assert reverting.replay(log.path) == reverting.Replay()
+
+
+def test_two_that_undo_the_same_log_do_it_once(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reverting, "open_target", lambda _: context.target)
+    count = threading.Semaphore(0)
+
+    def slowly(target: object) -> str:  # noqa: ARG001
+        count.release()
+        time.sleep(0.2)
+        return "done"
+
+    monkeypatch.setattr(noop, "slowly", slowly, raising=False)
+    log = UndoLog(undo.undo_dir() / "x.jsonl")
+    log.intend(OpenFault("x-1", "noop.nothing", "s", Undo("monkeyproof.faults.noop:slowly", {}), "x.yaml", "2026"))
+    log.close()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: reverting.replay(log.path), range(4)))
+    assert sum(len(one.done) for one in found) == 1
+    assert count.acquire(blocking=False)
+    assert not count.acquire(blocking=False)
+
+
+def test_revert_of_one_run_leaves_the_others(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reverting, "open_target", lambda _: context.target)
+    for name in ("a-001", "a-002", "ab-001"):
+        left_behind(name).close()
+    with pytest.raises(UsageError, match="nothing is open of a run 'b'; open is: a-001, a-002, ab-001"):
+        reverting.revert_all(lambda _: None, run="b")
+    said: list[str] = []
+    assert reverting.revert_all(said.append, run="a-002") == 1
+    assert said == ["reverted: noop.nothing on a-002: there was nothing to take back (a-002)"]
+    assert reverting.revert_all(said.append, run="a") == 1
+    assert [path.stem for path in undo.open_logs()] == ["ab-001"]
+
+
+def test_a_closed_log_that_nobody_moved_away_is_forgotten_unless_it_is_held() -> None:
+    UndoLog(undo.undo_dir() / "held.jsonl")
+    (undo.undo_dir() / "over.jsonl").write_bytes(b"")
+    reverting.refuse_while_open()
+    assert [path.stem for path in undo.undo_dir().glob("*.jsonl")] == ["held"]
+
+
+def test_a_torn_line_is_forgotten_by_the_next_writer(tmp_path: Path) -> None:
+    log = left_behind("torn")
+    log.close()
+    with log.path.open("ab") as file:
+        file.write(b'{"step":"intent","id":"torn-2","fau')
+    again = UndoLog(log.path)
+    again.reverted("torn-1", "done")
+    assert again.open_faults() == []
+    again.close(tmp_path / "archive.jsonl")
+    assert [json.loads(line)["step"] for line in (tmp_path / "archive.jsonl").open()] == ["intent", "reverted"]
+
+
+def test_a_full_disk_refuses_the_fault_and_leaves_no_half_line(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.write
+
+    def short(file: int, data: bytes) -> int:
+        return real(file, data[:20]) if b'"step":"intent"' in data else real(file, data)
+
+    monkeypatch.setattr(os, "write", short)
+    acts: list[None] = []
+    with pytest.raises(Refusal, match=r"not injecting: the undo log .* cannot be written"):
+        inject(fault(apply=lambda: acts.append(None)))
+    assert acts == []
+    assert context.undo.path.read_bytes() == b""
+
+
+def test_a_log_that_cannot_be_begun_refuses_the_trial() -> None:
+    path = undo.undo_dir() / "t.jsonl"
+    path.mkdir()
+    with pytest.raises(
+        Refusal, match=r"not injecting: the undo log .*t.jsonl cannot be written \(Is a directory\)"
+    ):
+        undo.begin(path)
+
+
+def test_nobody_to_undo_it_no_fault(context: Context) -> None:
+    def refuse() -> None:
+        raise Refusal("the watchdog does not start")
+
+    context.before_injection = refuse
+    with pytest.raises(Refusal, match="the watchdog does not start"):
+        noop.nothing()
+    assert kinds(context) == []
 
 
 def test_randomness_depends_on_seed_and_purpose_alone(context: Context) -> None:

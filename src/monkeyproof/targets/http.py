@@ -20,7 +20,7 @@ from monkeyproof.errors import TargetError, UsageError
 from monkeyproof.process import ProcessGroup, last_line
 from monkeyproof.rpc import Client
 from monkeyproof.targets.links import ProxyLinks
-from monkeyproof.targets.port import Links, Registry
+from monkeyproof.targets.port import Leases, Links, Registry
 from monkeyproof.targets.registry import RegistryClient
 from monkeyproof.types import Json
 
@@ -55,7 +55,7 @@ class HttpTarget:
         return self._file
 
     def find(self, capability: type[C]) -> C | None:
-        offered: Mapping[type, object | None] = {Registry: self._registry, Links: self._links}
+        offered: Mapping[type, object | None] = {Registry: self._registry, Links: self._links, Leases: self._links}
         found: C | None = offered.get(capability)  # type: ignore[assignment]
         return found
 

@@ -24,17 +24,31 @@ class ProxyLinks:
         self._control = control
         self._client: Client | None = None
         self._lock = threading.Lock()
+        self._leased: set[str] = set()
 
     def list(self) -> Sequence[str]:
         return tuple(self._call("links"))
 
     def add(self, toxic: Toxic) -> str:
+        lease = {} if toxic.lease_s is None else {"lease_s": toxic.lease_s}
         answer = self._call(
-            "add", link=toxic.link, kind=toxic.kind, parameters=dict(toxic.parameters), id=toxic.id
+            "add", link=toxic.link, kind=toxic.kind, parameters=dict(toxic.parameters), id=toxic.id, **lease
         )
+        if lease:
+            self._leased.add(str(answer["id"]))
         return str(answer["id"])
 
+    def renew(self) -> Mapping[str, str]:
+        """``port.Leases``: all of them in one message, and none where there are none."""
+        if not self._leased:
+            return {}
+        ids = sorted(self._leased)
+        lost: Mapping[str, str] = self._call("renew", ids=ids)["lost"]
+        # One that was taken back meanwhile is not lost.
+        return {toxic_id: why for toxic_id, why in lost.items() if toxic_id in self._leased}
+
     def remove(self, toxic_id: str) -> bool:
+        self._leased.discard(toxic_id)
         return bool(self._call("remove", id=toxic_id)["removed"])
 
     def stats(self, toxic_id: str) -> Mapping[str, Json]:

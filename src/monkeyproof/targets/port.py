@@ -76,7 +76,8 @@ class Replicas(Protocol):
     def kill(self, name: str) -> Replica:
         """SIGKILL; returns the replica as it was before. The platform's own supervisor may restart it."""
 
-    def pause(self, name: str) -> None: ...
+    def pause(self, name: str, lease_s: float | None = None) -> None:
+        """Stop it. With a lease, whoever holds it resumes it by itself once that is not renewed."""
 
     def resume(self, name: str) -> None: ...
 
@@ -207,6 +208,8 @@ class Toxic:
     parameters: Mapping[str, Json] = field(default_factory=dict)
     id: str = ""
     """Chosen by the caller, so that the undo is on disk before the fault exists; "" lets the proxy choose."""
+    lease_s: float | None = None
+    """The proxy drops it by itself when it was not renewed for so long. None: only with its owner's connection."""
 
 
 @runtime_checkable
@@ -226,6 +229,18 @@ class Links(Protocol):
 
     def active(self) -> Sequence[str]:
         """Ids of all toxics on all links, whoever owns them."""
+
+
+LEASE_S = 5.0
+"""How long a fault outlasts a harness that stands still."""
+
+
+@runtime_checkable
+class Leases(Protocol):
+    """Faults that end by themselves unless they are renewed, wherever they sit."""
+
+    def renew(self) -> Mapping[str, str]:
+        """Renew those that were injected through this target; of each that ended meanwhile, its id and why."""
 
 
 @runtime_checkable

@@ -27,12 +27,12 @@ class ControlSession:
                 return self._describe()
         if not isinstance(params, dict):
             raise TargetError(f"{method}: parameters are a mapping")
-        return await self._replicas(method, str(params.get("name", "")))
+        return await self._replicas(method, str(params.get("name", "")), params)
 
     async def closed(self) -> None:
         pass
 
-    async def _replicas(self, method: str, name: str) -> Json:
+    async def _replicas(self, method: str, name: str, params: dict[str, Json]) -> Json:
         replicas = self._supervisor.replicas
         match method:
             case "replicas.list":
@@ -40,7 +40,10 @@ class ControlSession:
             case "replicas.kill":
                 return asdict(await replicas.kill(name))
             case "replicas.pause":
-                await replicas.pause(name)
+                lease_s = params.get("lease_s")
+                await replicas.pause(name, None if lease_s is None else float(lease_s))
+            case "replicas.renew":
+                return replicas.renew([str(one) for one in params.get("names", ())])
             case "replicas.resume":
                 await replicas.resume(name)
             case "replicas.restart":

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from monkeyproof.errors import TargetError
 from monkeyproof.process import ProcessGroup
@@ -19,6 +21,15 @@ SETTLE_WITHIN_S = 15.0
 SIGNAL_SEEN_WITHIN_S = 2.0
 
 
+@dataclass
+class _Pause:
+    """A replica that stands still on a lease."""
+
+    pid: int | None
+    lease_s: float
+    due_s: float
+
+
 class ReplicaSet:
     """What the control port offers of ``port.Replicas``; names that do not exist raise TargetError."""
 
@@ -29,6 +40,8 @@ class ReplicaSet:
         self._group = group
         self._front_door = front_door
         self._one_at_a_time = asyncio.Lock()
+        self._pauses: dict[str, _Pause] = {}
+        self._ran_out: dict[str, str] = {}
         self.keepers = {name: self._keeper(name, changed) for name in REPLICAS}
 
     def keep(self, running: list[asyncio.Task[None]]) -> None:
@@ -51,10 +64,38 @@ class ReplicaSet:
         await self._signal(name, signal.SIGKILL, lambda keeper: keeper.pid != before.pid)
         return before
 
-    async def pause(self, name: str) -> None:
+    async def pause(self, name: str, lease_s: float | None = None) -> None:
+        if lease_s is not None:
+            pause = self._pauses[name] = _Pause(self._named(name).pid, lease_s, time.monotonic() + lease_s)
+            asyncio.get_running_loop().call_later(lease_s, self._look_at_lease, name, pause)
         await self._signal(name, signal.SIGSTOP, lambda keeper: keeper.state == "paused")
 
+    def renew(self, names: Sequence[str]) -> dict[str, str]:
+        """Begin the leases of paused replicas anew; returns which are not paused any more, and why."""
+        lost = {}
+        for name in names:
+            pause = self._pauses.get(name)
+            if pause is None or self._named(name).pid != pause.pid:
+                lost[name] = self._ran_out.get(name, f"{name} is not paused any more")
+            else:
+                pause.due_s = time.monotonic() + pause.lease_s
+        return lost
+
+    def _look_at_lease(self, name: str, pause: _Pause) -> None:
+        if self._pauses.get(name) is not pause:
+            return
+        remaining_s = pause.due_s - time.monotonic()
+        if remaining_s > 0:
+            asyncio.get_running_loop().call_later(remaining_s, self._look_at_lease, name, pause)
+            return
+        del self._pauses[name]
+        self._ran_out[name] = f"{name} was paused, and that not renewed for {pause.lease_s:g} s: resumed"
+        if self.keepers[name].pid == pause.pid:
+            with contextlib.suppress(TargetError):
+                self.keepers[name].signal(signal.SIGCONT)
+
     async def resume(self, name: str) -> None:
+        self._pauses.pop(name, None)
         await self._signal(name, signal.SIGCONT, lambda keeper: keeper.state != "paused")
 
     async def restart(self, name: str) -> None:

@@ -18,6 +18,7 @@ from monkeyproof.targets.local.feature_store import FeatureStore
 from monkeyproof.targets.local.resetting import Reset
 from monkeyproof.targets.port import (
     Features,
+    Leases,
     Links,
     Models,
     Pipeline,
@@ -100,6 +101,10 @@ class LocalTarget:
         return ProxyLinks(Path(self._places["proxy"]))
 
     @cached_property
+    def leases(self) -> LocalLeases:
+        return LocalLeases(self.links, self.replicas)
+
+    @cached_property
     def telemetry(self) -> LocalTelemetry:
         healer_registry = self._registry_at(self._places["healer_registry"], HEALER_REGISTRY_TIMEOUT_S)
         return LocalTelemetry(self._file, self._places, healer_registry)
@@ -132,9 +137,20 @@ _ATTRIBUTES: Mapping[type, str] = {
     Serving: "serving",
     Pipeline: "pipeline",
     Links: "links",
+    Leases: "leases",
     Telemetry: "telemetry",
     Resettable: "resetting",
 }
+
+
+class LocalLeases:
+    """``port.Leases``: faults on links are held by the fault proxy, paused replicas by the supervisor."""
+
+    def __init__(self, links: ProxyLinks, replicas: LocalReplicas) -> None:
+        self._links, self._replicas = links, replicas
+
+    def renew(self) -> Mapping[str, str]:
+        return {**self._links.renew(), **self._replicas.renew()}
 
 
 class LocalReplicas:
@@ -142,6 +158,7 @@ class LocalReplicas:
 
     def __init__(self, control: Calls) -> None:
         self._control = control
+        self._leased: set[str] = set()
 
     def list(self) -> Sequence[Replica]:
         return tuple(Replica(**one) for one in self._control.call("replicas.list"))
@@ -149,10 +166,20 @@ class LocalReplicas:
     def kill(self, name: str) -> Replica:
         return Replica(**self._control.call("replicas.kill", name=name))
 
-    def pause(self, name: str) -> None:
-        self._control.call("replicas.pause", name=name)
+    def pause(self, name: str, lease_s: float | None = None) -> None:
+        self._control.call("replicas.pause", name=name, lease_s=lease_s)
+        if lease_s is not None:
+            self._leased.add(name)
+
+    def renew(self) -> Mapping[str, str]:
+        """Renew the leases of what was paused here; of each that was resumed meanwhile, why."""
+        if not self._leased:
+            return {}
+        lost: Mapping[str, str] = self._control.call("replicas.renew", names=sorted(self._leased))
+        return {name: why for name, why in lost.items() if name in self._leased}
 
     def resume(self, name: str) -> None:
+        self._leased.discard(name)
         self._control.call("replicas.resume", name=name)
 
     def restart(self, name: str) -> None:

@@ -1,0 +1,200 @@
+"""Ends a trial when a condition of the target file's ``abort_if`` holds: a process of its own beside the trial.
+
+Of its own, so that no activity can keep it from looking: one that hangs, that holds the interpreter, or that
+patches it. It tells the trial's worker to end in order (SIGTERM); a worker that has not begun to take things back
+within ``LEAVES_WITHIN_S`` is killed, and those who look after dead workers then take back what is open.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+
+from monkeyproof.bounds import AbortIf, shown
+from monkeyproof.clock import Anchor, SystemClock
+from monkeyproof.config import TargetFile, read_target_file
+from monkeyproof.errors import EXIT_OK, MonkeyproofError
+from monkeyproof.history import EVENTS_FILE, READINGS_FILE, HistoryWriter, Kind, parse_events
+from monkeyproof.probes.conditions import (
+    ANSWER_WITHIN_S,
+    MAX_ANSWER_BYTES,
+    Condition,
+    bad_s,
+    readings_conditions,
+    why_metric,
+    why_unhealthy,
+)
+from monkeyproof.probes.following import Follower
+from monkeyproof.probes.windows import Slots
+from monkeyproof.process import leave
+from monkeyproof.readings import Readings
+
+EVERY_S = 1.0
+LOOK_EVERY_S = 0.25
+WRITTEN_WITHIN_S = 0.75
+"""The prober writes what it has a few times a second."""
+LEAVES_WITHIN_S = 5.0
+LEAVING = (Kind.FAULT_REVERTED, Kind.FAULT_NOT_REVERTED, Kind.TRIAL_ENDED)
+
+
+class Asked:
+    """A condition that a server decides, asked every second in a thread of its own.
+
+    What counts is when it last said that all is well: a server that hangs, or answers a byte at a time, keeps its
+    thread and nothing else.
+    """
+
+    def __init__(self, condition: AbortIf) -> None:
+        self._condition = condition
+        self._well_s = time.monotonic()
+        self._why = ""
+        self.answered = False
+        threading.Thread(target=self._ask_for_ever, daemon=True).start()
+
+    def why(self, slots: Slots | None, now_s: float) -> str:  # noqa: ARG002
+        if self._why:
+            return self._why
+        silent_s = time.monotonic() - self._well_s
+        if silent_s <= EVERY_S + ANSWER_WITHIN_S:
+            return ""
+        kind = "health_url" if self._condition.health_url else "prometheus"
+        url = shown(str(self._condition.health_url or self._condition.prometheus))
+        return f"{kind}: {url} has not answered for {silent_s:.1f} s"
+
+    def _ask_for_ever(self) -> None:
+        with httpx.Client(timeout=ANSWER_WITHIN_S, trust_env=False) as client:
+            while not self._why:
+                begun_s = time.monotonic()
+                try:
+                    why = self._ask(client)
+                except (
+                    Exception
+                ) as error:  # Whatever a stranger's answer does to the client, it is no "all is well".
+                    url = shown(str(self._condition.health_url or self._condition.prometheus))
+                    why = f"{url} does not answer: {type(error).__name__}"
+                if not why:
+                    self._well_s = time.monotonic()
+                self._why = why
+                self.answered = True
+                time.sleep(max(0.0, EVERY_S - (time.monotonic() - begun_s)))
+
+    def _ask(self, client: httpx.Client) -> str:
+        one = self._condition
+        if one.health_url is not None:
+            with client.stream("GET", one.health_url) as answer:
+                return why_unhealthy(one, answer.status_code)
+        url = f"{str(one.prometheus).rstrip('/')}/api/v1/query"
+        with client.stream("GET", url, params={"query": str(one.query)}) as answer:
+            body = b""
+            for chunk in answer.iter_bytes():
+                body += chunk
+                if len(body) > MAX_ANSWER_BYTES:
+                    return f"prometheus: {shown(url)} answers with more than {MAX_ANSWER_BYTES} bytes"
+            return why_metric(one, answer.status_code, body)
+
+
+def bad_before_s(folder: Path) -> float:
+    """Time without good answers in the campaign's earlier trials. A folder outside a campaign has none."""
+    if not (folder.parent.parent / "campaign.json").exists():
+        return 0.0
+    spent_s = 0.0
+    for trial in folder.parent.iterdir():
+        if trial != folder and (trial / READINGS_FILE).exists():
+            slots = Slots.of(Readings.read(trial / READINGS_FILE))
+            if slots is not None:
+                spent_s += bad_s(slots, float(slots.scheduled_s[-1]), 0.0)
+    return spent_s
+
+
+def watch(file: TargetFile, folder: Path, history: HistoryWriter, worker: int, worker_pid: int) -> None:
+    """Look until a condition holds, and then end the worker. Returns when the worker is gone.
+
+    Args:
+        worker: its pidfd, so that no stranger is signalled.
+        worker_pid: for the words.
+    """
+    asked = [Asked(one) for one in file.abort_if if one.health_url or one.prometheus]
+    lag_s = file.prober.timeout_ms / 1000 + WRITTEN_WITHIN_S
+    conditions: list[Condition] = [
+        *asked,
+        *readings_conditions(
+            file.abort_if,
+            objective=file.slo.objective,
+            before_s=bad_before_s(folder),
+            from_s=history.now_s(),
+            lag_s=lag_s,
+        ),
+    ]
+    said = False
+    with Follower(folder) as follower:
+        while not _is_gone(worker, LOOK_EVERY_S):
+            slots = follower.poll()
+            why = next((why for one in conditions if (why := one.why(slots, history.now_s()))), "")
+            if why:
+                end(folder, history, worker, f"abort_if: {why}", worker_pid)
+                return
+            if not said and all(one.answered for one in asked):
+                said = True
+                history.event(Kind.BOUNDS_WATCHED, conditions=len(conditions))
+
+
+def end(folder: Path, history: HistoryWriter, worker: int, why: str, worker_pid: int) -> None:
+    """End the worker, in order if it can."""
+    history.event(Kind.TRIAL_ABORTED, folder.name, why=why)
+    aborted_s = history.now_s()
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(worker, signal.SIGTERM)
+    while not _is_gone(worker, LOOK_EVERY_S):
+        if _is_leaving(folder, aborted_s):
+            _is_gone(worker, None)
+        elif history.now_s() - aborted_s > LEAVES_WITHIN_S:
+            why = f"its worker (pid {worker_pid}) did not end within {LEAVES_WITHIN_S:g} s of being told to"
+            history.event(Kind.TRIAL_ABORTED, folder.name, why=f"{why}; killed")
+            signal.pidfd_send_signal(worker, signal.SIGKILL)
+
+
+def _is_gone(worker: int, within_s: float | None) -> bool:
+    poll = select.poll()
+    poll.register(worker, select.POLLIN)
+    return bool(poll.poll(None if within_s is None else within_s * 1000.0))
+
+
+def _is_leaving(folder: Path, since_s: float) -> bool:
+    """Whether the worker takes things back. It may take its time for that."""
+    events = [one for one in parse_events((folder / EVENTS_FILE).read_bytes()) if one.t_s >= since_s]
+    began = {one.subject for one in events if one.kind is Kind.PHASE_STARTED}
+    return bool(began & {"revert", "put_back"}) or any(one.kind in LEAVING for one in events)
+
+
+def main() -> int:
+    worker_pid = os.getppid()
+    parser = argparse.ArgumentParser(prog="monkeyproof.probes.sentry", description=__doc__)
+    parser.add_argument("--target", type=Path, required=True, help="the target file")
+    parser.add_argument("--out", type=Path, required=True, help="the trial's folder")
+    parser.add_argument("--anchor", type=float, required=True, help="CLOCK_MONOTONIC at which the trial began")
+    arguments = parser.parse_args()
+    worker = os.pidfd_open(worker_pid)
+    if os.getppid() != worker_pid:
+        return EXIT_OK  # It is gone already; the number may be a stranger's.
+    history = HistoryWriter(arguments.out, Anchor(arguments.anchor, SystemClock().utc().isoformat()), "sentry")
+    try:
+        watch(read_target_file(arguments.target), arguments.out, history, worker, worker_pid)
+    except MonkeyproofError as error:
+        # It cannot look any more, so the trial may not go on.
+        print(error, file=sys.stderr)
+        end(arguments.out, history, worker, f"abort_if cannot be watched: {error}", worker_pid)
+        return error.exit_code
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    leave(main())

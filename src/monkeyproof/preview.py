@@ -1,0 +1,241 @@
+"""What a trial would inject, told without injecting it.
+
+Nothing here describes a fault: the experiment's own actions are called with a context that plans. They check their
+arguments, look at the target, choose and build what they would inject, as in a trial; there it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from monkeyproof.catalogue import Experiment
+from monkeyproof.clock import Anchor, SystemClock
+from monkeyproof.config import TargetFile
+from monkeyproof.errors import MonkeyproofError, UsageError
+from monkeyproof.faults.foreign import told_of
+from monkeyproof.history import HistoryWriter
+from monkeyproof.injection import Context, Injection, set_current
+from monkeyproof.probes.watch import held_at_most_s
+from monkeyproof.roles import OWN_FAULTS, Roles, activity_named, roles_of
+from monkeyproof.targets.port import Links, Registry, Target, Toxic
+from monkeyproof.targets.registry import RegistryClient
+from monkeyproof.types import Json
+from monkeyproof.undo import Undo, UndoLog
+
+C = TypeVar("C")
+REGISTRY_TIMEOUT_S = 3.0
+OURS = "monkeyproof."
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that a trial would do to its target."""
+
+    headline: str
+    """``network.latency on gateway->replica-2``"""
+    details: tuple[tuple[str, str], ...] = ()
+    refused: MonkeyproofError | None = None
+    """Why it would not come to it."""
+
+
+class DescribedLinks:
+    """The links of a target file, while no proxy stands in for them."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    def list(self) -> Sequence[str]:
+        return self._names
+
+    def active(self) -> Sequence[str]:
+        return ()
+
+    def add(self, toxic: Toxic) -> str:
+        raise self._none(toxic.link)
+
+    def remove(self, toxic_id: str) -> bool:
+        raise self._none(toxic_id)
+
+    def stats(self, toxic_id: str) -> Mapping[str, Json]:
+        raise self._none(toxic_id)
+
+    def _none(self, what: str) -> UsageError:
+        return UsageError(f"{what}: a plan starts no fault proxy")
+
+
+class DescribedTarget:
+    """``port.Target`` for a service of which the target file is read, and nothing is started."""
+
+    def __init__(self, file: TargetFile) -> None:
+        self._file = file
+        self._links = DescribedLinks(sorted(file.links)) if file.links else None
+        self._registry = (
+            RegistryClient(
+                file.registry.uri, file.registry.model, file.registry.alias, timeout_s=REGISTRY_TIMEOUT_S
+            )
+            if file.registry
+            else None
+        )
+
+    @property
+    def file(self) -> TargetFile:
+        return self._file
+
+    def find(self, capability: type[C]) -> C | None:
+        offered: Mapping[type, object | None] = {Links: self._links, Registry: self._registry}
+        found: C | None = offered.get(capability)  # type: ignore[assignment]
+        return found
+
+    def close(self) -> None:
+        if self._registry is not None:
+            self._registry.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """Plans trials against one target. ``target`` None: it would be started first, so it cannot be looked at."""
+
+    file: TargetFile
+    target: Target | None
+
+    def steps(self, experiment: Experiment, seed: int, arm: str) -> list[Step]:
+        """In the order of the experiment's method."""
+        document = experiment.document
+        roles = roles_of(document, experiment.extension.named)
+        if roles is not None:
+            return [self._foreign(document, roles)]
+        return [
+            step
+            for activity in _actions_of(document)
+            if (step := self._own(document, activity, seed, arm)) is not None
+        ]
+
+    def _own(self, document: Mapping[str, Json], activity: Mapping[str, Json], seed: int, arm: str) -> Step | None:
+        provider = activity["provider"]
+        module = str(provider.get("module", ""))
+        if provider["type"] != "python" or not module.startswith(OURS):
+            words = ", ".join(f"{key} {value}" for key, value in told_of(activity).items() if key != "activity")
+            return Step(
+                f"{activity.get('name', 'an activity')} (not a fault of monkeyproof)",
+                (("runs", words), ("limit", "none: what it does is its own"), ("undo", "none is known")),
+            )
+        if not module.startswith(OWN_FAULTS):
+            return None  # A hold, a revert.
+        arguments = dict(provider.get("arguments") or {})
+        if self.target is None:
+            given = ", ".join(f"{key} {_short(value)}" for key, value in arguments.items()) or "no arguments"
+            return Step(
+                f"{module.removeprefix(OWN_FAULTS)}.{provider['func']}",
+                (
+                    ("with", given),
+                    ("held", _held(document, self.file)),
+                    ("undo", "is on record before the act; 'monkeyproof target up' first, and this names it"),
+                ),
+            )
+        with self._planning(self.target, seed, arm) as context:
+            try:
+                _call(document, module, provider["func"], arguments)
+            except MonkeyproofError as error:
+                return Step(str(activity.get("name", provider["func"])), (("", str(error)),), error)
+            planned = list(context.planned or ())
+            guards = "; ".join(context.guards)
+        return _step(planned[0], guards, _held(document, self.file)) if planned else None
+
+    def _foreign(self, document: Mapping[str, Json], roles: Roles) -> Step:
+        told = told_of(activity_named(document, roles.inject) or {})
+        undo = (
+            f"runs {', '.join(roles.undo)}" if roles.undo else "none: the experiment names nothing that undoes it"
+        )
+        return Step(
+            f"foreign.{roles.inject} on {self.file.name}",
+            (
+                ("with", ", ".join(f"{key} {value}" for key, value in told.items() if key != "activity")),
+                ("held", _held(document, self.file, foreign=True)),
+                ("limit", "none: what it does is its own"),
+                ("proof", roles.evidence or "none is named, so its trials are unproven"),
+                ("undo", undo),
+            ),
+        )
+
+    @contextlib.contextmanager
+    def _planning(self, target: Target, seed: int, arm: str) -> Iterator[Context]:
+        """A trial that is none: its folder is gone afterwards."""
+        with tempfile.TemporaryDirectory(prefix="mp-plan-") as name:
+            folder, clock = Path(name), SystemClock()
+            writer = HistoryWriter(folder, Anchor.now(clock), "plan", clock)
+            log = UndoLog(folder / "undo.jsonl")
+            context = Context(folder, target, writer, log, seed, arm, clock, planned=[])
+            set_current(context)
+            try:
+                yield context
+            finally:
+                set_current(None)
+                log.close()
+                writer.close()
+
+
+def _step(planned: Injection, guards: str, held: str) -> Step:
+    parameters = ", ".join(f"{key} {_short(value)}" for key, value in planned.parameters.items())
+    return Step(
+        f"{planned.fault} on {planned.subject}",
+        (
+            ("family", planned.fault.split(".")[0]),
+            ("with", parameters or "no parameters"),
+            ("held", held if planned.held else f"not at all, it is done at once; watched {held}"),
+            ("limit", guards or "none that the target file sets applies"),
+            ("undo", _words_of(planned.undo)),
+        ),
+    )
+
+
+def _words_of(undo: Undo | None) -> str:
+    if undo is None:
+        return "none: there is nothing to take back"
+    arguments = ", ".join(f"{key}={_short(value)}" for key, value in undo.arguments.items())
+    return f"{undo.function}({arguments})"
+
+
+def _short(value: Json) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value) if value != "" else '""'
+
+
+def _actions_of(document: Mapping[str, Json]) -> list[Mapping[str, Json]]:
+    found = [
+        activity_named(document, str(one["ref"])) if "ref" in one else one for one in document.get("method") or ()
+    ]
+    return [one for one in found if one is not None and one.get("type") == "action"]
+
+
+def _held(document: Mapping[str, Json], file: TargetFile, *, foreign: bool = False) -> str:
+    """Until when the fault is left alone. A foreign fault is held even if its method says nothing of that."""
+    for one in document.get("method") or ():
+        provider = one.get("provider") or {}
+        if provider.get("func") == "hold_until_recovered" and str(provider.get("module", "")).startswith(OURS):
+            given = provider.get("arguments") or {}
+            most_s = held_at_most_s(file.windows, given.get("at_most_s", 0.0), given.get("at_least_s", 0.0))
+            return f"until a recovery is seen, for at most {most_s:g} s"
+    if foreign:
+        return f"until a recovery is seen, for at most {file.windows.horizon_s:g} s"
+    return "as long as the method takes"
+
+
+def _call(document: Mapping[str, Json], module: str, function: str, arguments: Mapping[str, Json]) -> None:
+    """As Chaos Toolkit would, but for the exceptions, of which it keeps the words only."""
+    from chaoslib import substitute
+    from chaoslib.configuration import load_configuration
+    from chaoslib.exceptions import ChaosException
+    from chaoslib.secret import load_secrets
+
+    try:
+        configuration = load_configuration(document.get("configuration") or {})
+        secrets = load_secrets(document.get("secrets") or {}, configuration)
+        given = substitute(dict(arguments), configuration, secrets)
+    except ChaosException as error:
+        raise UsageError(str(error)) from None
+    getattr(importlib.import_module(module), function)(**given)

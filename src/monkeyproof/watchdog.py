@@ -1,0 +1,138 @@
+"""Takes back what a trial had injected when the process that ran it is gone, however it went.
+
+Run as ``python -m monkeyproof.watchdog PIDFD LOG FOLDER`` in a session of its own, so that neither Ctrl-C nor the
+end of any process group of the harness ends it. It holds the worker's pidfd. Over a socket on its standard input
+it says once that it watches, and is told when the undo log was closed in order: then it ends at once. As long as
+the worker lives it undoes nothing, also when that stands still. What it needs for that, it imports when it acts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from monkeyproof.history import Kind
+    from monkeyproof.types import Json
+
+WATCHING = b"+"
+CLOSED = b"."
+TRY_FOR_S = 10.0
+"""What cannot be undone at once may be later: a service restarts, a proxy of the dead worker still ends."""
+ACT_WITHIN_S = 60.0
+"""An undo that hangs must not keep the log from ``monkeyproof revert`` for ever."""
+
+
+def await_death(pidfd: int) -> bool:
+    """Wait for the worker's end. Returns whether it died; False if it said before that its log is closed."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.register(0, select.POLLIN)
+    while True:
+        ready = {descriptor for descriptor, _ in poll.poll()}
+        if 0 in ready:
+            try:
+                said = os.read(0, 1)
+            except OSError:
+                said = b""
+            if said == CLOSED:
+                return False
+            poll.unregister(0)  # Nobody will say anything any more: only the worker's end counts.
+        if pidfd in ready:
+            return True
+
+
+def act(log: Path, folder: Path) -> bool:
+    """Undo what stands open in the log, and say so in the trial's events. Returns whether nothing is left."""
+    from monkeyproof import history
+    from monkeyproof.history import Kind
+
+    tell = _teller(folder)
+    if not _had_ended(folder):
+        tell(Kind.TRIAL_ABORTED, folder.name, why="its worker died")
+    from monkeyproof.reverting import replay
+    from monkeyproof.undo import LogHeld
+
+    ends_s = time.monotonic() + TRY_FOR_S
+    archive = folder / history.UNDO_FILE if folder.is_dir() else None
+    while True:
+        try:
+            found = replay(log, archive=archive)
+        except LogHeld as error:
+            print(f"watchdog: {error}", file=sys.stderr)
+            return False
+        for fault, summary in found.done:
+            tell(Kind.FAULT_REVERTED, fault.subject, id=fault.id, fault=fault.fault, summary=summary)
+        if not found.failed:
+            return True
+        if time.monotonic() >= ends_s:
+            for fault, why in found.failed:
+                tell(Kind.FAULT_NOT_REVERTED, fault.subject, id=fault.id, fault=fault.fault, why=why)
+            return False
+        time.sleep(0.25)
+
+
+def _end_group(worker: int) -> None:
+    """What the worker's activities run must not go on injecting beside the undo, or after it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(worker, signal.SIGKILL)
+
+
+def _teller(folder: Path) -> Callable[..., None]:
+    """Writes the trial's events. Undoing matters more: what cannot be written goes to standard error."""
+    from monkeyproof.clock import Anchor
+    from monkeyproof.history import TRIAL_FILE, HistoryWriter
+
+    writer: HistoryWriter | None = None
+
+    def tell(kind: Kind, subject: str, **data: Json) -> None:
+        nonlocal writer
+        try:
+            if writer is None:
+                anchor = json.loads((folder / TRIAL_FILE).read_bytes())["anchor"]
+                writer = HistoryWriter(folder, Anchor(**anchor), "watchdog")
+            writer.event(kind, subject, **data)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            print(f"watchdog: {kind} {subject} {data} (not written: {error})", file=sys.stderr)
+
+    return tell
+
+
+def _had_ended(folder: Path) -> bool:
+    """Whether the trial had come to its end when its worker died: then nobody was cut off."""
+    from monkeyproof.errors import UsageError
+    from monkeyproof.history import EVENTS_FILE, Kind, parse_events
+
+    try:
+        return any(event.kind is Kind.TRIAL_ENDED for event in parse_events((folder / EVENTS_FILE).read_bytes()))
+    except (OSError, UsageError):
+        return False
+
+
+def main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    pidfd, log, folder = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+    worker = os.getppid()
+    leads_a_group = os.getpgid(worker) == worker
+    os.write(0, WATCHING)
+    if await_death(pidfd) and log.exists():
+        signal.alarm(int(ACT_WITHIN_S))
+        if leads_a_group:
+            _end_group(worker)
+        act(log, folder)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

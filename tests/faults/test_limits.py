@@ -1,0 +1,105 @@
+"""How far a fault may go: each limit of a target file, at its very edge, and nothing done beyond it."""
+
+# ruff: noqa: ARG001  (fixtures are asked for what they set up)
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from fault_world import events
+
+from monkeyproof.bounds import Limits
+from monkeyproof.errors import Refusal, UsageError
+from monkeyproof.faults import data, network, replicas
+from monkeyproof.history import Kind
+from monkeyproof.injection import revert
+from monkeyproof.targets import port
+
+
+class Ready:
+    """Three replicas, of which some are down already."""
+
+    def __init__(self, down: int = 0) -> None:
+        self.down = down
+
+    def list(self):
+        states = ["backing_off"] * self.down + ["ready"] * (4 - self.down)
+        return [port.Replica(f"r{number}", 1, state, False, "", "") for number, state in enumerate(states)]
+
+
+class Store:
+    """Nine features for every entity."""
+
+    def read(self, entities):
+        return {entity: [0.0] * 9 if entity == "e1" else None for entity in entities}
+
+
+@pytest.fixture
+def limited(world):
+    """Sets the target's limits, which are the cautious ones otherwise."""
+
+    def limit(**limits) -> None:
+        world.file = replace(world.file, limits=Limits(**limits))
+
+    limit()
+    return limit
+
+
+def refused(world, words: str, action, *arguments, **named) -> None:
+    with pytest.raises(Refusal, match=f"not injecting: {words}"):
+        action(*arguments, **named)
+    assert not events(world, Kind.FAULT_INTENDED)
+
+
+def test_latency(world, asked, limited):
+    words = "the delay on web would be 2001, and target 'small' allows latency_ms 2000"
+    refused(world, words, network.add_latency, "web", 20, 2001)
+    limited(latency_ms=40)
+    refused(world, "the delay on web would be 41", network.add_latency, "web", 20, 41)
+    network.add_latency("web", 20, 40)
+    revert()
+
+
+def test_replicas_down_counts_those_that_are_down_anyway(world, asked, limited):
+    world.parts[port.Replicas] = Ready(down=1)
+    words = "replicas down at once would be 2, and target 'small' allows replicas_down 1"
+    refused(world, words, replicas.kill)
+    refused(world, words, replicas.pause, "r3")
+    limited(replicas_down=2)
+    replicas._choose(world.parts[port.Replicas], "", "p")
+    world.parts[port.Replicas] = Ready(down=2)
+    refused(world, "replicas down at once would be 3", replicas.kill)
+
+
+@pytest.mark.parametrize(("limit", "passes"), [(0.62, True), (0.61, False), (None, False)])
+def test_rows_share_is_of_rows_not_of_values(world, asked, limited, tmp_path, limit, passes):
+    """A tenth of the values of nine columns is 61.3 % of the rows."""
+    golden = tmp_path / "golden.jsonl"
+    golden.write_text(json.dumps({"body": {"rows": [{"entity": "e1"}]}, "expect": 0}) + "\n")
+    world.file = replace(world.file, predict=replace(world.file.predict, golden=golden))
+    world.parts[port.Features] = Store()
+    if limit is not None:
+        limited(rows_share=limit)
+    share = data._rows_share(world, world.parts[port.Features], 0.1)
+    assert share == pytest.approx(1 - 0.9**9, abs=1e-4)
+    if not passes:
+        words = (
+            f"the share of rows corrupted would be 0.6126, and target 'small' allows rows_share {limit or 0.5:g}"
+        )
+        refused(world, words, data.scale_records, "web")
+
+
+@pytest.mark.parametrize("golden", ["", "not json\n", '{"body": [1, 2]}\n', '{"body": {"entity": "stranger"}}\n'])
+def test_rows_of_which_nobody_knows_the_width_may_all_be_hit(world, asked, limited, tmp_path, golden):
+    path = tmp_path / "golden.jsonl"
+    path.write_text(golden)
+    world.file = replace(world.file, predict=replace(world.file.predict, golden=path))
+    world.parts[port.Features] = Store()
+    refused(world, "the share of rows corrupted would be 1", data.scale_records, "web", share=0.001)
+
+
+def test_a_wrong_argument_is_told_before_any_limit(world, asked, limited):
+    with pytest.raises(UsageError, match="low_ms, high_ms"):
+        network.add_latency("web", 5000, 4000)
