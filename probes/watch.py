@@ -38,7 +38,8 @@ def hold_until_recovered(
     """Leave the fault in place until the readings show a sustained recovery from it, or the horizon has come.
 
     Both limits count from t0. ``at_most_s`` 0: the target file's ``windows.horizon_s``. ``at_least_s`` goes
-    on watching a service that seems to shrug a fault off. A fault that nobody notices is held to the horizon.
+    on watching a service that seems to shrug a fault off. A fault that nobody notices is held to the horizon; one
+    that nobody can judge any more, because an observer died, no longer.
     """
     return _phase("hold", "recovered", lambda context: _hold(context, at_most_s, at_least_s))
 
@@ -101,6 +102,8 @@ def _hold(context: Context, at_most_s: float, at_least_s: float) -> tuple[bool, 
             since_s = now_s - times.t0_s
             if seen and since_s >= at_least_s:
                 return True, f"steady again for {slo.stable_for_s:g} s"
+            if why := context.why_blind():
+                return False, why
             if since_s >= at_most_s:
                 return seen, f"the horizon of {at_most_s:g} s has come"
             context.clock.sleep_s(min(POLL_S, max(0.0, at_most_s - since_s)))
@@ -120,6 +123,8 @@ def _after_revert(context: Context, at_most_s: float) -> tuple[bool, str]:
             steady = slots is not None and sustained_by(slots, slo, slots.first_at(from_s), now_s) is not None
             if steady and now_s - begun_s >= slo.stable_for_s:
                 return True, f"steady for {slo.stable_for_s:g} s after the revert"
+            if why := context.why_blind():
+                return False, why
             if now_s - begun_s >= at_most_s:
                 return steady, f"not steady within {at_most_s:g} s after the revert"
             context.clock.sleep_s(POLL_S)

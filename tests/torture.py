@@ -275,6 +275,7 @@ def main() -> int:
     begun_s, rng, rounds = time.monotonic(), np.random.default_rng(arguments.seed), list[Round]()
     drawn = list(cases(rng, arguments.families.split(","), arguments.kinds.split(","), arguments.kills_per_family))
     path = arguments.target.with_name("torture.yaml")
+    paths.keep_private()
     write_target(path, arguments.target)
     target = read_target_file(path)
     outside = Outside(target)

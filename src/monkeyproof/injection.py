@@ -69,6 +69,8 @@ class Context:
     """Refuses where nobody would take the fault back if this process were killed."""
     before_revert: Callable[[], None] = lambda: None
     """Looks whether all that was injected is still there, for otherwise nothing was measured."""
+    why_blind: Callable[[], str] = lambda: ""
+    """Why nothing that happens from now on can be judged: an observer has died. Empty while all of them live."""
     planned: list[Injection] | None = None
     """A list: nothing is injected, and what would have been stands in it afterwards."""
     guards: list[str] = field(default_factory=list)

@@ -129,6 +129,10 @@ class Observers:
             if process.poll() is not None
         }
 
+    def why_blind(self) -> str:
+        """Why the trial cannot be judged any more, if one of them died; else ""."""
+        return "; ".join(f"the {name} died ({why})" for name, why in self.dead().items() if name != "sentry")
+
     def _missing(self) -> list[str]:
         """Those that have not shown yet that they work."""
         missing = []

@@ -79,7 +79,7 @@ class OpenTrial:
         self._exits.callback(safeguards.close)
         self._exits.callback(log.close, self.folder / history.UNDO_FILE)
         context = Context(self.folder, target, writer, log, self.plan.seed, self.plan.arm, self._clock)
-        context.before_injection = safeguards.check
+        context.before_injection, context.why_blind = safeguards.check, self._observers.why_blind
         context.before_revert = lambda: self._before_revert(context, safeguards)
         self._context = context
         set_current(context)

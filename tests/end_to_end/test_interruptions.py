@@ -173,6 +173,9 @@ def test_dead_prober_is_could_not_tell_and_never_a_pass(target: Target, tmp_path
     (trial,) = json.loads((folder / "results.json").read_text())["trials"]
     assert trial["recovery"]["outcome"] == "invalid", output
     assert "could not tell" in trial["recovery"]["reason"]
+    ended = parse_events(next(folder.glob(f"trials/*/{EVENTS_FILE}")).read_bytes())
+    (hold,) = [one for one in ended if one.kind is Kind.PHASE_ENDED and one.subject == "hold"]
+    assert "the prober died" in hold.data["why"]
     nothing_is_left(target, folder, campaign)
 
 

@@ -71,6 +71,16 @@ def test_hold_ends_at_its_own_horizon(tmp_path: Path) -> None:
         assert context.clock.monotonic_s() == pytest.approx(5.0, abs=0.01)
 
 
+def test_nothing_is_held_or_watched_when_an_observer_is_dead(tmp_path: Path) -> None:
+    with open_trial(tmp_path, letters((3, "G"))) as context:
+        begin(context)
+        context.why_blind = lambda: "the prober died" if context.clock.monotonic_s() > 3.5 else ""
+        assert hold_until_recovered() == {"recovered": False, "why": "the prober died"}
+        assert context.clock.monotonic_s() == pytest.approx(3.6, abs=0.15)
+        assert watch_after_revert() == {"steady": False, "why": "the prober died"}
+        assert context.clock.monotonic_s() < 4.0
+
+
 @pytest.mark.parametrize("intended", [False, True])
 def test_nothing_is_held_where_no_fault_is_in_effect(tmp_path: Path, intended: bool) -> None:
     with open_trial(tmp_path, letters((12, "G"))) as context:
