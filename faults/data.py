@@ -141,7 +141,8 @@ def scale_records(
     check_link(context.target, link, protocol="http")
     links, features = require(context.target, Links), require(context.target, Features)
     if context.target.file.limits_in_force.rows_share is not None:
-        within_limit("rows_share", _rows_share(context.target, features, share), "the share of rows corrupted")
+        rows_share = _rows_share(context.target, features, share)
+        within_limit("rows_share", rows_share, "the share of rows corrupted", adds_up=True)
     seed = seed_for(f"data.scale_records/{link}")
     parameters = {"share": float(share), "low": float(low), "high": float(high), "seed": seed}
 

@@ -118,7 +118,8 @@ def run_activities(
     secrets = load_secrets(document.get("secrets") or {}, configuration)
     configuration = load_dynamic_configuration(configuration, secrets)
     know_loaded(configuration, secrets)
-    with contextlib.chdir(folder):
+    # Where that folder is gone, relative paths lead nowhere, which is told; what needs none is done all the same.
+    with contextlib.chdir(folder if Path(folder).is_dir() else "/"):
         for name in activities:
             activity = activity_named(document, name)
             if activity is None:

@@ -1,12 +1,15 @@
 """Faults on a Kubernetes cluster, through chaosk8s (the extra ``monkeyproof[kubernetes]``).
 
-Blast radius: only namespaces whose label ``monkeyproof.dev/allow-faults`` is ``true``; everything else is
-refused before anything is touched. chaosk8s and the Kubernetes client take a second to import, so they are
-imported where they are used.
+Blast radius: only the context that the target file names, and there only namespaces whose label
+``monkeyproof.dev/allow-faults`` is ``true``; everything else is refused before anything is touched. chaosk8s and
+the Kubernetes client take a second to import, so they are imported where they are used.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from monkeyproof.errors import Refusal, UsageError
@@ -16,6 +19,9 @@ from monkeyproof.types import Evidence, Json
 __all__ = ["terminate_pods"]
 
 OPT_IN_LABEL = "monkeyproof.dev/allow-faults"
+IN_CLUSTER = "in-cluster"
+"""Stands for a context where there is no kubeconfig."""
+_CONTEXT = "KUBERNETES_CONTEXT"
 REQUEST_TIMEOUT_S = 10
 EVIDENCE_WITHIN_S = 30.0
 
@@ -33,24 +39,30 @@ def terminate_pods(
 
     Args:
         namespace: must carry the opt-in label.
-        label_selector: which pods; must match at least one more than is deleted.
+        label_selector: which pods; at least one more has to be ready than is deleted.
         pods_count: how many, chosen by the trial's seed.
 
     Raises:
-        Refusal: the namespace has not opted in, or nothing would be left to serve.
+        Refusal: the target file does not name the context, the namespace has not opted in, nothing would be left
+            to serve, or more pods would be down than the target allows.
         UsageError: the extra is not installed, or the cluster does not answer.
     """
-    if pods_count < 1:
-        raise UsageError(f"pods_count: must be at least 1, not {pods_count}")
+    if isinstance(pods_count, bool) or not isinstance(pods_count, int) or pods_count < 1:
+        raise UsageError(
+            f"pods_count: must be a whole number of at least 1, not {pods_count!r} (from the environment, one is "
+            "had with 'env_var_type: int')"
+        )
+    secrets = (secrets or {}) | {_CONTEXT: _context(secrets or {})}
     client, terminate = _chaosk8s(secrets)
     _refuse_without_opt_in(client, namespace)
     pods = _pods(client, namespace, label_selector)
-    before = {pod.metadata.name: pod.metadata.uid for pod in pods}
-    going = sum(pod.metadata.deletion_timestamp is not None for pod in pods)
-    within_limit("replicas_down", pods_count + going, f"pods of {label_selector!r} down at once")
+    before = {pod.metadata.name: pod.metadata.uid for pod in pods if _serves(pod)}
+    down = len(pods) - len(before) + pods_count
+    within_limit("replicas_down", down, f"pods of {label_selector!r} down at once")
     if len(before) <= pods_count:
         raise Refusal(
-            f"{label_selector!r} matches {len(before)} pods in {namespace!r}, and {pods_count} would be deleted",
+            f"{label_selector!r} matches {len(pods)} pods in {namespace!r}, of which {len(before)} are ready, and "
+            f"{pods_count} would be deleted",
             "leave at least one that serves",
         )
     chosen = [str(name) for name in current().rng("kubernetes.terminate_pods").permutation(sorted(before))]
@@ -83,6 +95,35 @@ def terminate_pods(
             one_shot="a deleted pod cannot be brought back; its controller starts another",
         )
     )
+
+
+def _context(secrets: Mapping[str, str]) -> str:
+    """The context that the target file names; no other is asked for anything.
+
+    Raises:
+        Refusal: it names none, or another is wanted.
+    """
+    file = current().target.file
+    if file.kubernetes is None:
+        raise Refusal(
+            f"target {file.name!r} names no context of Kubernetes",
+            f"if one may be broken, add kubernetes: {{context: NAME}} to {file.path}",
+        )
+    allowed, wanted = file.kubernetes.context, secrets.get(_CONTEXT) or os.environ.get(_CONTEXT)
+    if not Path(os.environ.get("KUBECONFIG") or "~/.kube/config").expanduser().exists():
+        wanted = IN_CLUSTER  # chaosk8s would go where the environment says.
+    if wanted and wanted != allowed:
+        raise Refusal(
+            f"the context {wanted!r} is not the one that target {file.name!r} names, {allowed!r}",
+            f"choose that one, or change kubernetes.context in {file.path} if the other may be broken",
+        )
+    return allowed
+
+
+def _serves(pod: Any) -> bool:
+    conditions = (pod.status.conditions if pod.status is not None else None) or ()
+    ready = any(one.type == "Ready" and one.status == "True" for one in conditions)
+    return ready and pod.metadata.deletion_timestamp is None
 
 
 def _chaosk8s(secrets: dict[str, str] | None) -> tuple[Any, Any]:

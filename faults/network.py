@@ -16,6 +16,7 @@ from monkeyproof.faults.proxied import (
     seed_for,
     send_own_request,
 )
+from monkeyproof.in_force import bound_s
 from monkeyproof.injection import current, inject, within_limit
 from monkeyproof.targets.port import Links, Target, require
 from monkeyproof.types import Evidence, Json
@@ -45,7 +46,7 @@ def add_latency(
         raise UsageError(f"low_ms, high_ms: {low_ms} and {high_ms} are not 0 <= low_ms <= high_ms, high_ms > 0")
     check_share("share", share)
     protocol = check_link(context.target, link)
-    within_limit("latency_ms", high_ms, f"the delay on {link}")
+    within_limit("latency_ms", high_ms, f"the delay on {link}", adds_up=True)
     links = require(context.target, Links)
     patience_s = 1.0 + high_ms / 1000
     quiet_until_s = math.inf
@@ -154,6 +155,9 @@ def hang(
     """
     context = current()
     protocol = check_link(context.target, link)
+    # A request is held for as long as the fault is in force.
+    held_ms = 1000 * bound_s(context.target.file.windows, context.in_force.hold_at_most_s)
+    within_limit("latency_ms", held_ms, f"what {link} may hold a request for", adds_up=True)
     links = require(context.target, Links)
     asked = False
 

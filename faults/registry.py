@@ -44,6 +44,10 @@ def promote_degraded(
             {"champion": chosen.version, "previous": previous, "accuracy": chosen.accuracy, "serving": serving},
         )
 
+    def why_gone() -> str:
+        now = registry.champion()
+        return "" if now == chosen.version else f"the champion is version {now}, and was {chosen.version}"
+
     return inject(
         Injection(
             fault="registry.promote_degraded",
@@ -57,6 +61,7 @@ def promote_degraded(
             ),
             evidence_within_s=10.0,
             prior={"champion": previous, "sha256": sha256},
+            why_gone=why_gone,
         )
     )
 

@@ -1,14 +1,13 @@
 """The Elephant's process: ``python -m monkeyproof.healing.elephant --target FILE --out FOLDER --anchor S``.
 
-It looks at its target four times a second until SIGTERM, or until the process that started it is gone. What it
-did to the target stays as it is when it ends: whoever ran the trial puts the target back.
+It looks at its target four times a second until SIGTERM, or until the process that it was started for is gone.
+What it did to the target stays as it is when it ends: whoever ran the trial puts the target back.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import signal
 import sys
 import time
@@ -21,16 +20,17 @@ from monkeyproof.healing.reference import Reference
 from monkeyproof.healing.remedies import Hands, Vectors, read_known
 from monkeyproof.healing.telemetry import TICK_S, Eyes, in_thread
 from monkeyproof.history import HistoryWriter
+from monkeyproof.lifeline import Lifeline, add_owner
 from monkeyproof.process import leave
 from monkeyproof.targets.opening import open_target
 from monkeyproof.targets.port import Features, Target
 
 
-async def watch(eyes: Eyes, mind: Mind, stop: asyncio.Event, parent: int) -> None:
+async def watch(eyes: Eyes, mind: Mind, stop: asyncio.Event, owner: Lifeline) -> None:
     """Look and think, once a tick, until told to stop or orphaned."""
     due_s = time.monotonic()
     async with eyes:
-        while not stop.is_set() and os.getppid() == parent:
+        while not stop.is_set() and not owner.is_gone():
             late_ms = (time.monotonic() - due_s) * 1000.0
             mind.step(await eyes.look(late_ms))
             # Ticks that were missed are not made up for: they would only crowd the ones to come.
@@ -42,7 +42,7 @@ async def watch(eyes: Eyes, mind: Mind, stop: asyncio.Event, parent: int) -> Non
                 continue
 
 
-async def heal(seen: Target, handled: Target, history: HistoryWriter, parent: int) -> None:
+async def heal(seen: Target, handled: Target, history: HistoryWriter, owner: Lifeline) -> None:
     """Watch one target and act on it. Two connections: a slow action must not blind the eyes."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -59,16 +59,16 @@ async def heal(seen: Target, handled: Target, history: HistoryWriter, parent: in
         return Hands(handled, clock, eyes.canaries, known, reference.version, reference.accuracy)
 
     in_thread(read)  # The first call loads the store's client; the second one must not keep the loop waiting.
-    await watch(eyes, Mind(history, prepare, in_thread, clock), stop, parent)
+    await watch(eyes, Mind(history, prepare, in_thread, clock), stop, owner)
 
 
 def main() -> int:
-    parent = os.getppid()  # Early: a parent that is gone by now can no longer be told from the one that adopts.
     parser = argparse.ArgumentParser(prog="monkeyproof.healing.elephant", description=__doc__)
     parser.add_argument("--target", type=Path, required=True, help="the target file")
     parser.add_argument("--out", type=Path, required=True, help="the trial's folder")
     parser.add_argument("--anchor", type=float, required=True, help="CLOCK_MONOTONIC at which the trial began")
     parser.add_argument("--wait", action="store_true", help="begin to look when standard input ends")
+    add_owner(parser)
     arguments = parser.parse_args()
     history = HistoryWriter(arguments.out, Anchor(arguments.anchor, SystemClock().utc().isoformat()), "elephant")
     try:
@@ -76,7 +76,7 @@ def main() -> int:
         if arguments.wait:
             # What it sees from here on becomes its reference of what is usual.
             sys.stdin.buffer.read()
-        asyncio.run(heal(seen, handled, history, parent))
+        asyncio.run(heal(seen, handled, history, arguments.owner))
     except MonkeyproofError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -22,6 +22,7 @@ from monkeyproof import __version__, paths
 from monkeyproof.clock import Clock, wait_for
 from monkeyproof.errors import MonkeyproofError
 from monkeyproof.history import READINGS_FILE, write_json
+from monkeyproof.lifeline import words_of
 from monkeyproof.probes.episodes import (
     SLO,
     TIMEOUT_MS,
@@ -221,6 +222,7 @@ def _start_prober(
     file = lane.folder / "target.yaml"
     file.write_text(json.dumps(target))  # JSON is YAML.
     arguments = ["--target", str(file), "--out", str(lane.folder), "--anchor", repr(anchor_s), "--seed", str(seed)]
+    arguments += ["--owner", words_of(os.getpid())]
     lane.prober = _start(group, lane, "prober", "monkeyproof.probes.prober", arguments)
 
 

@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import itertools
 import math
-import os
 import signal
 import sys
 import time
@@ -30,6 +29,7 @@ import numpy as np
 from monkeyproof.config import TargetFile, read_target_file
 from monkeyproof.errors import MonkeyproofError, UsageError
 from monkeyproof.history import LOAD_FILE, write_json
+from monkeyproof.lifeline import add_owner
 from monkeyproof.probes.golden import Golden, read_golden
 from monkeyproof.process import leave
 from monkeyproof.types import Json
@@ -171,15 +171,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", type=Path, required=True, metavar="FILE")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--seed", type=int, required=True, metavar="N")
+    add_owner(parser)
     arguments = parser.parse_args(argv)
-    parent = os.getppid()
     told: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, _: told.append(signum))
     try:
         try:
             target = read_target_file(arguments.target)
-            run_load(target, arguments.out, arguments.seed, lambda: bool(told) or os.getppid() != parent)
+            run_load(target, arguments.out, arguments.seed, lambda: bool(told) or arguments.owner.is_gone())
         except OSError as error:
             raise UsageError(f"{arguments.out}: statistics cannot be written there: {error.strerror}") from None
     except MonkeyproofError as error:

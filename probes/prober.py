@@ -40,6 +40,7 @@ from monkeyproof.clock import Anchor
 from monkeyproof.config import TargetFile, read_target_file
 from monkeyproof.errors import MonkeyproofError, UsageError
 from monkeyproof.history import READINGS_FILE, HistoryWriter
+from monkeyproof.lifeline import Lifeline, add_owner
 from monkeyproof.probes.answers import Answer, Judge
 from monkeyproof.probes.connection import ENDED, Connection
 from monkeyproof.probes.question import Question
@@ -101,11 +102,11 @@ class Prober:
         self._stalled_from_s: float | None = None
         self._ticks_since_stall = 0
 
-    async def run(self, anchor_s: float) -> None:
-        """Probe until told to stop, then wait for what is in flight, no longer than its time limit."""
+    async def run(self, anchor_s: float, owner: Lifeline) -> None:
+        """Probe until told to stop, or the owner is gone; then wait for what is in flight, up to its limit."""
         loop = asyncio.get_running_loop()
         self._anchor_s = anchor_s
-        self._parent = os.getppid()
+        self._owner = owner
         start_ns = time.monotonic_ns() + 2 * self._tick_ns
         self._start_s = self._alive_s = self._flushed_s = start_ns / 1e9
         self._ended: asyncio.Future[None] = loop.create_future()
@@ -144,7 +145,7 @@ class Prober:
         if now_s - self._flushed_s >= FLUSH_S:
             self._flushed_s = now_s
             self._flush()
-            if os.getppid() != self._parent:
+            if self._owner.is_gone():
                 self._stopping = True  # Nobody is left to read it, and nobody else would end this process.
         if self._stopping and not self._in_flight and not self._ended.done():
             self._ended.set_result(None)
@@ -311,6 +312,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--anchor", type=float, required=True, metavar="MONOTONIC_S")
     parser.add_argument("--seed", type=int, required=True, metavar="N")
+    add_owner(parser)
     arguments = parser.parse_args(argv)
     try:
         target = read_target_file(arguments.target)
@@ -332,7 +334,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _go_first()
     try:
         sentinel = Sentinel(question.host, question.port, history)
-        uvloop.run(Prober(target, question, judge, writer, sentinel, arguments.seed).run(arguments.anchor))
+        prober = Prober(target, question, judge, writer, sentinel, arguments.seed)
+        uvloop.run(prober.run(arguments.anchor, arguments.owner))
         writer.close()
     except OSError as error:
         print(f"{arguments.out}: readings can no longer be written there: {error.strerror}", file=sys.stderr)

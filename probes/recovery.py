@@ -115,6 +115,10 @@ def _why_proof_fails(events: Sequence[Event], times: FaultTimes) -> str:
     lost = next((event for event in events if event.kind is Kind.LEASE_RAN_OUT), None)
     if lost is not None:
         return f"the lease ran out, so the fault was not there all the while: {lost.data.get('why', lost.subject)}"
+    taken = next((event for event in events if event.kind is Kind.FAULT_TAKEN_AWAY), None)
+    if taken is not None:
+        why = taken.data.get("why", taken.subject)
+        return f"somebody else took the fault away, so it was not there all the while: {why}"
     died = next((event for event in events if event.kind is Kind.OBSERVER_DIED), None)
     if died is not None:
         return f"could not tell: the {died.subject} died ({died.data.get('why', '')})"

@@ -8,9 +8,6 @@ within ``LEAVES_WITHIN_S`` is killed, and those who look after dead workers then
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
-import select
 import signal
 import sys
 import threading
@@ -23,7 +20,8 @@ from monkeyproof.bounds import AbortIf, shown
 from monkeyproof.clock import Anchor, SystemClock
 from monkeyproof.config import TargetFile, read_target_file
 from monkeyproof.errors import EXIT_OK, MonkeyproofError
-from monkeyproof.history import READINGS_FILE, HistoryWriter, Kind
+from monkeyproof.history import DISCARDED_DIR, READINGS_FILE, HistoryWriter, Kind
+from monkeyproof.lifeline import Lifeline, add_owner, beat
 from monkeyproof.overseer import LEAVES_WITHIN_S, events_in, is_leaving
 from monkeyproof.probes.conditions import (
     ANSWER_WITHIN_S,
@@ -103,11 +101,15 @@ class Asked:
 
 
 def bad_before_s(folder: Path) -> float:
-    """Time without good answers in the campaign's earlier trials. A folder outside a campaign has none."""
-    if not (folder.parent.parent / "campaign.json").exists():
+    """Time without good answers in the campaign's earlier trials, also in those that ``--resume`` put aside.
+
+    A folder outside a campaign has none.
+    """
+    campaign = folder.parent.parent
+    if not (campaign / "campaign.json").exists():
         return 0.0
     spent_s = 0.0
-    for trial in folder.parent.iterdir():
+    for trial in [*folder.parent.iterdir(), *(campaign / DISCARDED_DIR).glob("*")]:
         if trial != folder and (trial / READINGS_FILE).exists():
             slots = Slots.of(Readings.read(trial / READINGS_FILE))
             if slots is not None:
@@ -115,13 +117,8 @@ def bad_before_s(folder: Path) -> float:
     return spent_s
 
 
-def watch(file: TargetFile, folder: Path, history: HistoryWriter, worker: int, worker_pid: int) -> None:
-    """Look until a condition holds, and then end the worker. Returns when the worker is gone.
-
-    Args:
-        worker: its pidfd, so that no stranger is signalled.
-        worker_pid: for the words.
-    """
+def watch(file: TargetFile, folder: Path, history: HistoryWriter, worker: Lifeline) -> None:
+    """Look until a condition holds, and then end the worker. Returns when the worker is gone."""
     asked = [Asked(one) for one in file.abort_if if one.health_url or one.prometheus]
     lag_s = file.prober.timeout_ms / 1000 + WRITTEN_WITHIN_S
     conditions: list[Condition] = [
@@ -136,55 +133,52 @@ def watch(file: TargetFile, folder: Path, history: HistoryWriter, worker: int, w
     ]
     said = False
     with Follower(folder) as follower:
-        while not _is_gone(worker, LOOK_EVERY_S):
+        while not _is_gone(worker):
             slots = follower.poll()
             why = next((why for one in conditions if (why := one.why(slots, history.now_s()))), "")
             if why:
-                end(folder, history, worker, f"abort_if: {why}", worker_pid)
+                end(folder, history, worker, f"abort_if: {why}")
                 return
             if not said and all(one.answered for one in asked):
                 said = True
                 history.event(Kind.BOUNDS_WATCHED, conditions=len(conditions))
 
 
-def end(folder: Path, history: HistoryWriter, worker: int, why: str, worker_pid: int) -> None:
+def end(folder: Path, history: HistoryWriter, worker: Lifeline, why: str) -> None:
     """End the worker, in order if it can."""
     history.event(Kind.TRIAL_ABORTED, folder.name, why=why)
-    aborted_s, seen = history.now_s(), len(events_in(folder))
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(worker, signal.SIGTERM)
-    while not _is_gone(worker, LOOK_EVERY_S):
-        if is_leaving(folder, seen):
-            _is_gone(worker, None)
-        elif history.now_s() - aborted_s > LEAVES_WITHIN_S:
-            why = f"its worker (pid {worker_pid}) did not end within {LEAVES_WITHIN_S:g} s of being told to"
+    aborted_s, seen, leaves = history.now_s(), len(events_in(folder)), False
+    worker.send(signal.SIGTERM)
+    while not _is_gone(worker):
+        leaves = leaves or is_leaving(folder, seen)
+        if not leaves and history.now_s() - aborted_s > LEAVES_WITHIN_S:
+            why = f"its worker (pid {worker.pid}) did not end within {LEAVES_WITHIN_S:g} s of being told to"
             history.event(Kind.TRIAL_ABORTED, folder.name, why=f"{why}; killed")
-            signal.pidfd_send_signal(worker, signal.SIGKILL)
+            worker.send(signal.SIGKILL)
 
 
-def _is_gone(worker: int, within_s: float | None) -> bool:
-    poll = select.poll()
-    poll.register(worker, select.POLLIN)
-    return bool(poll.poll(None if within_s is None else within_s * 1000.0))
+def _is_gone(worker: Lifeline) -> bool:
+    beat()
+    return worker.is_gone(LOOK_EVERY_S)
 
 
 def main() -> int:
-    worker_pid = os.getppid()
     parser = argparse.ArgumentParser(prog="monkeyproof.probes.sentry", description=__doc__)
     parser.add_argument("--target", type=Path, required=True, help="the target file")
     parser.add_argument("--out", type=Path, required=True, help="the trial's folder")
     parser.add_argument("--anchor", type=float, required=True, help="CLOCK_MONOTONIC at which the trial began")
+    add_owner(parser, required=True)
     arguments = parser.parse_args()
-    worker = os.pidfd_open(worker_pid)
-    if os.getppid() != worker_pid:
-        return EXIT_OK  # It is gone already; the number may be a stranger's.
+    worker: Lifeline = arguments.owner
+    if worker.is_gone():
+        return EXIT_OK
     history = HistoryWriter(arguments.out, Anchor(arguments.anchor, SystemClock().utc().isoformat()), "sentry")
     try:
-        watch(read_target_file(arguments.target), arguments.out, history, worker, worker_pid)
+        watch(read_target_file(arguments.target), arguments.out, history, worker)
     except MonkeyproofError as error:
         # It cannot look any more, so the trial may not go on.
         print(error, file=sys.stderr)
-        end(arguments.out, history, worker, f"abort_if cannot be watched: {error}", worker_pid)
+        end(arguments.out, history, worker, f"abort_if cannot be watched: {error}")
         return error.exit_code
     return EXIT_OK
 

@@ -5,7 +5,7 @@ Chaos Toolkit observes nothing after its rollbacks, so holding, reverting and wa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 from monkeyproof.config import Windows
 from monkeyproof.errors import UsageError
 from monkeyproof.history import READINGS_FILE, Event, Kind
+from monkeyproof.in_force import bound_s
 from monkeyproof.injection import Context, current, has_current
 from monkeyproof.probes.fault_times import fault_times
 from monkeyproof.probes.following import Follower, events_of
@@ -27,6 +28,7 @@ __all__ = ["hold_until_recovered", "watch_after_revert"]
 POLL_S = 0.1
 WRITTEN_WITHIN_S = 0.5
 LIVE_S = 1.0
+_BOUNDS = ("at_most_s", "at_least_s")
 
 
 def hold_until_recovered(
@@ -77,6 +79,40 @@ def _phase(name: str, verdict: str, look: Callable[[Context], tuple[bool, str]])
 def held_at_most_s(windows: Windows, at_most_s: float, at_least_s: float) -> float:
     """How long a fault is held if no recovery is seen."""
     return max(at_most_s or windows.horizon_s, at_least_s)
+
+
+def longest_hold_s(document: Mapping[str, Json]) -> float:
+    """The longest time that an experiment gives ``hold_until_recovered``; 0 if it leaves that to the target."""
+    return max((_number(one.get(name)) for one in _holds(document) for name in _BOUNDS), default=0.0)
+
+
+def _holds(document: Mapping[str, Json]) -> Iterator[Mapping[str, Json]]:
+    """Arguments of each of an experiment's holds."""
+    for one in document.get("method") or ():
+        provider = one.get("provider") or {}
+        if provider.get("func") == hold_until_recovered.__name__ and provider.get("module") == __name__:
+            yield provider.get("arguments") or {}
+
+
+def _number(value: Json) -> float:
+    """0 for what is not known before the experiment runs: ``"${seconds}"``."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
+
+
+def promised_hold(document: Mapping[str, Json], windows: Windows, *, ends_trial: bool) -> str:
+    """Until when a fault is left alone, for a person, before it is injected.
+
+    ``ends_trial``: whether a method that takes longer is ended, for the fault is this harness's own.
+    """
+    longest_s = longest_hold_s(document)
+    ended = f"after {bound_s(windows, longest_s):g} s the trial is ended, whatever its method does"
+    holds = list(_holds(document))
+    if not holds and ends_trial:
+        return f"as long as the method takes; {ended}"
+    given = holds[0] if holds else {}
+    most_s = held_at_most_s(windows, _number(given.get("at_most_s")), _number(given.get("at_least_s")))
+    words = f"until a recovery is seen, for at most {most_s:g} s"
+    return f"{words}; {ended}" if ends_trial else words
 
 
 def _hold(context: Context, at_most_s: float, at_least_s: float) -> tuple[bool, str]:

@@ -12,8 +12,9 @@ from typing import NoReturn, TypeVar
 from monkeyproof import paths, processes
 from monkeyproof.before import BEFORE_FILE, Before
 from monkeyproof.clock import Anchor
-from monkeyproof.errors import MonkeyproofError, NotReverted
+from monkeyproof.errors import MonkeyproofError, NotReverted, TargetError
 from monkeyproof.history import EVENTS_FILE, TRIAL_FILE, Event, HistoryWriter, Kind, parse_events, write_json
+from monkeyproof.injection import Context
 from monkeyproof.residue import REBUILD, Audit, Residue, strays
 from monkeyproof.targets.opening import open_target
 from monkeyproof.targets.port import Resettable, Target
@@ -51,8 +52,8 @@ def put_back(target: Target, writer: HistoryWriter, phase: str, *, within_s: flo
 def look_and_put_back(audit: Audit | None, target: Target, writer: HistoryWriter) -> list[Residue]:
     """The end of a trial whose faults are taken back. If the target cannot be put back, that is left as well."""
     left = audit.left(events_so_far(writer.folder)) if audit is not None else []
-    if any(one.unknown for one in left):
-        return left  # What does not answer would only be waited for once more.
+    if any(one.unknown or one.of_others for one in left):
+        return left  # What does not answer would only be waited for once more; what others did is left alone.
     try:
         put_back(target, writer, "put_back", within_s=PUT_BACK_WITHIN_S)
     except NotReverted as error:
@@ -68,10 +69,11 @@ def tell(folder: Path, anchor: Anchor, residue: Sequence[Residue]) -> None:
     """
     if not residue:
         return
-    writer = HistoryWriter(folder, anchor, "audit", keeps_going=True)
-    for one in residue:
-        writer.event(Kind.RESIDUE_FOUND, one.what, what=one.what, mend=one.mend)
-    writer.close()
+    with contextlib.suppress(OSError):  # Whoever reads no history reads the words.
+        writer = HistoryWriter(folder, anchor, "audit", keeps_going=True)
+        for one in residue:
+            writer.event(Kind.RESIDUE_FOUND, one.what, what=one.what, mend=one.mend)
+        writer.close()
     _fail(residue)
 
 
@@ -104,8 +106,25 @@ def look_after_death(plan: TrialPlan) -> None:
     tell(folder, anchor, residue)
 
 
+def note_taken_away(context: Context) -> None:
+    """Before the revert: of faults without a lease, whether they are there. What a healer took away is healed."""
+    with contextlib.suppress(OSError):
+        if any(event.kind in (Kind.HEALER_ACTING, Kind.HEALER_ACTED) for event in events_so_far(context.folder)):
+            return
+    for fault in context.undo.open_faults():
+        with contextlib.suppress(TargetError):  # Whether it can be reached, the revert itself tells.
+            if fault.id in context.looks and (why := context.looks[fault.id]()):
+                context.history.event(
+                    Kind.FAULT_TAKEN_AWAY, fault.subject, id=fault.id, fault=fault.fault, why=why
+                )
+
+
 def events_so_far(folder: Path) -> list[Event]:
-    return list(parse_events((folder / EVENTS_FILE).read_bytes()))
+    """A trial's events; none if its folder was taken away, for what is left has to be looked at all the same."""
+    try:
+        return list(parse_events((folder / EVENTS_FILE).read_bytes()))
+    except FileNotFoundError:
+        return []
 
 
 def _fail(residue: Sequence[Residue]) -> NoReturn:

@@ -13,17 +13,17 @@ from monkeyproof import history
 from monkeyproof.clock import Clock, SystemClock, wait_for
 from monkeyproof.config import Slo
 from monkeyproof.errors import EXIT_OK, EXIT_REFUSED, Refusal
+from monkeyproof.paths import make_private
 from monkeyproof.plan import CAMPAIGN_FILE, TRIALS_DIR, CampaignPlan
 from monkeyproof.read_back import campaign_of, is_finished, read_campaign, read_header, result_of
 from monkeyproof.reports.verdict import CampaignVerdict, Decision, judge
-from monkeyproof.stopping import STOPPED, is_stopped
+from monkeyproof.stopping import SIGNALS, STOPPED, is_stopped
 from monkeyproof.trial_plan import TrialPlan, machine, versions
 from monkeyproof.types import Campaign, Json, TrialResult
 from monkeyproof.worker import no_room, run_worker
 
 __all__ = ["CampaignPlan", "Finished", "NoWatcher", "Watcher", "read_campaign", "result_of", "run_campaign"]
 
-DISCARDED_DIR = "discarded"
 LEFT_OVER_ENDS_WITHIN_S = 30.0
 NOT_ENDED = "it has not ended: it is still running, or was killed; 'monkeyproof run --resume' continues it"
 
@@ -101,7 +101,7 @@ def run_campaign(
     header |= {"duration_s": None, "aborted": NOT_ENDED, "ended_early": ""}
     try:
         if not resume:
-            plan.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(plan.folder)
             (plan.folder / TRIALS_DIR).mkdir(mode=0o700)
         history.write_json(plan.folder / CAMPAIGN_FILE, header)
     except OSError as full:
@@ -197,7 +197,7 @@ def _kept(folder: Path, trials: list[TrialPlan]) -> dict[str, TrialResult]:
             results[trial.folder] = result_of(place, folder)
         for path in [path for path in place.parent.iterdir() if path.name.startswith(place.name)]:
             if path != place or trial.folder not in results:
-                _discard(path, folder / DISCARDED_DIR)
+                _discard(path, folder / history.DISCARDED_DIR)
     return results
 
 
@@ -237,10 +237,7 @@ def _at_work(folder: Path) -> list[int]:
 def _stops() -> Iterator[list[int]]:
     """Collects the signals that ask this process to stop, instead of dying of them."""
     seen: list[int] = []
-    old = {
-        number: signal.signal(number, lambda got, _: seen.append(got))
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
+    old = {number: signal.signal(number, lambda got, _: seen.append(got)) for number in SIGNALS}
     try:
         yield seen
     finally:

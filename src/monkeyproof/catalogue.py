@@ -144,7 +144,7 @@ def _check_names(
 
     Raises:
         UsageError: a name is no activity's that could play that part; with file and line, or the option.
-        Refusal: nothing would undo the fault.
+        Refusal: nothing would undo the fault, or one of ours stands beside what is not.
     """
     wrong = []
     for role, words in roles.problems(document, extension.named):
@@ -157,6 +157,8 @@ def _check_names(
         wrong.append(f"{where}: {words}")
     if wrong:
         raise UsageError("\n".join(wrong))
+    for place, why, what_to_do in roles.strangers(document):
+        raise Refusal(f"{path}:{line_of(node, place)}: {why}", what_to_do)
     found = roles.roles_of(document, extension.named)
     why, what_to_do = found.why_no_way_back if found else ("", "")
     if why:

@@ -173,6 +173,7 @@ def proxy(target: Path) -> None:
     import threading
 
     from monkeyproof.config import read_target_file
+    from monkeyproof.stopping import SIGNALS
     from monkeyproof.targets.http import HttpTarget
 
     file = read_target_file(target)
@@ -181,7 +182,7 @@ def proxy(target: Path) -> None:
     if file.stack:
         raise UsageError(f"{target}: the embedded target has a proxy of its own, up as long as it is")
     ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, lambda *_: ended.set())
     held = HttpTarget(file)
     try:
@@ -237,13 +238,25 @@ def compare(folder_a: Path, folder_b: Path) -> None:
 @main.command("revert")
 @click.option("--dry-run", is_flag=True, help="Only show what is open.")
 @click.option("--run", "run_id", metavar="ID", default="", help="Only of this run; --dry-run shows their names.")
-def revert(dry_run: bool, run_id: str) -> None:
+@click.option(
+    "--forget",
+    metavar="ID",
+    default="",
+    help="Undo nothing, and close the undo log of this trial: you have mended by hand what it left.",
+)
+def revert(dry_run: bool, run_id: str, forget: str) -> None:
     """Take back every fault that an earlier trial left behind."""
+    from monkeyproof import reverting
     from monkeyproof.reverting import revert_all, sole_campaign
 
+    if forget and (dry_run or run_id):
+        raise UsageError("--forget stands alone: it undoes nothing")
     # A running campaign's faults are its own to take back: it would take their end for the target's recovery.
-    with contextlib.nullcontext() if dry_run else sole_campaign():
-        if not revert_all(click.echo, dry_run=dry_run, run=run_id):
+    with contextlib.nullcontext() if dry_run else sole_campaign(doing="reverting"):
+        if forget:
+            reverting.forget(forget, click.echo)
+            return
+        if not revert_all(click.echo, dry_run=dry_run, run=run_id, hold_targets=True):
             click.echo("Nothing is open.")
 
 

@@ -145,6 +145,15 @@ class StackAddress:
 
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
+class Kubernetes:
+    """The cluster that may be touched."""
+
+    context: Annotated[str, Field(min_length=1)]
+    """Of the kubeconfig; ``in-cluster`` where there is none."""
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
 class TargetFile:
     """A target file, whole."""
 
@@ -157,6 +166,7 @@ class TargetFile:
     links: Mapping[str, Link] = field(default_factory=dict)
     registry: RegistryAddress | None = None
     stack: StackAddress | None = None
+    kubernetes: Kubernetes | None = None
     allow_faults: tuple[Family, ...] = ()
     """Families of faults that may be injected; anything else is refused."""
     limits: Limits = field(default_factory=Limits)
@@ -189,6 +199,10 @@ def read_target_file(path: Path) -> TargetFile:
         raise UsageError(f"{path}:1: a target file is a mapping with at least 'name' and 'predict'")
     if "path" in value:
         raise UsageError(f"{path}:{line_of(node, ('path',))}: path: not a key of a target file")
+    for place, said in _booleans(value):
+        # Pydantic would take it for a number, and no key of a target file wants it.
+        words = f"neither a number nor text (found {str(said).lower()}); put text in quotes"
+        raise UsageError(f"{path}:{line_of(node, place)}: {'.'.join(map(str, place))}: {words}")
     try:
         found = _ADAPTER.validate_python(value)
     except ValidationError as error:
@@ -224,6 +238,18 @@ def read_target_file(path: Path) -> TargetFile:
     )
 
 
+def _booleans(value: object, place: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], bool]]:
+    """Where a boolean stands, however deep."""
+    if isinstance(value, bool):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for key, child in value.items():
+            yield from _booleans(child, (*place, key))
+    elif isinstance(value, list):
+        for index, child in enumerate(value):
+            yield from _booleans(child, (*place, index))
+
+
 def _address_problems(file: TargetFile) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """What the patterns let pass and a socket, or a request, does not."""
     if not _can_be_asked(file.predict.url):
@@ -243,6 +269,11 @@ def _address_problems(file: TargetFile) -> Iterator[tuple[tuple[str | int, ...],
         for side, address in (("listen", link.listen), ("forward", link.forward)):
             if int(address.rpartition(":")[2]) > PORT_MAX:
                 yield ("links", name, side), f"no such port (found {shown(address)})"
+    for index, one in enumerate(file.abort_if):
+        for key, url in (("health_url", one.health_url), ("prometheus", one.prometheus)):
+            if url is not None and not _can_be_asked(url):
+                # Not shown: a password or a query in it may be a secret.
+                yield ("abort_if", index, key), "not an address that can be asked"
     if file.registry is not None and not _can_be_asked(file.registry.uri):
         yield ("registry", "uri"), f"not an address that can be asked (found {shown(file.registry.uri)})"
 

@@ -22,15 +22,17 @@ import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from chaoslib.exceptions import InterruptExecution
 
 from monkeyproof import paths
-from monkeyproof.errors import MonkeyproofError, Refusal, UsageError
+from monkeyproof.errors import EXIT_REFUSED, MonkeyproofError, Refusal, UsageError
 from monkeyproof.injection import has_current
 from monkeyproof.process import leave
 from monkeyproof.redaction import know_experiment
+from monkeyproof.stopping import SIGNALS
 from monkeyproof.types import Json
 from monkeyproof.written import load_yaml, read_text
 
@@ -43,24 +45,30 @@ if TYPE_CHECKING:
 logger = logging.getLogger("chaostoolkit")
 _open: OpenTrial | None = None
 _foreign = False
-_no_way_back = ("", "")
+_refused = ("", "")
+"""Why nothing of the experiment may be run, and what to do."""
 _lock = contextlib.ExitStack()
+_signals: list[int] = []
+"""Those that told this run to end."""
 
 
 def configure_control(experiment: dict[str, Json], event_registry: EventHandlerRegistry) -> None:
     """Follow an experiment whose faults are not ours; Chaos Toolkit calls this before anything else."""
-    global _foreign, _no_way_back
+    global _foreign, _refused
     if has_current():
         return
     know_experiment(experiment)
     from monkeyproof import catalogue
     from monkeyproof.faults.foreign import set_limits
     from monkeyproof.foreign import ForeignFault
-    from monkeyproof.roles import roles_of
+    from monkeyproof.roles import roles_of, strangers
 
+    for _, *words in strangers(experiment):
+        _refused = (words[0], words[1])
+        return
     roles = roles_of(experiment, catalogue.extension_of(experiment).named)
     if roles is not None:
-        _foreign, _no_way_back = True, roles.why_no_way_back
+        _foreign, _refused = True, roles.why_no_way_back
         set_limits(experiment, roles)
         event_registry.register(ForeignFault(experiment, roles, source_of(experiment, sys.argv[1:])))
 
@@ -71,18 +79,20 @@ def before_experiment_control(context: dict[str, Json], **_: object) -> None:
     if has_current():
         return
     from monkeyproof.open_trial import OpenTrial
+    from monkeyproof.probes.watch import longest_hold_s
     from monkeyproof.reverting import clear_to_inject, sole_campaign_on
 
     try:
-        if _no_way_back[0]:
-            raise Refusal(*_no_way_back)
+        if _refused[0]:
+            raise Refusal(*_refused)
         _lock.enter_context(clear_to_inject())
         plan = _plan(context)
         _lock.enter_context(
             sole_campaign_on(Path(plan.target) if plan.target else paths.target_dir() / "target.yaml")
         )
+        _lock.enter_context(_end_on_signals())
         _open = OpenTrial(plan)
-        _open.start()
+        _open.start(longest_hold_s(context))
         if _foreign:
             from monkeyproof.foreign import baseline
 
@@ -104,6 +114,9 @@ def cleanup_control() -> None:
         return
     trial, _open = _open, None
     with _lock, _signals_ignored():
+        if _signals:
+            trial.abort("a signal ended it")
+            _exit_with(EXIT_REFUSED)
         _close(trial)
     if trial.aborted:
         logger.critical("The trial was aborted: %s", trial.aborted)
@@ -119,16 +132,47 @@ def _close(trial: OpenTrial) -> None:
         trial.close()
     except MonkeyproofError as error:
         logger.critical("%s", error)
-        if "chaostoolkit.cli" in sys.modules:
-            # That would end with 0, whatever a control says.
-            atexit.register(leave, error.exit_code)
+        _exit_with(error.exit_code)
+
+
+def _exit_with(code: int) -> None:
+    """``chaos run`` would end with 0, whatever a control says. The last call counts."""
+    if "chaostoolkit.cli" in sys.modules:
+        atexit.register(leave, code)
+
+
+@contextlib.contextmanager
+def _end_on_signals() -> Iterator[None]:
+    """The first signal ends the run as Chaos Toolkit does on its own; it knows no SIGHUP, and a second one would
+    end its rollbacks.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for other in SIGNALS:
+            signal.signal(other, signal.SIG_IGN)
+        _signals.append(number)
+        known = signal.SIGTERM if number == signal.SIGHUP else signal.Signals(number)
+        handler = old[known]
+        if callable(handler):
+            handler(known, frame)
+
+    for number in SIGNALS:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        _signals.clear()
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def _signals_ignored() -> Iterator[None]:
     """Nothing may cut the undoing short."""
-    from monkeyproof.trial import SIGNALS
-
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -47,12 +47,12 @@ class UsageError(MonkeyproofError):
 
 
 class Refusal(MonkeyproofError):
-    """The harness declined to inject. Reads ``not injecting: why; what to do``."""
+    """The harness declined to inject, or something else. Reads ``not injecting: why; what to do``."""
 
     exit_code = EXIT_REFUSED
 
-    def __init__(self, why: str, what_to_do: str) -> None:
-        super().__init__(f"not injecting: {why}; {what_to_do}")
+    def __init__(self, why: str, what_to_do: str, *, doing: str = "injecting") -> None:
+        super().__init__(f"not {doing}: {why}; {what_to_do}")
 
 
 class Unproven(MonkeyproofError):

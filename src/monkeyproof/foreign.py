@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from chaoslib.activity import run_activity
-from chaoslib.exceptions import ActivityFailed
+from chaoslib.exceptions import ActivityFailed, InterruptExecution
 from chaoslib.run import RunEventHandler
 
 from monkeyproof import history, processes
@@ -27,7 +27,7 @@ from monkeyproof.probes.watch import hold_until_recovered, watch_after_revert
 from monkeyproof.redaction import know_loaded, redact
 from monkeyproof.roles import Roles, activity_named, after_injection, is_action, uses
 from monkeyproof.types import Json
-from monkeyproof.undo import Undo
+from monkeyproof.undo import Undo, keep_beside
 
 logger = logging.getLogger("chaostoolkit")
 TOO_LONG = "took too long"
@@ -63,7 +63,7 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
         self._section = ""
         self._started = threading.Event()
         self._judged = self._ending = self._over = self._undo_ended = self._watched = False
-        self._leaving = False
+        self._leaving = self._interrupted = False
         self._undone: list[str] = []
 
     @property
@@ -142,6 +142,8 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
             self._end_begins()
 
     def rollbacks_completed(self, experiment: Json, journal: Json) -> None:  # noqa: ARG002
+        if self._interrupted:
+            journal["status"] = "interrupted"
         if self._over:  # In the background, with nothing to undo.
             self._watch()
 
@@ -189,8 +191,12 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
         """
         shown = redact(self._document)
         history.write_json(path, shown)
-        arguments = {"experiment": str(path), "activities": list(self._roles.undo), "folder": str(Path.cwd())}
-        if shown == self._document or not self._roles.undo:
+        if not self._roles.undo:
+            return {}
+        # The trial's folder may be cleaned away while its fault is still there; the harness's home is not.
+        kept = keep_beside(current().undo.path, shown)
+        arguments = {"experiment": str(kept), "activities": list(self._roles.undo), "folder": str(Path.cwd())}
+        if shown == self._document:
             return arguments
         if not self._source[0]:
             raise Refusal(
@@ -342,6 +348,11 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
         """An exception here would vanish in Chaos Toolkit, and the trial would look better than it was."""
         try:
             yield
+        except InterruptExecution as told:
+            # Chaos Toolkit would swallow this one here.
+            self._leaving = self._interrupted = True
+            if self._section != "rollbacks":  # Those are what it is to go on with.
+                raise SystemExit(EXIT_REFUSED) from told
         except Exception as error:
             logger.exception("following the experiment")
             current().history.event(

@@ -39,6 +39,8 @@ LOAD_FILE = "load.json"
 UNDO_FILE = "undo.jsonl"
 JOURNAL_FILE = "journal.json"
 EXPERIMENT_FILE = "experiment.json"
+DISCARDED_DIR = "discarded"
+"""Of a campaign: what ``--resume`` put aside."""
 INCIDENTS_DIR = "incidents"
 
 
@@ -60,6 +62,7 @@ class Kind(StrEnum):
     FAULT_REVERTED = "fault.reverted"  # id, fault, summary
     FAULT_NOT_REVERTED = "fault.not_reverted"  # id, fault, why
     LEASE_RAN_OUT = "lease.ran_out"  # why: a fault ended by itself, for nobody renewed it; subject: its id
+    FAULT_TAKEN_AWAY = "fault.taken_away"  # id, fault, why: it was not there any more before the revert; no healer
     RESIDUE_FOUND = "residue.found"  # what, mend: left behind although everything is reverted
     RECOVERY_SEEN = "recovery.seen"  # good_share: during the hold, readings met the objective again
     SERVICE_GONE = "service.gone"  # how, proven_after_ms: as the prober's connections tell, see probes.sentinel

@@ -14,6 +14,7 @@ import numpy as np
 from monkeyproof.clock import Clock, SystemClock
 from monkeyproof.errors import NotReverted, Refusal, Unproven
 from monkeyproof.history import HistoryWriter, Kind
+from monkeyproof.in_force import InForce
 from monkeyproof.stopping import refuse_if_stopped
 from monkeyproof.targets.opening import GONE, is_gone
 from monkeyproof.targets.port import Target
@@ -41,6 +42,8 @@ class Injection:
     """What it found before it acted; on record with the intent, for whoever has to mend by hand."""
     lease_s: float | None = None
     """After how long without renewal it ends by itself, at its own place. None: it does not."""
+    why_gone: Callable[[], str] | None = None
+    """Looks whether it is still there, and says why not; "" while it is. None: its lease tells, or nothing can."""
     one_shot: str = ""
     """Why nothing can be taken back: it is over the moment that it is done (a kill)."""
 
@@ -69,12 +72,16 @@ class Context:
     """Refuses where nobody would take the fault back if this process were killed."""
     before_revert: Callable[[], None] = lambda: None
     """Looks whether all that was injected is still there, for otherwise nothing was measured."""
+    looks: dict[str, Callable[[], str]] = field(default_factory=dict)
+    """Of faults that are in effect, by id: why each is not there any more; "" while it is."""
     why_blind: Callable[[], str] = lambda: ""
     """Why nothing that happens from now on can be judged: an observer has died. Empty while all of them live."""
     planned: list[Injection] | None = None
     """A list: nothing is injected, and what would have been stands in it afterwards."""
     guards: list[str] = field(default_factory=list)
     """What was checked against the target's limits, in words."""
+    in_force: InForce = field(default_factory=InForce)
+    """This harness's own faults that are held at this moment."""
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Randomness that depends on the trial's seed and on the purpose alone, not on the order of calls."""
@@ -107,12 +114,14 @@ def has_current() -> bool:
     return _current is not None
 
 
-def within_limit(name: str, value: float, what: str) -> None:
+def within_limit(name: str, value: float, what: str, *, adds_up: bool = False) -> None:
     """Hold a fault against one of the target's limits, before anything is done.
 
     Args:
         name: of the limit, as ``monkeyproof.bounds.Limits`` has it.
         what: the fault, and what of it is limited, for a person.
+        adds_up: count what the faults that are in force use already. Where they are is not asked: one request
+            may meet all of them.
 
     Raises:
         Refusal: it goes further than the target allows.
@@ -122,12 +131,18 @@ def within_limit(name: str, value: float, what: str) -> None:
     limit = getattr(file.limits_in_force, name)
     if limit is None:
         return
-    context.guards.append(f"{name}: {value:g} of at most {limit:g}")
-    if value > limit:
+    before = context.in_force.used(name) if adds_up else 0.0
+    if before:
+        what += f", together with the {before:g} of what is in force already,"
+    together = min(value + before, 1.0) if name == "rows_share" else value + before
+    context.guards.append(f"{name}: {together:g} of at most {limit:g}")
+    if together > limit:
         raise Refusal(
-            f"{what} would be {value:g}, and target {file.name!r} allows {name} {limit:g}",
+            f"{what} would be {together:g}, and target {file.name!r} allows {name} {limit:g}",
             f"have the experiment do less, or raise limits.{name} in {file.path} if that may be",
         )
+    if adds_up:
+        context.in_force.will_use(name, value)
 
 
 def inject(injection: Injection) -> dict[str, Json]:
@@ -158,6 +173,7 @@ def inject(injection: Injection) -> dict[str, Json]:
         injection.undo.resolved()
     if context.planned is not None:
         context.planned.append(injection)
+        context.in_force.begins("", context.clock.monotonic_s(), held=injection.held)
         return {"fault": injection.fault, "subject": injection.subject}
     fault_id = intend(
         context,
@@ -170,9 +186,12 @@ def inject(injection: Injection) -> dict[str, Json]:
         lease_s=injection.lease_s,
         nothing_to_undo=injection.one_shot,
     )
+    context.in_force.begins(fault_id, context.clock.monotonic_s(), held=injection.held)
     try:
         evidence = _prove(injection, injection.apply(), context.clock)
         context.undo.effective(fault_id, evidence.summary)
+        if injection.why_gone is not None:
+            context.looks[fault_id] = injection.why_gone
     except Exception as error:
         context.history.event(
             Kind.FAULT_UNPROVEN, injection.subject, id=fault_id, fault=injection.fault, why=str(error)
@@ -270,13 +289,18 @@ def revert(configuration: object = None, secrets: object = None) -> list[str]:  
     context = current()
     if not context.undo.open_faults():
         return []
-    context.before_revert()
-    # From here on, what gets better may be the Monkey's own doing.
-    context.history.event(Kind.PHASE_STARTED, "revert")
+    context.in_force.ending()
+    done: list[str] = []
     try:
-        return _revert_open(context)
-    finally:
-        context.history.event(Kind.PHASE_ENDED, "revert")
+        context.before_revert()
+    finally:  # Whatever became of that look, what is open is taken back.
+        # From here on, what gets better may be the Monkey's own doing.
+        context.history.event(Kind.PHASE_STARTED, "revert")
+        try:
+            done += _revert_open(context)
+        finally:
+            context.history.event(Kind.PHASE_ENDED, "revert")
+    return done
 
 
 def _take_back(fault: OpenFault, target: Target) -> str:
@@ -304,6 +328,7 @@ def _revert_open(context: Context, only: str | None = None) -> list[str]:
             )
         else:
             done.append(summary)
+            context.in_force.ended(fault.id)
             context.history.event(
                 Kind.FAULT_REVERTED, fault.subject, id=fault.id, fault=fault.fault, summary=summary
             )

@@ -8,6 +8,8 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import UnionType
+from typing import Any
 
 from monkeyproof import processes
 from monkeyproof.errors import UsageError
@@ -91,34 +93,105 @@ def _words(values: Mapping[str, Json]) -> str:
     return ", ".join(f"{name}={value}" if value else f'{name}=""' for name, value in told.items())
 
 
-def read_open(path: Path) -> list[OpenFault]:
-    """Faults of a log that were intended and not reverted, newest first: the order in which to undo them.
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What stands in a log."""
 
-    A torn last line is an intent that never reached its injection, so it is left out.
+    intents: tuple[OpenFault, ...] = ()
+    """Faults with an undo, in the order in which they were intended."""
+    done: frozenset[str] = frozenset()
+    """Ids of those that were taken back."""
+    kept: tuple[str, ...] = ()
+    """What is never taken back, each with why, in words."""
+    unreadable: tuple[str, ...] = ()
+    """Lines that cannot be understood: file, line, why, what to do. Each may be a fault that nobody knows of."""
+
+    @property
+    def open(self) -> list[OpenFault]:
+        """Intended and not reverted, newest first: the order in which to undo them."""
+        return [one for one in reversed(self.intents) if one.id not in self.done]
+
+    @property
+    def end_words(self) -> str:
+        """What became of what was injected, for a trial that has left nothing open."""
+        count = len(self.intents)
+        words = [f"what was injected is reverted{f' ({count} faults)' if count > 1 else ''}"] if count else []
+        words += [f"nothing was taken back of {one}" for one in self.kept]
+        return "; ".join(words) or "nothing had been injected"
+
+
+def read_open(path: Path) -> list[OpenFault]:
+    """Faults of a log that are open, as far as it can be read."""
+    return read_log(path).open
+
+
+def read_log(path: Path) -> Contents:
+    """What can be read of a log, and what cannot.
 
     Raises:
-        UsageError: a whole line cannot be understood; with file and line.
+        FileNotFoundError: there is none.
+    """
+    try:
+        return parse_log(path.read_bytes(), path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        why = error.strerror or error
+        return Contents(unreadable=(f"{path}: cannot be read ({why}); see what is wrong there",))
+
+
+def parse_log(text: bytes, path: Path) -> Contents:
+    """One bad line must not keep the others from being undone.
+
+    A torn last line is an intent that never reached its injection, so it is left out.
     """
     intents: dict[str, OpenFault] = {}
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+    done: set[str] = set()
+    kept: list[str] = []
+    unreadable: list[str] = []
+    for number, line in enumerate(text.split(b"\n")[:-1], start=1):
         try:
-            entry = json.loads(line)
-            if entry["step"] == "intent" and entry["undo"] is not None:
-                intents[entry["id"]] = OpenFault(
-                    entry["id"],
-                    entry["fault"],
-                    entry["subject"],
-                    Undo(entry["undo"]["function"], entry["undo"]["arguments"]),
-                    entry["target_file"],
-                    entry["utc"],
-                    dict(entry.get("prior") or {}),
-                    None if entry.get("lease_s") is None else float(entry["lease_s"]),
-                )
-            elif entry["step"] == "reverted":
-                intents.pop(entry["id"], None)
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(
-                f"{path}:{number}: cannot be understood ({error}); look at it, mend the target by hand, "
-                "then delete the file"
-            ) from None
-    return list(reversed(intents.values()))
+            entry = _typed(json.loads(line), dict, "the line")
+            step, fault_id = _text(entry, "step"), _text(entry, "id")
+            if step == "intent" and entry["undo"] is not None:
+                intents[fault_id] = _intent(entry)
+                done.discard(fault_id)
+            elif step == "intent":
+                why = entry.get("nothing_to_undo") or "its log does not say why"
+                kept.append(f"{_text(entry, 'fault')} on {_text(entry, 'subject')} ({why})")
+            elif step == "reverted":
+                done.add(fault_id)
+            elif step != "effective":
+                raise ValueError(f"no step is called {step!r}")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            unreadable.append(
+                f"{path}:{number}: cannot be understood ({why}); look at it, mend the target by hand, "
+                f"then say 'monkeyproof revert --forget {path.stem}'"
+            )
+    return Contents(tuple(intents.values()), frozenset(done), tuple(kept), tuple(unreadable))
+
+
+def _intent(entry: Mapping[str, Json]) -> OpenFault:
+    undo = _typed(entry["undo"], dict, "undo")
+    lease_s = entry.get("lease_s")
+    return OpenFault(
+        _text(entry, "id"),
+        _text(entry, "fault"),
+        _text(entry, "subject"),
+        Undo(_text(undo, "function"), _typed(undo["arguments"], dict, "arguments")),
+        _text(entry, "target_file"),
+        _text(entry, "utc"),
+        _typed(entry.get("prior") or {}, dict, "prior"),
+        None if lease_s is None else float(_typed(lease_s, int | float, "lease_s")),
+    )
+
+
+def _text(entry: Mapping[str, Json], name: str) -> str:
+    return str(_typed(entry[name], str, name))
+
+
+def _typed(value: Json, kind: type | UnionType, name: str) -> Any:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{name} is {json.dumps(value)[:40]}")
+    return value

@@ -15,6 +15,7 @@ from monkeyproof import history, paths, processes
 from monkeyproof.clock import Anchor, SystemClock, wait_for
 from monkeyproof.errors import UsageError
 from monkeyproof.history import Kind
+from monkeyproof.lifeline import SILENT_S, Heartbeat, words_of
 from monkeyproof.process import ProcessGroup, last_line
 from monkeyproof.types import Json
 
@@ -41,12 +42,14 @@ class Observers:
         """
         if arm not in HEALERS:
             raise UsageError(f"no healer {arm!r}; there are: {', '.join(HEALERS)}")
-        folder.mkdir(parents=True, mode=0o700)
+        paths.make_private(folder.parent)
+        folder.mkdir(mode=0o700)
         self._folder = folder
         self.anchor = Anchor.now(SystemClock())
         self._group = ProcessGroup()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._hold_back = -1
+        self._hold_back = self._beats = -1
+        self._sentry: Heartbeat | None = None
         try:
             self._start_all(target_file, seed, arm)
         except OSError:  # The disk takes no log of theirs.
@@ -67,7 +70,7 @@ class Observers:
 
     def _start(self, name: str, module: str, arguments: list[str], stdin: int = subprocess.DEVNULL) -> None:
         self._processes[name] = self._group.start(
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable, "-m", module, *arguments, "--owner", words_of(os.getpid())],
             log=self._folder / f"{name}.log",
             env=NO_THREADS,
             stdin=stdin,
@@ -106,10 +109,15 @@ class Observers:
         """
         anchored = ["--anchor", repr(self.anchor.monotonic_s)]
         arguments = ["--target", str(target_file), "--out", str(self._folder), *anchored]
-        self._start("sentry", "monkeyproof.probes.sentry", arguments)
+        self._beats, its = os.pipe()
+        try:
+            self._start("sentry", "monkeyproof.probes.sentry", arguments, stdin=its)
+        finally:
+            os.close(its)
         if not wait_for(self._sentry_stands, within_s=START_WITHIN_S, every_s=LOOK_EVERY_S):
             log = self._folder / "sentry.log"
             raise UsageError(f"the sentry did not start: {last_line(log)}; see {log}")
+        self._sentry = Heartbeat(self._beats)
 
     def _sentry_stands(self) -> bool:
         events = history.parse_events((self._folder / history.EVENTS_FILE).read_bytes())
@@ -118,8 +126,14 @@ class Observers:
     def why_unwatched(self) -> str:
         """Why nobody watches the target's ``abort_if``, if nobody does who should; else ""."""
         process = self._processes.get("sentry")
-        gone = process is not None and process.poll() is not None
-        return f"abort_if is not watched any more: {last_line(self._folder / 'sentry.log')}" if gone else ""
+        if process is None:
+            return ""
+        if process.poll() is not None:
+            return f"abort_if is not watched any more: {last_line(self._folder / 'sentry.log')}"
+        if self._sentry is not None and self._sentry.silent_s() > SILENT_S:
+            process.kill()  # As good as dead; and nothing may be left that stands still.
+            return f"abort_if is not watched any more: the sentry (pid {process.pid}) stands still"
+        return ""
 
     def dead(self) -> dict[str, str]:
         """Those that ended by themselves, and how. None of them should before it is told to."""
@@ -168,6 +182,9 @@ class Observers:
         self.end(*self._processes)
         self._group.close()
         self.let_heal()  # Nobody: only the descriptor is left of it.
+        if self._beats >= 0:
+            os.close(self._beats)
+            self._beats = -1
 
     def discard(self) -> None:
         """Close, and leave no folder: nothing was tried."""

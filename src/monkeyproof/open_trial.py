@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from monkeyproof import history, processes
-from monkeyproof.aftermath import events_so_far, look_and_put_back, put_back, tell
+from monkeyproof.aftermath import events_so_far, look_and_put_back, note_taken_away, put_back, tell
 from monkeyproof.clock import SystemClock
 from monkeyproof.errors import MonkeyproofError, NotReverted, TargetError, UsageError
 from monkeyproof.history import HistoryWriter, Kind
@@ -19,7 +20,7 @@ from monkeyproof.safeguards import Safeguards
 from monkeyproof.targets.opening import check_answers, is_gone, open_target
 from monkeyproof.targets.port import Target
 from monkeyproof.trial_plan import TrialPlan, trial_json
-from monkeyproof.undo import begin, undo_dir
+from monkeyproof.undo import UndoLog, begin, undo_dir
 
 
 class OpenTrial:
@@ -35,10 +36,14 @@ class OpenTrial:
         self._prepared_s = 0.0
         self._overseer: Overseer | None = None
         self._audit: Audit | None = None
+        self._log: UndoLog | None = None
         self._aborted = ""
 
-    def start(self) -> None:
+    def start(self, hold_at_most_s: float = 0.0) -> None:
         """Prepare the trial if that is not done, and wait until load, prober and healer work.
+
+        Args:
+            hold_at_most_s: the longest time for which the experiment asks for a fault to be held.
 
         Raises:
             UsageError: the target does not answer, or an observer does not start; or there is no such arm.
@@ -47,6 +52,7 @@ class OpenTrial:
             self.prepare()
         assert self._context is not None
         assert self._observers is not None
+        self._context.in_force.hold_at_most_s = hold_at_most_s
         self._context.watched_from_s = max(self._prepared_s, self._observers.await_working())
         if self._context.target.file.abort_if:
             self._observers.stand_sentry(self._context.target.file.path)
@@ -73,7 +79,7 @@ class OpenTrial:
         history.write_json(self.folder / history.TRIAL_FILE, trial_json(self.plan, target.file, anchor))
         writer = HistoryWriter(self.folder, anchor, "trial", self._clock, keeps_going=True)
         self._exits.callback(writer.close)
-        log = begin(undo_dir() / f"{run_name(self.folder)}.jsonl")
+        log = self._log = begin(undo_dir() / f"{run_name(self.folder)}.jsonl")
         # Closed after the log: a worker that is killed while it closes that is still watched.
         safeguards = Safeguards(log.path, self.folder, target, writer)
         self._exits.callback(safeguards.close)
@@ -85,7 +91,12 @@ class OpenTrial:
         set_current(context)
         self._exits.callback(set_current, None)
         writer.event(Kind.TRIAL_STARTED, self.plan.experiment, title=self.plan.title)
-        looks = (self._observers.why_unwatched, writer.why_unrecorded, lambda: _why_gone(target))
+        looks = (
+            self._observers.why_unwatched,
+            writer.why_unrecorded,
+            lambda: _why_gone(target),
+            lambda: context.in_force.why_too_long(target.file.windows, self._clock.monotonic_s()),
+        )
         self._overseer = Overseer(self.abort, *looks)
         put_back(target, writer, "prepare")
         self._audit = Audit.begin(target, self.folder)
@@ -104,7 +115,9 @@ class OpenTrial:
             self.abort(why)
         context, self._context = self._context, None
         residue: list[Residue] = []
-        with self._exits:
+        failed: NotReverted | None = None
+        unwritten: list[OSError] = []
+        with _kept_in(unwritten), self._exits:
             if context is None:
                 processes.unmark()
                 return
@@ -127,13 +140,30 @@ class OpenTrial:
             raise NotReverted("; ".join(str(one) for one in (failed, error) if one)) from None
         if failed is not None:
             raise failed
+        if unwritten:
+            raise unwritten[0]
 
     def _revert(self) -> NotReverted | None:
+        # However it fails, what else is left has to be known as well.
         try:
             revert()
-        except NotReverted as error:  # What else is left has to be known as well.
+        except NotReverted as error:
             return error
+        except Exception as error:
+            left = self._log.open_faults() if self._log is not None else []
+            words = ", ".join(f"{one.fault} on {one.subject}" for one in left) or "what is open now is not known"
+            return NotReverted(f"taking back what was injected failed: {error!r} ({words})")
         return None
+
+    @property
+    def end_words(self) -> str:
+        """What became of what was injected."""
+        return "nothing had been injected" if self._log is None else self._log.known.end_words
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something that was injected may still be there."""
+        return self._log is not None and bool(self._log.open_faults())
 
     def _look_and_put_back(self, context: Context, *, reverted: bool) -> list[Residue]:
         if self._observers is not None:
@@ -150,6 +180,7 @@ class OpenTrial:
 
     def _before_revert(self, context: Context, safeguards: Safeguards) -> None:
         safeguards.settle()
+        note_taken_away(context)
         of_data = any(one.fault.startswith("data.") for one in context.undo.open_faults())
         if of_data and self._audit is not None:
             # What cannot be asked now is told by the look at the fault proxy.
@@ -179,6 +210,15 @@ class OpenTrial:
 
 def _why_gone(target: Target) -> str:
     return "the embedded target ended in the middle of the trial" if is_gone(target.file) else ""
+
+
+@contextlib.contextmanager
+def _kept_in(errors: list[OSError]) -> Iterator[None]:
+    """What a disk did not take must not keep anybody from looking at what is left."""
+    try:
+        yield
+    except OSError as error:
+        errors.append(error)
 
 
 def run_name(folder: Path) -> str:

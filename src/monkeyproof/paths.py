@@ -17,8 +17,15 @@ def home() -> Path:
     configured = os.environ.get("MONKEYPROOF_HOME")
     state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     path = Path(configured) if configured else Path(state) / "monkeyproof"
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(path)
     return path.resolve()
+
+
+def make_private(path: Path) -> None:
+    """Make a folder, and those above it that are missing, the user's alone; what is there keeps its mode."""
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    for one in reversed(missing):
+        one.mkdir(mode=0o700, exist_ok=True)
 
 
 def target_dir() -> Path:
@@ -30,7 +37,7 @@ def cache_dir() -> Path:
     """What costs seconds to make and never changes: trained models and their registry."""
     configured = os.environ.get("MONKEYPROOF_CACHE")
     path = Path(configured) if configured else home() / "cache"
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(path)
     return path.resolve()
 
 

@@ -20,8 +20,9 @@ from monkeyproof.config import TargetFile
 from monkeyproof.errors import MonkeyproofError, UsageError
 from monkeyproof.faults.foreign import told_of
 from monkeyproof.history import HistoryWriter
-from monkeyproof.injection import Context, Injection, set_current
-from monkeyproof.probes.watch import held_at_most_s
+from monkeyproof.in_force import InForce
+from monkeyproof.injection import Context, Injection, revert, set_current
+from monkeyproof.probes.watch import longest_hold_s, promised_hold
 from monkeyproof.roles import OWN_FAULTS, Roles, activity_named, roles_of
 from monkeyproof.targets.port import Links, Registry, Target, Toxic
 from monkeyproof.targets.registry import RegistryClient
@@ -110,13 +111,22 @@ class Preview:
         roles = roles_of(document, experiment.extension.named)
         if roles is not None:
             return [self._foreign(document, roles)]
+        in_force = InForce()  # Of the whole trial: what its faults use of a limit adds up.
+        in_force.hold_at_most_s = longest_hold_s(document)
         return [
             step
             for activity in _actions_of(document)
-            if (step := self._own(document, activity, seed, arm)) is not None
+            if (step := self._own(document, activity, seed, arm, in_force)) is not None
         ]
 
-    def _own(self, document: Mapping[str, Json], activity: Mapping[str, Json], seed: int, arm: str) -> Step | None:
+    def _own(
+        self,
+        document: Mapping[str, Json],
+        activity: Mapping[str, Json],
+        seed: int,
+        arm: str,
+        in_force: InForce,
+    ) -> Step | None:
         provider = activity["provider"]
         module = str(provider.get("module", ""))
         if provider["type"] != "python" or not module.startswith(OURS):
@@ -125,8 +135,11 @@ class Preview:
                 f"{activity.get('name', 'an activity')} (not a fault of monkeyproof)",
                 (("runs", words), ("limit", "none: what it does is its own"), ("undo", "none is known")),
             )
+        if (module, provider.get("func")) == (revert.__module__, revert.__name__):
+            in_force.clear()
         if not module.startswith(OWN_FAULTS):
             return None  # A hold, a revert.
+        held = promised_hold(document, self.file.windows, ends_trial=True)
         arguments = dict(provider.get("arguments") or {})
         if self.target is None:
             given = ", ".join(f"{key} {_short(value)}" for key, value in arguments.items()) or "no arguments"
@@ -134,18 +147,21 @@ class Preview:
                 f"{module.removeprefix(OWN_FAULTS)}.{provider['func']}",
                 (
                     ("with", given),
-                    ("held", _held(document, self.file)),
+                    ("held", held),
                     ("undo", "is on record before the act; 'monkeyproof target up' first, and this names it"),
                 ),
             )
-        with self._planning(self.target, seed, arm) as context:
+        with self._planning(self.target, seed, arm, in_force) as context:
             try:
                 _call(document, module, provider["func"], arguments)
             except MonkeyproofError as error:
                 return Step(str(activity.get("name", provider["func"])), (("", str(error)),), error)
+            except Exception as error:  # A trial would find the same when it is too late to be told in order.
+                wrong = UsageError(f"{provider['func']} cannot be called so: {error}")
+                return Step(str(activity.get("name", provider["func"])), (("", str(wrong)),), wrong)
             planned = list(context.planned or ())
             guards = "; ".join(context.guards)
-        return _step(planned[0], guards, _held(document, self.file)) if planned else None
+        return _step(planned[0], guards, held) if planned else None
 
     def _foreign(self, document: Mapping[str, Json], roles: Roles) -> Step:
         told = told_of(activity_named(document, roles.inject) or {})
@@ -158,7 +174,7 @@ class Preview:
             f"foreign.{roles.inject} on {self.file.name}",
             (
                 ("with", ", ".join(f"{key} {value}" for key, value in told.items() if key != "activity")),
-                ("held", _held(document, self.file, foreign=True)),
+                ("held", promised_hold(document, self.file.windows, ends_trial=False)),
                 ("limit", "none: what it does is its own"),
                 ("proof", roles.evidence or "none is named, so its trials are unproven"),
                 ("undo", undo),
@@ -166,13 +182,13 @@ class Preview:
         )
 
     @contextlib.contextmanager
-    def _planning(self, target: Target, seed: int, arm: str) -> Iterator[Context]:
+    def _planning(self, target: Target, seed: int, arm: str, in_force: InForce) -> Iterator[Context]:
         """A trial that is none: its folder is gone afterwards."""
         with tempfile.TemporaryDirectory(prefix="mp-plan-") as name:
             folder, clock = Path(name), SystemClock()
             writer = HistoryWriter(folder, Anchor.now(clock), "plan", clock)
             log = UndoLog(folder / "undo.jsonl")
-            context = Context(folder, target, writer, log, seed, arm, clock, planned=[])
+            context = Context(folder, target, writer, log, seed, arm, clock, planned=[], in_force=in_force)
             set_current(context)
             try:
                 yield context
@@ -209,19 +225,6 @@ def _actions_of(document: Mapping[str, Json]) -> list[Mapping[str, Json]]:
         activity_named(document, str(one["ref"])) if "ref" in one else one for one in document.get("method") or ()
     ]
     return [one for one in found if one is not None and one.get("type") == "action"]
-
-
-def _held(document: Mapping[str, Json], file: TargetFile, *, foreign: bool = False) -> str:
-    """Until when the fault is left alone. A foreign fault is held even if its method says nothing of that."""
-    for one in document.get("method") or ():
-        provider = one.get("provider") or {}
-        if provider.get("func") == "hold_until_recovered" and str(provider.get("module", "")).startswith(OURS):
-            given = provider.get("arguments") or {}
-            most_s = held_at_most_s(file.windows, given.get("at_most_s", 0.0), given.get("at_least_s", 0.0))
-            return f"until a recovery is seen, for at most {most_s:g} s"
-    if foreign:
-        return f"until a recovery is seen, for at most {file.windows.horizon_s:g} s"
-    return "as long as the method takes"
 
 
 def _call(document: Mapping[str, Json], module: str, function: str, arguments: Mapping[str, Json]) -> None:

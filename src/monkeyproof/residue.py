@@ -38,6 +38,8 @@ class Residue:
     mend: str
     unknown: bool = False
     """Whether that is all that could be found out."""
+    of_others: bool = False
+    """Whether somebody else did it in the meantime, so that it is not to be undone by us."""
 
     def __str__(self) -> str:
         return f"{self.what} ({self.mend})"
@@ -177,7 +179,8 @@ class Audit:
         healed = any(event.kind is Kind.HEALER_ACTED for event in events)
         if champion != self._before.champion and (champion in promoted or not healed):
             mend = f"make version {self._before.champion} the champion again"
-            found.append(Residue(f"the champion is version {champion}, and was {self._before.champion}", mend))
+            what = f"the champion is version {champion}, and was {self._before.champion}"
+            found.append(Residue(what, mend, of_others=champion not in promoted))
         return found
 
     def _changed_artifacts(self) -> list[Residue]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from monkeyproof.types import Json
 
-OWN_FAULTS = "monkeyproof.faults."
+OWN = "monkeyproof."
+OWN_FAULTS = f"{OWN}faults."
 NOTHING_TO_UNDO = "none"
 """Said instead of an undo's name, by an author who knows that there is nothing to take back."""
 
@@ -126,6 +127,32 @@ def problems(document: Mapping[str, Json], named: Named) -> Iterator[tuple[str, 
         yield "evidence", "what proves a fault in the background has to stand after it in the method"
 
 
+def strangers(document: Mapping[str, Json]) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+    """Actions of somebody else's beside this harness's own faults: ``(place, why not, what to do)``.
+
+    Own faults are recorded one by one, and others by following the whole experiment: of these nobody would
+    know, and what they break or mend would count for the own fault.
+    """
+    if not _own(document):
+        return
+    hypothesis = document.get("steady-state-hypothesis") or {}
+    sections: dict[tuple[str, ...], Json] = {
+        ("steady-state-hypothesis", "probes"): hypothesis.get("probes"),
+        ("method",): document.get("method"),
+        ("rollbacks",): document.get("rollbacks"),
+    }
+    for section, activities in sections.items():
+        for index, one in enumerate(activities or ()):
+            if one.get("type") == "action" and not _module(one).startswith(OWN):
+                yield (
+                    (*section, index),
+                    f"{name_of(one)!r} is no action of monkeyproof's, and stands beside faults that are: it would "
+                    "have no record, no proof and no undo",
+                    "put it into an experiment of its own, which names what injects, proves and undoes (inject, "
+                    "evidence, undo)",
+                )
+
+
 def after_injection(document: Mapping[str, Json], named: Named | Roles) -> list[str]:
     """Names of what follows the injecting activity in the method."""
     method = [name_of(one) for one in document.get("method") or ()]
@@ -159,11 +186,13 @@ def activity_named(document: Mapping[str, Json], name: str) -> Mapping[str, Json
 
 
 def _own(document: Mapping[str, Json]) -> bool:
-    return any(
-        str(one.get("provider", {}).get("module", "")).startswith(OWN_FAULTS)
-        for one in every_activity(document)
-        if "ref" not in one
-    )
+    return any(_module(one).startswith(OWN_FAULTS) for one in every_activity(document) if "ref" not in one)
+
+
+def _module(activity: Mapping[str, Json]) -> str:
+    """Of a Python function; "" for all else."""
+    provider = activity.get("provider", {})
+    return str(provider.get("module", "")) if provider.get("type") == "python" else ""
 
 
 def _in_background(document: Mapping[str, Json], named: Named) -> bool:

@@ -216,7 +216,7 @@ async def _answer(call: Callable[[str, dict[str, Json]], Awaitable[Json]], line:
     try:
         message = json.loads(line)
         request_id, method, params = message["id"], message["method"], message.get("params", {})
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {"id": None, "error": "not a request: expected {id, method, params} on one line"}
     try:
         return {"id": request_id, "result": await call(method, params)}

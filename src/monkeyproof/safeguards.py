@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+from monkeyproof import processes
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import Refusal, TargetError
 from monkeyproof.history import HistoryWriter, Kind
+from monkeyproof.lifeline import SILENT_S, Heartbeat, Lifeline
 from monkeyproof.paths import PRIVATE_UMASK, open_private
 from monkeyproof.process import await_end
 from monkeyproof.targets.port import Leases, Target
@@ -37,11 +40,12 @@ class Watchdog:
         self._output = folder / LOG_NAME
         ours, its = socket.socketpair()
         pidfd = os.pidfd_open(os.getpid())
+        group = os.getpid() if os.getpgid(0) == os.getpid() else 0
         try:
             with open_private(self._output, append=True) as output:
                 # Not by ProcessGroup: its guard would end the watchdog together with this process.
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "monkeyproof.watchdog", str(pidfd), str(log), str(folder)],
+                    [sys.executable, "-m", "monkeyproof.watchdog", str(pidfd), str(group), str(log), str(folder)],
                     stdin=its.fileno(),
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -56,26 +60,27 @@ class Watchdog:
             its.close()
             os.close(pidfd)
         self._socket = ours
-        self._watches = False
+        self._beats: Heartbeat | None = None
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     def watches(self) -> bool:
-        """Whether it is there and watches; waits while it starts."""
-        if not self._watches:
+        """Whether it is there and watches, and does not stand still; waits while it starts."""
+        if self._beats is None:
             self._socket.settimeout(WATCHES_WITHIN_S)
             with contextlib.suppress(OSError):
-                self._watches = self._socket.recv(1) == WATCHING
-        return self._watches and self._process.poll() is None
+                if self._socket.recv(1) == WATCHING:
+                    self._beats = Heartbeat(self._socket.fileno())
+        return self._beats is not None and self._process.poll() is None and self._beats.silent_s() <= SILENT_S
 
-    def dismiss(self) -> None:
+    def dismiss(self, *, within_s: float = ENDS_WITHIN_S) -> None:
         """The undo log is closed, or left open on purpose: it ends at once. Idempotent."""
         with contextlib.suppress(OSError):
             self._socket.send(CLOSED)
-        if not await_end(self._process, within_s=ENDS_WITHIN_S):
-            self._process.kill()  # It has not begun to watch; nor is there anything for it to do.
+        if not await_end(self._process, within_s=within_s):
+            self._process.kill()  # It has not begun to watch, or stands still; nor is there anything for it to do.
             self._process.wait()
         self._socket.close()
         with contextlib.suppress(OSError):
@@ -135,9 +140,9 @@ class Safeguards:
             self._watchdog.dismiss()
 
     def _again(self) -> bool:
-        """The watchdog is gone, and this process lives: start another."""
+        """The watchdog is gone or stands still, and this process lives: start another."""
         with contextlib.suppress(OSError):
-            self._watchdog.dismiss()
+            self._watchdog.dismiss(within_s=0.0)  # The leases wait.
             self._watchdog = Watchdog(self._log, self._folder)
             return self._watchdog.watches()
         return False
@@ -151,15 +156,21 @@ class Safeguards:
 
 
 def await_watchdog(folder: Path, *, within_s: float) -> bool:
-    """Wait for the watchdog of a trial whose worker has died to have undone what there was; whether it ended."""
+    """Wait for the watchdog of a trial whose worker has died to have undone what there was; whether it ended.
+
+    One that stands still by a signal would never end, and holds the undo log: it is killed, and what it has not
+    undone is the caller's.
+    """
     named = str(folder.resolve()).encode()
 
     def gone() -> bool:
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):
-                words = path.read_bytes().split(b"\0")
-                if b"monkeyproof.watchdog" in words and named in words:
-                    return False
-        return True
+        there = False
+        for one in processes.living().values():
+            words = processes.words_of(one.pid)
+            if b"monkeyproof.watchdog" in words and named in words:
+                there = True
+                if one.stopped:
+                    Lifeline(f"{one.pid}:{one.started}").send(signal.SIGKILL)
+        return not there
 
     return wait_for(gone, within_s=within_s, every_s=0.05)

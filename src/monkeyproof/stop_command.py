@@ -11,9 +11,15 @@ from collections.abc import Iterator
 
 import click
 
-from monkeyproof.errors import NotReverted, UsageError
+from monkeyproof.errors import EXIT_REFUSED, MonkeyproofError, NotReverted, UsageError
 
 LOOK_EVERY_S = 0.02
+
+
+class OthersRun(MonkeyproofError):
+    """Campaigns of other homes go on: not everything has ended."""
+
+    exit_code = EXIT_REFUSED
 
 
 @click.command("stop")
@@ -26,10 +32,11 @@ LOOK_EVERY_S = 0.02
     help="How long to wait for the end of a running campaign.",
 )
 def stop(*, clear: bool, within_s: float) -> None:
-    """End any campaign on this machine, everything reverted; none begins until 'stop --clear'.
+    """End any campaign of this MONKEYPROOF_HOME, everything reverted; none begins until 'stop --clear'.
 
     Writes the stop file into the harness's home and waits. A trial takes its faults back at once; the campaign
-    then writes its report, and ends. Exit code 5 if it does not end in time, or if something is left.
+    then writes its report, and ends. Exit code 5 if it does not end in time, or if something is left; 4 if
+    campaigns of yours with another MONKEYPROOF_HOME still run: they are named.
     """
     from monkeyproof.stopping import stop_file
 
@@ -43,9 +50,11 @@ def stop(*, clear: bool, within_s: float) -> None:
     begun_s, begun_utc_s = time.monotonic(), time.time()
     with _told():
         stop_file().touch(mode=0o600)
+    from monkeyproof import paths
     from monkeyproof.aftermath import left_since
+    from monkeyproof.locks import elsewhere
     from monkeyproof.reverting import running_campaign
-    from monkeyproof.undo import open_logs, read_open
+    from monkeyproof.undo import open_logs, words_of
 
     pid = running_campaign()
     clean_s = begun_s
@@ -59,22 +68,23 @@ def stop(*, clear: bool, within_s: float) -> None:
                 "things back; say 'monkeyproof stop' again, or end the process and say 'monkeyproof revert'"
             )
         time.sleep(LOOK_EVERY_S)
-    left = [fault for log in open_logs() for fault in read_open(log)]
-    if left:
-        raise NotReverted(
-            f"{len(left)} fault{'s' if len(left) > 1 else ''} may still be there "
-            f"({left[0].fault} on {left[0].subject}); run 'monkeyproof revert'"
-        )
+    if left := words_of(open_logs()):
+        raise NotReverted(f"{left}; run 'monkeyproof revert'")
     if residue := left_since(begun_utc_s):
         raise NotReverted(residue)
     if pid is None:
-        click.echo("No campaign was running, and nothing is open.")
+        click.echo(f"No campaign was running, and nothing is open, in {paths.home()}.")
     else:
         click.echo(
             f"The campaign of process {pid} ended after {time.monotonic() - begun_s:.1f} s; "
             f"its last fault was seen {clean_s - begun_s:.1f} s after the stop, and nothing is open."
         )
-    click.echo("No campaign begins until 'monkeyproof stop --clear'.")
+    click.echo(f"No campaign of {paths.home()} begins until 'monkeyproof stop --clear'.")
+    if others := elsewhere():
+        raise OthersRun(
+            f"still running: {', '.join(str(one) for one in others)}; say 'monkeyproof stop' there as well, or "
+            "end the process with Ctrl-C"
+        )
 
 
 @contextlib.contextmanager

@@ -5,12 +5,19 @@ Looking for it is one ``stat``, so that everybody who breaks something can look 
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 from monkeyproof import paths
 from monkeyproof.errors import Refusal
 
 STOPPED = "stopped by 'monkeyproof stop'"
+SIGNALS = tuple(
+    number
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+)
+"""Those that end a run in order: SIGHUP is none where whoever started this process had it ignored (nohup)."""
 
 
 def stop_file() -> Path:

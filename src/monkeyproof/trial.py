@@ -25,7 +25,7 @@ from monkeyproof.open_trial import OpenTrial
 from monkeyproof.process import end_group_mates, leave
 from monkeyproof.redaction import RedactedStream, know_loaded, redact
 from monkeyproof.roles import Named, roles_of
-from monkeyproof.stopping import STOPPED, is_stopped
+from monkeyproof.stopping import SIGNALS, STOPPED, is_stopped
 from monkeyproof.trial_plan import TrialPlan
 from monkeyproof.types import Json
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 _CLASSES = re.compile(r"^((chaoslib|monkeyproof)\.[\w.]+: )+")
 """Before the words of an error that is wrapped in others."""
 _CHAINED = re.compile(r"\n\n(During handling of|The above exception was)")
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run_worker(plan: TrialPlan, trial: OpenTrial) -> None:
@@ -51,6 +50,7 @@ def run_worker(plan: TrialPlan, trial: OpenTrial) -> None:
 
     from monkeyproof.faults.foreign import set_limits
     from monkeyproof.foreign import ForeignFault, baseline
+    from monkeyproof.probes.watch import longest_hold_s
 
     class Signals(RunEventHandler):  # type: ignore[misc]
         """chaoslib installs handlers of its own, and loses rollbacks on a second signal."""
@@ -74,7 +74,7 @@ def run_worker(plan: TrialPlan, trial: OpenTrial) -> None:
     journal: dict[str, Json] = initialize_run_journal(experiment) | {"status": "never started"}
     _leave_on_signals(foreign)
     try:
-        trial.start()
+        trial.start(longest_hold_s(experiment))
         runner = Runner(Strategy.DEFAULT, Schedule())
         runner.register_event_handler(Signals())
         if foreign is not None:
@@ -142,6 +142,15 @@ def _leave_on_signals(foreign: ForeignFault | None = None) -> None:
         signal.signal(number, leave_once)
 
 
+def _end_of(trial: OpenTrial | None, why: str) -> tuple[int, str]:
+    """Exit code and words for a trial that ended before its time: what became of its faults, as far as known."""
+    if trial is None:
+        return EXIT_REFUSED, f"{why}; nothing had been injected"
+    if trial.is_open:
+        return EXIT_NOT_REVERTED, f"{why}; what was injected may still be there; run 'monkeyproof revert'"
+    return EXIT_REFUSED, f"{why}; {trial.end_words}"
+
+
 def main(observers: Observers | None = None) -> NoReturn:
     """Entry of the worker: the plan's path is the only argument; the outcome is a file beside it.
 
@@ -153,6 +162,7 @@ def main(observers: Observers | None = None) -> NoReturn:
         lambda record: record.getMessage() != "Rollbacks were explicitly requested to be played"
     )
     code, words = EXIT_OK, ""
+    trial: OpenTrial | None = None
     sys.stdout, sys.stderr = RedactedStream(sys.stdout), RedactedStream(sys.stderr)
     try:
         plan = TrialPlan(**json.loads(plan_path.read_bytes()))
@@ -172,11 +182,11 @@ def main(observers: Observers | None = None) -> NoReturn:
     except MonkeyproofError as error:
         code, words = error.exit_code, str(error)
     except SystemExit:
-        why = trial.aborted.replace("ended it", "ended the trial")
-        code, words = EXIT_REFUSED, f"{why or 'a signal ended the trial'}; what was injected is reverted"
+        why = trial.aborted.replace("ended it", "ended the trial") if trial is not None else ""
+        code, words = _end_of(trial, why or "a signal ended the trial")
     except OSError as error:
         why = f"{error.filename or plan_path.parent} cannot be written ({error.strerror or error})"
-        code, words = EXIT_REFUSED, f"{why}; what was injected is reverted"
+        code, words = _end_of(trial, why)
     try:
         history.write_json(plan_path.with_suffix(".outcome.json"), {"exit_code": code, "error": redact(words)})
     except OSError:  # The campaign has the exit code, and finds out why.

@@ -15,17 +15,32 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from monkeyproof import paths
 from monkeyproof.clock import Clock, SystemClock, wait_for
 from monkeyproof.errors import EXIT_REFUSED, MonkeyproofError, Refusal
-from monkeyproof.intents import OpenFault, Undo, read_open
+from monkeyproof.history import write_json
+from monkeyproof.intents import Contents, OpenFault, Undo, parse_log, read_log, read_open
 from monkeyproof.redaction import redact
 from monkeyproof.types import Json
 
-__all__ = ["LogHeld", "OpenFault", "Undo", "UndoLog", "begin", "open_logs", "read_open", "undo_dir", "unwritable"]
+__all__ = [
+    "LogHeld",
+    "OpenFault",
+    "Undo",
+    "UndoLog",
+    "begin",
+    "keep_beside",
+    "open_logs",
+    "read_log",
+    "read_open",
+    "undo_dir",
+    "unwritable",
+    "words_of",
+]
 
 
 class LogHeld(MonkeyproofError):
@@ -35,7 +50,10 @@ class LogHeld(MonkeyproofError):
 
 
 class UndoLog:
-    """The log of one trial, held. Every line is synced to disk before the method returns."""
+    """The log of one trial, held. Every line is synced to disk before the method returns.
+
+    What is open its holder knows by itself, for the file may be deleted or spoilt while it is held.
+    """
 
     def __init__(
         self, path: Path, *, begin: bool = True, held_within_s: float = 0.0, clock: Clock | None = None
@@ -52,11 +70,10 @@ class UndoLog:
         """
         self.path = path
         self._clock = clock or SystemClock()
-        self._undone: set[str] = set()
-        """Taken back, but the disk did not take that: nobody has to do it again as long as this log is held."""
         self._file = _hold(path, os.O_RDWR | os.O_APPEND | (os.O_CREAT if begin else 0), held_within_s)
         _forget_torn_line(self._file)
-        _sync_folder(path.parent)
+        _sync(path.parent)
+        self._known = parse_log(self._text(), path)
 
     def intend(self, fault: OpenFault) -> None:
         """Record that a fault is about to be injected. Raises OSError if the disk does not take it."""
@@ -71,6 +88,7 @@ class UndoLog:
             lease_s=fault.lease_s,
             utc=fault.t0_utc,
         )
+        self._known = replace(self._known, intents=(*self._known.intents, fault))
 
     def intend_one_shot(
         self,
@@ -95,6 +113,7 @@ class UndoLog:
             lease_s=None,
             utc=t0_utc,
         )
+        self._known = replace(self._known, kept=(*self._known.kept, f"{fault} on {subject} ({why})"))
 
     def effective(self, fault_id: str, summary: str) -> None:
         """Record the evidence that a fault took effect.
@@ -109,35 +128,77 @@ class UndoLog:
 
     def reverted(self, fault_id: str, summary: str) -> None:
         """Record that a fault was taken back, and how that was seen."""
-        try:
+        # Where the disk does not take that, nobody has to do it again as long as this log is held.
+        self._known = replace(self._known, done=self._known.done | {fault_id})
+        with contextlib.suppress(OSError):
             self._append({"step": "reverted", "id": fault_id, "summary": redact(summary), "utc": self._utc()})
-        except OSError:
-            self._undone.add(fault_id)
+
+    @property
+    def known(self) -> Contents:
+        return self._known
 
     def open_faults(self) -> list[OpenFault]:
-        return [one for one in read_open(self.path) if one.id not in self._undone]
+        return self._known.open
 
     def close(self, archive: Path | None = None) -> None:
         """Let go of it. If nothing in it is open, it moves to ``archive``, or is deleted where none is given."""
         try:
-            if not self.open_faults():
-                if archive is not None and archive.parent.is_dir():
-                    # A copy for people: a full disk may cost it.
-                    with contextlib.suppress(OSError), paths.open_private(archive) as file:
-                        file.write(self.path.read_bytes())
+            if self._known.open or self._known.unreadable:
+                self._put_in_place()
+                return
+            if archive is not None and archive.parent.is_dir():
+                # A copy for people: a full disk may cost it.
+                with contextlib.suppress(OSError), paths.open_private(archive) as file:
+                    file.write(self._text())
+            if self._is_in_place():
                 self.path.unlink()
+            copy_beside(self.path).unlink(missing_ok=True)
         finally:
             os.close(self._file)
+
+    def forget(self, kept: Path) -> None:
+        """Let go of it although something is open, on somebody's word that it is mended; it moves to ``kept``."""
+        for fault in self.open_faults():
+            self.reverted(fault.id, "forgotten, not reverted: somebody says that it is mended")
+        self._known = replace(self._known, unreadable=())
+        self.close(kept)
 
     def _intent(self, fault_id: str, fault: str, subject: str, **more: Json) -> None:
         entry: dict[str, Json] = {"step": "intent", "run": self.path.stem, "id": fault_id}
         self._append({**entry, "fault": fault, "subject": subject, **more})
+
+    def _text(self) -> bytes:
+        return os.pread(self._file, os.fstat(self._file).st_size, 0)
+
+    def _is_in_place(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._file), self.path.stat())
+        except FileNotFoundError:
+            return False
+
+    def _put_in_place(self) -> None:
+        """Somebody took the file away while it was held: what stands in it must be found by whoever comes next."""
+        if self._is_in_place():
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = self.path.with_suffix(".draft")
+        file = os.open(draft, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.write(file, self._text())
+            os.fsync(file)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.dup2(file, self._file, inheritable=False)
+        finally:
+            os.close(file)
+        draft.rename(self.path)
+        _sync(self.path.parent)
 
     def _utc(self) -> str:
         return self._clock.utc().isoformat()
 
     def _append(self, entry: dict[str, Json]) -> None:
         line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+        self._put_in_place()
         size = os.fstat(self._file).st_size
         try:
             if os.write(self._file, line) != len(line):
@@ -211,13 +272,38 @@ def undo_dir() -> Path:
     return path
 
 
+def copy_beside(log: Path) -> Path:
+    """Where somebody else's experiment is kept that an undo needs, for as long as its log is there."""
+    return log.with_suffix(".experiment.json")
+
+
+def keep_beside(log: Path, experiment: Json) -> Path:
+    """Keep an experiment, without its secrets, where no clean-up of the trial's folder reaches it; synced."""
+    path = copy_beside(log)
+    write_json(path, experiment)
+    for one in (path, path.parent):
+        _sync(one)
+    return path
+
+
 def open_logs() -> list[Path]:
-    """Logs of the home in which something is open, oldest first."""
-    return sorted(path for path in undo_dir().glob("*.jsonl") if read_open(path))
+    """Logs of the home in which something is open, or may be as they cannot be read; by name."""
+    return sorted(path for path in undo_dir().glob("*.jsonl") if (log := read_log(path)).open or log.unreadable)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def words_of(logs: Iterable[Path]) -> str:
+    """How many faults may still be there by these logs, and what of the logs cannot be read; "" if none."""
+    read = [read_log(path) for path in logs]
+    left = [fault for one in read for fault in one.open]
+    words = [one for contents in read for one in contents.unreadable]
+    if left:
+        first = f"{left[0].fault} on {left[0].subject}"
+        words.insert(0, f"{len(left)} fault{'s' if len(left) > 1 else ''} may still be there ({first})")
+    return "; ".join(words)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

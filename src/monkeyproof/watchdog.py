@@ -1,9 +1,10 @@
 """Takes back what a trial had injected when the process that ran it is gone, however it went.
 
-Run as ``python -m monkeyproof.watchdog PIDFD LOG FOLDER`` in a session of its own, so that neither Ctrl-C nor the
-end of any process group of the harness ends it. It holds the worker's pidfd. Over a socket on its standard input
-it says once that it watches, and is told when the undo log was closed in order: then it ends at once. As long as
-the worker lives it undoes nothing, also when that stands still. What it needs for that, it imports when it acts.
+Run as ``python -m monkeyproof.watchdog PIDFD GROUP LOG FOLDER`` in a session of its own, so that neither Ctrl-C
+nor the end of any process group of the harness ends it. It holds the worker's pidfd, and is told which group the
+worker leads (0: none). Over a socket on its standard input it says every second that it watches, and is told when
+the undo log was closed in order: then it ends at once. As long as the worker lives it undoes nothing, also when
+that stands still. What it needs for that, it imports when it acts.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 WATCHING = b"+"
 CLOSED = b"."
+SAYS_EVERY_S = 1.0
 TRY_FOR_S = 10.0
 """What cannot be undone at once may be later: a service restarts, a proxy of the dead worker still ends."""
 ACT_WITHIN_S = 60.0
@@ -36,8 +38,12 @@ def await_death(pidfd: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     poll.register(0, select.POLLIN)
+    heard = True
     while True:
-        ready = {descriptor for descriptor, _ in poll.poll()}
+        if heard:
+            with contextlib.suppress(OSError):  # One that does not read, or is gone.
+                os.write(0, WATCHING)
+        ready = {descriptor for descriptor, _ in poll.poll(SAYS_EVERY_S * 1000.0 if heard else None)}
         if 0 in ready:
             try:
                 said = os.read(0, 1)
@@ -45,6 +51,7 @@ def await_death(pidfd: int) -> bool:
                 said = b""
             if said == CLOSED:
                 return False
+            heard = False
             poll.unregister(0)  # Nobody will say anything any more: only the worker's end counts.
         if pidfd in ready:
             return True
@@ -71,8 +78,10 @@ def act(log: Path, folder: Path) -> bool:
             return False
         for fault, summary in found.done:
             tell(Kind.FAULT_REVERTED, fault.subject, id=fault.id, fault=fault.fault, summary=summary)
+        for words in found.unreadable:
+            print(f"watchdog: {words}", file=sys.stderr)
         if not found.failed:
-            return True
+            return not found.unreadable
         if time.monotonic() >= ends_s:
             for fault, why in found.failed:
                 tell(Kind.FAULT_NOT_REVERTED, fault.subject, id=fault.id, fault=fault.fault, why=why)
@@ -80,10 +89,10 @@ def act(log: Path, folder: Path) -> bool:
         time.sleep(0.25)
 
 
-def _end_group(worker: int) -> None:
+def _end_group(group: int) -> None:
     """What the worker's activities run must not go on injecting beside the undo, or after it."""
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(worker, signal.SIGKILL)
+        os.killpg(group, signal.SIGKILL)
 
 
 def _teller(folder: Path) -> Callable[..., None]:
@@ -120,14 +129,13 @@ def _had_ended(folder: Path) -> bool:
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    pidfd, log, folder = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-    worker = os.getppid()
-    leads_a_group = os.getpgid(worker) == worker
-    os.write(0, WATCHING)
+    # Told, not asked for: the parent of one whose worker died meanwhile is a stranger.
+    pidfd, group, log, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
+    os.set_blocking(0, False)
     if await_death(pidfd) and log.exists():
         signal.alarm(int(ACT_WITHIN_S))
-        if leads_a_group:
-            _end_group(worker)
+        if group:
+            _end_group(group)
         act(log, folder)
     sys.stdout.flush()
     sys.stderr.flush()

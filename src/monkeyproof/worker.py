@@ -15,17 +15,28 @@ from typing import Protocol
 from monkeyproof import history
 from monkeyproof.aftermath import look_after_death
 from monkeyproof.clock import Anchor, Clock
-from monkeyproof.errors import EXIT_NOT_REVERTED, EXIT_REFUSED, MonkeyproofError, Refusal, UsageError
+from monkeyproof.errors import (
+    EXIT_NOT_REVERTED,
+    EXIT_REFUSED,
+    MonkeyproofError,
+    Refusal,
+    UsageError,
+)
 from monkeyproof.history import History, Kind
+from monkeyproof.intents import Contents
+from monkeyproof.locks import shared
+from monkeyproof.open_trial import run_name
 from monkeyproof.overseer import LEAVES_WITHIN_S, events_in, is_leaving
 from monkeyproof.process import ProcessGroup, await_end, last_line
 from monkeyproof.reverting import revert_all
 from monkeyproof.safeguards import await_watchdog
 from monkeyproof.stopping import STOPPED, is_stopped
 from monkeyproof.trial_plan import TrialPlan
+from monkeyproof.undo import read_log, undo_dir
 
 ENDS_WITHIN_S = 60.0
 TICK_S = 0.2
+NOT_KNOWN = "its undo log is gone, so what it had injected may still be there"
 WATCHDOG_ENDS_WITHIN_S = 75.0
 """Longer than it gives itself, so that nothing is undone twice at the same moment."""
 
@@ -48,7 +59,9 @@ def run_worker(trial: TrialPlan, watcher: Ticks, stop: list[int], clock: Clock) 
         return EXIT_REFUSED, str(no_room(plan_file, error))
     told = ""
     with ProcessGroup() as group:
-        worker = group.start([sys.executable, "-m", "monkeyproof.trial_worker", str(plan_file)], log=log)
+        # With the campaign's locks: a worker that outlives it still breaks things.
+        words = [sys.executable, "-m", "monkeyproof.trial_worker", str(plan_file)]
+        worker = group.start(words, log=log, pass_fds=shared())
         told_s, seen = 0.0, 0
         while worker.poll() is None:
             if (stop or is_stopped()) and not told:
@@ -93,17 +106,44 @@ def _after_death(trial: TrialPlan, status: int, log: Path, told: str) -> tuple[i
     with contextlib.suppress(OSError):
         _note_death(folder, told or f"its worker died (status {status})")
     words += _why_mute(folder.parent)
+    log_was = _undo_log_of(folder)
     try:
-        revert_all(lambda _: None)
+        found = revert_all(lambda _: None)
+        unknown = status < 0 and not found and log_was is None and _held(folder)
+        words += f"; {NOT_KNOWN}; see {folder}, and mend it by hand" if unknown else ""
         look_after_death(trial)
     except MonkeyproofError as error:
         return error.exit_code, f"{words}; {error}"
     except OSError as error:
         why = f"what it left cannot be looked at ({error.strerror or error})"
         return EXIT_NOT_REVERTED, f"{words}; {why}; make room, then say 'monkeyproof revert'"
+    if unknown:
+        return EXIT_NOT_REVERTED, words
     if status == EXIT_NOT_REVERTED:  # It has ended in order; only its words are lost.
         return EXIT_NOT_REVERTED, f"{words}; see what is left in {folder}"
-    return EXIT_REFUSED, words + "; what it had injected is reverted"
+    return EXIT_REFUSED, f"{words}; {_end_words(folder, log_was)}"
+
+
+def _undo_log_of(folder: Path) -> Contents | None:
+    """What stands in a trial's undo log, in the home or where it moved when all was taken back; None: gone."""
+    for path in (undo_dir() / f"{run_name(folder)}.jsonl", folder / history.UNDO_FILE):
+        with contextlib.suppress(FileNotFoundError):
+            return read_log(path)
+    return None
+
+
+def _held(folder: Path) -> set[str]:
+    """Ids of the faults that were to be held and are not known to be reverted, by the trial's events."""
+    events = events_in(folder)
+    held = {str(one.data["id"]) for one in events if one.kind is Kind.FAULT_INTENDED and one.data.get("held")}
+    return held - {str(one.data.get("id")) for one in events if one.kind is Kind.FAULT_REVERTED}
+
+
+def _end_words(folder: Path, log: Contents | None) -> str:
+    if log is not None and (log.intents or log.kept):
+        return log.end_words
+    intended = any(one.kind is Kind.FAULT_INTENDED for one in events_in(folder))
+    return "what was injected is reverted" if intended else Contents().end_words
 
 
 def no_room(where: Path, error: OSError) -> Refusal:

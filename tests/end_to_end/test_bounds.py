@@ -155,6 +155,7 @@ def test_stop_ends_plain_chaos_run(folder: Path, monkeypatch: pytest.MonkeyPatch
     done = monkeyproof(folder, "stop")
     assert done.returncode == 0, done.stderr
     output = process.communicate(timeout=60)[0]
+    assert process.returncode == 4
     assert "The trial was aborted: stopped by 'monkeyproof stop'" in output
     told, reverted = first(folder, Kind.TRIAL_ABORTED), first(folder, Kind.FAULT_REVERTED)
     assert reverted.t_s - told.t_s < 1.0

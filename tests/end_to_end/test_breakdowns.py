@@ -81,7 +81,7 @@ def test_a_trial_that_cannot_write_any_more_ends_clean(folder: Path) -> None:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, 0))
     os.killpg(process.pid, signal.SIGHUP)
     os.killpg(process.pid, signal.SIGHUP)
-    ended(process, 4, "a signal ended the trial; what it had injected is reverted", within_s=60)
+    ended(process, 4, "a signal ended the trial; what was injected is reverted", within_s=60)
     assert undo.open_logs() == []
     assert nothing_runs(folder)
     assert monkeyproof(folder, "gate", "out").returncode == 4

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from short_trials import with_hold, with_windows
 
 from monkeyproof import undo
 from monkeyproof.clock import wait_for
@@ -32,9 +33,11 @@ def in_effect(folder: Path, number: int) -> bool:
 
 def test_a_gate_that_was_killed_in_its_second_trial_is_continued(chaos_target: TargetFile, tmp_path: Path) -> None:
     folder = tmp_path / "c"
-    options = ["replica-kill", "--arms", "none", "--trials", "2", "--no-tracking"]
+    target = with_windows(chaos_target, tmp_path, baseline_s=0.5)
+    experiment = with_hold("replica-kill", tmp_path, at_least_s=3.0, at_most_s=3.0)
+    options = [experiment, "--arms", "none", "--trials", "2", "--no-tracking"]
     campaign = subprocess.Popen(
-        monkeyproof("gate", *options, "--target", chaos_target.path, "--out", folder),
+        monkeyproof("gate", *options, "--target", target.path, "--out", folder),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -161,7 +161,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 name: ours
 predict: {{url: "http://127.0.0.1:{port}/score", golden: golden.jsonl, answer: $.y}}
 slo: {{latency_ms: 200, objective: 0.95, stable_for_s: 0.5}}
-windows: {{baseline_s: 0.5, horizon_s: 1.5, after_revert_s: 2}}
+windows: {{baseline_s: 0.5, horizon_s: 1, after_revert_s: 2}}
 load: {{rate_per_s: 0}}
 """
     )
@@ -177,11 +177,11 @@ def trials_of(folder: Path) -> dict[str, Any]:
 
 
 def test_what_is_proven_counts_and_what_is_not_does_not(world: World) -> None:
+    """A proof that never comes is waited for in test_hostile_trial."""
     named = {"inject": "lie", "undo": "tell-the-truth"}
     files = [
         world.lies("proven", **named, evidence="its-mode"),
         world.lies("nameless"),
-        world.lies("false-proof", evidence_pattern="sulks", **named, evidence="its-mode"),
         world.passes("passing"),
         world.restores("restoring"),
         world.lies("held-before", evidence_pattern="right|lies", **named, evidence="its-mode"),
@@ -195,7 +195,7 @@ def test_what_is_proven_counts_and_what_is_not_does_not(world: World) -> None:
     proven = found["proven"]["recovery"]
     assert proven["outcome"] == "fault_removed"
     assert proven["wrong_count"] > 30
-    assert proven["censored_at_s"] == pytest.approx(1.5, abs=0.5)
+    assert proven["censored_at_s"] == pytest.approx(1.0, abs=0.4)
     assert found["proven"]["faults"] == ["foreign.lie on ours"]
     (folder,) = (world.folder / "out" / "trials").glob("[0-9]*-proven-none-1/")
     (effective,) = [event for event in events_of(folder) if event.kind is Kind.FAULT_EFFECTIVE]
@@ -216,13 +216,11 @@ def test_what_is_proven_counts_and_what_is_not_does_not(world: World) -> None:
 
     # What comes after the injection may be what ends it: it is held before, and was never recovered under it.
     assert found["restoring"]["recovery"]["outcome"] == "fault_removed"
-    assert found["restoring"]["recovery"]["censored_at_s"] == pytest.approx(1.5, abs=0.5)
+    assert found["restoring"]["recovery"]["censored_at_s"] == pytest.approx(1.0, abs=0.4)
     assert found["held-before"]["recovery"]["outcome"] == "invalid"
     assert "held before anything was injected" in found["held-before"]["recovery"]["reason"]
 
-    assert found["false-proof"]["recovery"]["outcome"] == "invalid"
     assert "its-mode" not in found["idle"]["recovery"]["reason"]
-    assert "not within its tolerance" in found["false-proof"]["recovery"]["reason"]
     assert found["idle"]["recovery"]["reason"] == "no fault was injected"
     # Whatever came of them, it tells the truth again.
     assert world.ask("/score", {"x": 21}) == {"y": 42}
@@ -259,7 +257,7 @@ def process(path: str, *arguments: str) -> dict[str, Any]:
 
 def test_whoever_is_killed_in_the_hold_the_undo_is_still_to_be_had(world: World) -> None:
     text = (world.folder / "t.yaml").read_text()
-    (world.folder / "t.yaml").write_text(text.replace("horizon_s: 1.5", "horizon_s: 60"))
+    (world.folder / "t.yaml").write_text(text.replace("horizon_s: 1", "horizon_s: 60"))
     file = world.lies("lies", inject="lie", evidence="its-mode", undo="tell-the-truth")
     campaign, worker = campaign_in_its_hold(world, file, "one")
     os.kill(worker, signal.SIGKILL)
@@ -296,7 +294,7 @@ def test_whoever_is_killed_in_the_hold_the_undo_is_still_to_be_had(world: World)
 
 def test_ctrl_c_ends_what_injects_in_the_background_before_its_undo(world: World) -> None:
     text = (world.folder / "t.yaml").read_text()
-    (world.folder / "t.yaml").write_text(text.replace("horizon_s: 1.5", "horizon_s: 60"))
+    (world.folder / "t.yaml").write_text(text.replace("horizon_s: 1", "horizon_s: 60"))
     script = (
         "import json, time, urllib.request as r\n"
         "while True:\n"
@@ -328,7 +326,7 @@ def campaign_in_its_hold(world: World, file: str, out: str) -> tuple[subprocess.
 def test_a_killed_workers_fault_on_a_link_of_ones_own_service_goes_with_it(own_service: Path) -> None:  # noqa: F811
     world = World(own_service, 0)
     (own_service / "t.yaml").write_text(
-        (own_service / "t.yaml").read_text().replace("horizon_s: 3", "horizon_s: 60")
+        (own_service / "t.yaml").read_text().replace("horizon_s: 1.5", "horizon_s: 60")
     )
     campaign, worker = campaign_in_its_hold(world, "e.yaml", "out")
     os.killpg(worker, signal.SIGKILL)

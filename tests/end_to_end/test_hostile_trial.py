@@ -134,6 +134,11 @@ def test_reports_of_a_hostile_service(folder: Path) -> None:
     assert "<script>" in trials["no-proof"]["recovery"]["reason"]
     assert trials["proof"]["recovery"]["outcome"] == "fault_removed"
     assert trials["no-proof"]["recovery"]["outcome"] == "invalid"
+    assert "not within its tolerance" in trials["no-proof"]["recovery"]["reason"]
+    # Proven or not, it was undone.
+    port = int(re.findall(r":(\d+)/score", (folder / "t.yaml").read_text())[0])
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/proof", timeout=5) as answer:
+        assert not answer.read().startswith(b"lies")
 
     texts = {path.name: path.read_text() for path in out.rglob("*") if path.suffix != ".arrows" and path.is_file()}
     texts |= {"stdout": done.stdout, "stderr": done.stderr}

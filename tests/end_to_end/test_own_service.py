@@ -79,8 +79,8 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         f"""
 name: ours
 predict: {{url: "http://127.0.0.1:{link}/score", golden: golden.jsonl, answer: $.y.value}}
-slo: {{latency_ms: 100, objective: 0.95, stable_for_s: 1}}
-windows: {{baseline_s: 1, horizon_s: 3, after_revert_s: 3}}
+slo: {{latency_ms: 100, objective: 0.95, stable_for_s: 0.5}}
+windows: {{baseline_s: 0.5, horizon_s: 1.5, after_revert_s: 3}}
 links: {{users: {{listen: "127.0.0.1:{link}", forward: "127.0.0.1:{service}", protocol: http}}}}
 allow_faults: [network]
 """
@@ -116,7 +116,7 @@ def test_a_run_against_ones_own_service(folder: Path, open_to_others: Callable[[
     assert done.returncode == 0, done.stdout + done.stderr
     (trial,) = json.loads((folder / "out" / "results.json").read_text())["trials"]
     assert trial["recovery"]["outcome"] == "fault_removed", done.stdout
-    assert trial["recovery"]["censored_at_s"] == pytest.approx(3.0, abs=0.5)
+    assert trial["recovery"]["censored_at_s"] == pytest.approx(1.5, abs=0.5)
     assert trial["load"]["requests"] > 0
     assert open_to_others(folder / "out") == []
     assert open_to_others(paths.home()) == []

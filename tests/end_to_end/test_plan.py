@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from short_trials import with_hold, with_windows
 from test_own_service import EXPERIMENT, free_port
 
 from monkeyproof import paths
@@ -173,8 +174,11 @@ def test_the_plan_names_what_the_trial_then_does(chaos_target: TargetFile, tmp_p
         assert [one.starts for one in require(target, Replicas).list()] == starts
     finally:
         target.close()
-    command = [sys.executable, "-m", "monkeyproof.cli", "run", "replica-kill", "--arms", "none", "--seed", "11"]
-    command += ["--target", str(chaos_target.path), "--out", "out", "--no-tracking"]
+    # The same fault on the same target, in less time.
+    experiment = with_hold("replica-kill", tmp_path, at_least_s=3.0, at_most_s=3.0)
+    quick = with_windows(chaos_target, tmp_path, baseline_s=0.5)
+    command = [sys.executable, "-m", "monkeyproof.cli", "run", str(experiment), "--arms", "none", "--seed", "11"]
+    command += ["--target", str(quick.path), "--out", "out", "--no-tracking"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert ran.returncode == 0, ran.stderr
     (path,) = (tmp_path / "out").glob("trials/*/events.jsonl")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 
 from monkeyproof.bounds import Limits
 from monkeyproof.clock import Anchor, SystemClock
-from monkeyproof.config import Predict, TargetFile
+from monkeyproof.config import Kubernetes, Predict, TargetFile
 from monkeyproof.errors import MonkeyproofError, Refusal, UsageError
 from monkeyproof.faults import kubernetes
 from monkeyproof.history import HistoryWriter
@@ -39,6 +40,7 @@ class Cluster:
         } | {("demo", "other"): {"uid": "uid-other", "labels": {"app": "other"}}}
         self.deletes: list[str] = []
         self.ignores_deletes = False
+        self.not_ready: set[str] = set()
 
     def answer(self, method: str, url: str) -> tuple[int, dict[str, Any]]:
         parts = urlsplit(url)
@@ -57,7 +59,10 @@ class Cluster:
             part.split("=") for part in parse_qs(parts.query).get("labelSelector", [""])[0].split(",") if part
         )
         items = [
-            {"metadata": {"name": name, "namespace": namespace, "uid": pod["uid"], "labels": pod["labels"]}}
+            {
+                "metadata": {"name": name, "namespace": namespace, "uid": pod["uid"], "labels": pod["labels"]},
+                "status": {"conditions": [{"type": "Ready", "status": str(name not in self.not_ready)}]},
+            }
             for (place, name), pod in self.pods.items()
             if place == namespace and selector.items() <= pod["labels"].items()
         ]
@@ -84,7 +89,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
         def log_message(self, *_: object) -> None: ...
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     config = tmp_path / "kubeconfig"
     config.write_text(
@@ -92,7 +97,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
             {
                 "apiVersion": "v1",
                 "kind": "Config",
-                "current-context": "test",
+                "current-context": "not-to-be-touched",
                 "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
                 "clusters": [
                     {"name": "test", "cluster": {"server": f"http://127.0.0.1:{server.server_address[1]}"}}
@@ -116,6 +121,7 @@ class FakeTarget:
         Predict("http://127.0.0.1:1/", Path("g")),
         allow_faults=("kubernetes",),
         limits=Limits(replicas_down=3),
+        kubernetes=Kubernetes("test"),
     )
 
     def find(self, capability: type[Any]) -> Any:  # noqa: ARG002
@@ -148,7 +154,7 @@ def test_only_matching_pods_die_and_the_proof_is_read_back(cluster: Cluster) -> 
     ("namespace", "selector", "count", "words"),
     [
         ("prod", "app=scoring", 1, "has not opted in; if it may be broken: kubectl label namespace prod"),
-        ("demo", "app=scoring", 3, "matches 3 pods in 'demo', and 3 would be deleted"),
+        ("demo", "app=scoring", 3, "matches 3 pods in 'demo', of which 3 are ready, and 3 would be deleted"),
         ("demo", "app=none", 1, "matches 0 pods"),
     ],
 )
@@ -156,6 +162,44 @@ def test_refusals_delete_nothing(cluster: Cluster, namespace: str, selector: str
     with pytest.raises(Refusal, match=words):
         kubernetes.terminate_pods(namespace, selector, pods_count=count)
     assert cluster.deletes == []
+
+
+@pytest.mark.parametrize(
+    ("not_ready", "limit", "words"),
+    [
+        ({"scoring-1", "scoring-2"}, 3, "3 pods in 'demo', of which 1 are ready, and 1 would be deleted"),
+        ({"scoring-1"}, 1, "down at once would be 2, and target 'fake' allows replicas_down 1"),
+    ],
+)
+def test_pods_that_are_not_ready_are_down(
+    cluster: Cluster, context: Context, not_ready: set[str], limit: int, words: str
+) -> None:
+    cluster.not_ready = not_ready
+    context.target.file = replace(FakeTarget.file, limits=Limits(replicas_down=limit))
+    with pytest.raises(Refusal, match=words):
+        kubernetes.terminate_pods("demo", "app=scoring")
+    assert cluster.deletes == []
+
+
+@pytest.mark.parametrize(
+    ("named", "wanted", "words"),
+    [
+        (None, "", "target 'fake' names no context of Kubernetes; if one may be broken, add kubernetes:"),
+        ("staging", "test", "the context 'test' is not the one that target 'fake' names, 'staging'"),
+    ],
+)
+def test_a_context_that_the_target_file_does_not_name(
+    cluster: Cluster, context: Context, named: str | None, wanted: str, words: str
+) -> None:
+    context.target.file = replace(FakeTarget.file, kubernetes=Kubernetes(named) if named else None)
+    with pytest.raises(Refusal, match=words):
+        kubernetes.terminate_pods("demo", "app=scoring", secrets={"KUBERNETES_CONTEXT": wanted})
+    assert cluster.deletes == []
+
+
+def test_a_number_of_pods_that_is_text_is_told_so() -> None:
+    with pytest.raises(UsageError, match=r"pods_count: must be a whole number of .*env_var_type: int"):
+        kubernetes.terminate_pods("demo", "app=scoring", pods_count="2")  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("context")

@@ -8,13 +8,15 @@ import json
 from dataclasses import replace
 
 import pytest
-from fault_world import events
+from fault_world import Traffic, events
 
 from monkeyproof.bounds import Limits
 from monkeyproof.errors import Refusal, UsageError
 from monkeyproof.faults import data, network, replicas
 from monkeyproof.history import Kind
-from monkeyproof.injection import revert
+from monkeyproof.in_force import InForce
+from monkeyproof.injection import current, revert, within_limit
+from monkeyproof.preview import Preview
 from monkeyproof.targets import port
 
 
@@ -59,6 +61,50 @@ def test_latency(world, asked, limited):
     limited(latency_ms=40)
     refused(world, "the delay on web would be 41", network.add_latency, "web", 20, 41)
     network.add_latency("web", 20, 40)
+    revert()
+
+
+def test_latencies_add_up_for_one_request_may_meet_all_of_them(world, proxy, asked, limited):
+    limited(latency_ms=100)
+    with Traffic(proxy, "web"):
+        network.add_latency("web", 20, 60)
+    with pytest.raises(Refusal, match="the delay on raw, together with the 60 of what is in force"):
+        network.add_latency("raw", 20, 41)
+    assert len(events(world, Kind.FAULT_INTENDED)) == 1
+    revert()
+    assert current().in_force.used("latency_ms") == 0
+
+
+def test_shares_of_rows_add_up_to_all_rows_at_most(world, limited):
+    limited(rows_share=1.0)
+    for fault_id in "12":
+        within_limit("rows_share", 0.7, "the share of rows corrupted", adds_up=True)
+        current().in_force.begins(fault_id, 0.0, held=True)
+    limited(rows_share=0.9)
+    with pytest.raises(Refusal, match=r"together with the 1\.4 of what is in force already, would be 1, and"):
+        within_limit("rows_share", 0.7, "the share of rows corrupted", adds_up=True)
+
+
+def test_a_plan_sees_that_they_add_up_and_what_cannot_be_called(world, limited, monkeypatch):
+    limited(latency_ms=100)
+    provider = {"type": "python", "module": "monkeyproof.faults.network", "func": "add_latency"}
+    action = {"type": "action", "provider": provider | {"arguments": {"link": "web", "low_ms": 2, "high_ms": 60}}}
+    faults, preview = InForce(), Preview(world.file, world)
+    first, second = (preview._own({"method": [action]}, action, 1, "none", faults) for _ in range(2))
+    assert first.refused is None
+    assert "together with the 60 of what is in force" in str(second.refused)
+    monkeypatch.setattr(network, "check_share", None)  # Whatever a fault raises before it is injected.
+    broken = preview._own({"method": [action]}, action, 1, "none", InForce())
+    assert isinstance(broken.refused, UsageError)
+    assert "add_latency cannot be called so" in str(broken.refused)
+
+
+def test_a_hang_holds_a_request_for_as_long_as_it_may_be_in_force(world, asked, limited):
+    """15 s of horizon, 5 s after the revert, 5 s of margin."""
+    limited(latency_ms=24_999)
+    refused(world, "what web may hold a request for would be 25000", network.hang, "web")
+    limited(latency_ms=25_000)
+    network.hang("web")
     revert()
 
 

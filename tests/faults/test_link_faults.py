@@ -13,6 +13,7 @@ from dataclasses import replace
 import pytest
 from fault_world import Traffic, assert_undone, events, impatient
 
+from monkeyproof.bounds import Limits
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import MonkeyproofError, NotReverted, Refusal, UsageError
 from monkeyproof.faults import data, features, network, registry, replicas
@@ -90,6 +91,7 @@ def test_block(world, proxy, asked, mode, how):
 
 @pytest.mark.parametrize("link", ["web", "raw"])
 def test_hang_is_proven_by_bytes_that_wait(world, proxy, asked, link):
+    world.file = replace(world.file, limits=Limits(latency_ms=25_000))
     with Traffic(proxy, "raw"):
         found = network.hang(link)
         assert found["data"]["waiting_bytes"] > 0

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from fault_world import events, impatient
 
+from monkeyproof.aftermath import note_taken_away
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import MonkeyproofError, NotReverted, Refusal, TargetError, UsageError
 from monkeyproof.faults import registry, replicas
@@ -226,6 +227,19 @@ def test_what_a_healer_chose_since_is_left(world, models):
     (said,) = revert()
     assert "version 4 by now" in said
     assert models.alias == "4"
+
+
+@pytest.mark.parametrize("healed", [False, True])
+def test_a_champion_that_nobody_healed_was_taken_away_by_a_stranger(world, models, healed):
+    registry.promote_degraded()
+    note_taken_away(current())
+    assert not events(world, Kind.FAULT_TAKEN_AWAY)
+    models.alias = "3"
+    if healed:
+        current().history.event(Kind.HEALER_ACTED, "champion", remedy="roll back", ok=True, summary="")
+    note_taken_away(current())
+    taken = [one.data["why"] for one in events(world, Kind.FAULT_TAKEN_AWAY)]
+    assert taken == ([] if healed else ["the champion is version 3, and was 2"])
 
 
 def test_what_somebody_did_to_the_old_champion_since_is_said(world, models):

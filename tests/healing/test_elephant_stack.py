@@ -106,7 +106,10 @@ def run(target: Target, tmp_path: Path) -> Iterator[Run]:
     [
         pytest.param(LATENCY, "replica_slow", "drain", "undrain", id="latency"),
         pytest.param(CORRUPTION, "data_corrupted", "quarantine_and_restore", "end_quarantine", id="corruption"),
-        pytest.param(OUTAGE, "features_unavailable", "serve_snapshot", "serve_live", id="outage"),
+        # As the next one, and healed in a whole trial in test_experiments.
+        pytest.param(
+            OUTAGE, "features_unavailable", "serve_snapshot", "serve_live", id="outage", marks=pytest.mark.slow
+        ),
         pytest.param(HANG, "features_unavailable", "serve_snapshot", "serve_live", id="hanging-store"),
     ],
 )

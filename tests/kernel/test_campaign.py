@@ -11,8 +11,8 @@ import pytest
 from campaign_world import FakeRunner, Killed, plan_of, target_file, write_trial
 from click.testing import CliRunner, Result
 
-from monkeyproof import catalogue
-from monkeyproof.campaign import DISCARDED_DIR, Finished, run_campaign
+from monkeyproof import catalogue, history
+from monkeyproof.campaign import Finished, run_campaign
 from monkeyproof.cli import main
 from monkeyproof.clock import ManualClock
 from monkeyproof.config import TargetFile
@@ -209,7 +209,7 @@ def test_resumed_after_a_kill_finished_trials_are_kept_and_the_half_done_one_is_
     finished = run(StoredPlan.read(folder).resumed(target, None), again, resume=True)
     assert killed.names[:3] + again.names == [Path(trial.folder).name for trial in plan.trials()]
     assert {name: (folder / "trials" / name / "trial.json").stat().st_ino for name in kept} == kept
-    assert [path.name for path in (folder / DISCARDED_DIR).iterdir()] == [killed.names[3]]
+    assert [path.name for path in (folder / history.DISCARDED_DIR).iterdir()] == [killed.names[3]]
     assert len(finished.campaign.trials) == 8
     assert finished.campaign.aborted == ""
     with pytest.raises(UsageError, match="complete; 'monkeyproof gate"):
@@ -223,7 +223,7 @@ def test_killed_twice_in_the_same_trial_both_remains_are_kept(tmp_path: Path, ta
     with pytest.raises(Killed):
         run(StoredPlan.read(folder).resumed(target, None), FakeRunner(target, dies_in=1), resume=True)
     run(StoredPlan.read(folder).resumed(target, None), FakeRunner(target), resume=True)
-    assert len(list((folder / DISCARDED_DIR).iterdir())) == 2
+    assert len(list((folder / history.DISCARDED_DIR).iterdir())) == 2
     assert len(read_campaign(folder).trials) == 2
 
 

@@ -75,7 +75,7 @@ def test_plain_chaos_toolkit_is_refused_it_before_anything_is_opened(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     document = yaml.safe_load(STRANGERS)
-    for name in ("_foreign", "_no_way_back", "_open"):
+    for name in ("_foreign", "_refused", "_open"):
         monkeypatch.setattr(control, name, getattr(control, name))
     control.configure_control(document, EventHandlerRegistry())
     monkeypatch.setenv("MONKEYPROOF_TARGET", "/nowhere/target.yaml")
@@ -84,4 +84,42 @@ def test_plain_chaos_toolkit_is_refused_it_before_anything_is_opened(
     document["extensions"] = [{"name": "monkeyproof", "undo": "none"}]
     control.configure_control(document, EventHandlerRegistry())
     with pytest.raises(InterruptExecution, match=r"/nowhere/target\.yaml"):
+        control.before_experiment_control(document)
+
+
+MIXED = """title: x
+description: x
+method:
+- {type: action, name: ours, provider: {type: python, module: monkeyproof.faults.noop, func: nothing}}
+- {type: probe, name: look, provider: {type: process, path: "true"}}
+rollbacks:
+- {type: action, name: revert, provider: {type: python, module: monkeyproof.injection, func: revert}}
+"""
+
+
+@pytest.mark.parametrize("section", ["method", "rollbacks"])
+@pytest.mark.parametrize(
+    "provider",
+    [
+        {"type": "process", "path": "true"},
+        {"type": "http", "url": "http://127.0.0.1:9/", "module": "monkeyproof.faults.noop"},
+        {"type": "python", "module": "os", "func": "sync"},
+    ],
+)
+def test_an_action_of_somebody_elses_does_not_hide_behind_a_fault_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: str, provider: dict[str, str]
+) -> None:
+    file = tmp_path / "e.yaml"
+    file.write_text(MIXED)
+    assert catalogue.find(str(file)).name == "e"  # Probes, and what else is ours, may stand beside a fault.
+    document = yaml.safe_load(MIXED)
+    document[section].append({"type": "action", "name": "break", "provider": provider})
+    file.write_text(yaml.safe_dump(document))
+    words = r"'break' is no action of monkeyproof's, .*; put it into an experiment of its own"
+    with pytest.raises(Refusal, match=rf"not injecting: .*e\.yaml:\d+: {words}"):
+        catalogue.find(str(file))
+    for name in ("_foreign", "_refused", "_open"):
+        monkeypatch.setattr(control, name, getattr(control, name))
+    control.configure_control(document, EventHandlerRegistry())
+    with pytest.raises(InterruptExecution, match=f"not injecting: {words}"):
         control.before_experiment_control(document)

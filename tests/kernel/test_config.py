@@ -50,6 +50,11 @@ def test_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("change", "words"),
     [
         (("latency_ms: 250", "latency_ms: fast"), r"t.yaml:7: slo.latency_ms: .*valid number"),
+        (
+            ("latency_ms: 250", "latency_ms: true"),
+            r"t.yaml:7: slo.latency_ms: neither a number nor text .found true",
+        ),
+        (("[network", "[off, network"), r"t.yaml:12: allow_faults.0: neither a number nor text .found false"),
         (("latency_ms: 250", "latency_ms: .inf"), r"t.yaml:7: slo.latency_ms: .*finite"),
         (("objective: 0.99", "objective: 1.5"), r"t.yaml:7: slo.objective"),
         (("objective: 0.99", "objektive: 0.99"), r"t.yaml:7: slo.objektive: unknown key"),
@@ -89,6 +94,14 @@ def test_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (
             ("allow_faults:", 'abort_if: [{prometheus: "file:///p", query: up, above: 1}]\nallow_faults:'),
             r"t.yaml:12: abort_if.0.prometheus: String should match",
+        ),
+        (
+            ("allow_faults:", 'abort_if: [{health_url: "http://me:secret@[::1"}]\nallow_faults:'),
+            r"t.yaml:12: abort_if.0.health_url: not an address that can be asked$",
+        ),
+        (
+            ("allow_faults:", 'abort_if: [{prometheus: "http://p:99999", query: up, above: 1}]\nallow_faults:'),
+            r"t.yaml:12: abort_if.0.prometheus: not an address that can be asked$",
         ),
         (
             ("objective: 0.99, stable", "objective: 1, stable"),

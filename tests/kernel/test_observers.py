@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from campaign_world import target_file
 
+from monkeyproof import lifeline, processes
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import UsageError
+from monkeyproof.history import EVENTS_FILE
 from monkeyproof.observers import Observers, start_observers
 
 
@@ -63,6 +66,35 @@ def test_one_that_dies_is_named_with_its_last_words(observers: Observers) -> Non
     assert wait_for(lambda: "healer" in observers.dead(), within_s=20)
     with pytest.raises(UsageError, match=r"the healer did not start: .*see .*healer\.log"):
         observers.await_working()
+
+
+@pytest.mark.usefixtures("observers")
+def test_they_are_told_whom_they_belong_to(tmp_path: Path) -> None:
+    """What they could ask themselves, who their parent is, may be wrong by the time they ask."""
+    assert wait_for(lambda: len(at_work(tmp_path / "runs" / "trial")) == 3, within_s=10)
+    told = [processes.words_of(pid) for pid in processes.children()]
+    assert sum(os.fsencode(lifeline.words_of(os.getpid())) in words for words in told) == 3
+
+
+def test_a_sentry_that_stands_still_does_not_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "g.jsonl").write_text('{"body": {}, "expect": 0}\n' * 100)
+    target = target_file(tmp_path, more="abort_if: [{sli_below: 0.5, for_s: 600}]").path
+    plan = {"folder": str(tmp_path / "trial"), "target": str(target), "seed": 1, "arm": "none"}
+    monkeypatch.setattr("monkeyproof.observers.SILENT_S", 0.7)
+    started = start_observers(plan)
+    try:
+        (tmp_path / "trial" / EVENTS_FILE).touch()
+        started.stand_sentry(target)
+        assert not wait_for(lambda: bool(started.why_unwatched()), within_s=0.9)
+        (sentry,) = [
+            pid for pid in processes.children() if b"monkeyproof.probes.sentry" in processes.words_of(pid)
+        ]
+        os.kill(sentry, signal.SIGSTOP)
+        assert wait_for(lambda: f"(pid {sentry}) stands still" in started.why_unwatched(), within_s=10)
+        # It looks at nothing any more, also if somebody wakes it.
+        assert wait_for(lambda: "sentry" in started.dead(), within_s=5)
+    finally:
+        started.close()
 
 
 def test_an_arm_that_there_is_not(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,15 @@ from pathlib import Path
 from monkeyproof.process import ProcessGroup, await_end
 group = ProcessGroup()
 sleeper = "import time; time.sleep(60)"
-stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+stubborn = f'''import pathlib, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+pathlib.Path({sys.argv[2]!r}).touch()
+time.sleep(60)'''
 family = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
 for code in (sleeper, stubborn, family):
     print(group.start([sys.executable, "-c", code], log=Path(sys.argv[1])).pid, end=" ")
+while not Path(sys.argv[2]).exists():
+    time.sleep(0.01)
 print(flush=True)
 time.sleep(60)
 """
@@ -38,20 +44,38 @@ def gone(pid: int) -> bool:
         return True
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_children_end_with_their_owner(tmp_path: Path, how: signal.Signals) -> None:
-    owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(tmp_path / "log")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    assert owner.stdout is not None
-    pids = [int(pid) for pid in owner.stdout.readline().split()]
+HOW = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+
+
+@pytest.fixture(scope="module")
+def orphans(tmp_path_factory: pytest.TempPathFactory) -> Mapping[signal.Signals, list[int]]:
+    """Children of owners that have just ended in each way. All at once: the guard waits long for the stubborn."""
+    folder = tmp_path_factory.mktemp("owners")
+    owners = {
+        how: subprocess.Popen(
+            [sys.executable, "-c", OWNER, str(folder / "log"), str(folder / how.name)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        for how in HOW
+    }
+    found = {}
+    for how, owner in owners.items():
+        assert owner.stdout is not None
+        found[how] = [int(pid) for pid in owner.stdout.readline().split()]
+        owner.stdout.close()
+    for how, owner in owners.items():
+        os.killpg(owner.pid, how)
+    for owner in owners.values():
+        owner.wait(10)
+    return found
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_children_end_with_their_owner(orphans: Mapping[signal.Signals, list[int]], how: signal.Signals) -> None:
+    pids = orphans[how]
     assert len(pids) == 3
-    os.killpg(owner.pid, how)
-    owner.wait(10)
-    owner.stdout.close()
     assert wait_for(lambda: all(gone(pid) for pid in pids), within_s=15)
 
 

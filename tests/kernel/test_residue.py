@@ -69,6 +69,7 @@ class Parts:
         self.gone = False
         self.pids: list[int] = [7]
         self.hangs_s = 0.0
+        self.resets = 0
 
     def active(self) -> Sequence[str]:
         if self.gone:
@@ -102,6 +103,7 @@ class Parts:
         return self.pids
 
     def reset(self) -> Sequence[str]:
+        self.resets += 1
         time.sleep(self.hangs_s)
         return []
 
@@ -329,6 +331,21 @@ def test_a_target_that_cannot_be_put_back_in_time_is_left(tmp_path: Path, monkey
     (found,) = aftermath.look_and_put_back(Audit.begin(FakeTarget(parts), tmp_path), FakeTarget(parts), writer)
     assert found.what == "the fault proxy cannot be looked at: no answer"
     writer.close()
+
+
+@pytest.mark.parametrize(("champion", "resets"), [("1", 1), ("3", 0)])
+def test_a_champion_that_somebody_else_chose_is_told_and_left_alone(
+    tmp_path: Path, champion: str, resets: int
+) -> None:
+    parts = Parts()
+    writer = HistoryWriter(tmp_path, Anchor.now(SystemClock()), "test")
+    audit = Audit.begin(FakeTarget(parts), tmp_path)
+    writer.event(Kind.FAULT_INTENDED, **PROMOTED.data)
+    parts.now = champion
+    (found,) = aftermath.look_and_put_back(audit, FakeTarget(parts), writer)
+    writer.close()
+    assert found.what == f"the champion is version {champion}, and was 2"
+    assert parts.resets == resets
 
 
 # A trial whose process has died.

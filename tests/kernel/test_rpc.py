@@ -145,7 +145,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
         rpc.Client(tmp_path / "none")
 
 
-@pytest.mark.parametrize("line", [b"\xff\xfe\n", b"[]\n", b"3\n", b'{"id":1}\n', b"\n"])
+@pytest.mark.parametrize("line", [b"\xff\xfe\n", b"[]\n", b"3\n", b'{"id":1}\n', b"\n", b"[" * 99_999 + b"\n"])
 def test_garbage_is_answered_and_survived(server: Path, line: bytes) -> None:
     with socket.socket(socket.AF_UNIX) as raw:
         raw.settimeout(5)

@@ -10,13 +10,13 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from monkeyproof import paths, reverting, undo
+from monkeyproof import paths, reverting, undo, undoing
 from monkeyproof.clock import Anchor, ManualClock
 from monkeyproof.config import Predict, TargetFile
 from monkeyproof.errors import MonkeyproofError, NotReverted, Refusal, UsageError
@@ -168,7 +168,7 @@ def test_a_dry_run_tells_what_was_before_and_what_would_undo_it_of_old_logs_too(
         "    before: not on record; lease: none; undone by monkeyproof.faults.noop:undo_nothing()",
     ]
     (undo.undo_dir() / "new.jsonl").unlink()
-    monkeypatch.setattr(reverting, "open_target", lambda _: context.target)
+    monkeypatch.setattr(undoing, "open_target", lambda _: context.target)
     assert reverting.revert_all(said.append) == 1
     assert said[-1].startswith("reverted: noop.nothing on s")
 
@@ -224,11 +224,162 @@ def test_torn_intent_was_never_injected(context: Context) -> None:
         assert read_open(torn) == []
 
 
-def test_damaged_log_is_named_with_its_line(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text('{"step":"intent"}\n')
-    with pytest.raises(UsageError, match=r"a.jsonl:1: cannot be understood"):
-        read_open(path)
+def odd(**changes: Any) -> bytes:
+    return json.dumps(json.loads(OLD_INTENT) | changes).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"lol\n",
+        b"\0\0\0\n",
+        b"5\n",
+        b"[" * 100_000 + b"\n",
+        b'{"step":"intent"}\n',
+        b'{"step":"nap","id":"1"}\n',
+        odd(id=["t"]),
+        odd(undo=7),
+        odd(undo={"function": "monkeyproof.faults.noop:undo_nothing", "arguments": []}),
+        odd(undo={"function": 7, "arguments": {}}),
+        odd(target_file=5),
+        odd(prior=[1]),
+        odd(lease_s="5"),
+        odd(lease_s=True),
+        odd(utc=None),
+    ],
+)
+def test_a_line_that_cannot_be_read_keeps_nothing_else_from_being_undone(line: bytes) -> None:
+    good = left_behind("good")
+    good.close()
+    bad = undo.undo_dir() / "bad.jsonl"
+    bad.write_bytes(odd(id="t-1") + line + odd(id="t-2"))
+    said: list[str] = []
+    assert reverting.revert_all(said.append, dry_run=True) == 4
+    assert said[4].startswith(f"not known: {bad}:2: cannot be understood (")
+    with pytest.raises(Refusal, match=r"may still be there .*bad.jsonl:2: cannot be understood"):
+        reverting.refuse_while_open()
+    said.clear()
+    with pytest.raises(NotReverted, match=r"bad.jsonl:2: cannot be understood .* --forget bad';"):
+        reverting.revert_all(said.append)
+    assert len([words for words in said if words.startswith("reverted: ")]) == 3
+    assert (good.path.exists(), read_open(bad)) == (False, [])
+    with pytest.raises(Refusal, match=r"bad.jsonl:2: cannot be understood"):
+        reverting.refuse_while_open()  # It may have been a fault that nobody knows of.
+    reverting.forget("bad", said.append)
+    reverting.refuse_while_open()
+
+
+def test_what_is_mended_by_hand_can_be_forgotten_loudly_and_on_record() -> None:
+    log = left_behind("a-001")
+    with pytest.raises(UsageError, match="nothing is open of a trial 'a'; open is: a-001"):
+        reverting.forget("a", pytest.fail)
+    with pytest.raises(LogHeld):
+        reverting.forget("a-001", pytest.fail)
+    log.close()
+    said: list[str] = []
+    reverting.forget("a-001", said.append)
+    assert said[0] == "FORGOTTEN, not reverted: noop.nothing on a-001 (before: not on record)"
+    (kept,) = (paths.home() / "forgotten").iterdir()
+    assert said[-1].endswith(f"{kept}.")
+    assert [one.get("summary", "") for one in lines_of(kept)][-1].startswith("forgotten, not reverted")
+    reverting.refuse_while_open()
+
+
+@pytest.mark.parametrize("lease_s", [5.0, None])
+@pytest.mark.parametrize("age_s", [0, 60])
+def test_a_lease_that_is_long_over_ends_what_nobody_can_look_at(
+    tmp_path: Path, age_s: float, lease_s: float | None
+) -> None:
+    gone = tmp_path / "gone" / "t.yaml"
+    utc = (datetime.now(UTC) - timedelta(seconds=age_s)).isoformat()
+    log = UndoLog(undo.undo_dir() / "l.jsonl")
+    undoing = Undo("monkeyproof.faults.network:remove_toxic", {"link": "l", "toxic_id": "x"})
+    log.intend(OpenFault("l-1", "network.latency", "l", undoing, str(gone), utc, {}, lease_s))
+    log.close()
+    said: list[str] = []
+    if lease_s and age_s:
+        gone.parent.mkdir()
+        gone.touch()
+        with pytest.raises(Refusal):  # Somebody can look.
+            reverting.refuse_while_open()
+        gone.unlink()
+        reverting.refuse_while_open()
+        assert not log.path.exists()
+        return
+    with pytest.raises(Refusal, match="1 fault may still be there"):
+        reverting.refuse_while_open()
+    with pytest.raises(NotReverted, match=r"No such file.*--forget ID"):
+        reverting.revert_all(said.append)
+
+
+def test_undoing_somebody_elses_fault_needs_nothing_outside_the_home(tmp_path: Path) -> None:
+    mark = tmp_path / "mended"
+    mend = {"type": "process", "path": "touch", "arguments": str(mark)}
+    log = UndoLog(undo.undo_dir() / "f.jsonl")
+    kept = undo.keep_beside(log.path, {"method": [{"type": "action", "name": "mend", "provider": mend}]})
+    gone = tmp_path / "gone"
+    arguments = {"experiment": str(kept), "activities": ["mend"], "folder": str(gone)}
+    undoing = Undo("monkeyproof.faults.foreign:run_activities", arguments)
+    log.intend(OpenFault("f-1", "foreign.break", "t", undoing, str(gone / "t.yaml"), "2026"))
+    log.close()
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert reverting.revert_all(lambda _: None) == 1
+    assert mark.exists()
+    assert list(undo.undo_dir().iterdir()) == []
+
+
+def test_a_log_that_is_none_is_named() -> None:
+    path = undo.undo_dir() / "d.jsonl"
+    path.mkdir()
+    with pytest.raises(NotReverted, match=r"d.jsonl: cannot be read \(Is a directory\)"):
+        reverting.revert_all(lambda _: None)
+
+
+def test_faults_are_taken_back_though_their_log_was_deleted_or_spoilt(context: Context) -> None:
+    noop.nothing()
+    with context.undo.path.open("a") as file:
+        file.write("garbage\n")
+    assert len(revert()) == 1
+    noop.nothing()
+    context.undo.path.unlink()
+    assert len(revert()) == 1
+    assert kinds(context).count(Kind.FAULT_REVERTED) == 2
+    context.undo.close(context.folder / "archive.jsonl")
+    assert context.undo.known.end_words == "what was injected is reverted (2 faults)"
+    assert lines_of_step(context.folder / "archive.jsonl", "reverted") == 2
+
+
+def lines_of_step(log: Path, step: str) -> int:
+    return log.read_text().count(f'"step":"{step}"')
+
+
+def test_what_is_open_when_its_log_was_deleted_is_found_by_the_next() -> None:
+    log = left_behind("lost")
+    log.path.unlink()
+    log.intend(OpenFault("lost-2", "noop.nothing", "again", Undo("monkeyproof.faults.noop:f", {}), "x", "2026"))
+    with pytest.raises(LogHeld):  # The one that was put in its place is held as well.
+        UndoLog(log.path)
+    log.path.unlink()
+    log.close()
+    assert [one.subject for one in read_open(log.path)] == ["again", "lost"]
+
+
+def test_a_look_that_fails_keeps_nothing_from_being_taken_back(context: Context) -> None:
+    def fail() -> None:
+        raise KeyError("x")
+
+    noop.nothing()
+    context.before_revert = fail
+    with pytest.raises(KeyError):
+        revert()
+    assert not context.undo.open_faults()
+    assert kinds(context)[-1] is Kind.PHASE_ENDED
+
+
+def test_what_is_said_at_the_end_is_what_was_done(context: Context) -> None:
+    assert context.undo.known.end_words == "nothing had been injected"
+    inject(fault(undo=None, one_shot="its author says so"))
+    assert context.undo.known.end_words == "nothing was taken back of noop.thing on s (its author says so)"
 
 
 def test_log_moves_into_the_trial_only_when_nothing_is_open(context: Context) -> None:
@@ -257,7 +408,7 @@ def test_run_refuses_while_a_fault_is_open_and_revert_mends_it(
     log.close()
     with pytest.raises(Refusal, match="run 'monkeyproof revert' first"):
         reverting.refuse_while_open()
-    monkeypatch.setattr(reverting, "open_target", lambda _: context.target)
+    monkeypatch.setattr(undoing, "open_target", lambda _: context.target)
     said: list[str] = []
     assert reverting.revert_all(said.append, dry_run=True) == 1
     assert "noop.nothing on s" in said[0]
@@ -282,8 +433,8 @@ def test_a_fault_goes_with_its_embedded_target() -> None:
 def test_one_campaign_at_a_time() -> None:
     with (
         reverting.sole_campaign(),
-        pytest.raises(Refusal, match="another campaign is running"),
-        reverting.sole_campaign(),
+        pytest.raises(Refusal, match="not reverting: another campaign is running"),
+        reverting.sole_campaign(doing="reverting"),
     ):
         pass
     with reverting.sole_campaign():
@@ -332,14 +483,14 @@ def left_behind(name: str) -> UndoLog:
     """A log with one open fault, still held by its trial."""
     log = UndoLog(undo.undo_dir() / f"{name}.jsonl")
     undoing = Undo("monkeyproof.faults.noop:undo_nothing", {})
-    log.intend(OpenFault(f"{name}-1", "noop.nothing", name, undoing, "x.yaml", "2026"))
+    log.intend(OpenFault(f"{name.rpartition('-')[2]}-1", "noop.nothing", name, undoing, "x.yaml", "2026"))
     return log
 
 
 def test_what_a_living_trial_holds_is_not_undone_by_others(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reverting, "open_target", lambda _: context.target)
+    monkeypatch.setattr(undoing, "open_target", lambda _: context.target)
     log = left_behind("alive")
     with pytest.raises(LogHeld, match="its trial still runs"):
         reverting.replay(log.path, held_within_s=0.0)
@@ -351,7 +502,7 @@ def test_what_a_living_trial_holds_is_not_undone_by_others(
 
 
 def test_two_that_undo_the_same_log_do_it_once(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reverting, "open_target", lambda _: context.target)
+    monkeypatch.setattr(undoing, "open_target", lambda _: context.target)
     count = threading.Semaphore(0)
 
     def slowly(target: object) -> str:  # noqa: ARG001
@@ -371,23 +522,29 @@ def test_two_that_undo_the_same_log_do_it_once(context: Context, monkeypatch: py
 
 
 def test_revert_of_one_run_leaves_the_others(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reverting, "open_target", lambda _: context.target)
-    for name in ("a-001", "a-002", "ab-001"):
+    monkeypatch.setattr(undoing, "open_target", lambda _: context.target)
+    for name in ("a-001", "a-002", "a-2-001"):
         left_behind(name).close()
-    with pytest.raises(UsageError, match="nothing is open of a run 'b'; open is: a-001, a-002, ab-001"):
+    with pytest.raises(UsageError, match="nothing is open of a run 'b'; open is: a-001, a-002, a-2-001"):
         reverting.revert_all(lambda _: None, run="b")
     said: list[str] = []
     assert reverting.revert_all(said.append, run="a-002") == 1
     assert said == ["reverted: noop.nothing on a-002: there was nothing to take back (a-002)"]
     assert reverting.revert_all(said.append, run="a") == 1
-    assert [path.stem for path in undo.open_logs()] == ["ab-001"]
+    assert [path.stem for path in undo.open_logs()] == ["a-2-001"]
 
 
-def test_a_closed_log_that_nobody_moved_away_is_forgotten_unless_it_is_held() -> None:
-    UndoLog(undo.undo_dir() / "held.jsonl")
+def test_a_closed_log_that_nobody_moved_away_is_forgotten_unless_it_is_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reverting, "HELD_BRIEFLY_S", 0.0)
+    held = UndoLog(undo.undo_dir() / "held.jsonl")
     (undo.undo_dir() / "over.jsonl").write_bytes(b"")
+    with pytest.raises(Refusal, match="the trial held of an earlier campaign still runs"):
+        reverting.refuse_while_open()
+    held.close()
     reverting.refuse_while_open()
-    assert [path.stem for path in undo.undo_dir().glob("*.jsonl")] == ["held"]
+    assert not list(undo.undo_dir().glob("*.jsonl"))
 
 
 def test_a_torn_line_is_forgotten_by_the_next_writer(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ import pytest
 from monkeyproof import undo
 from monkeyproof.clock import wait_for
 from monkeyproof.history import EVENTS_FILE, Event, Kind, parse_events
+from monkeyproof.lifeline import SILENT_S
+from monkeyproof.reverting import revert_all
 from monkeyproof.safeguards import await_watchdog
 from monkeyproof.undo import read_open
 
@@ -27,10 +29,12 @@ from monkeyproof.config import read_target_file
 from monkeyproof.faults import noop
 from monkeyproof.history import HistoryWriter
 from monkeyproof.injection import Context, revert, set_current
+from monkeyproof import safeguards
 from monkeyproof.safeguards import Safeguards
 from monkeyproof.targets.opening import open_target
 
-target_file, folder = map(Path, sys.argv[1:])
+target_file, folder = map(Path, sys.argv[1:3])
+safeguards.SILENT_S = float(sys.argv[3])
 anchor = Anchor.now(SystemClock())
 at_s = {"monotonic_s": anchor.monotonic_s, "utc": anchor.utc}
 history.write_json(folder / "trial.json", {"version": 1, "anchor": at_s})
@@ -57,7 +61,7 @@ for line in sys.stdin:
 class Worker:
     """A process that has injected a fault, with its watchdog."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, silent_s: float = SILENT_S) -> None:
         self.folder = folder / "trial"
         self.folder.mkdir()
         (folder / "golden.jsonl").write_text('{"body": {}, "expect": 1}\n')
@@ -67,7 +71,7 @@ class Worker:
         )
         self.log = undo.undo_dir() / "t-001.jsonl"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(target), str(self.folder)],
+            [sys.executable, "-c", WORKER, str(target), str(self.folder), str(silent_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -155,6 +159,28 @@ def test_a_killed_watchdog_is_replaced_before_the_next_fault(worker: Worker) -> 
     assert await_watchdog(worker.folder, within_s=20)
     assert not worker.log.exists()
     assert len(worker.events(Kind.FAULT_REVERTED)) == 2
+
+
+def test_a_watchdog_that_stands_still_is_replaced(tmp_path: Path) -> None:
+    worker = Worker(tmp_path, silent_s=1.5)
+    try:
+        os.kill(worker.watchdog, signal.SIGSTOP)
+        assert wait_for(lambda: is_dead(worker.watchdog), within_s=10)
+        assert int(worker.say("inject")) != worker.watchdog
+    finally:
+        worker.close()
+    assert not worker.log.exists()
+
+
+def test_nobody_waits_for_a_watchdog_that_stands_still(worker: Worker) -> None:
+    """Its worker died: it would undo nothing, and keep the log from those who can."""
+    os.kill(worker.watchdog, signal.SIGSTOP)
+    os.kill(worker.process.pid, signal.SIGKILL)
+    worker.process.wait()
+    assert await_watchdog(worker.folder, within_s=5)
+    assert len(read_open(worker.log)) == 1
+    revert_all(lambda _: None)
+    assert not worker.log.exists()
 
 
 def test_the_watchdog_imports_little_until_it_has_to_act() -> None:

@@ -169,7 +169,13 @@ def running(*, early: bool = False) -> Iterator[int]:
 
 
 def write_target(
-    folder: Path, port: int, modes: Sequence[str], *, rate_per_s: float = 50, timeout_ms: float = 300
+    folder: Path,
+    port: int,
+    modes: Sequence[str],
+    *,
+    rate_per_s: float = 50,
+    timeout_ms: float = 300,
+    load_per_s: float = 20,
 ) -> Path:
     """A target file for it, and a golden set that asks for these modes, in this order."""
     golden = ({"body": {"x": k, "mode": mode}, "expect": k} for k, mode in enumerate(modes))
@@ -186,7 +192,7 @@ predict:
   model_version: $.version
 slo: {{latency_ms: 200, objective: 0.95, stable_for_s: 0.5}}
 prober: {{rate_per_s: {rate_per_s}, timeout_ms: {timeout_ms}}}
-load: {{rate_per_s: 20}}
+load: {{rate_per_s: {load_per_s}}}
 """
     )
     return path

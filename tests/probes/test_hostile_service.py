@@ -129,7 +129,7 @@ def test_the_first_question_ends(port: int, tmp_path: Path) -> None:
 
 def test_the_load_lives_in_bounded_memory(port: int, tmp_path: Path) -> None:
     modes = [*hostile_service.MODES, *["good"] * len(hostile_service.MODES)]
-    target = hostile_service.write_target(tmp_path, port, modes)
+    target = hostile_service.write_target(tmp_path, port, modes, load_per_s=60)
     arguments = ["--target", str(target), "--out", str(tmp_path), "--seed", str(SEED)]
     with ProcessGroup() as group:
         load = group.start(

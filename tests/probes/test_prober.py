@@ -106,7 +106,7 @@ MISDEEDS = {
 
 
 def test_what_a_reading_says_of_each_misdeed(service: probe_service.Handle, tmp_path: Path) -> None:
-    target = probe_service.write_target(tmp_path, service.port, rate_per_s=50)
+    target = probe_service.write_target(tmp_path, service.port, rate_per_s=200)
     with probing(tmp_path, target) as prober:
         prober.wait(1)
         for mode, expected in MISDEEDS.items():

@@ -165,6 +165,9 @@ def test_other_faults_show_too(
 
 # A running pipeline between a source and a front door that can be broken
 
+RECORDS_PER_S = 1500.0
+"""Four times as many as of the embedded target: every entity comes once a second."""
+
 
 @dataclass
 class Outside:
@@ -228,7 +231,7 @@ def whole(entities: Entities, tmp_path_factory: pytest.TempPathFactory) -> Itera
     sockets = paths.socket_dir()
     entities.save(folder / "features.npz")
     truth = dict(zip(entities.names, entities.labels.tolist(), strict=True))
-    outside = Outside(entities, RecordStream(entities, 375.0, 0, SystemClock()), truth)
+    outside = Outside(entities, RecordStream(entities, RECORDS_PER_S, 0, SystemClock()), truth)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

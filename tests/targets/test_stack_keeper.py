@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monkeyproof.errors import TargetError
+from monkeyproof.targets.local import keeper as keeping
 from monkeyproof.targets.local.keeper import Backoff, Keeper, StartError
 from monkeyproof.targets.local.pids import identity, is_same
 from monkeyproof.targets.local.plan import CLIENT_LINK, free_ports, is_free, make_plan
@@ -122,7 +123,9 @@ def test_restart_does_not_wait_even_after_many_deaths_and_ends_a_stopped_process
     run(story)
 
 
-def test_restart_kills_what_ignores_its_term(tmp_path: Path) -> None:
+def test_restart_kills_what_ignores_its_term(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "RESTART_GRACE_S", 1.0)
+
     async def story() -> None:
         said = tmp_path / "deaf"
         deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from monkeyproof.targets.local.plan import free_ports
 from monkeyproof.targets.opening import open_target
 
 pytestmark = pytest.mark.stack
+GRACE_S = 1.5
 
 
 @pytest.fixture
@@ -35,6 +37,24 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield folder
     lifecycle.down()
     assert eventually(lambda: not processes_of(folder), within_s=10), processes_of(folder)
+
+
+@pytest.fixture(scope="module")
+def common_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("common") / "home"
+    yield folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MONKEYPROOF_HOME", str(folder))
+        lifecycle.down()
+    assert eventually(lambda: not processes_of(folder), within_s=10), processes_of(folder)
+
+
+@pytest.fixture
+def common_home(common_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home in which the last test may have left a target up: whoever needs none ends it first."""
+    monkeypatch.setenv("MONKEYPROOF_HOME", str(common_folder))
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    return common_folder
 
 
 def supervisor_pid() -> int:
@@ -74,6 +94,9 @@ def test_up_status_and_down(home: Path) -> None:
     with pytest.raises(UsageError, match=f"up on port {port} already"):
         lifecycle.up(next(free_ports()))
 
+    # A copy of its file, kept by somebody who does not know that it goes.
+    kept = home.parent / "kept.yaml"
+    kept.write_text(file.path.read_text().replace("golden.jsonl", str(file.predict.golden)))
     sockets = sockets_folder()
     assert lifecycle.down()
     assert not processes_of(home)
@@ -83,9 +106,12 @@ def test_up_status_and_down(home: Path) -> None:
     assert not lifecycle.down()
     with pytest.raises(UsageError, match="monkeyproof target up"):
         open_target(None)
+    with pytest.raises(UsageError, match="'monkeyproof target up' starts it"):
+        open_target(kept)
 
 
-def test_two_at_once_make_one_target(home: Path) -> None:
+def test_two_at_once_make_one_target(common_home: Path) -> None:
+    lifecycle.down()
     found: list[TargetFile] = []
     threads = [threading.Thread(target=lambda: found.append(lifecycle.up())) for _ in range(2)]
     for thread in threads:
@@ -94,58 +120,62 @@ def test_two_at_once_make_one_target(home: Path) -> None:
         thread.join(120)
     assert len(found) == 2
     assert found[0] == found[1]
-    supervisors = [words for words in processes_of(home).values() if "targets.local.stack" in words]
+    supervisors = [words for words in processes_of(common_home).values() if "targets.local.stack" in words]
     assert len(supervisors) == 1
 
 
-def test_nothing_outlives_a_supervisor_that_is_killed(home: Path) -> None:
+@pytest.mark.usefixtures("common_home")
+def test_a_new_target_begins_from_the_declared_state_after_a_crash() -> None:
+    file = lifecycle.up()
+    (file.path.parent / "serving.json").write_text('{"mode": "snapshot", "snapshot": "lost", "generation": 9}')
+    os.kill(supervisor_pid(), signal.SIGKILL)
+    assert all_right(lifecycle.up())
+
+
+def test_nothing_outlives_a_supervisor_that_is_killed(common_home: Path) -> None:
     lifecycle.up()
     replicas = {one.pid for one in lifecycle.status().replicas}
-    assert replicas <= processes_of(home).keys()
+    assert replicas <= processes_of(common_home).keys()
     # A stopped process cannot end of itself.
     stopped = lifecycle.status().replicas[0].pid
     assert stopped is not None
     os.kill(stopped, signal.SIGSTOP)
     sockets = sockets_folder()
     os.kill(supervisor_pid(), signal.SIGKILL)
-    assert eventually(lambda: not processes_of(home), within_s=5), processes_of(home)
+    assert eventually(lambda: not processes_of(common_home), within_s=5), processes_of(common_home)
     assert not lifecycle.status().up
     assert lifecycle.down()
     assert not sockets.exists()
-    assert not (home / "target" / "target.yaml").exists()
+    assert not (common_home / "target" / "target.yaml").exists()
     assert not lifecycle.down()
 
 
-def test_a_target_that_was_started_for_somebody_ends_with_him(home: Path) -> None:
+def test_a_target_that_was_started_for_somebody_ends_with_him(common_home: Path) -> None:
+    lifecycle.down()
     owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
     try:
-        lifecycle.up(owner_pid=owner.pid)
+        lifecycle.up(owner_pid=owner.pid, owner_grace_s=GRACE_S)
         assert lifecycle.status().up
     finally:
         owner.kill()
         owner.wait(10)
-    assert eventually(lambda: not processes_of(home), within_s=25), processes_of(home)
+    gone_s = time.monotonic()
+    assert eventually(lambda: not lifecycle.status().up, within_s=GRACE_S + 5)
+    assert time.monotonic() - gone_s > 0.9 * GRACE_S
+    assert eventually(lambda: not processes_of(common_home), within_s=15), processes_of(common_home)
 
 
-def test_down_ends_what_even_the_guard_could_not(home: Path) -> None:
+def test_down_ends_what_even_the_guard_could_not(common_home: Path) -> None:
     """The out-of-memory killer may take both the supervisor and its guard."""
     lifecycle.up()
-    guards = [pid for pid, words in processes_of(home).items() if "monkeyproof.guard" in words]
+    guards = [pid for pid, words in processes_of(common_home).items() if "monkeyproof.guard" in words]
     assert guards
     for pid in [*guards, supervisor_pid()]:
         os.kill(pid, signal.SIGKILL)
     assert eventually(lambda: not lifecycle.status().up, within_s=5)
-    assert processes_of(home)
+    assert processes_of(common_home)
     assert lifecycle.down()
-    assert not processes_of(home)
-
-
-@pytest.mark.usefixtures("home")
-def test_a_new_target_begins_from_the_declared_state_after_a_crash() -> None:
-    file = lifecycle.up()
-    (file.path.parent / "serving.json").write_text('{"mode": "snapshot", "snapshot": "lost", "generation": 9}')
-    os.kill(supervisor_pid(), signal.SIGKILL)
-    assert all_right(lifecycle.up())
+    assert not processes_of(common_home)
 
 
 def test_a_port_in_use_is_one_clear_refusal(home: Path) -> None:
@@ -192,12 +222,3 @@ def test_an_interrupted_up_leaves_nothing(home: Path) -> None:
     _, said = child.communicate(timeout=20)
     assert b"KeyboardInterrupt" in said
     assert eventually(lambda: not processes_of(home), within_s=5), processes_of(home)
-
-
-def test_a_target_file_whose_target_is_gone_says_so(home: Path) -> None:
-    file = lifecycle.up()
-    left = home.parent / "left.yaml"
-    left.write_text(file.path.read_text().replace("golden.jsonl", str(file.predict.golden)))
-    lifecycle.down()
-    with pytest.raises(UsageError, match="'monkeyproof target up' starts it"):
-        open_target(left)

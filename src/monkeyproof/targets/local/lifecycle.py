@@ -27,7 +27,7 @@ from monkeyproof.targets.local.front_door import find_caddy
 from monkeyproof.targets.local.pids import is_same, is_stopped, pid_start
 from monkeyproof.targets.local.plan import STATE_FILE, is_free
 from monkeyproof.targets.local.services import find_valkey
-from monkeyproof.targets.local.stack import LOGS, prepare_folder
+from monkeyproof.targets.local.stack import LOGS, OWNER_GRACE_S, prepare_folder
 from monkeyproof.targets.port import Replica
 from monkeyproof.types import Json
 
@@ -64,13 +64,20 @@ class Status:
     replicas: tuple[Replica, ...] = ()
 
 
-def up(port: int = 0, progress: Callable[[str], None] | None = None, *, owner_pid: int = 0) -> TargetFile:
+def up(
+    port: int = 0,
+    progress: Callable[[str], None] | None = None,
+    *,
+    owner_pid: int = 0,
+    owner_grace_s: float = OWNER_GRACE_S,
+) -> TargetFile:
     """Start the embedded target and leave it running; if it is up already, that is fine.
 
     Args:
         port: where users ask for predictions; 0 for any free port.
         progress: is told, in a few words now and then, what is being waited for.
         owner_pid: a target that is started here ends soon after this process; 0: it stays until ``down``.
+        owner_grace_s: so long after it.
 
     Raises:
         UsageError: it cannot be started; says why, and nothing is left running.
@@ -93,7 +100,7 @@ def up(port: int = 0, progress: Callable[[str], None] | None = None, *, owner_pi
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             shutil.rmtree(folder / LOGS, ignore_errors=True)
             prepare_folder(folder)
-            _start(folder, port, owner_pid, say)
+            _start(folder, port, owner_pid, owner_grace_s, say)
         return read_target_file(folder / TARGET_FILE)
 
 
@@ -131,11 +138,13 @@ def down() -> bool:
     return True
 
 
-def _start(folder: Path, port: int, owner_pid: int, say: Callable[[str], None]) -> None:
+def _start(folder: Path, port: int, owner_pid: int, owner_grace_s: float, say: Callable[[str], None]) -> None:
     argv = [
         *(sys.executable, "-m", "monkeyproof.targets.local.stack", "--dir", str(folder)),
-        *("--port", str(port), "--owner", str(owner_pid)),
+        *("--port", str(port)),
     ]
+    if owner_pid:
+        argv += ["--owner", str(owner_pid), "--owner-grace-s", str(owner_grace_s)]
     with paths.open_private(folder / LOGS / "stack.log", append=True) as log:
         child = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=folder

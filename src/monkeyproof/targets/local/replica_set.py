@@ -65,6 +65,7 @@ class ReplicaSet:
         return before
 
     async def pause(self, name: str, lease_s: float | None = None) -> None:
+        self._ran_out.pop(name, None)
         if lease_s is not None:
             pause = self._pauses[name] = _Pause(self._named(name).pid, lease_s, time.monotonic() + lease_s)
             asyncio.get_running_loop().call_later(lease_s, self._look_at_lease, name, pause)
@@ -75,7 +76,8 @@ class ReplicaSet:
         lost = {}
         for name in names:
             pause = self._pauses.get(name)
-            if pause is None or self._named(name).pid != pause.pid:
+            # Also one that somebody else resumed: what gets better then is nobody's recovery.
+            if pause is None or self._named(name).pid != pause.pid or self._named(name).state != "paused":
                 lost[name] = self._ran_out.get(name, f"{name} is not paused any more")
             else:
                 pause.due_s = time.monotonic() + pause.lease_s

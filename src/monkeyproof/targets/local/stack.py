@@ -1,6 +1,6 @@
 """The embedded target's one supervising process.
 
-    python -m monkeyproof.targets.local.stack --dir DIR [--port N] [--owner PID]
+    python -m monkeyproof.targets.local.stack --dir DIR [--port N] [--owner PID [--owner-grace-s S]]
 
 brings everything up, writes DIR/target.yaml when a question is answered through the whole of it, and keeps it up
 until SIGTERM. However this process ends, everything that it started ends with it.
@@ -38,8 +38,9 @@ OWNER_GRACE_S = 10.0
 """A worker of a campaign that was killed takes its faults back in order meanwhile."""
 
 
-async def run(plan: Plan, owner_pid: int = 0) -> None:
-    """Bring the target up, and keep it up until a signal says otherwise, or until ``owner_pid`` (if any) is gone.
+async def run(plan: Plan, owner_pid: int = 0, owner_grace_s: float = OWNER_GRACE_S) -> None:
+    """Bring the target up, and keep it up until a signal says otherwise, or ``owner_pid`` (if any) has been gone
+    for ``owner_grace_s``.
 
     Raises:
         MonkeyproofError: it could not be brought up.
@@ -49,7 +50,7 @@ async def run(plan: Plan, owner_pid: int = 0) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     if owner_pid:
-        _end_after(owner_pid, loop, stop)
+        _end_after(owner_pid, owner_grace_s, loop, stop)
     since_utc = datetime.now(UTC).isoformat(timespec="seconds")
 
     with ProcessGroup() as group:
@@ -74,7 +75,7 @@ async def run(plan: Plan, owner_pid: int = 0) -> None:
             await supervisor.close()
 
 
-def _end_after(owner_pid: int, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+def _end_after(owner_pid: int, grace_s: float, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
     try:
         watched = os.pidfd_open(owner_pid)
     except ProcessLookupError:
@@ -83,7 +84,7 @@ def _end_after(owner_pid: int, loop: asyncio.AbstractEventLoop, stop: asyncio.Ev
 
     def gone() -> None:
         loop.remove_reader(watched)
-        loop.call_later(OWNER_GRACE_S, stop.set)
+        loop.call_later(grace_s, stop.set)
 
     loop.add_reader(watched, gone)
 
@@ -141,6 +142,7 @@ def main() -> int:
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--owner", type=int, default=0, help="end when the process with this id ends")
+    parser.add_argument("--owner-grace-s", type=float, default=OWNER_GRACE_S, help="so long after that")
     arguments = parser.parse_args()
     paths.keep_private()
     folder: Path = arguments.dir.resolve()
@@ -154,7 +156,8 @@ def main() -> int:
             prepare_folder(folder)
             sockets = paths.socket_dir()
             try:
-                uvloop.run(run(make_plan(folder, sockets, arguments.port), arguments.owner))
+                plan = make_plan(folder, sockets, arguments.port)
+                uvloop.run(run(plan, arguments.owner, arguments.owner_grace_s))
             finally:
                 shutil.rmtree(sockets, ignore_errors=True)
                 (folder / STATE_FILE).unlink(missing_ok=True)

@@ -1,0 +1,30 @@
+"""Trials on the embedded target in less time, for tests whose promise does not depend on how long they last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from monkeyproof import catalogue
+from monkeyproof.config import TargetFile, read_target_file
+
+
+def with_windows(target: TargetFile, folder: Path, **windows_s: float) -> TargetFile:
+    """The same target with other windows, in a file of the test's own."""
+    described = yaml.safe_load(target.path.read_text())
+    described["predict"]["golden"] = str(target.predict.golden)
+    described["windows"] = windows_s
+    path = folder / "target.yaml"
+    path.write_text(yaml.safe_dump(described, sort_keys=False))
+    return read_target_file(path)
+
+
+def with_hold(experiment: str, folder: Path, *, at_least_s: float, at_most_s: float) -> Path:
+    """The shipped experiment as it is, but for how long its fault is held."""
+    document = yaml.safe_load(catalogue.find(experiment).path.read_text())
+    (hold,) = (step for step in document["method"] if step["name"] == "hold")
+    hold["provider"]["arguments"] = {"at_least_s": at_least_s, "at_most_s": at_most_s}
+    path = folder / f"{experiment}.yaml"
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    return path

@@ -1,0 +1,107 @@
+"""What a trial that ended before its time says of its faults: no more than is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monkeyproof import aftermath, open_trial, trial, undo, worker
+from monkeyproof.clock import Anchor, SystemClock
+from monkeyproof.errors import EXIT_NOT_REVERTED, EXIT_REFUSED, NotReverted
+from monkeyproof.history import UNDO_FILE, HistoryWriter, Kind
+from monkeyproof.open_trial import OpenTrial, run_name
+from monkeyproof.residue import Residue
+from monkeyproof.trial_plan import TrialPlan
+from monkeyproof.undo import OpenFault, Undo, UndoLog
+
+KILLED = -9
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> TrialPlan:
+    folder = tmp_path / "c" / "trials" / "001-x-none-1"
+    folder.mkdir(parents=True)
+    (tmp_path / "log").touch()
+    return TrialPlan("x", "x", "0", 1, "none", 0, "", str(folder))
+
+
+def log_of(plan: TrialPlan) -> UndoLog:
+    return UndoLog(undo.undo_dir() / f"{run_name(Path(plan.folder))}.jsonl")
+
+
+def intended(plan: TrialPlan, log: UndoLog, *, held: bool) -> None:
+    if held:
+        undoing = Undo("monkeyproof.faults.noop:undo_nothing", {})
+        log.intend(OpenFault("1", "noop.nothing", "s", undoing, "x.yaml", "2026"))
+    else:
+        log.intend_one_shot("1", "foreign.break", "t", why="says its author", target_file="", prior={}, t0_utc="")
+    writer = HistoryWriter(Path(plan.folder), Anchor.now(SystemClock()), "trial")
+    writer.event(Kind.FAULT_INTENDED, "s", id="1", fault="f", held=held)
+    writer.close()
+
+
+def after_death(plan: TrialPlan, status: int = KILLED) -> tuple[int, str]:
+    return worker._after_death(plan, status, Path(plan.folder).parents[2] / "log", "a signal ended the trial")
+
+
+def test_a_killed_worker_whose_undo_log_is_gone_leaves_what_is_not_known(plan: TrialPlan) -> None:
+    log = log_of(plan)
+    intended(plan, log, held=True)
+    log.path.unlink()
+    code, words = after_death(plan)
+    assert code == EXIT_NOT_REVERTED
+    assert worker.NOT_KNOWN in words
+
+
+def test_a_killed_worker_is_told_by_its_log(plan: TrialPlan) -> None:
+    assert after_death(plan) == (EXIT_REFUSED, "a signal ended the trial; nothing had been injected")
+    log = log_of(plan)
+    intended(plan, log, held=False)
+    log.close(Path(plan.folder) / UNDO_FILE)
+    assert after_death(plan) == (
+        EXIT_REFUSED,
+        "a signal ended the trial; nothing was taken back of foreign.break on t (says its author)",
+    )
+
+
+def test_a_killed_worker_whose_fault_is_taken_back_now_is_told_so(plan: TrialPlan) -> None:
+    log = log_of(plan)
+    intended(plan, log, held=True)
+    log.close()
+    assert after_death(plan) == (EXIT_REFUSED, "a signal ended the trial; what was injected is reverted")
+    assert not log.path.exists()
+
+
+def test_a_trial_that_ends_early_says_of_its_faults_what_is_known(plan: TrialPlan) -> None:
+    assert trial._end_of(None, "why") == (EXIT_REFUSED, "why; nothing had been injected")
+    one = OpenTrial(plan)
+    assert trial._end_of(one, "why") == (EXIT_REFUSED, "why; nothing had been injected")
+    one._log = log_of(plan)
+    intended(plan, one._log, held=True)
+    assert trial._end_of(one, "why")[0] == EXIT_NOT_REVERTED
+    one._log.reverted("1", "done")
+    assert trial._end_of(one, "why") == (EXIT_REFUSED, "why; what was injected is reverted")
+
+
+def test_what_is_left_is_told_though_the_trials_folder_was_taken_away(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    assert aftermath.events_so_far(gone) == []
+    with pytest.raises(NotReverted, match="left behind after the trial: a thing"):
+        aftermath.tell(gone, Anchor.now(SystemClock()), [Residue("a thing", "mend it")])
+
+
+def test_whatever_fails_while_faults_are_taken_back_is_not_reverted(
+    plan: TrialPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> Any:
+        raise FileNotFoundError("undo.jsonl")
+
+    one = OpenTrial(plan)
+    one._log = log_of(plan)
+    intended(plan, one._log, held=True)
+    monkeypatch.setattr(open_trial, "revert", fail)
+    found = one._revert()
+    assert isinstance(found, NotReverted)
+    assert "noop.nothing on s" in str(found)

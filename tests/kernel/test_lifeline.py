@@ -1,0 +1,78 @@
+"""Who somebody's owner is, and whether it lives: no other process is ever taken for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from campaign_world import target_file
+
+from monkeyproof.history import EVENTS_FILE
+from monkeyproof.lifeline import Heartbeat, Lifeline, words_of
+
+
+@pytest.fixture
+def gone() -> str:
+    """Of a process that has ended and was reaped."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as one:
+        return words_of(one.pid)
+
+
+def test_a_number_alone_is_nobody(gone: str) -> None:
+    assert Lifeline(gone).is_gone()
+    with subprocess.Popen(["sleep", "5"]) as other:
+        pid, _, started = words_of(other.pid).partition(":")
+        reused = Lifeline(f"{pid}:{int(started) - 1}")
+        assert reused.is_gone()
+        reused.send(signal.SIGKILL)
+        one = Lifeline(f"{pid}:{started}")
+        assert not one.is_gone(0.1)
+        one.send(signal.SIGTERM)
+        assert one.is_gone(5.0)
+        assert other.wait() == -signal.SIGTERM
+        one.send(signal.SIGKILL)
+
+
+@pytest.mark.parametrize("name", ["sentry", "prober", "load"])
+def test_one_whose_owner_died_before_it_began_ends_and_signals_nobody(
+    gone: str, name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "g.jsonl").write_text('{"body": {}, "expect": 0}\n' * 100)
+    # Its parent is another one, alive, and the condition holds.
+    more = "load: {rate_per_s: 0}\nabort_if: [{health_url: 'http://127.0.0.1:9/'}]"
+    words = ["--target", str(target_file(tmp_path, more=more).path), "--out", str(tmp_path), "--owner", gone]
+    words += [] if name == "load" else ["--anchor", "0"]
+    words += [] if name == "sentry" else ["--seed", "1"]
+    signalled: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: signalled.append(number))
+    try:
+        subprocess.run([sys.executable, "-m", f"monkeyproof.probes.{name}", *words], check=True, timeout=20)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert signalled == []
+    if name == "sentry":
+        assert not (tmp_path / EVENTS_FILE).exists()
+
+
+def test_silence_counts_only_while_somebody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    monkeypatch.setattr("monkeyproof.lifeline.time.monotonic", lambda: now_s)
+    theirs, ours = os.pipe()
+    try:
+        heart = Heartbeat(theirs)
+        for expected_s in (1.0, 2.0):
+            now_s += 1.0
+            assert heart.silent_s() == pytest.approx(expected_s)
+        now_s += 3600.0  # The machine slept, say.
+        assert heart.silent_s() == pytest.approx(3.5)
+        os.write(ours, b"++")
+        assert heart.silent_s() == 0.0
+        now_s += 1.0
+        assert heart.silent_s() == pytest.approx(1.0)
+    finally:
+        os.close(theirs)
+        os.close(ours)
