@@ -24,6 +24,9 @@ settings.load_profile("shared-machine")
 # A shell that runs this in the background has it ignore Ctrl-C; processes that a test starts would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# As nohup does with a hang-up. Heard and left alone, it ends nothing here, and is not ignored there.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture(scope="session", autouse=True)
