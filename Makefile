@@ -16,6 +16,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=src:tests/probes $(BIN)/mypy benchmarks/*.py tests/torture.py
 	$(BIN)/lint-imports
 
 # Kills the harness in the middle of 100 trials for each family of faults, about an hour; see tests/torture.py.

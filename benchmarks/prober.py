@@ -160,7 +160,9 @@ def deaths(count: int, rate_per_s: float = 100.0) -> None:
     """How soon a death is seen: of the service's sockets (it is told to close them), and of its process (SIGKILL,
     after which the kernel frees its memory before it closes them).
     """
-    closed_ms, killed_ms, proven_ms, died = [], [], [], 0
+    closed_ms: list[float] = []
+    killed_ms: list[float] = []
+    proven_ms, died = [], 0
     with tempfile.TemporaryDirectory() as name, ProcessGroup() as group, contextlib.ExitStack() as services:
         folder = Path(name)
         service = services.enter_context(probe_service.running())

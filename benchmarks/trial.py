@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from monkeyproof import campaign, catalogue, paths
+from monkeyproof import catalogue, checks, paths
 from monkeyproof.campaign import NoWatcher, Watcher, run_campaign
 from monkeyproof.clock import Clock, SystemClock
 from monkeyproof.config import TargetFile, read_target_file
@@ -27,6 +27,7 @@ from monkeyproof.history import History, Kind
 from monkeyproof.plan import CampaignPlan
 from monkeyproof.reverting import clear_to_inject
 from monkeyproof.trial_plan import TrialPlan
+from monkeyproof.worker import run_worker
 
 EXCESS_MAX_S = 1.5
 
@@ -43,7 +44,7 @@ class Stopwatch(NoWatcher):
         self.turns_s.append(self.clock.monotonic_s())
 
     def run_trial(self, trial: TrialPlan, watcher: Watcher, stop: list[int], clock: Clock) -> tuple[int, str]:
-        ended = campaign._run_trial(trial, watcher, stop, clock)
+        ended = run_worker(trial, watcher, stop, clock)
         self.gone_s.append(self.clock.monotonic_s())
         return ended
 
@@ -108,7 +109,7 @@ def cost_of(trial: History, target: TargetFile, turn_s: float, gone_s: float, ne
 
 def hold_limit_s(experiment: str) -> float:
     """How long an experiment holds a fault that nobody notices."""
-    for _, activity in catalogue.activities(catalogue.find(experiment).document):
+    for _, activity in checks.activities(catalogue.find(experiment).document):
         if activity["provider"].get("func") == "hold_until_recovered":
             return float(activity["provider"]["arguments"]["at_most_s"])
     raise MonkeyproofError(f"{experiment}: holds nothing")
