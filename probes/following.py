@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from monkeyproof.history import EVENTS_FILE, READINGS_FILE, Event, parse_events
+from monkeyproof.history import READINGS_FILE, Event, events_in
 from monkeyproof.probes.windows import Slots
 from monkeyproof.readings import ReadingsTail
 
@@ -48,8 +48,4 @@ def events_of(folder: Path) -> list[Event]:
     Raises:
         UsageError: a whole line is not an event.
     """
-    try:
-        text = (folder / EVENTS_FILE).read_bytes()
-    except FileNotFoundError:
-        return []
-    return sorted(parse_events(text), key=lambda event: event.t_s)
+    return sorted(events_in(folder), key=lambda event: event.t_s)

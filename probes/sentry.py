@@ -20,9 +20,9 @@ from monkeyproof.bounds import AbortIf, shown
 from monkeyproof.clock import Anchor, SystemClock
 from monkeyproof.config import TargetFile, read_target_file
 from monkeyproof.errors import EXIT_OK, MonkeyproofError
-from monkeyproof.history import DISCARDED_DIR, READINGS_FILE, HistoryWriter, Kind
+from monkeyproof.history import DISCARDED_DIR, READINGS_FILE, HistoryWriter, Kind, events_in
 from monkeyproof.lifeline import Lifeline, add_owner, beat
-from monkeyproof.overseer import LEAVES_WITHIN_S, events_in, is_leaving
+from monkeyproof.overseer import LEAVES_WITHIN_S, is_leaving
 from monkeyproof.probes.conditions import (
     ANSWER_WITHIN_S,
     MAX_ANSWER_BYTES,

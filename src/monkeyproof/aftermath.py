@@ -13,12 +13,13 @@ from monkeyproof import paths, processes
 from monkeyproof.before import BEFORE_FILE, Before
 from monkeyproof.clock import Anchor
 from monkeyproof.errors import MonkeyproofError, NotReverted, TargetError
-from monkeyproof.history import EVENTS_FILE, TRIAL_FILE, Event, HistoryWriter, Kind, parse_events, write_json
+from monkeyproof.history import TRIAL_FILE, HistoryWriter, Kind, events_in, write_json
 from monkeyproof.injection import Context
 from monkeyproof.residue import REBUILD, Audit, Residue, strays
 from monkeyproof.targets.opening import open_target
 from monkeyproof.targets.port import Resettable, Target
 from monkeyproof.trial_plan import TrialPlan
+from monkeyproof.undoing import gone_with_its_target
 
 PUT_BACK_WITHIN_S = 40.0
 """Three times what it takes where a replica has to be started anew. What takes longer hangs."""
@@ -51,7 +52,7 @@ def put_back(target: Target, writer: HistoryWriter, phase: str, *, within_s: flo
 
 def look_and_put_back(audit: Audit | None, target: Target, writer: HistoryWriter) -> list[Residue]:
     """The end of a trial whose faults are taken back. If the target cannot be put back, that is left as well."""
-    left = audit.left(events_so_far(writer.folder)) if audit is not None else []
+    left = audit.left(events_in(writer.folder)) if audit is not None else []
     if any(one.unknown or one.of_others for one in left):
         return left  # What does not answer would only be waited for once more; what others did is left alone.
     try:
@@ -101,7 +102,7 @@ def look_after_death(plan: TrialPlan) -> None:
         return
     path = Path(plan.target) if plan.target else paths.target_dir() / "target.yaml"
     # Without that file it had injected nothing yet.
-    if (folder / BEFORE_FILE).exists() and not _gone_with_all_that_was_done_to_it(path):
+    if (folder / BEFORE_FILE).exists() and not gone_with_its_target(path):
         residue += _of_target(path, folder, anchor)
     tell(folder, anchor, residue)
 
@@ -109,7 +110,7 @@ def look_after_death(plan: TrialPlan) -> None:
 def note_taken_away(context: Context) -> None:
     """Before the revert: of faults without a lease, whether they are there. What a healer took away is healed."""
     with contextlib.suppress(OSError):
-        if any(event.kind in (Kind.HEALER_ACTING, Kind.HEALER_ACTED) for event in events_so_far(context.folder)):
+        if any(event.kind in (Kind.HEALER_ACTING, Kind.HEALER_ACTED) for event in events_in(context.folder)):
             return
     for fault in context.undo.open_faults():
         with contextlib.suppress(TargetError):  # Whether it can be reached, the revert itself tells.
@@ -117,14 +118,6 @@ def note_taken_away(context: Context) -> None:
                 context.history.event(
                     Kind.FAULT_TAKEN_AWAY, fault.subject, id=fault.id, fault=fault.fault, why=why
                 )
-
-
-def events_so_far(folder: Path) -> list[Event]:
-    """A trial's events; none if its folder was taken away, for what is left has to be looked at all the same."""
-    try:
-        return list(parse_events((folder / EVENTS_FILE).read_bytes()))
-    except FileNotFoundError:
-        return []
 
 
 def _fail(residue: Sequence[Residue]) -> NoReturn:
@@ -151,13 +144,6 @@ def _of_target(path: Path, folder: Path, anchor: Anchor) -> list[Residue]:
         return look_and_put_back(Audit(target, folder, Before.read(folder)), target, writer)
 
 
-def _gone_with_all_that_was_done_to_it(path: Path) -> bool:
-    """The embedded target begins from its declared state each time it comes up."""
-    from monkeyproof.targets.local import lifecycle
-
-    return path.parent == paths.target_dir() and not lifecycle.status().up
-
-
 def _within(work: Callable[[], T], within_s: float) -> T:
     """What ``work`` returns or raises, if that comes in time; a thread that hangs ends with this process."""
     done: list[T] = []
@@ -166,7 +152,7 @@ def _within(work: Callable[[], T], within_s: float) -> T:
     def run() -> None:
         try:
             done.append(work())
-        except Exception as error:
+        except Exception as error:  # Raised below, in the thread that waits for it.
             failed.append(error)
 
     thread = threading.Thread(target=run, name="putting back", daemon=True)

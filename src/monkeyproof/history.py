@@ -188,6 +188,18 @@ def parse_events(text: bytes) -> Iterator[Event]:
             raise UsageError(f"{EVENTS_FILE}:{number}: not an event: {error}") from None
 
 
+def events_in(folder: Path) -> list[Event]:
+    """A trial's events so far, as they were written; none if it has no history yet, or its folder was taken away.
+
+    Raises:
+        UsageError: as ``parse_events``.
+    """
+    try:
+        return list(parse_events((folder / EVENTS_FILE).read_bytes()))
+    except FileNotFoundError:
+        return []
+
+
 @dataclass(frozen=True, slots=True)
 class History:
     """A trial's folder, read back. ``events`` are in order of time."""

@@ -192,7 +192,7 @@ def inject(injection: Injection) -> dict[str, Json]:
         context.undo.effective(fault_id, evidence.summary)
         if injection.why_gone is not None:
             context.looks[fault_id] = injection.why_gone
-    except Exception as error:
+    except Exception as error:  # Whatever it was, the fault may be there by now; it is raised again.
         context.history.event(
             Kind.FAULT_UNPROVEN, injection.subject, id=fault_id, fault=injection.fault, why=str(error)
         )
@@ -306,7 +306,7 @@ def revert(configuration: object = None, secrets: object = None) -> list[str]:  
 def _take_back(fault: OpenFault, target: Target) -> str:
     try:
         return fault.undo.run(target)
-    except Exception:
+    except Exception:  # An undo of anybody's. Only where the target is gone does it not matter.
         if is_gone(target.file):
             return GONE
         raise

@@ -120,7 +120,7 @@ class Observers:
         self._sentry = Heartbeat(self._beats)
 
     def _sentry_stands(self) -> bool:
-        events = history.parse_events((self._folder / history.EVENTS_FILE).read_bytes())
+        events = history.events_in(self._folder)
         return any(event.kind in (Kind.BOUNDS_WATCHED, Kind.TRIAL_ABORTED) for event in events)
 
     def why_unwatched(self) -> str:
@@ -155,7 +155,7 @@ class Observers:
         if not (self._folder / history.LOAD_FILE).exists():
             missing.append("load")
         if "healer" in self._processes:
-            events = history.parse_events((self._folder / history.EVENTS_FILE).read_bytes())
+            events = history.events_in(self._folder)
             if not any(event.kind is Kind.HEALER_READY for event in events):
                 missing.append("healer")
         return missing

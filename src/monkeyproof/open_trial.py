@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from monkeyproof import history, processes
-from monkeyproof.aftermath import events_so_far, look_and_put_back, note_taken_away, put_back, tell
+from monkeyproof.aftermath import look_and_put_back, note_taken_away, put_back, tell
 from monkeyproof.clock import SystemClock
 from monkeyproof.errors import MonkeyproofError, NotReverted, TargetError, UsageError
-from monkeyproof.history import HistoryWriter, Kind
+from monkeyproof.history import HistoryWriter, Kind, events_in
 from monkeyproof.injection import Context, revert, set_current
 from monkeyproof.observers import Observers, start_observers
 from monkeyproof.overseer import Overseer
@@ -149,7 +149,7 @@ class OpenTrial:
             revert()
         except NotReverted as error:
             return error
-        except Exception as error:
+        except Exception as error:  # Also one of ours: it must not skip the looks that follow.
             left = self._log.open_faults() if self._log is not None else []
             words = ", ".join(f"{one.fault} on {one.subject}" for one in left) or "what is open now is not known"
             return NotReverted(f"taking back what was injected failed: {error!r} ({words})")
@@ -174,7 +174,7 @@ class OpenTrial:
         if is_gone(context.target.file):
             return []
         if not reverted:  # It would be put back under a fault; 'monkeyproof revert' comes first.
-            return self._audit.left(events_so_far(self.folder)) if self._audit is not None else []
+            return self._audit.left(events_in(self.folder)) if self._audit is not None else []
         # Watching ends where that phase starts: what gets better from there on is our doing.
         return look_and_put_back(self._audit, context.target, context.history)
 
@@ -196,7 +196,7 @@ class OpenTrial:
     def aborted(self) -> str:
         """Why the trial ended before its time, as it was first written down; "" if it was not."""
         with contextlib.suppress(OSError, UsageError):
-            for event in events_so_far(self.folder):
+            for event in events_in(self.folder):
                 if event.kind is Kind.TRIAL_ABORTED:
                     return str(event.data.get("why", ""))
         return self._aborted

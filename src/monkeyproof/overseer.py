@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from monkeyproof.history import EVENTS_FILE, Event, Kind, parse_events
+from monkeyproof.history import Kind, events_in
 from monkeyproof.stopping import STOPPED, is_stopped
 
 LOOK_EVERY_S = 0.1
@@ -45,14 +45,6 @@ class Overseer:
         self._ended.set()
         if threading.current_thread() is not self._thread:
             self._thread.join()
-
-
-def events_in(folder: Path) -> list[Event]:
-    """A trial's events so far; none if it has no history yet."""
-    try:
-        return list(parse_events((folder / EVENTS_FILE).read_bytes()))
-    except FileNotFoundError:
-        return []
 
 
 def is_leaving(folder: Path, seen: int) -> bool:

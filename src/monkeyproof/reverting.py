@@ -197,7 +197,7 @@ def _forget_what_is_over() -> None:
     for log in undo_dir().glob("*.jsonl"):
         contents = read_log(log)
         if not contents.unreadable and all(
-            gone_with_its_target(fault) or ended_by_its_lease(fault) for fault in contents.open
+            gone_with_its_target(Path(fault.target_file)) or ended_by_its_lease(fault) for fault in contents.open
         ):
             try:
                 replay(log, held_within_s=HELD_BRIEFLY_S)

@@ -36,7 +36,7 @@ class _Late:
 
 def undo_one(fault: OpenFault) -> str:
     """One sentence on what was done or found. Raises whatever its undo raises: then it is not taken back."""
-    if gone_with_its_target(fault):
+    if gone_with_its_target(Path(fault.target_file)):
         return GONE
     if words := ended_by_its_lease(fault):
         return words
@@ -58,9 +58,9 @@ def ended_by_its_lease(fault: OpenFault) -> str:
     return ""
 
 
-def gone_with_its_target(fault: OpenFault) -> bool:
-    """The embedded target begins from its declared state each time it comes up."""
+def gone_with_its_target(target_file: Path) -> bool:
+    """Whether that is over, whatever was done to it: the embedded target begins anew each time it comes up."""
     from monkeyproof.targets.local import lifecycle
 
     # Not whether it answers: one that stands still has its faults yet.
-    return Path(fault.target_file).parent == paths.target_dir() and not lifecycle.is_running()
+    return target_file.parent == paths.target_dir() and not lifecycle.is_running()

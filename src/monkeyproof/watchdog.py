@@ -118,10 +118,10 @@ def _teller(folder: Path) -> Callable[..., None]:
 def _had_ended(folder: Path) -> bool:
     """Whether the trial had come to its end when its worker died: then nobody was cut off."""
     from monkeyproof.errors import UsageError
-    from monkeyproof.history import EVENTS_FILE, Kind, parse_events
+    from monkeyproof.history import Kind, events_in
 
     try:
-        return any(event.kind is Kind.TRIAL_ENDED for event in parse_events((folder / EVENTS_FILE).read_bytes()))
+        return any(event.kind is Kind.TRIAL_ENDED for event in events_in(folder))
     except (OSError, UsageError):
         return False
 

@@ -10,7 +10,7 @@ import pytest
 from monkeyproof import aftermath, open_trial, trial, undo, worker
 from monkeyproof.clock import Anchor, SystemClock
 from monkeyproof.errors import EXIT_NOT_REVERTED, EXIT_REFUSED, NotReverted
-from monkeyproof.history import UNDO_FILE, HistoryWriter, Kind
+from monkeyproof.history import UNDO_FILE, HistoryWriter, Kind, events_in
 from monkeyproof.open_trial import OpenTrial, run_name
 from monkeyproof.residue import Residue
 from monkeyproof.trial_plan import TrialPlan
@@ -87,7 +87,7 @@ def test_a_trial_that_ends_early_says_of_its_faults_what_is_known(plan: TrialPla
 
 def test_what_is_left_is_told_though_the_trials_folder_was_taken_away(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
-    assert aftermath.events_so_far(gone) == []
+    assert events_in(gone) == []
     with pytest.raises(NotReverted, match="left behind after the trial: a thing"):
         aftermath.tell(gone, Anchor.now(SystemClock()), [Residue("a thing", "mend it")])
 
