@@ -1,0 +1,34 @@
+"""Values that look plausible and are wrong: in tables of yours, and in the records of a target.
+
+from monkeyproof.faults.data import Missing, Scale, corrupt
+
+found = corrupt(frame, [Missing(share=0.1), Scale(share=0.1, columns=("price",))], seed=7)
+found.table, found.mask(), found.restored()
+"""
+
+from monkeyproof.faults.data.cells import (
+    CellFault,
+    Missing,
+    Noise,
+    Outlier,
+    Scale,
+    SignFlip,
+    UnitChange,
+    Where,
+)
+from monkeyproof.faults.data.streamed import scale_records
+from monkeyproof.faults.data.tables import Corrupted, corrupt
+
+__all__ = [
+    "CellFault",
+    "Corrupted",
+    "Missing",
+    "Noise",
+    "Outlier",
+    "Scale",
+    "SignFlip",
+    "UnitChange",
+    "Where",
+    "corrupt",
+    "scale_records",
+]

@@ -1,0 +1,86 @@
+"""Numpy arrays as tables: columns are called "0", "1", and so on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monkeyproof.errors import UsageError
+from monkeyproof.faults.data.cells import CellFault
+from monkeyproof.faults.data.keyed import Key, Rows
+from monkeyproof.faults.data.matrix import Bools, corrupt_matrix
+from monkeyproof.faults.data.tables import Part
+
+Array = NDArray[Any]
+
+
+class ArraySheet:
+    """An array (n,) or (n, d) of numbers."""
+
+    def __init__(self, array: Array, names: Sequence[str] = ()) -> None:
+        if array.ndim not in (1, 2):
+            raise UsageError(f"an array of shape {array.shape} is no table: (n,) or (n, d) is needed")
+        if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
+            raise UsageError(f"an array of {array.dtype} holds no numbers that can be corrupted")
+        self._given = array
+        source: Array = array.reshape(-1, 1) if array.ndim == 1 else array
+        self._source: Array | None = source
+        self._by_column = source.flags.f_contiguous and not source.flags.c_contiguous
+        self._out: Array = np.empty(source.shape, array.dtype, "F" if self._by_column else "C")
+        self.names: Sequence[str] = names or [str(column) for column in range(self._out.shape[1])]
+        self.count = len(array)
+
+    def fits(self, column: int, fault: CellFault) -> str:  # noqa: ARG002
+        return fits_numbers(self._out.dtype, fault)
+
+    def numbers(self, column: int) -> Array:
+        return (self._out if self._source is None else self._source)[:, column]
+
+    def apply(
+        self, fault: CellFault, columns: Sequence[int], keys: Sequence[Key], rows: Rows, allowed: Bools | None
+    ) -> Iterator[Part]:
+        source, self._source = self._source, None
+        if self._by_column:
+            if source is not None:
+                untouched = [column for column in range(self._out.shape[1]) if column not in columns]
+                self._out[:, untouched] = source[:, untouched]
+            for column, key in zip(columns, keys, strict=True):
+                one = slice(column, column + 1)
+                part = None if source is None else source[:, one]
+                change = corrupt_matrix(
+                    self._out[:, column].reshape(-1, 1), part, fault, [key], np.zeros(1, np.int64), rows, allowed
+                )
+                yield Part(0, self.count, (column,), change)
+            return
+        index = np.array(columns, np.int64)
+        change = corrupt_matrix(self._out, source, fault, keys, index, rows, allowed)
+        yield Part(0, self.count, tuple(columns), change)
+
+    def restore(self, part: Part) -> None:
+        out = self._copied()
+        if part.change.journal.width == out.shape[1] and not self._by_column:
+            part.change.journal.restore(out)
+        else:
+            out[part.change.journal.cells, part.columns[0]] = part.change.journal.old
+
+    def table(self) -> Array:
+        out = self._copied()
+        return out.reshape(self._given.shape) if self._given.ndim == 1 else out
+
+    def _copied(self) -> Array:
+        if self._source is not None:
+            np.copyto(self._out, self._source)
+            self._source = None
+        return self._out
+
+
+def fits_numbers(dtype: np.dtype[Any], fault: CellFault) -> str:
+    """Why a fault cannot change numbers of a type; "" if it can."""
+    if dtype.kind not in "fiu":
+        return f"{dtype} holds no numbers"
+    if not fault.keeps_finite and dtype.kind != "f":
+        return f"{dtype} cannot hold a missing value"
+    return ""

@@ -1,0 +1,207 @@
+"""Corrupting tables of any kind: numpy arrays, pandas frames, Arrow record batches and tables. Copies are changed,
+never what the caller has; column types, order, index and metadata stay as they were.
+
+A cell is named by its row's absolute position and its column's name, so cut a table as you like, in any order, in
+any number of processes: with ``first_row`` or ``positions`` told right, the bytes are the same. An index of the
+table (pandas) plays no part in it, so one with duplicates does no harm. Missing values stay missing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monkeyproof.errors import UsageError
+from monkeyproof.faults.data.cells import OWN, CellFault
+from monkeyproof.faults.data.keyed import Key, Rows, key_of, rows_from
+from monkeyproof.faults.data.matrix import Bools, Change
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a fault did to some columns of some of the rows."""
+
+    start: int
+    """The first of the rows, counted from the batch's first."""
+    count: int
+    columns: tuple[int, ...]
+    change: Change
+
+    def mask(self) -> Bools:
+        """(rows, columns) of this part."""
+        return np.unpackbits(self.change.bits, axis=1, count=self.count, bitorder="little").astype(np.bool_).T
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """One fault's work on a table."""
+
+    fault: CellFault
+    parts: tuple[Part, ...]
+
+    @property
+    def cells_count(self) -> int:
+        return sum(int(np.bitwise_count(part.change.bits).sum()) for part in self.parts)
+
+
+class Sheet(Protocol):
+    """A copy of a table that faults work on, and that is a table of the same kind again at the end."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the columns; the n-th of the same name is told apart by its number."""
+
+    @property
+    def count(self) -> int: ...
+
+    def fits(self, column: int, fault: CellFault) -> str:
+        """Why a fault cannot change a column; "" if it can."""
+
+    def numbers(self, column: int) -> NDArray[Any]:
+        """A column's values for ``where``: numbers, NaN for missing ones."""
+
+    def apply(
+        self, fault: CellFault, columns: Sequence[int], keys: Sequence[Key], rows: Rows, allowed: Bools | None
+    ) -> Iterator[Part]:
+        """Change the columns."""
+
+    def restore(self, part: Part) -> None:
+        """Put back what a part changed; the parts' latest first."""
+
+    def table(self) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Corrupted(Generic[T]):
+    """A corrupted copy, the truth about what is wrong with it, and the way back."""
+
+    table: T
+    applied: tuple[Applied, ...]
+    """In the order in which the faults worked."""
+    columns: tuple[str, ...]
+    rows_count: int
+
+    def mask(self) -> Bools:
+        """(rows, columns): which cells were changed, by any of the faults."""
+        found = np.zeros((self.rows_count, len(self.columns)), np.bool_)
+        for applied in self.applied:
+            for part in applied.parts:
+                found[part.start : part.start + part.count, list(part.columns)] |= part.mask()
+        return found
+
+    def restored(self) -> T:
+        """The table as it was, to the last bit, also of NaNs and zeros."""
+        sheet = sheet_of(self.table)
+        for applied in reversed(self.applied):
+            for part in reversed(applied.parts):
+                sheet.restore(part)
+        found: T = sheet.table()
+        return found
+
+
+def corrupt(
+    table: T,
+    faults: CellFault | Sequence[CellFault],
+    *,
+    seed: int,
+    first_row: int = 0,
+    positions: object = None,
+) -> Corrupted[T]:
+    """A corrupted copy of a table.
+
+    Args:
+        table: numpy array (n,) or (n, d) of numbers, pandas DataFrame, Arrow RecordBatch or Table.
+        faults: one, or several that work one after another, each on what the one before it left.
+        seed: any integer. The same seed, fault, column name and row position always give the same.
+        first_row: absolute position of the first row; the others follow it.
+        positions: instead of ``first_row``, the absolute position of every row, (n,) integers.
+
+    Raises:
+        UsageError: no such column, or a fault that cannot change it; positions that are none; no table.
+    """
+    every = [faults] if isinstance(faults, CellFault) else list(faults)
+    sheet = sheet_of(table)
+    rows = rows_from(sheet.count, first_row, positions)
+    applied, seen = [], Counter[str]()
+    for fault in every:
+        # Told apart from others of its kind, but not moved by those of other kinds.
+        label = f"{fault.name}#{seen[fault.name]}"
+        seen[fault.name] += 1
+        columns = _columns_for(fault, sheet)
+        keys = [key_of(seed, label, sheet.names[column]) for column in columns]
+        applied.append(Applied(fault, tuple(sheet.apply(fault, columns, keys, rows, _allowed(fault, sheet)))))
+    return Corrupted(sheet.table(), tuple(applied), tuple(sheet.names), sheet.count)
+
+
+def sheet_of(table: object) -> Sheet:
+    """A copy of a table to work on; cells are copied when they are first needed.
+
+    Raises:
+        UsageError: it is no table of a known kind.
+    """
+    if isinstance(table, np.ndarray):
+        from monkeyproof.faults.data.arrays import ArraySheet
+
+        return ArraySheet(table)
+    kind = type(table).__module__.partition(".")[0]
+    if kind == "pandas":
+        import pandas
+
+        if isinstance(table, pandas.DataFrame):
+            from monkeyproof.faults.data.frames import FrameSheet
+
+            return FrameSheet(table)
+    if kind == "pyarrow":
+        import pyarrow
+
+        if isinstance(table, pyarrow.RecordBatch | pyarrow.Table):
+            from monkeyproof.faults.data.arrow import ArrowSheet
+
+            return ArrowSheet(table)
+    raise UsageError(
+        f"a {type(table).__name__} is no table: give a numpy array, a pandas DataFrame, or an Arrow RecordBatch "
+        "or Table"
+    )
+
+
+def told_apart(names: Sequence[object]) -> list[str]:
+    """Names as text; of several that are the same, the second is ``name#2``, and so on."""
+    seen: Counter[str] = Counter()
+    found = []
+    for name in names:
+        seen[str(name)] += 1
+        found.append(str(name) if seen[str(name)] == 1 else f"{name}#{seen[str(name)]}")
+    return found
+
+
+def _columns_for(fault: CellFault, sheet: Sheet) -> list[int]:
+    if not fault.columns:
+        found = [column for column in range(len(sheet.names)) if not sheet.fits(column, fault)]
+        if not found:
+            why = "; ".join(dict.fromkeys(sheet.fits(column, fault) for column in range(len(sheet.names))))
+            raise UsageError(f"{fault.name}: there is no column that it can change ({why or 'there is none'})")
+        return found
+    found = [_column(fault, name, sheet) for name in fault.columns]
+    for column in found:
+        if why := sheet.fits(column, fault):
+            raise UsageError(f"{fault.name}: it cannot change column {sheet.names[column]!r}: {why}")
+    return found
+
+
+def _column(fault: CellFault, name: str, sheet: Sheet) -> int:
+    if name not in sheet.names:
+        raise UsageError(f"{fault.name}: there is no column {name!r}; there are {', '.join(sheet.names)}")
+    return list(sheet.names).index(name)
+
+
+def _allowed(fault: CellFault, sheet: Sheet) -> Bools | None:
+    if fault.where is None or fault.where.column == OWN:
+        return None
+    return fault.where.holds(sheet.numbers(_column(fault, fault.where.column, sheet)))

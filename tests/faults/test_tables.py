@@ -1,0 +1,295 @@
+"""Corrupted tables: the same bytes however they are cut, a true mask, and every bit back."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from monkeyproof.errors import UsageError
+from monkeyproof.faults.data import Missing, Noise, Outlier, Scale, SignFlip, UnitChange, Where, corrupt
+from monkeyproof.faults.data.keyed import Draws, Rows, Streams, hit, key_of, rows_from, words_of
+
+FAULTS = [
+    Missing(share=0.3),
+    Scale(share=0.3),
+    Scale(share=1, low=1, high=1),
+    Noise(share=0.3, sd=2),
+    Noise(share=0.3, sd=0.1, relative=True),
+    Outlier(share=0.3, unit=3),
+    SignFlip(share=0.3),
+    UnitChange(share=0.3, factor=1000),
+    Scale(share=0.5, where=Where("0", at_least=0)),
+    Missing(share=0.5, where=Where(at_most=0)),
+]
+SEEDS = st.integers(-(2**70), 2**70)
+FLOATS = st.floats(allow_nan=True, allow_infinity=True, width=64)
+TABLES = arrays(np.float64, st.tuples(st.integers(0, 40), st.integers(1, 9)), elements=FLOATS)
+
+
+def a_table(rows: int, columns: int = 3, seed: int = 1) -> Any:
+    rng = np.random.default_rng(seed)
+    table = rng.normal(size=(rows, columns)) * 10
+    table[rng.random(table.shape) < 0.05] = np.nan
+    table[rng.random(table.shape) < 0.05] = 0.0
+    return table
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_thousand_ways_of_cutting_give_the_same_bytes(fault):
+    """Some of them in another order, and some with the rows themselves shuffled."""
+    rng, first = np.random.default_rng(7), 2**33 + 5
+    table = a_table(5000)
+    whole = corrupt(table, fault, seed=9, first_row=first)
+    mask = whole.mask()
+    assert mask.sum() > 100
+    for number in range(100):
+        cuts = np.unique([0, len(table), *rng.integers(0, len(table), rng.integers(0, 12))])
+        for at, end in rng.permutation(np.stack([cuts[:-1], cuts[1:]], axis=1)):
+            if number % 4:
+                part = corrupt(table[at:end], fault, seed=9, first_row=first + int(at))
+                assert part.table.tobytes() == whole.table[at:end].tobytes()
+                assert (part.mask() == mask[at:end]).all()
+            else:
+                order = rng.permutation(np.arange(at, end))
+                part = corrupt(table[order], fault, seed=9, positions=order + first)
+                assert part.table.tobytes() == whole.table[order].tobytes()
+                assert (part.mask() == mask[order]).all()
+
+
+@given(TABLES, SEEDS, st.sampled_from(FAULTS), st.sampled_from(FAULTS), st.booleans())
+def test_the_mask_is_true_the_input_stays_and_every_bit_comes_back(table, seed, one, other, by_column):
+    table = np.asfortranarray(table) if by_column else table
+    before = table.copy()
+    table.setflags(write=False)
+    found = corrupt(table, [one, other], seed=seed)
+    assert table.tobytes() == before.tobytes()
+    same = found.table.view(np.uint64) == table.view(np.uint64)
+    assert same[~found.mask()].all()
+    assert found.restored().tobytes("A") == table.tobytes("A")
+    alone = corrupt(table, one, seed=seed)
+    changed, old = alone.table[alone.mask()], table[alone.mask()]
+    assert not (changed == old).any()
+    assert not np.isnan(old).any()
+    assert np.isnan(changed).all() if one.name == "missing" else np.isfinite(changed).all()
+
+
+def test_bits_that_compare_as_equal_come_back_too():
+    odd = np.array([0x7FF8000000000123, 0xFFF0000000000001, 1 << 63, 0, 0x7FF0000000000000], np.uint64)
+    table = np.tile(odd.view(np.float64), (50, 1))
+    found = corrupt(table, [Missing(share=0.5), Scale(share=0.9), SignFlip(share=0.9)], seed=1)
+    assert found.mask().any()
+    assert found.restored().tobytes() == table.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f2", "i1", "u1", "i4", "i8", "u8", ">f8", ">i4"])
+@pytest.mark.parametrize("fault", FAULTS[1:8], ids=lambda fault: fault.name)
+def test_types_are_kept_and_numbers_stay_in_their_range(dtype, fault):
+    rng = np.random.default_rng(3)
+    table = rng.integers(0, 100, (400, 4)).astype(dtype)
+    if table.dtype.kind in "iu":
+        table[0], table[1] = np.iinfo(dtype).max, np.iinfo(dtype).min
+    found = corrupt(table, fault, seed=2)
+    assert found.table.dtype == table.dtype
+    assert (found.table != table)[found.mask()].all()
+    assert np.isfinite(found.table.astype(np.float64)).all()
+    assert found.mask().sum() > 100
+    assert found.restored().tobytes() == table.tobytes()
+
+
+def test_pandas_keeps_its_types_index_and_names_and_copies():
+    frame = pd.DataFrame(
+        {
+            "price": [1.5, np.nan, 3.0, 4.0] * 50,
+            "count": pd.array([1, None, 3, 4] * 50, "Int64"),
+            "plain": np.arange(200),
+            "name": ["a", "b", None, "d"] * 50,
+            "kind": pd.Categorical(["x", "y", "x", None] * 50),
+            "when": pd.to_datetime(["2026-01-01", "2026-01-02", None, "2026-01-04"] * 50),
+            "arrow": pd.array(["p", None, "q", "r"] * 50, pd.ArrowDtype(pa.string())),
+        },
+        index=[7] * 200,
+    )
+    frame.attrs["source"] = "till"
+    frame.columns = [*frame.columns[:-1], "name"]
+    before = frame.copy(deep=True)
+    names = ("price", "count", "name", "kind", "when", "name#2")
+    found = corrupt(
+        frame, [Missing(share=0.4, columns=names), Scale(share=0.5, columns=("price", "plain"))], seed=4
+    )
+    pd.testing.assert_frame_equal(frame, before)
+    assert list(found.table.dtypes) == list(frame.dtypes)
+    assert list(found.table.columns) == list(frame.columns)
+    assert (found.table.index == 7).all()
+    assert found.table.attrs == {"source": "till"}
+    mask, gone = found.mask(), found.table.isna().to_numpy() & frame.notna().to_numpy()
+    for column in (1, 3, 4, 5, 6):
+        assert 40 < mask[:, column].sum() < 110
+        assert (mask[:, column] == gone[:, column]).all()
+    pd.testing.assert_frame_equal(found.restored(), frame)
+    one_type = pd.DataFrame(a_table(300), columns=list("abc"))
+    as_frame, as_array = (
+        corrupt(one_type, Scale(share=0.5), seed=1),
+        corrupt(a_table(300), Scale(share=0.5), seed=1),
+    )
+    assert as_frame.table.shape == as_array.table.shape
+    pd.testing.assert_frame_equal(as_frame.restored(), one_type)
+
+
+def test_a_column_is_known_by_its_name_whatever_stands_beside_it():
+    frame = pd.DataFrame(a_table(500), columns=list("abc"))
+    mixed = frame.assign(text="x")[["c", "text", "b", "a"]]
+    batch = pa.RecordBatch.from_pandas(frame[["b", "a"]], preserve_index=False)
+    fault = Noise(share=0.3, sd=1, columns=("b",))
+    expected = corrupt(frame, fault, seed=5).table["b"].to_numpy()
+    assert corrupt(mixed, fault, seed=5).table["b"].to_numpy().tobytes() == expected.tobytes()
+    as_arrow = corrupt(batch, fault, seed=5).table.column("b").to_numpy(zero_copy_only=False)
+    assert np.allclose(as_arrow, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def arrow_table() -> pa.Table:
+    rng = np.random.default_rng(2)
+    absent = rng.random(300) < 0.1
+    return pa.table(
+        {
+            "number": pa.array(rng.normal(size=300), mask=absent),
+            "whole": pa.array(rng.integers(0, 9, 300), pa.int16()),
+            "text": pa.array([None if gone else f"t{n}" for n, gone in enumerate(absent)]),
+            "flag": pa.array(rng.random(300) < 0.5, mask=absent),
+            "kind": pa.array([f"k{n % 3}" for n in range(300)]).dictionary_encode(),
+            "list": pa.array([[n, n + 1] if n % 5 else None for n in range(300)]),
+            "record": pa.array([{"a": n} for n in range(300)]),
+            "at": pa.array(rng.integers(0, 10**9, 300), pa.timestamp("us")),
+        }
+    ).replace_schema_metadata({"made": "here"})
+
+
+def test_arrow_types_of_every_kind_go_missing_and_come_back():
+    table = arrow_table()
+    # Slices begin inside a byte of the validity bits, and chunks end anywhere.
+    table = pa.concat_tables([table.slice(3, 77), table.slice(100, 1), table.slice(150)])
+    faults = [Missing(share=0.3), Scale(share=0.5, columns=("number", "whole"))]
+    found = corrupt(table, faults, seed=6, first_row=11)
+    assert found.table.schema.equals(table.schema, check_metadata=True)
+    found.table.validate(full=True)
+    mask = found.mask()
+    for column, name in enumerate(table.column_names):
+        there = table.column(name).is_valid().to_numpy()
+        still = found.table.column(name).is_valid().to_numpy()
+        gone = there & ~still
+        assert 30 < gone.sum() < 110
+        assert not (still & ~there).any()
+        assert mask[:, column][gone].all()
+    assert found.restored().equals(table)
+    again = corrupt(table.combine_chunks(), faults, seed=6, first_row=11).table
+    assert again.equals(found.table)
+    shared = corrupt(table, Missing(share=0.3), seed=6).table.column("number").chunk(0)
+    assert shared.buffers()[1].address == table.column("number").chunk(0).buffers()[1].address
+
+
+def test_a_condition_on_another_column_or_its_own():
+    table = a_table(20_000, 2)
+    given = corrupt(table, Missing(share=0.5, columns=("1",), where=Where("0", at_least=5)), seed=1).mask()
+    own = corrupt(table, Missing(share=0.5, columns=("1",), where=Where(at_most=-5)), seed=1).mask()
+    assert not given[:, 0].any()
+    assert not given[~(table[:, 0] >= 5)].any()
+    assert given[(table[:, 0] >= 5) & ~np.isnan(table[:, 1]), 1].mean() == pytest.approx(0.5, abs=0.03)
+    assert not own[~(table[:, 1] <= -5)].any()
+    assert own[table[:, 1] <= -5, 1].mean() == pytest.approx(0.5, abs=0.03)
+
+
+@settings(max_examples=30)
+@given(SEEDS, st.floats(0.001, 0.999))
+def test_the_share_is_met_within_the_binomial_error(seed, share):
+    found = corrupt(np.ones((50_000, 2)), Scale(share=share), seed=seed).mask()
+    for hits in found.sum(axis=0):
+        assert abs(hits - 50_000 * share) < 6 * math.sqrt(50_000 * share * (1 - share)) + 1
+
+
+def test_cells_columns_faults_and_seeds_are_independent():
+    ones = np.ones((200_000, 2))
+    fault = Scale(share=0.5)
+    found = corrupt(ones, [fault, fault], seed=5)
+    first, second = (applied.parts[0].mask() for applied in found.applied)
+    other = corrupt(ones, fault, seed=6).mask()
+    for one, two in [
+        (first[:, 0], first[:, 1]),
+        (first[:, 0], second[:, 0]),
+        (first[:, 0], other[:, 0]),
+        (first[:-1, 0], first[1:, 0]),
+        (first[:-8, 0], first[8:, 0]),
+    ]:
+        assert abs(np.corrcoef(one, two)[0, 1]) < 0.012
+    both = corrupt(ones, fault, seed=5).table
+    hit_in_both = first.all(axis=1)
+    assert abs(np.corrcoef(both[hit_in_both].T)[0, 1]) < 0.02
+
+
+def test_what_is_drawn_is_distributed_as_it_says():
+    from scipy import stats
+
+    words, rows = words_of([key_of(1, "x", "y")]), np.arange(200_000, dtype=np.uint64)
+    draws = Draws(words, np.zeros(len(rows), np.int64), rows.copy)
+    assert stats.kstest(draws.uniform(1), "uniform").pvalue > 1e-3
+    assert stats.kstest(draws.normal(2), "norm").pvalue > 1e-3
+    assert np.abs(stats.norm.ppf(draws.uniform(3)) - draws.normal(3)).max() < 1e-5
+    assert abs(np.corrcoef(draws.uniform(1), draws.uniform(2))[0, 1]) < 0.01
+    factors = corrupt(np.ones((100_000, 2)), Scale(share=0.5), seed=5)
+    changed = factors.table[factors.mask()]
+    assert stats.kstest(changed, "uniform", args=(-10, 20)).pvalue > 1e-3
+
+
+def test_known_answers():
+    """Stored seeds must keep their meaning."""
+    streams = Streams([key_of(1, "scale#0", "0")])
+    assert streams.bytes_of(Rows(4, 6)).tolist() == KNOWN_BYTES
+    assert hit(streams, words_of([key_of(1, "scale#0", "0")]), 0.3, rows_from(6)).tolist() == KNOWN_HITS
+    assert corrupt(np.ones((3, 2)), Scale(share=0.7, low=0, high=1), seed=1, first_row=10).table.tolist() == KNOWN
+
+
+KNOWN_BYTES = [[109, 153, 142, 74]]
+KNOWN_HITS = [[False, True, False, False, False, True]]
+KNOWN = [[1.0, 0.1595763403394611], [1.0, 0.17581529124837558], [0.09953120925421177, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Scale(share=0), "share: 0 is not in (0, 1]"),
+        (lambda: Scale(share=math.nan), "share: nan is not a finite number"),
+        (lambda: Scale(share=1, low=11), "low: 11 is above high, 10"),
+        (lambda: Scale(share=1, high=math.inf), "high: inf is not a finite number"),
+        (lambda: Scale(share=1, low=-1.7e308, high=1.7e308), "too far apart"),
+        (lambda: Noise(share=1, sd=0), "sd: 0 is not above 0"),
+        (lambda: UnitChange(share=1, factor=1), "changes nothing"),
+        (lambda: Missing(share=1, columns="a"), "is not a tuple of names"),
+        (lambda: Where(at_least=2, at_most=1), "is above at_most"),
+        (lambda: corrupt([[1.0]], Scale(share=1), seed=1), "a list is no table"),
+        (lambda: corrupt(np.ones((2, 2, 2)), Scale(share=1), seed=1), "is no table"),
+        (lambda: corrupt(np.array(["a"]), Scale(share=1), seed=1), "holds no numbers"),
+        (lambda: corrupt(np.ones(2), Scale(share=1), seed=1, first_row=-1), "first_row: -1"),
+        (lambda: corrupt(np.ones(2), Scale(share=1), seed=1, positions=[1]), "2 rows need as many"),
+        (lambda: corrupt(np.ones(2), Scale(share=1), seed=1, positions=[1, -1]), "not in 0 to"),
+        (lambda: corrupt(np.ones(2), Scale(share=1), seed=1, positions=[0.5, 1]), "whole numbers"),
+        (
+            lambda: corrupt(np.ones((2, 2)), Scale(share=1, columns=("2",)), seed=1),
+            "no column '2'; there are 0, 1",
+        ),
+        (lambda: corrupt(np.ones((2, 2), int), Missing(share=1), seed=1), "int64 cannot hold a missing value"),
+        (
+            lambda: corrupt(pd.DataFrame({"a": ["x"]}), Scale(share=1, columns=("a",)), seed=1),
+            "cannot change column 'a'",
+        ),
+    ],
+)
+def test_mistakes_are_told_in_words(make, words):
+    with pytest.raises(UsageError) as refusal:
+        make()
+    assert words in str(refusal.value)
