@@ -29,7 +29,7 @@ class ArraySheet:
         source: Array = array.reshape(-1, 1) if array.ndim == 1 else array
         self._source: Array | None = source
         self._by_column = source.flags.f_contiguous and not source.flags.c_contiguous
-        self._out: Array = np.empty(source.shape, array.dtype, "F" if self._by_column else "C")
+        self._out: Array = np.empty_like(source, order="F" if self._by_column else "C")
         self.names: Sequence[str] = names or [str(column) for column in range(self._out.shape[1])]
         self.count = len(array)
 
