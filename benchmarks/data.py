@@ -2,9 +2,9 @@
 
     python benchmarks/data.py [--rows 1000000] [--rounds 9]
 
-Everything is timed in turn, round by round, in one process, so that a neighbour's noise meets all alike; printed are
-medians and their ratio to that of a warm copy of the table. Peers (jenga, tab-err, badgers) are timed where they can
-be imported. Exits with 1 if a bound is missed.
+Everything is timed in turn, round by round, in one process, so that a neighbour's noise meets all alike; printed
+are medians and their ratio to that of a warm copy of the table. Peers (jenga, tab-err, badgers) are timed where
+they can be imported. Exits with 1 if a bound is missed.
 """
 
 from __future__ import annotations

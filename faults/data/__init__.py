@@ -18,16 +18,22 @@ from monkeyproof.faults.data.cells import (
 )
 from monkeyproof.faults.data.streamed import scale_records
 from monkeyproof.faults.data.tables import Corrupted, corrupt
+from monkeyproof.faults.data.text import BrokenEncoding, LabelNoise, TextFault, Typo, UnseenCategory
 
 __all__ = [
+    "BrokenEncoding",
     "CellFault",
     "Corrupted",
+    "LabelNoise",
     "Missing",
     "Noise",
     "Outlier",
     "Scale",
     "SignFlip",
+    "TextFault",
+    "Typo",
     "UnitChange",
+    "UnseenCategory",
     "Where",
     "corrupt",
     "scale_records",

@@ -81,6 +81,8 @@ def fits_numbers(dtype: np.dtype[Any], fault: CellFault) -> str:
     """Why a fault cannot change numbers of a type; "" if it can."""
     if dtype.kind not in "fiu":
         return f"{dtype} holds no numbers"
-    if not fault.keeps_finite and dtype.kind != "f":
+    if fault.works_on == "text":
+        return f"{dtype} holds no text"
+    if fault.works_on == "anything" and dtype.kind != "f":
         return f"{dtype} cannot hold a missing value"
     return ""

@@ -13,9 +13,19 @@ from numpy.typing import NDArray
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.data.arrays import fits_numbers
 from monkeyproof.faults.data.cells import OWN, CellFault
-from monkeyproof.faults.data.keyed import Key, Rows
-from monkeyproof.faults.data.matrix import Bools, Change, Journal, corrupt_matrix, hit_rows
+from monkeyproof.faults.data.keyed import Index, Key, Rows
+from monkeyproof.faults.data.matrix import (
+    Bools,
+    Change,
+    Earlier,
+    Journal,
+    bits_of,
+    change_texts,
+    corrupt_matrix,
+    hit_rows,
+)
 from monkeyproof.faults.data.tables import Part, told_apart
+from monkeyproof.faults.data.text import TextFault
 
 _FIRST = np.zeros(1, np.int64)
 
@@ -35,8 +45,12 @@ class ArrowSheet:
 
     def fits(self, column: int, fault: CellFault) -> str:
         field = self._schema.field(column)
-        if not fault.keeps_finite:
+        if fault.works_on == "anything":
             return "" if field.nullable else "its schema says that it is never null"
+        if "text" in fault.works_on and _is_text(field.type):
+            return ""
+        if fault.works_on == "text":
+            return f"{field.type} holds no text"
         return fits_numbers(_numpy_type(field.type), fault)
 
     def numbers(self, column: int) -> NDArray[Any]:
@@ -54,7 +68,9 @@ class ArrowSheet:
                 if allowed is not None:
                     part = allowed[start : start + len(array)]
                     may = part if may is None else may & part
-                if fault.keeps_finite:
+                if isinstance(fault, TextFault) and _is_text(array.type):
+                    change, batch[column] = _change_text(array, fault, key, here, may)
+                elif fault.works_on != "anything":
                     change, batch[column] = _change_numbers(array, fault, key, here, may)
                 else:
                     if fault.where is not None and fault.where.column == OWN:
@@ -72,10 +88,8 @@ class ArrowSheet:
             valid = np.ones(len(array), np.bool_) if present is None else present.copy()
             valid[journal.cells] = True
             batch[part.columns[0]] = _with_validity(array, valid)
-        elif isinstance(journal.old, pa.Array):
-            place = np.arange(len(array))
-            place[journal.cells] = len(array) + np.arange(len(journal.cells))
-            batch[part.columns[0]] = pa.concat_arrays([array, journal.old]).take(pa.array(place))
+        elif isinstance(journal.old, Earlier):
+            batch[part.columns[0]] = journal.old.column
         else:
             values = _values_of(array).copy()
             values[journal.cells] = journal.old
@@ -92,11 +106,11 @@ def _take_away(
     array: pa.Array, fault: CellFault, key: Key, rows: Rows, may: Bools | None
 ) -> tuple[Change, pa.Array]:
     mask = hit_rows(fault, key, rows, may)
-    bits = np.packbits(mask[None], axis=1, bitorder="little")
     cells = np.flatnonzero(mask)
+    bits = np.packbits(mask[None], axis=1, bitorder="little")
     if not _is_flat(array.type):
         new = pa.compute.if_else(pa.array(mask), pa.scalar(None, array.type), array)
-        return Change(bits, Journal(1, cells, array.take(pa.array(cells)))), new
+        return Change(bits, Journal(1, cells, Earlier(array))), new
     present = _present(array)
     valid = ~mask if present is None else present & ~mask
     return Change(bits, Journal(1, cells, None)), _with_validity(array, valid)
@@ -109,6 +123,30 @@ def _change_numbers(
     out = np.empty((len(values), 1), values.dtype)
     change = corrupt_matrix(out, values.reshape(-1, 1), fault, [key], _FIRST, rows, may)
     return change, _with_values(array, out[:, 0])
+
+
+def _change_text(
+    array: pa.Array, fault: TextFault, key: Key, rows: Rows, may: Bools | None
+) -> tuple[Change, pa.Array]:
+    def texts_at(hits: Index) -> list[str]:
+        found: list[str] = array.take(pa.array(hits)).to_pylist()
+        return found
+
+    there = np.ones(len(array), np.bool_) if may is None else may
+    cells, texts = change_texts(fault, key, rows, there, texts_at)
+    plain = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+    place = np.arange(len(array))
+    place[cells] = len(array) + np.arange(len(cells))
+    new = pa.concat_arrays([plain, pa.array(texts, plain.type)]).take(pa.array(place))
+    if plain is not array:
+        new = new.dictionary_encode().cast(array.type)
+    return Change(bits_of(cells, len(array)), Journal(1, cells, Earlier(array))), new
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _is_flat(kind: pa.DataType) -> bool:

@@ -51,8 +51,9 @@ class CellFault:
     """What all have in common."""
 
     name: ClassVar[str]
-    keeps_finite: ClassVar[bool] = True
-    """Whether it leaves alone what is not finite, and makes nothing that is not."""
+    works_on: ClassVar[str] = "numbers"
+    """``numbers``, of which those that are not finite are left alone, and none is made; ``text``; either
+    (``text or numbers``); or ``anything`` that can go missing."""
 
     share: float
     """Probability that a cell is hit."""
@@ -77,7 +78,7 @@ class Missing(CellFault):
     """The value is gone: NaN where the column is of floats, null where it can hold nulls."""
 
     name: ClassVar[str] = "missing"
-    keeps_finite: ClassVar[bool] = False
+    works_on: ClassVar[str] = "anything"
 
     def new(self, old: Floats, draws: Draws) -> Floats:  # noqa: ARG002
         return np.full(len(old), np.nan)

@@ -13,8 +13,18 @@ from monkeyproof.errors import UsageError
 from monkeyproof.faults.data.arrays import ArraySheet, fits_numbers
 from monkeyproof.faults.data.cells import OWN, CellFault
 from monkeyproof.faults.data.keyed import Key, Rows
-from monkeyproof.faults.data.matrix import Bools, Change, Journal, corrupt_matrix, hit_rows
+from monkeyproof.faults.data.matrix import (
+    Bools,
+    Change,
+    Earlier,
+    Journal,
+    bits_of,
+    change_texts,
+    corrupt_matrix,
+    hit_rows,
+)
 from monkeyproof.faults.data.tables import Part, told_apart
+from monkeyproof.faults.data.text import TextFault
 
 _FIRST = np.zeros(1, np.int64)
 
@@ -36,7 +46,9 @@ class FrameSheet:
         dtype = self._frame.dtypes.iloc[column]
         if _is_number(dtype):
             return fits_numbers(dtype, fault)
-        if fault.keeps_finite:
+        if "text" in fault.works_on:
+            return "" if _is_text(dtype) else f"{dtype} holds no text"
+        if fault.works_on == "numbers":
             return f"{dtype} holds no numbers that can be changed"
         if isinstance(dtype, np.dtype) and dtype.kind not in "OMm":
             return f"{dtype} cannot hold a missing value"
@@ -68,16 +80,19 @@ class FrameSheet:
                 change = corrupt_matrix(out, source, fault, [key], _FIRST, rows, allowed)
                 self._new[column] = out[:, 0]
             else:
-                change, self._new[column] = self._take_away(fault, column, key, rows, allowed)
+                change, self._new[column] = self._change_others(fault, column, key, rows, allowed)
             yield Part(0, self.count, (column,), change)
 
     def restore(self, part: Part) -> None:
         if self._whole is not None:
             self._whole.restore(part)
             return
-        column = part.columns[0]
+        column, journal = part.columns[0], part.change.journal
+        if isinstance(journal.old, Earlier):
+            self._new[column] = journal.old.column
+            return
         new = self._values(column).copy()
-        new[part.change.journal.cells] = part.change.journal.old
+        new[journal.cells] = journal.old
         self._new[column] = new
 
     def table(self) -> pd.DataFrame:
@@ -88,7 +103,9 @@ class FrameSheet:
         else:
             found = self._frame.copy(deep=True)
             for column, values in self._new.items():
-                found.isetitem(column, values)
+                # With its type told, for pandas would take objects that are all texts for its own text type.
+                series = pd.Series(values, self._frame.index, values.dtype, copy=False)
+                found.isetitem(column, series)  # type: ignore[arg-type]
         found.attrs = dict(self._frame.attrs)
         return found
 
@@ -99,7 +116,7 @@ class FrameSheet:
         series = self._frame.iloc[:, column]
         return series.to_numpy(copy=False) if _is_number(series.dtype) else series.array
 
-    def _take_away(
+    def _change_others(
         self, fault: CellFault, column: int, key: Key, rows: Rows, allowed: Bools | None
     ) -> tuple[Change, Any]:
         values = self._values(column)
@@ -108,11 +125,26 @@ class FrameSheet:
             may &= allowed
         if fault.where is not None and fault.where.column == OWN:
             may &= fault.where.holds(self.numbers(column))
-        mask = hit_rows(fault, key, rows, may)
-        cells = np.flatnonzero(mask)
-        new = values.copy()
-        new[mask] = None if values.dtype == object else pd.NaT if values.dtype.kind in "Mm" else pd.NA
-        return Change(np.packbits(mask[None], axis=1, bitorder="little"), Journal(1, cells, values[cells])), new
+        if isinstance(fault, TextFault):
+            may &= np.array([isinstance(one, str) for one in values], np.bool_)
+            cells, texts = change_texts(fault, key, rows, may, lambda hits: list(values[hits]))
+            if isinstance(values, pd.Categorical):
+                new = values.add_categories(sorted(set(texts) - set(values.categories)))
+                new[cells] = texts
+                return Change(bits_of(cells, len(values)), Journal(1, cells, Earlier(values.copy()))), new
+            new = values.copy()
+            new[cells] = texts
+        else:
+            cells = np.flatnonzero(hit_rows(fault, key, rows, may))
+            new = values.copy()
+            new[cells] = None if values.dtype == object else pd.NaT if values.dtype.kind in "Mm" else pd.NA
+        return Change(bits_of(cells, len(values)), Journal(1, cells, values[cells])), new
+
+
+def _is_text(dtype: Any) -> bool:
+    if isinstance(dtype, pd.CategoricalDtype):
+        return pd.api.types.is_string_dtype(dtype.categories.dtype)
+    return bool(pd.api.types.is_object_dtype(dtype) or pd.api.types.is_string_dtype(dtype))
 
 
 def _is_number(dtype: object) -> bool:

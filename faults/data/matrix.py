@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from monkeyproof.faults.data.cells import OWN, CellFault
 from monkeyproof.faults.data.keyed import Draws, Floats, Index, Key, Rows, Streams, hit, words_of
+from monkeyproof.faults.data.text import TextFault
 
 Array = NDArray[Any]
 Bits = NDArray[np.uint8]
@@ -31,7 +32,8 @@ class Journal:
     cells: Index
     """``row * width + column`` of each changed cell, rows counted from the batch's first."""
     old: Any
-    """What stood there, bit by bit, in the column's own type; None where it still stands there, called missing."""
+    """What stood there, bit by bit, in the column's own type. None where it still stands there, called missing;
+    an ``Earlier`` where it is the whole column."""
 
     def restore(self, values: Array) -> None:
         """Put the old values back, in place. ``values`` is what the fault left: (rows, width)."""
@@ -39,6 +41,13 @@ class Journal:
             values.reshape(-1)[self.cells] = self.old
         else:
             values[np.divmod(self.cells, self.width)] = self.old
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """A column as it was, of a kind in which single values cannot be put back as they were."""
+
+    column: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +111,7 @@ def corrupt_matrix(
         draws = Draws(words, hits.column, functools.partial(here.at, hits.row))
         new = _cast(fault.new(hits.old.astype(np.float64, copy=False), draws), hits.old)
         changed = new != hits.old
-        if fault.keeps_finite and out.dtype.kind == "f":
+        if fault.works_on != "anything" and out.dtype.kind == "f":
             changed &= np.isfinite(new)
         if not changed.all():
             hits, new = hits.only(changed), new[changed]
@@ -114,6 +123,33 @@ def corrupt_matrix(
         bits[:, start // 8 : start // 8 + packed.shape[1]] = packed
         changes.add(hits.cell + start * width, hits.old)
     return Change(bits, changes.journal(width))
+
+
+def change_texts(
+    fault: TextFault, key: Key, rows: Rows, allowed: Bools, texts_at: Callable[[Index], Sequence[str]]
+) -> tuple[Index, list[str]]:
+    """What becomes of one column's texts.
+
+    Args:
+        allowed: (n,) where there is a text that may be hit.
+        texts_at: those of some rows.
+
+    Returns:
+        Rows whose text changes, and what it changes to.
+    """
+    hits = np.flatnonzero(hit_rows(fault, key, rows, allowed))
+    draws = Draws(words_of([key]), np.zeros(len(hits), np.int64), functools.partial(rows.at, hits))
+    old = texts_at(hits)
+    new = fault.new_texts(old, draws)
+    changed = [place for place, (was, becomes) in enumerate(zip(old, new, strict=True)) if was != becomes]
+    return hits[changed], [new[place] for place in changed]
+
+
+def bits_of(cells: Index, count: int) -> Bits:
+    """The mask of one column with these rows changed."""
+    mask = np.zeros((1, count), np.bool_)
+    mask[0, cells] = True
+    return np.packbits(mask, axis=1, bitorder="little")
 
 
 def hit_rows(fault: CellFault, key: Key, rows: Rows, allowed: Bools | None) -> Bools:
@@ -138,7 +174,7 @@ def _may_change(fault: CellFault, hits: _Hits, allowed: Bools | None) -> Bools:
     """A value that is missing stays missing; and what is out of ``where`` stays as it is."""
     keep: Bools = np.ones(len(hits.cell), np.bool_)
     if hits.old.dtype.kind == "f":
-        keep = np.isfinite(hits.old) if fault.keeps_finite else ~np.isnan(hits.old)
+        keep = np.isfinite(hits.old) if fault.works_on != "anything" else ~np.isnan(hits.old)
     if allowed is not None:
         keep &= allowed[hits.row]
     if fault.where is not None and fault.where.column == OWN:

@@ -14,7 +14,20 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from monkeyproof.errors import UsageError
-from monkeyproof.faults.data import Missing, Noise, Outlier, Scale, SignFlip, UnitChange, Where, corrupt
+from monkeyproof.faults.data import (
+    BrokenEncoding,
+    LabelNoise,
+    Missing,
+    Noise,
+    Outlier,
+    Scale,
+    SignFlip,
+    Typo,
+    UnitChange,
+    UnseenCategory,
+    Where,
+    corrupt,
+)
 from monkeyproof.faults.data.keyed import Draws, Rows, Streams, hit, key_of, rows_from, words_of
 
 FAULTS = [
@@ -192,6 +205,58 @@ def test_arrow_types_of_every_kind_go_missing_and_come_back():
     assert again.equals(found.table)
     shared = corrupt(table, Missing(share=0.3), seed=6).table.column("number").chunk(0)
     assert shared.buffers()[1].address == table.column("number").chunk(0).buffers()[1].address
+
+
+TEXTS = [
+    Typo(share=0.4),
+    UnseenCategory(share=0.4, values=("x", "y")),
+    BrokenEncoding(share=0.4),
+    LabelNoise(share=0.4, columns=("text",), classes=("spam", "ham", "Käse")),
+]
+
+
+def texts_of(table: Any) -> list[str | None]:
+    found = table["text"].to_pylist() if isinstance(table, pa.Table) else table["text"].tolist()
+    return [None if isinstance(one, float) else one for one in found]
+
+
+@pytest.mark.parametrize("fault", TEXTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("kind", ["object", "str", "category", "arrow", "dictionary"])
+def test_texts_of_every_kind_are_spoilt_alike_and_come_back(fault, kind):
+    words = ["spam", "ham", "Käse", None] * 100
+    plain = pd.DataFrame({"text": words}, dtype="object")
+    table: Any = plain if kind in ("arrow", "dictionary") else plain.astype(kind)
+    if kind in ("arrow", "dictionary"):
+        table = pa.table({"text": pa.array(words)})
+    if kind == "dictionary":
+        table = pa.table({"text": pa.array(words).dictionary_encode()})
+    found = corrupt(table, fault, seed=3, first_row=9)
+    texts = texts_of(found.table)
+    assert texts == texts_of(corrupt(plain, fault, seed=3, first_row=9).table)
+    changed = [was != new for was, new in zip(words, texts, strict=True)]
+    assert found.mask()[:, 0].tolist() == changed
+    assert 80 < sum(changed) < 160
+    assert [new for was, new in zip(words, texts, strict=True) if was is None] == [None] * 100
+    assert found.restored().equals(table)
+    rest = table.slice(137) if isinstance(table, pa.Table) else table[137:]
+    assert texts_of(corrupt(rest, fault, seed=3, first_row=146).table) == texts[137:]
+    if isinstance(table, pa.Table):
+        assert found.table.schema.equals(table.schema)
+    elif kind != "category":  # Its type is its list of categories, which grows.
+        assert found.table.dtypes.equals(table.dtypes)
+
+
+def test_labels_become_other_labels_each_as_often():
+    labels = np.array([0, 1, 2, 7] * 5000)
+    found = corrupt(labels, LabelNoise(share=0.5, columns=("0",), classes=(2, 0, 1)), seed=1)
+    changed = found.mask()[:, 0]
+    assert not changed[labels == 7].any()
+    assert (found.table[changed] != labels[changed]).all()
+    for label in (0, 1, 2):
+        others = found.table[changed & (labels == label)]
+        assert 2300 < len(others) < 2700
+        assert sorted(set(others)) == [other for other in (0, 1, 2) if other != label]
+        assert abs((others == others[0]).mean() - 0.5) < 0.05
 
 
 def test_a_condition_on_another_column_or_its_own():
