@@ -151,4 +151,5 @@ def _different(among: int, count: int, rng: np.random.Generator) -> NDArray[np.i
 def _once(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     """Sorted, each once. By sorting: numpy's unique takes ten times as long for so many."""
     numbers.sort()
-    return numbers[np.concatenate([[True], numbers[1:] != numbers[:-1]])]
+    first: NDArray[np.int64] = numbers[np.concatenate([[True], numbers[1:] != numbers[:-1]])]
+    return first

@@ -16,6 +16,15 @@ from monkeyproof.faults.data.cells import (
     UnitChange,
     Where,
 )
+from monkeyproof.faults.data.rows import (
+    Duplicates,
+    LateRows,
+    LostRows,
+    RowFault,
+    StaleRows,
+    SwappedRows,
+    TruncatedBatches,
+)
 from monkeyproof.faults.data.streamed import scale_records
 from monkeyproof.faults.data.tables import Corrupted, corrupt
 from monkeyproof.faults.data.text import BrokenEncoding, LabelNoise, TextFault, Typo, UnseenCategory
@@ -24,13 +33,20 @@ __all__ = [
     "BrokenEncoding",
     "CellFault",
     "Corrupted",
+    "Duplicates",
     "LabelNoise",
+    "LateRows",
+    "LostRows",
     "Missing",
     "Noise",
     "Outlier",
+    "RowFault",
     "Scale",
     "SignFlip",
+    "StaleRows",
+    "SwappedRows",
     "TextFault",
+    "TruncatedBatches",
     "Typo",
     "UnitChange",
     "UnseenCategory",

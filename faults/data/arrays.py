@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.data.cells import CellFault
-from monkeyproof.faults.data.keyed import Key, Rows
+from monkeyproof.faults.data.keyed import Index, Key, Rows
 from monkeyproof.faults.data.matrix import Bools, corrupt_matrix
-from monkeyproof.faults.data.tables import Part
+from monkeyproof.faults.data.tables import Part, Sheet
 
 Array = NDArray[Any]
 
@@ -69,6 +69,12 @@ class ArraySheet:
     def table(self) -> Array:
         out = self._copied()
         return out.reshape(self._given.shape) if self._given.ndim == 1 else out
+
+    def taken(self, index: Index) -> ArraySheet:
+        return ArraySheet(self.table()[index], self.names)
+
+    def followed_by(self, other: Sheet) -> ArraySheet:
+        return ArraySheet(np.concatenate([self.table(), other.table()]), self.names)
 
     def _copied(self) -> Array:
         if self._source is not None:

@@ -24,7 +24,7 @@ from monkeyproof.faults.data.matrix import (
     corrupt_matrix,
     hit_rows,
 )
-from monkeyproof.faults.data.tables import Part, told_apart
+from monkeyproof.faults.data.tables import Part, Sheet, told_apart
 from monkeyproof.faults.data.text import TextFault
 
 _FIRST = np.zeros(1, np.int64)
@@ -100,6 +100,15 @@ class ArrowSheet:
         if isinstance(self._given, pa.RecordBatch):
             return batches[0]
         return pa.Table.from_batches(batches, schema=self._schema)
+
+    def taken(self, index: Index) -> ArrowSheet:
+        return ArrowSheet(self.table().take(pa.array(index)))
+
+    def followed_by(self, other: Sheet) -> ArrowSheet:
+        mine, others = self.table(), other.table()
+        if isinstance(mine, pa.Table):
+            return ArrowSheet(pa.concat_tables([mine, others]).combine_chunks())
+        return ArrowSheet(pa.concat_batches([mine, others]))
 
 
 def _take_away(

@@ -103,15 +103,14 @@ class Scale(CellFault):
 
     def new(self, old: Floats, draws: Draws) -> Floats:
         found = draws.between(self.low, self.high, 1)
-        with np.errstate(over="ignore", invalid="ignore"):
-            found *= old
-            unfit = np.flatnonzero(~np.isfinite(found) | (found == old))
-            if len(unfit):
-                offset = draws.between(self.low, self.high, 2)[unfit]
-                mended = old[unfit] + np.where(offset == 0, 1.0, offset)
-                stuck = ~np.isfinite(mended) | (mended == old[unfit])
-                mended[stuck] = -old[unfit][stuck]
-                found[unfit] = mended
+        found *= old
+        unfit = np.flatnonzero(~np.isfinite(found) | (found == old))
+        if len(unfit):
+            offset = draws.between(self.low, self.high, 2)[unfit]
+            mended = old[unfit] + np.where(offset == 0, 1.0, offset)
+            stuck = ~np.isfinite(mended) | (mended == old[unfit])
+            mended[stuck] = -old[unfit][stuck]
+            found[unfit] = mended
         return found
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.data.arrays import ArraySheet, fits_numbers
 from monkeyproof.faults.data.cells import OWN, CellFault
-from monkeyproof.faults.data.keyed import Key, Rows
+from monkeyproof.faults.data.keyed import Index, Key, Rows
 from monkeyproof.faults.data.matrix import (
     Bools,
     Change,
@@ -23,7 +23,7 @@ from monkeyproof.faults.data.matrix import (
     corrupt_matrix,
     hit_rows,
 )
-from monkeyproof.faults.data.tables import Part, told_apart
+from monkeyproof.faults.data.tables import Part, Sheet, told_apart
 from monkeyproof.faults.data.text import TextFault
 
 _FIRST = np.zeros(1, np.int64)
@@ -108,6 +108,12 @@ class FrameSheet:
                 found.isetitem(column, series)  # type: ignore[arg-type]
         found.attrs = dict(self._frame.attrs)
         return found
+
+    def taken(self, index: Index) -> FrameSheet:
+        return FrameSheet(self.table().iloc[index])
+
+    def followed_by(self, other: Sheet) -> FrameSheet:
+        return FrameSheet(pd.concat([self.table(), other.table()]))
 
     def _values(self, column: int) -> Any:
         """As they stand now: a numpy or an extension array."""

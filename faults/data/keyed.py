@@ -50,6 +50,10 @@ class Rows:
             return Rows(count, self.first + start)
         return Rows(count, 0, self.scattered[start : start + count])
 
+    def taken(self, index: Index) -> Rows:
+        """Some rows of the batch, in any order, as a batch."""
+        return Rows(len(index), 0, self.at(index))
+
     def at(self, index: Index) -> Words:
         """Positions of some rows of the batch."""
         if self.scattered is not None:

@@ -109,7 +109,8 @@ def corrupt_matrix(
         drawn = _Hits(column, row, cell, values[cell])
         hits = drawn.only(_may_change(fault, drawn, None if allowed is None else allowed[start:]))
         draws = Draws(words, hits.column, functools.partial(here.at, hits.row))
-        new = _cast(fault.new(hits.old.astype(np.float64, copy=False), draws), hits.old)
+        with np.errstate(over="ignore", invalid="ignore"):  # What leads out of the numbers is left alone, below.
+            new = _cast(fault.new(hits.old.astype(np.float64, copy=False), draws), hits.old)
         changed = new != hits.old
         if fault.works_on != "anything" and out.dtype.kind == "f":
             changed &= np.isfinite(new)
@@ -186,8 +187,7 @@ def _cast(new: Floats, old: Array) -> Array:
     """To the column's own type. Whole numbers are rounded, kept in their range, and differ if the new one does."""
     dtype = old.dtype
     if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            return new.astype(dtype, copy=False)
+        return new.astype(dtype, copy=False)
     limits = np.iinfo(dtype)
     found = np.rint(new)
     # The largest integers of 64 bits are no floats: the nearest float below them is as far as a value can go.

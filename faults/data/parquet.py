@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.data.cells import CellFault
-from monkeyproof.faults.data.tables import corrupt
+from monkeyproof.faults.data.rows import RowFault
+from monkeyproof.faults.data.tables import Applied, Fault, corrupt
 
 BATCH_ROWS = 65_536
 
@@ -31,7 +32,7 @@ class Written:
 def corrupt_parquet(
     source: Path | str,
     to: Path | str,
-    faults: CellFault | Sequence[CellFault],
+    faults: Fault | Sequence[Fault],
     *,
     seed: int,
     first_row: int = 0,
@@ -47,7 +48,7 @@ def corrupt_parquet(
     source, to = Path(source), Path(to)
     if to.exists() and source.exists() and to.samefile(source):
         raise UsageError(f"{to}: is the file that is read; nothing is corrupted in place")
-    every = [faults] if isinstance(faults, CellFault) else list(faults)
+    every = [faults] if isinstance(faults, CellFault | RowFault) else list(faults)
     try:
         file = pq.ParquetFile(source)
     except (OSError, pa.ArrowInvalid) as error:
@@ -62,7 +63,7 @@ def corrupt_parquet(
 
 
 def _copy(
-    file: pq.ParquetFile, to: Path, faults: Sequence[CellFault], seed: int, first_row: int, batch_rows: int
+    file: pq.ParquetFile, to: Path, faults: Sequence[Fault], seed: int, first_row: int, batch_rows: int
 ) -> Written:
     rows = cells = 0
     with contextlib.closing(pq.ParquetWriter(to, file.schema_arrow, compression=_compression(file))) as writer:
@@ -71,7 +72,7 @@ def _copy(
             for batch in file.iter_batches(batch_rows, row_groups=[group]):
                 found = corrupt(batch, faults, seed=seed, first_row=first_row + rows)
                 rows += batch.num_rows
-                cells += sum(applied.cells_count for applied in found.applied)
+                cells += sum(one.cells_count for one in found.applied if isinstance(one, Applied))
                 batches.append(found.table)
             writer.write_table(pa.Table.from_batches(batches, schema=file.schema_arrow), row_group_size=rows or 1)
     return Written(rows, cells)

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.data.cells import OWN, CellFault
-from monkeyproof.faults.data.keyed import Key, Rows, key_of, rows_from
+from monkeyproof.faults.data.keyed import Index, Key, Rows, key_of, rows_from
 from monkeyproof.faults.data.matrix import Bools, Change
+from monkeyproof.faults.data.rows import RowFault
 
 T = TypeVar("T")
+Fault = CellFault | RowFault
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,25 @@ class Applied:
         return sum(int(np.bitwise_count(part.change.bits).sum()) for part in self.parts)
 
 
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """One fault's work on a table's rows."""
+
+    fault: RowFault
+    index: Index
+    """Which row stood before the fault at each place after it."""
+    given_count: int
+    lost: Sheet
+    """Rows that are not there any more, in their order."""
+
+    def back(self, sheet: Sheet) -> Sheet:
+        place = np.full(self.given_count, -1, np.int64)
+        place[self.index[::-1]] = np.arange(len(self.index))[::-1]
+        gone = np.flatnonzero(place < 0)
+        place[gone] = len(self.index) + np.arange(len(gone))
+        return sheet.followed_by(self.lost).taken(place)
+
+
 class Sheet(Protocol):
     """A copy of a table that faults work on, and that is a table of the same kind again at the end."""
 
@@ -77,30 +98,44 @@ class Sheet(Protocol):
 
     def table(self) -> Any: ...
 
+    def taken(self, index: Index) -> Sheet:
+        """A sheet of some rows, in any order, also twice."""
+
+    def followed_by(self, other: Sheet) -> Sheet:
+        """A sheet of the rows of this one and of another of the same columns."""
+
 
 @dataclass(frozen=True, slots=True)
 class Corrupted(Generic[T]):
     """A corrupted copy, the truth about what is wrong with it, and the way back."""
 
     table: T
-    applied: tuple[Applied, ...]
+    applied: tuple[Applied | Moved, ...]
     """In the order in which the faults worked."""
     columns: tuple[str, ...]
-    rows_count: int
+    positions: Rows
+    """Of the table's rows: where each one came from."""
 
     def mask(self) -> Bools:
-        """(rows, columns): which cells were changed, by any of the faults."""
-        found = np.zeros((self.rows_count, len(self.columns)), np.bool_)
-        for applied in self.applied:
-            for part in applied.parts:
+        """(rows, columns): which cells of the table were changed, by any of the faults of single values."""
+        counts = [one.given_count for one in self.applied if isinstance(one, Moved)]
+        found = np.zeros((counts[0] if counts else self.positions.count, len(self.columns)), np.bool_)
+        for one in self.applied:
+            if isinstance(one, Moved):
+                found = found[one.index]
+                continue
+            for part in one.parts:
                 found[part.start : part.start + part.count, list(part.columns)] |= part.mask()
         return found
 
     def restored(self) -> T:
         """The table as it was, to the last bit, also of NaNs and zeros."""
         sheet = sheet_of(self.table)
-        for applied in reversed(self.applied):
-            for part in reversed(applied.parts):
+        for one in reversed(self.applied):
+            if isinstance(one, Moved):
+                sheet = one.back(sheet)
+                continue
+            for part in reversed(one.parts):
                 sheet.restore(part)
         found: T = sheet.table()
         return found
@@ -108,7 +143,7 @@ class Corrupted(Generic[T]):
 
 def corrupt(
     table: T,
-    faults: CellFault | Sequence[CellFault],
+    faults: Fault | Sequence[Fault],
     *,
     seed: int,
     first_row: int = 0,
@@ -126,18 +161,25 @@ def corrupt(
     Raises:
         UsageError: no such column, or a fault that cannot change it; positions that are none; no table.
     """
-    every = [faults] if isinstance(faults, CellFault) else list(faults)
+    every = [faults] if isinstance(faults, CellFault | RowFault) else list(faults)
     sheet = sheet_of(table)
     rows = rows_from(sheet.count, first_row, positions)
-    applied, seen = [], Counter[str]()
+    applied: list[Applied | Moved] = []
+    seen = Counter[str]()
     for fault in every:
         # Told apart from others of its kind, but not moved by those of other kinds.
         label = f"{fault.name}#{seen[fault.name]}"
         seen[fault.name] += 1
+        if isinstance(fault, RowFault):
+            index = fault.index(rows, key_of(seed, label, ""))
+            lost = sheet.taken(np.setdiff1d(np.arange(sheet.count), index))
+            applied.append(Moved(fault, index, sheet.count, lost))
+            sheet, rows = sheet.taken(index), rows.taken(index)
+            continue
         columns = _columns_for(fault, sheet)
         keys = [key_of(seed, label, sheet.names[column]) for column in columns]
         applied.append(Applied(fault, tuple(sheet.apply(fault, columns, keys, rows, _allowed(fault, sheet)))))
-    return Corrupted(sheet.table(), tuple(applied), tuple(sheet.names), sheet.count)
+    return Corrupted(sheet.table(), tuple(applied), tuple(sheet.names), rows)
 
 
 def sheet_of(table: object) -> Sheet:

@@ -16,12 +16,18 @@ from hypothesis.extra.numpy import arrays
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.data import (
     BrokenEncoding,
+    Duplicates,
     LabelNoise,
+    LateRows,
+    LostRows,
     Missing,
     Noise,
     Outlier,
     Scale,
     SignFlip,
+    StaleRows,
+    SwappedRows,
+    TruncatedBatches,
     Typo,
     UnitChange,
     UnseenCategory,
@@ -259,6 +265,75 @@ def test_labels_become_other_labels_each_as_often():
         assert abs((others == others[0]).mean() - 0.5) < 0.05
 
 
+MOVING = [
+    Duplicates(share=0.2),
+    LostRows(share=0.2),
+    TruncatedBatches(share=0.5, window_rows=50, kept=0.6),
+    LateRows(share=0.2, window_rows=50),
+    SwappedRows(share=0.5, window_rows=50),
+    StaleRows(share=0.3, window_rows=50),
+]
+
+
+@pytest.mark.parametrize("fault", MOVING, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("kind", ["numpy", "pandas", "batch", "table"])
+def test_rows_move_alike_however_they_are_cut_and_come_back(fault, kind):
+    frame = pd.DataFrame({"a": np.arange(1030.0), "b": np.arange(1030.0) % 7}, index=[3] * 1030)
+    table: Any = frame
+    if kind == "numpy":
+        table = frame.to_numpy()
+    elif kind != "pandas":
+        table = pa.RecordBatch.from_pandas(frame, preserve_index=False)
+        table = pa.Table.from_batches([table]) if kind == "table" else table
+    cells = Scale(share=0.3)
+    found = corrupt(table, [cells, fault, cells], seed=4, first_row=100)
+    assert found.positions.count == len(found.table) == len(found.mask())
+    source = found.positions.at(np.arange(len(found.table))).astype(int) - 100
+    assert (source[:-1] != source[1:] - 1).sum() > 8
+    assert found.restored().equals(table) if kind != "numpy" else (found.restored() == table).all()
+
+    def rows_of(part: Any) -> list[Any]:
+        found = part.to_pandas() if kind in ("batch", "table") else pd.DataFrame(part)
+        return found.to_numpy().tolist()
+
+    cut = 17 if fault.name in ("duplicates", "lost_rows") else 450
+    ends = [
+        corrupt(part, [cells, fault, cells], seed=4, first_row=first)
+        for part, first in [
+            (table[:cut] if kind in ("numpy", "pandas") else table.slice(0, cut), 100),
+            (table[cut:] if kind in ("numpy", "pandas") else table.slice(cut), 100 + cut),
+        ]
+    ]
+    assert rows_of(ends[0].table) + rows_of(ends[1].table) == rows_of(found.table)
+    same = found.mask() | (np.array(rows_of(found.table)) == frame.to_numpy()[source])
+    assert same.all()
+
+
+def test_what_each_does_to_the_rows():
+    table = np.arange(10_000)
+
+    def after(fault: Any) -> Any:
+        return corrupt(table, fault, seed=1).table
+
+    twice = np.bincount(after(Duplicates(share=0.2)))
+    assert set(twice) == {1, 2}
+    assert abs((twice == 2).mean() - 0.2) < 0.03
+    assert abs(len(after(LostRows(share=0.2))) - 8000) < 250
+    cut = after(TruncatedBatches(share=0.5, window_rows=100, kept=0.7)).reshape(-1, 1)
+    lengths = np.bincount(cut[:, 0] // 100)
+    assert set(lengths) == {70, 100}
+    assert 30 < (lengths == 70).sum() < 70
+    late = after(LateRows(share=0.1, window_rows=100)).reshape(-1, 100)
+    assert (np.sort(late, axis=1) == table.reshape(-1, 100)).all()
+    assert ((np.diff(late, axis=1) < 0).sum(axis=1) <= 1).all()
+    swapped = after(SwappedRows(share=0.5, window_rows=100)).reshape(-1, 100)
+    assert (np.sort(swapped, axis=1) == table.reshape(-1, 100)).all()
+    assert 0.4 < (swapped != table.reshape(-1, 100)).mean() < 0.5
+    stale = after(StaleRows(share=0.3, window_rows=100)).reshape(-1, 100)
+    assert (np.where(stale % 100 == 0, stale // 100 * 100, stale) == stale).all()
+    assert abs((stale != table.reshape(-1, 100)).mean() - 0.3) < 0.03
+
+
 def test_a_condition_on_another_column_or_its_own():
     table = a_table(20_000, 2)
     given = corrupt(table, Missing(share=0.5, columns=("1",), where=Where("0", at_least=5)), seed=1).mask()
@@ -335,6 +410,12 @@ KNOWN = [[1.0, 0.1595763403394611], [1.0, 0.17581529124837558], [0.0995312092542
         (lambda: Noise(share=1, sd=0), "sd: 0 is not above 0"),
         (lambda: UnitChange(share=1, factor=1), "changes nothing"),
         (lambda: Missing(share=1, columns="a"), "is not a tuple of names"),
+        (lambda: LateRows(share=1, window_rows=1), "window_rows: 1"),
+        (lambda: corrupt(np.ones(9), LateRows(share=1, window_rows=4), seed=1, first_row=2), "cut at multiples"),
+        (
+            lambda: corrupt(np.ones(2), LateRows(share=1, window_rows=4), seed=1, positions=[1, 5]),
+            "give first_row",
+        ),
         (lambda: Where(at_least=2, at_most=1), "is above at_most"),
         (lambda: corrupt([[1.0]], Scale(share=1), seed=1), "a list is no table"),
         (lambda: corrupt(np.ones((2, 2, 2)), Scale(share=1), seed=1), "is no table"),
