@@ -1,9 +1,9 @@
 """Faults of whole rows: some come twice, late, in another order, or not at all.
 
 What becomes of a row depends on its absolute position, like all else. Faults that move rows do so within windows
-of ``window_rows`` rows that begin at multiples of it, for a batch knows nothing of the rows before and after it. So
-for those, cut batches at multiples of it: one that begins elsewhere is refused, and an unfinished window at the end
-of the last one stays as it is.
+of ``window_rows`` rows that begin at multiples of it, for a batch knows nothing of the rows before and after it.
+So for those, cut batches at multiples of it: one that begins elsewhere is refused, and an unfinished window at the
+end of the last one stays as it is.
 """
 
 from __future__ import annotations
