@@ -81,13 +81,14 @@ def main() -> int:
         [pa.array(np.ascontiguousarray(column)) for column in table.T], list("abcdefghijklmnopqrst")
     )
     frame = pd.DataFrame(np.asfortranarray(table))
-    loop = [list(column[: arguments.rows // NAIVE_PART]) for column in table.T]
+    loop = [column[: arguments.rows // NAIVE_PART].copy() for column in table.T]
     timed: dict[str, Callable[[], object]] = {
         "warm copy": lambda: np.copyto(copy, table),
         "fresh copy": table.copy,
-        "missing": lambda: corrupt(table, Missing(share=SHARE), seed=1),
-        "scale": lambda: corrupt(table, Scale(share=SHARE), seed=1),
-        "noise": lambda: corrupt(table, Noise(share=SHARE, sd=1), seed=1),
+        "missing": lambda: corrupt(table, Missing(share=SHARE), seed=1, out=copy),
+        "scale": lambda: corrupt(table, Scale(share=SHARE), seed=1, out=copy),
+        "noise": lambda: corrupt(table, Noise(share=SHARE, sd=1), seed=1, out=copy),
+        "fresh scale": lambda: corrupt(table, Scale(share=SHARE), seed=1),
         "pandas scale": lambda: corrupt(frame, Scale(share=SHARE), seed=1),
         "arrow nulls": lambda: corrupt(batch, Missing(share=SHARE), seed=1),
         "arrow scale": lambda: corrupt(batch, Scale(share=SHARE), seed=1),

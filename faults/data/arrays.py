@@ -20,7 +20,7 @@ Array = NDArray[Any]
 class ArraySheet:
     """An array (n,) or (n, d) of numbers."""
 
-    def __init__(self, array: Array, names: Sequence[str] = ()) -> None:
+    def __init__(self, array: Array, names: Sequence[str] = (), out: Array | None = None) -> None:
         if array.ndim not in (1, 2):
             raise UsageError(f"an array of shape {array.shape} is no table: (n,) or (n, d) is needed")
         if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
@@ -29,7 +29,8 @@ class ArraySheet:
         source: Array = array.reshape(-1, 1) if array.ndim == 1 else array
         self._source: Array | None = source
         self._by_column = source.flags.f_contiguous and not source.flags.c_contiguous
-        self._out: Array = np.empty_like(source, order="F" if self._by_column else "C")
+        room = _room(array, out)
+        self._out: Array = room.reshape(-1, 1) if room.ndim == 1 else room
         self.names: Sequence[str] = names or [str(column) for column in range(self._out.shape[1])]
         self.count = len(array)
 
@@ -81,6 +82,17 @@ class ArraySheet:
             np.copyto(self._out, self._source)
             self._source = None
         return self._out
+
+
+def _room(array: Array, out: Array | None) -> Array:
+    if out is None:
+        return np.empty_like(array, order="A")
+    if out.shape != array.shape or out.dtype != array.dtype or not out.flags.writeable:
+        raise UsageError(f"out: a writable array of {array.dtype}, {array.shape}, is needed")
+    order, right = ("F", out.flags.f_contiguous) if array.flags.fnc else ("C", out.flags.c_contiguous)
+    if not right or np.may_share_memory(out, array):
+        raise UsageError(f"out: it has to lie in memory in one piece, in {order} order, and apart from the table")
+    return out
 
 
 def fits_numbers(dtype: np.dtype[Any], fault: CellFault) -> str:

@@ -28,6 +28,7 @@ from monkeyproof.faults.data.tables import Part, Sheet, told_apart
 from monkeyproof.faults.data.text import TextFault
 
 _FIRST = np.zeros(1, np.int64)
+_NOWHERE = np.empty(0, np.int64)
 
 
 class ArrowSheet:
@@ -85,9 +86,8 @@ class ArrowSheet:
         journal = part.change.journal
         if journal.old is None:
             present = _present(array)
-            valid = np.ones(len(array), np.bool_) if present is None else present.copy()
-            valid[journal.cells] = True
-            batch[part.columns[0]] = _with_validity(array, valid)
+            if present is not None:
+                batch[part.columns[0]] = _with_validity(array, part.mask()[:, 0] | present)
         elif isinstance(journal.old, Earlier):
             batch[part.columns[0]] = journal.old.column
         else:
@@ -115,14 +115,13 @@ def _take_away(
     array: pa.Array, fault: CellFault, key: Key, rows: Rows, may: Bools | None
 ) -> tuple[Change, pa.Array]:
     mask = hit_rows(fault, key, rows, may)
-    cells = np.flatnonzero(mask)
     bits = np.packbits(mask[None], axis=1, bitorder="little")
     if not _is_flat(array.type):
         new = pa.compute.if_else(pa.array(mask), pa.scalar(None, array.type), array)
-        return Change(bits, Journal(1, cells, Earlier(array))), new
+        return Change(bits, Journal(1, _NOWHERE, Earlier(array))), new
     present = _present(array)
     valid = ~mask if present is None else present & ~mask
-    return Change(bits, Journal(1, cells, None)), _with_validity(array, valid)
+    return Change(bits, Journal(1, _NOWHERE, None)), _with_validity(array, valid)
 
 
 def _change_numbers(

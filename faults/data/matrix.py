@@ -30,7 +30,8 @@ class Journal:
 
     width: int
     cells: Index
-    """``row * width + column`` of each changed cell, rows counted from the batch's first."""
+    """``row * width + column`` of each changed cell, rows counted from the batch's first. Empty where the mask is
+    all that is needed."""
     old: Any
     """What stood there, bit by bit, in the column's own type. None where it still stands there, called missing;
     an ``Earlier`` where it is the whole column."""

@@ -148,6 +148,7 @@ def corrupt(
     seed: int,
     first_row: int = 0,
     positions: object = None,
+    out: NDArray[Any] | None = None,
 ) -> Corrupted[T]:
     """A corrupted copy of a table.
 
@@ -157,12 +158,14 @@ def corrupt(
         seed: any integer. The same seed, fault, column name and row position always give the same.
         first_row: absolute position of the first row; the others follow it.
         positions: instead of ``first_row``, the absolute position of every row, (n,) integers.
+        out: for numpy arrays, where the copy is to be: of the same shape and type, and not the table itself. To
+            use one again for batch after batch saves the time that fresh memory takes, often more than all else.
 
     Raises:
         UsageError: no such column, or a fault that cannot change it; positions that are none; no table.
     """
     every = [faults] if isinstance(faults, CellFault | RowFault) else list(faults)
-    sheet = sheet_of(table)
+    sheet = sheet_of(table, out)
     rows = rows_from(sheet.count, first_row, positions)
     applied: list[Applied | Moved] = []
     seen = Counter[str]()
@@ -182,7 +185,7 @@ def corrupt(
     return Corrupted(sheet.table(), tuple(applied), tuple(sheet.names), rows)
 
 
-def sheet_of(table: object) -> Sheet:
+def sheet_of(table: object, out: NDArray[Any] | None = None) -> Sheet:
     """A copy of a table to work on; cells are copied when they are first needed.
 
     Raises:
@@ -191,7 +194,9 @@ def sheet_of(table: object) -> Sheet:
     if isinstance(table, np.ndarray):
         from monkeyproof.faults.data.arrays import ArraySheet
 
-        return ArraySheet(table)
+        return ArraySheet(table, out=out)
+    if out is not None:
+        raise UsageError("out: only the copy of a numpy array can be put somewhere")
     kind = type(table).__module__.partition(".")[0]
     if kind == "pandas":
         import pandas

@@ -100,6 +100,18 @@ def test_the_mask_is_true_the_input_stays_and_every_bit_comes_back(table, seed, 
     assert np.isnan(changed).all() if one.name == "missing" else np.isfinite(changed).all()
 
 
+@pytest.mark.parametrize("by_column", [False, True])
+def test_a_copy_can_be_put_where_the_last_one_was(by_column):
+    table = np.asfortranarray(a_table(500)) if by_column else a_table(500)
+    out = np.full_like(table, 7.0)
+    for seed in (1, 2):
+        found = corrupt(table, [Scale(share=0.3), Missing(share=0.1, columns=("1",))], seed=seed, out=out)
+        assert found.table is out
+        fresh = corrupt(table, [Scale(share=0.3), Missing(share=0.1, columns=("1",))], seed=seed)
+        assert fresh.table.tobytes() == out.tobytes()
+        assert found.restored().tobytes() == table.tobytes()
+
+
 def test_bits_that_compare_as_equal_come_back_too():
     odd = np.array([0x7FF8000000000123, 0xFFF0000000000001, 1 << 63, 0, 0x7FF0000000000000], np.uint64)
     table = np.tile(odd.view(np.float64), (50, 1))
@@ -410,6 +422,12 @@ KNOWN = [[1.0, 0.1595763403394611], [1.0, 0.17581529124837558], [0.0995312092542
         (lambda: Noise(share=1, sd=0), "sd: 0 is not above 0"),
         (lambda: UnitChange(share=1, factor=1), "changes nothing"),
         (lambda: Missing(share=1, columns="a"), "is not a tuple of names"),
+        (lambda: corrupt(np.ones(2), Scale(share=1), seed=1, out=np.ones(3)), "out: a writable array of float64"),
+        (lambda: corrupt(np.ones((2, 2)), Scale(share=1), seed=1, out=np.ones((2, 2)).T), "in C order"),
+        (
+            lambda: corrupt(pd.DataFrame(), Scale(share=1), seed=1, out=np.ones(3)),
+            "only the copy of a numpy array",
+        ),
         (lambda: LateRows(share=1, window_rows=1), "window_rows: 1"),
         (lambda: corrupt(np.ones(9), LateRows(share=1, window_rows=4), seed=1, first_row=2), "cut at multiples"),
         (
