@@ -26,7 +26,7 @@ from monkeyproof.errors import MonkeyproofError
 from monkeyproof.history import History, Kind
 from monkeyproof.plan import CampaignPlan
 from monkeyproof.reverting import clear_to_inject
-from monkeyproof.trial import TrialPlan
+from monkeyproof.trial_plan import TrialPlan
 
 EXCESS_MAX_S = 1.5
 

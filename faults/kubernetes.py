@@ -79,6 +79,8 @@ def terminate_pods(
             evidence=evidence,
             undo=None,
             evidence_within_s=EVIDENCE_WITHIN_S,
+            prior={"uids": before},
+            one_shot="a deleted pod cannot be brought back; its controller starts another",
         )
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from monkeyproof.errors import UsageError
+from monkeyproof.errors import TargetError, UsageError
 from monkeyproof.faults.proxied import (
     broken_how,
     check_link,
@@ -177,11 +177,11 @@ def hang(
 
 
 def remove_toxic(target: Target, link: str, toxic_id: str) -> str:
-    """Undo of every fault on a link. Idempotent."""
+    """Undo of every fault on a link. Idempotent; the id is this fault's alone, so that it takes off no other."""
     links = require(target, Links)
     removed = links.remove(toxic_id)
     if toxic_id in links.active():
-        raise UsageError(f"{link}: toxic {toxic_id} is still there")
+        raise TargetError(f"{link}: the fault proxy still has {toxic_id}; end the proxy if it stays")
     return f"{link}: fault removed" if removed else f"{link}: the fault was gone already"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import math
 import socket
@@ -9,7 +10,7 @@ import struct
 import uuid
 from collections.abc import Callable, Mapping
 
-from monkeyproof.errors import Refusal, UsageError
+from monkeyproof.errors import Refusal, TargetError, UsageError
 from monkeyproof.injection import Injection, current
 from monkeyproof.targets.port import LEASE_S, Links, Target, Toxic, require
 from monkeyproof.types import Evidence, Json
@@ -39,7 +40,19 @@ def proxy_fault(
         evidence=evidence,
         undo=Undo("monkeyproof.faults.network:remove_toxic", {"link": link, "toxic_id": toxic_id}),
         evidence_within_s=within_s,
+        prior={"faults_on_link": faults_on(links, link)},
+        lease_s=LEASE_S,
     )
+
+
+def faults_on(links: Links, link: str) -> list[str]:
+    """Ids of the faults that sit on one link at this moment, whoever owns them."""
+    found = []
+    for toxic_id in links.active():
+        with contextlib.suppress(TargetError):  # It went in between.
+            if links.stats(toxic_id)["link"] == link:
+                found.append(toxic_id)
+    return found
 
 
 def seed_for(purpose: str) -> int:

@@ -27,8 +27,9 @@ def promote_degraded(
     """
     context = current()
     registry, replicas = require(context.target, Registry), require(context.target, Replicas)
-    previous = registry.champion()
-    chosen = _choose(registry.versions(), previous, str(version))
+    previous, versions = registry.champion(), registry.versions()
+    chosen = _choose(versions, previous, str(version))
+    sha256 = _digest_of(versions, previous)
 
     def evidence(_: object) -> Evidence | None:
         if registry.champion() != chosen.version:
@@ -52,26 +53,41 @@ def promote_degraded(
             evidence=evidence,
             undo=Undo(
                 "monkeyproof.faults.registry:restore_champion",
-                {"promoted": chosen.version, "previous": previous},
+                {"promoted": chosen.version, "previous": previous, "sha256": sha256},
             ),
             evidence_within_s=10.0,
+            prior={"champion": previous, "sha256": sha256},
         )
     )
 
 
-def restore_champion(target: Target, promoted: str, previous: str) -> str:
-    """Undo of ``promote_degraded``, unless somebody else chose another champion since. Idempotent."""
+def restore_champion(target: Target, promoted: str, previous: str, sha256: str = "") -> str:
+    """Undo of ``promote_degraded``, unless somebody else chose another champion since. Idempotent.
+
+    Args:
+        sha256: digest of the old champion's artifact before the fault, as its publisher gave it; "" for unknown.
+    """
     registry = require(target, Registry)
     now = registry.champion()
     if now == previous:
         return f"the champion is version {previous} already"
     if now != promoted:
         return f"the champion is version {now} by now, neither ours ({promoted}) nor the old one: left as it is"
+    versions = registry.versions()
+    if all(one.version != previous for one in versions):
+        raise TargetError(f"the champion was version {previous}, which is gone: choose another for {promoted}")
     registry.set_champion(previous)
     now = registry.champion()
     if now != previous:
         raise TargetError(f"the champion should be version {previous} again, and is {now}")
-    return f"the champion is version {previous} again"
+    changed = sha256 and _digest_of(versions, previous) != sha256
+    return f"the champion is version {previous} again" + (
+        ", whose digest somebody else has changed since" if changed else ""
+    )
+
+
+def _digest_of(versions: Sequence[ModelVersion], version: str) -> str:
+    return next((one.sha256 for one in versions if one.version == version), "")
 
 
 def _choose(versions: Sequence[ModelVersion], champion: str, asked_for: str) -> ModelVersion:

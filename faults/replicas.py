@@ -48,6 +48,8 @@ def kill(name: str = "", configuration: object = None, secrets: object = None) -
             apply=lambda: replicas.kill(victim.name),
             evidence=evidence,
             undo=None,
+            prior=_prior(victim),
+            one_shot="a dead process cannot be brought back; its supervisor may start another",
         )
     )
 
@@ -56,6 +58,9 @@ def pause(name: str = "", configuration: object = None, secrets: object = None) 
     """Stop one replica with SIGSTOP: its connections stay open and nothing answers. "" is a random one."""
     replicas = require(current().target, Replicas)
     victim = _choose(replicas, name, "replicas.pause")
+    if victim.state == "paused":
+        # The undo would end what somebody else wants.
+        raise Refusal(f"{victim.name} is paused already, by somebody else", f"kill -CONT {victim.pid}")
 
     def evidence(_: object) -> Evidence | None:
         now = _find(replicas, victim.name)
@@ -73,6 +78,8 @@ def pause(name: str = "", configuration: object = None, secrets: object = None) 
             apply=lambda: replicas.pause(victim.name, LEASE_S),
             evidence=evidence,
             undo=Undo("monkeyproof.faults.replicas:resume", {"name": victim.name, "pid": victim.pid}),
+            prior=_prior(victim),
+            lease_s=LEASE_S,
         )
     )
 
@@ -126,6 +133,10 @@ def _choose(replicas: Replicas, name: str, purpose: str) -> Replica:
     down = [one for one in found if one.state != "ready" and one.name != victim.name]
     within_limit("replicas_down", len(down) + 1, "replicas down at once")
     return victim
+
+
+def _prior(replica: Replica) -> dict[str, Json]:
+    return {"state": replica.state, "pid": replica.pid, "starts": replica.starts, "drained": replica.drained}
 
 
 def _find(replicas: Replicas, name: str) -> Replica | None:

@@ -23,7 +23,8 @@ from monkeyproof.bounds import AbortIf, shown
 from monkeyproof.clock import Anchor, SystemClock
 from monkeyproof.config import TargetFile, read_target_file
 from monkeyproof.errors import EXIT_OK, MonkeyproofError
-from monkeyproof.history import EVENTS_FILE, READINGS_FILE, HistoryWriter, Kind, parse_events
+from monkeyproof.history import READINGS_FILE, HistoryWriter, Kind
+from monkeyproof.overseer import LEAVES_WITHIN_S, events_in, is_leaving
 from monkeyproof.probes.conditions import (
     ANSWER_WITHIN_S,
     MAX_ANSWER_BYTES,
@@ -42,8 +43,6 @@ EVERY_S = 1.0
 LOOK_EVERY_S = 0.25
 WRITTEN_WITHIN_S = 0.75
 """The prober writes what it has a few times a second."""
-LEAVES_WITHIN_S = 5.0
-LEAVING = (Kind.FAULT_REVERTED, Kind.FAULT_NOT_REVERTED, Kind.TRIAL_ENDED)
 
 
 class Asked:
@@ -89,11 +88,12 @@ class Asked:
 
     def _ask(self, client: httpx.Client) -> str:
         one = self._condition
+        headers = dict(one.headers or {})
         if one.health_url is not None:
-            with client.stream("GET", one.health_url) as answer:
+            with client.stream("GET", one.health_url, headers=headers) as answer:
                 return why_unhealthy(one, answer.status_code)
         url = f"{str(one.prometheus).rstrip('/')}/api/v1/query"
-        with client.stream("GET", url, params={"query": str(one.query)}) as answer:
+        with client.stream("GET", url, params={"query": str(one.query)}, headers=headers) as answer:
             body = b""
             for chunk in answer.iter_bytes():
                 body += chunk
@@ -150,11 +150,11 @@ def watch(file: TargetFile, folder: Path, history: HistoryWriter, worker: int, w
 def end(folder: Path, history: HistoryWriter, worker: int, why: str, worker_pid: int) -> None:
     """End the worker, in order if it can."""
     history.event(Kind.TRIAL_ABORTED, folder.name, why=why)
-    aborted_s = history.now_s()
+    aborted_s, seen = history.now_s(), len(events_in(folder))
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(worker, signal.SIGTERM)
     while not _is_gone(worker, LOOK_EVERY_S):
-        if _is_leaving(folder, aborted_s):
+        if is_leaving(folder, seen):
             _is_gone(worker, None)
         elif history.now_s() - aborted_s > LEAVES_WITHIN_S:
             why = f"its worker (pid {worker_pid}) did not end within {LEAVES_WITHIN_S:g} s of being told to"
@@ -166,13 +166,6 @@ def _is_gone(worker: int, within_s: float | None) -> bool:
     poll = select.poll()
     poll.register(worker, select.POLLIN)
     return bool(poll.poll(None if within_s is None else within_s * 1000.0))
-
-
-def _is_leaving(folder: Path, since_s: float) -> bool:
-    """Whether the worker takes things back. It may take its time for that."""
-    events = [one for one in parse_events((folder / EVENTS_FILE).read_bytes()) if one.t_s >= since_s]
-    began = {one.subject for one in events if one.kind is Kind.PHASE_STARTED}
-    return bool(began & {"revert", "put_back"}) or any(one.kind in LEAVING for one in events)
 
 
 def main() -> int:

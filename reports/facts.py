@@ -82,10 +82,7 @@ def warnings(campaign: Campaign, summary: Summary) -> list[str]:
     stuck = [trial for trial in campaign.trials if trial.not_reverted]
     if stuck:
         left = sorted({words.clean(what) for trial in stuck for what in trial.not_reverted})
-        said.append(
-            f"{words.count(len(stuck), 'trial')} left something broken: {'; '.join(left)}. "
-            "Run 'monkeyproof revert'."
-        )
+        said.append(f"{words.count(len(stuck), 'trial')} left something broken: {'; '.join(left)}.")
         if campaign.aborted:  # The verdict says it unless it has worse to say.
             said.append(f"The campaign ended before its time ({words.clean(campaign.aborted)}).")
     cut = sum(bool(trial.aborted) for trial in campaign.trials)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,14 @@ def _session_home(tmp_path_factory: pytest.TempPathFactory) -> None:
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     if request.node.get_closest_marker("stack") is None:
         monkeypatch.setenv("MONKEYPROOF_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="session")
+def open_to_others() -> Callable[[Path], list[str]]:
+    """What in a folder, itself included, anybody but its owner could read, write or enter; links left out."""
+
+    def found(folder: Path) -> list[str]:
+        paths = [path for path in (folder, *folder.rglob("*")) if not path.is_symlink()]
+        return [f"{path} {path.stat().st_mode & 0o777:o}" for path in paths if path.stat().st_mode & 0o077]
+
+    return found

@@ -1,18 +1,22 @@
 """Kills the harness in the middle of trials, over and over, and looks from outside at what is left.
 
-    python tests/torture.py [--rounds 24] [--seed 1] [--kinds worker,groups,...] [--within-s 12] [--target FILE]
+    python tests/torture.py [--kills-per-family 12] [--seed 1] [--families network,...] [--kinds worker,...]
+                            [--minutes M] [--target FILE]
 
 The embedded target has to be up ('monkeyproof target up'), with nothing else breaking it. In each round a campaign
-of one trial is begun, and at an instant drawn from the seed something is killed with SIGKILL:
+of one trial is begun, with a healer or without, and at an instant drawn from the seed something is ended:
 
-    worker            the trial's worker
+    worker            the trial's worker, with SIGKILL, as all others but the last
     groups            the process groups of the campaign and of the worker at once
+    campaign          the campaign's process alone
     watchdog          the watchdog alone; once there is another, Ctrl-C ends the campaign in order
     watchdog+worker   the watchdog, and the worker right after it
+    healer            the healer; then Ctrl-C ends the campaign in order
+    stop              the worker stands still (SIGSTOP) until its leases have run out, and then goes on
 
-Then it is audited past the harness's own eyes (the proxy's control socket, the registry's HTTP API, /proc, the
-undo logs, the front door) until nothing is left. Exits with 1 if faults are left for longer than a lease, if
-processes or undo logs stay, or if the service does not come to answer right again.
+Then it is audited past the harness's own eyes (see torture_audit.py) until nothing is left. Exits with 1 if
+faults are left for longer than a lease, if processes or undo logs stay, if the service does not come to answer
+right again, or if a trial whose lease ran out counts for anything.
 """
 
 from __future__ import annotations
@@ -26,274 +30,234 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
+from torture_audit import MARK, Outside, is_gone, processes
+from torture_cases import KILLS, STOP, Case, cases
+from torture_faults import FAULTS_OF, Strangers, write_experiment, write_target
 
 from monkeyproof import paths
+from monkeyproof.clock import wait_for
 from monkeyproof.config import TargetFile, read_target_file
-from monkeyproof.rpc import Client
-from monkeyproof.targets.port import LEASE_S
-from monkeyproof.undo import undo_dir
+from monkeyproof.errors import EXIT_REFUSED
+from monkeyproof.process import last_line
 
-MARK = "MONKEYPROOF_TORTURE"
-KINDS = ("worker", "groups", "watchdog", "watchdog+worker")
 LEFT_BY_S = 30.0
 """Processes, undo logs and wrong features may take longer than a fault: reports are written, stores refill."""
-PAUSE = {
-    "title": "A replica that stands still",
-    "description": "One of three scoring processes is stopped.",
-    "controls": [{"name": "monkeyproof", "provider": {"type": "python", "module": "monkeyproof.control"}}],
-    "steady-state-hypothesis": {
-        "title": "Answers are there, fast and right",
-        "probes": [
-            {
-                "type": "probe",
-                "name": "slo-holds",
-                "tolerance": True,
-                "provider": {"type": "python", "module": "monkeyproof.probes.steady_state", "func": "slo_holds"},
-            }
-        ],
-    },
-    "method": [
-        {
-            "type": "action",
-            "name": "pause",
-            "provider": {"type": "python", "module": "monkeyproof.faults.replicas", "func": "pause"},
-        },
-        {
-            "type": "probe",
-            "name": "hold",
-            "provider": {
-                "type": "python",
-                "module": "monkeyproof.probes.watch",
-                "func": "hold_until_recovered",
-                "arguments": {"at_most_s": 10.0, "at_least_s": 8.0},
-            },
-        },
-    ],
-    "rollbacks": [
-        {
-            "type": "action",
-            "name": "revert",
-            "provider": {"type": "python", "module": "monkeyproof.injection", "func": "revert"},
-        }
-    ],
-}
+REPLACED_WITHIN_S = 5.0
+FAULT_WITHIN_S = 40.0
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What came of one kill."""
+    """What came of it."""
 
-    experiment: str
-    kind: str
-    after_s: float
+    case: Case
     faulted: bool
-    """Whether a fault was open in the undo log when the kill came."""
+    """Whether a fault was open in the undo log at that instant."""
     clean_s: float
-    """From the kill until no fault was left."""
+    """From then until no fault was left."""
     gone_s: float
     """Until no process and no undo log was left either, and the service answered right."""
     left: tuple[str, ...]
 
+    @property
+    def bad(self) -> bool:
+        return bool(self.left) or self.clean_s > self.case.bound_s
 
-class Outside:
-    """The target as somebody sees it who knows nothing of the harness's trials."""
-
-    def __init__(self, target: TargetFile) -> None:
-        assert target.stack is not None
-        assert target.registry is not None
-        self._target = target
-        with Client(target.stack.control) as client:
-            self._places: Mapping[str, Any] = client.call("describe")
-
-    def faults(self) -> list[str]:
-        left = []
-        with Client(Path(self._places["proxy"])) as client:
-            left += [f"toxic {one}" for one in client.call("active")]
-        if (version := self._champion()) != self._places["champion"]:
-            left.append(f"the champion is version {version}")
-        for pid, words in processes():
-            if b"monkeyproof" in words and _state(pid) in ("T", "t"):
-                left.append(f"pid {pid} is stopped")
-        return left
-
-    def undo_logs(self) -> list[str]:
-        """Those in which an intent is open, read without the harness's own reader."""
-        left = []
-        for path in undo_dir().glob("*.jsonl"):
-            with contextlib.suppress(FileNotFoundError):
-                steps = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-                done = {step["id"] for step in steps if step["step"] == "reverted"}
-                left += [
-                    f"{path.name}: {step['fault']}" for step in steps if "fault" in step and step["id"] not in done
-                ]
-        return left
-
-    def strays(self, folder: Path) -> list[str]:
-        """What the campaign started, they and theirs: known by a mark in the environment that they inherited."""
-        mark, left = f"{MARK}={folder}".encode(), []
-        for pid, words in processes():
-            with contextlib.suppress(OSError):
-                if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                    left.append(f"pid {pid}: {words!r}")
-        return left
-
-    def wrong_answers(self) -> list[str]:
-        """What the front door says to golden questions."""
-        wrong = 0
-        lines = self._target.predict.golden.read_text().splitlines()[:24]
-        for line in lines:
-            question = json.loads(line)
-            request = urllib.request.Request(
-                self._target.predict.url,
-                json.dumps(question["body"]).encode(),
-                {"Content-Type": "application/json"},
-            )
-            try:
-                with urllib.request.urlopen(request, timeout=3.0) as answer:
-                    wrong += json.load(answer)["predictions"][0] != question["expect"]
-            except (OSError, ValueError, KeyError):
-                wrong += 1
-        return [f"{wrong} of {len(lines)} answers are not right"] if wrong else []
-
-    def _champion(self) -> str:
-        registry = self._target.registry
-        assert registry is not None
-        with urllib.request.urlopen(
-            f"{registry.uri}/api/2.0/mlflow/registered-models/alias?name={registry.model}&alias={registry.alias}",
-            timeout=5.0,
-        ) as answer:
-            return str(json.load(answer)["model_version"]["version"])
+    def __str__(self) -> str:
+        one = self.case
+        return (
+            f"{f'{one.family}.{one.fault}':25} {one.kind:15} {one.healer:8} after {one.after_s:4.2f} s"
+            f"{' (fault open)' if self.faulted else '':13} clean {self.clean_s:5.2f} s, all {self.gone_s:5.2f} s"
+            f" {'; '.join(self.left)}"
+        )
 
 
-def processes() -> Iterator[tuple[int, bytes]]:
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            yield int(path.parent.name), path.read_bytes()
-
-
-def _state(pid: int) -> str:
-    with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
-    return ""
-
-
-def find_process(module: bytes, folder: Path, *, within_s: float, but: int = 0) -> int:
-    """The process of the campaign in ``folder`` that runs a module; 0 if there is none in time."""
+def find_process(module: bytes, folder: Path, *, within_s: float, but: int = 0, of: int = 0) -> int:
+    """The process of the campaign in ``folder`` that runs a module; 0 if none comes in time, or ``of`` ended."""
     ends_s = time.monotonic() + within_s
     while True:
         for pid, words in processes():
             if module in words.split(b"\0") and str(folder).encode() in words and pid != but:
                 return pid
-        if time.monotonic() >= ends_s:
+        if time.monotonic() >= ends_s or (of and is_gone(of)):
             return 0
         time.sleep(0.01)
 
 
-def await_fault(folder: Path) -> None:
-    """Wait until a fault is intended; not for ever, for a trial without a baseline injects none."""
-    ends_s = time.monotonic() + 20.0
-    while time.monotonic() < ends_s:
-        for path in folder.glob("trials/*/events.jsonl"):
-            if b"fault.intended" in path.read_bytes():
-                return
+def await_fault(folder: Path, campaign: subprocess.Popen[bytes]) -> list[str]:
+    """Wait until a fault is intended. Says so if there is none: such a round shows nothing."""
+    ends_s = time.monotonic() + FAULT_WITHIN_S
+    while b"fault.intended" not in events(folder):
+        if time.monotonic() >= ends_s or campaign.poll() is not None:
+            return [f"no fault was injected: {last_line(folder.with_suffix('.log'))}"]
         time.sleep(0.005)
+    return []
 
 
-def kill(pid: int, send: Callable[[int, int], None] = os.kill) -> None:
+def events(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.glob("trials/*/events.jsonl"))
+
+
+def send(pid: int, number: int = signal.SIGKILL, how: Callable[[int, int], None] = os.kill) -> None:
     if pid:
         with contextlib.suppress(ProcessLookupError):
-            send(pid, signal.SIGKILL)
+            how(pid, number)
 
 
-def one_round(
-    outside: Outside,
-    target: TargetFile,
-    experiment: str,
-    kind: str,
-    after_s: float,
-    folder: Path,
-    *,
-    of_fault: bool,
-) -> Round:
-    """One campaign, one kill ``after_s`` after its worker's start or its fault's, one audit."""
-    command = [sys.executable, "-m", "monkeyproof.cli", "run", experiment, "--trials", "1", "--no-tracking"]
-    with folder.with_suffix(".log").open("wb") as log:
-        campaign = subprocess.Popen(
-            [*command, "--healer", "none", "--target", str(target.path), "--out", str(folder)],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, MARK: str(folder)},
-            start_new_session=True,
-        )
-    worker = find_process(b"monkeyproof.trial_worker", folder, within_s=30)
-    if of_fault:
-        await_fault(folder)
-    time.sleep(after_s)
-    faulted = bool(outside.undo_logs())
-    watchdog = find_process(b"monkeyproof.watchdog", folder, within_s=0)
-    killed_s = time.monotonic()
-    match kind:
-        case "worker":
-            kill(worker)
-        case "groups":
-            kill(campaign.pid, os.killpg)
-            kill(worker, os.killpg)
-        case "watchdog":
-            kill(watchdog)
-            if watchdog:
-                find_process(b"monkeyproof.watchdog", folder, within_s=3, but=watchdog)
-            killed_s = time.monotonic()
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(campaign.pid, signal.SIGINT)
-        case "watchdog+worker":
-            kill(watchdog)
-            kill(worker)
-    clean_s, left = _until(lambda: outside.faults() + outside.undo_logs(), killed_s, campaign)
-    gone_s, more = _until(lambda: outside.strays(folder) + outside.wrong_answers(), killed_s, campaign)
-    if campaign.poll() is None:
-        campaign.kill()
-    campaign.wait()
-    return Round(Path(experiment).stem, kind, after_s, faulted, clean_s, gone_s, (*left, *more))
+class Victim:
+    """One campaign of one trial, in ``folder``."""
 
-
-def _until(
-    look: Callable[[], list[str]], since_s: float, campaign: subprocess.Popen[bytes]
-) -> tuple[float, list[str]]:
-    """When, after ``since_s``, nothing was left, and what was in the end."""
-    while True:
-        campaign.poll()  # A zombie would look like a process that is left.
-        looked_s = time.monotonic()
-        left = look()
-        if not left or looked_s - since_s > LEFT_BY_S:
-            return looked_s - since_s, left
-        time.sleep(0.05)
-
-
-def report(rounds: list[Round]) -> bool:
-    """Print counts and worst times; returns whether nothing was ever left."""
-    bad = [one for one in rounds if one.left or one.clean_s > LEASE_S]
-    counts = Counter((one.kind, one.faulted) for one in rounds)
-    for kind in KINDS:
-        of_kind = [one for one in rounds if one.kind == kind]
-        if of_kind:
-            print(
-                f"{kind:16} {len(of_kind):3} kills, {counts[kind, True]:3} with a fault open; "
-                f"no fault left after at most {max(one.clean_s for one in of_kind):.2f} s, "
-                f"nothing at all after {max(one.gone_s for one in of_kind):.2f} s"
+    def __init__(self, case: Case, experiment: Path, target: TargetFile, folder: Path, outside: Outside) -> None:
+        self.case, self.folder, self.outside = case, folder, outside
+        self.log = folder.with_suffix(".log")
+        command = [
+            sys.executable,
+            "-m",
+            "monkeyproof.cli",
+            "run",
+            str(experiment),
+            "--trials",
+            "1",
+            "--no-tracking",
+        ]
+        with self.log.open("wb") as log:
+            self.campaign = subprocess.Popen(
+                [*command, "--healer", case.healer, "--target", str(target.path), "--out", str(folder)],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, MARK: str(folder)},
+                start_new_session=True,
             )
+
+    def round(self, faults: Callable[[], list[str]]) -> Round:
+        """Wait for the instant, end what is to be ended, and look until nothing is left."""
+        self.worker = find_process(b"monkeyproof.trial_worker", self.folder, within_s=30, of=self.campaign.pid)
+        problems = await_fault(self.folder, self.campaign) if self.case.of_fault else []
+        time.sleep(self.case.after_s)
+        faulted = bool(self.outside.undo_logs())
+        since_s, healer = time.monotonic(), 0
+        match self.case.kind:
+            case "worker":
+                send(self.worker)
+            case "groups":
+                send(self.campaign.pid, how=os.killpg)
+                send(self.worker, how=os.killpg)
+            case "campaign":
+                send(self.campaign.pid)
+            case "watchdog+worker":
+                send(find_process(b"monkeyproof.watchdog", self.folder, within_s=0))
+                send(self.worker)
+            case "watchdog":
+                problems += self._replaces_its_watchdog()
+                since_s = time.monotonic()
+                send(self.campaign.pid, signal.SIGINT)
+            case "healer":
+                healer = find_process(b"monkeyproof.healing.elephant", self.folder, within_s=0)
+                send(healer)
+                wait_for(lambda: is_gone(healer), within_s=5, every_s=0.005)
+                since_s = time.monotonic()
+                send(self.campaign.pid, signal.SIGINT)
+            case "stop":
+                send(self.worker, signal.SIGSTOP)
+        open_logs = self.outside.undo_logs if self.case.kind != STOP else list
+        clean_s, left = self._until(lambda: faults() + open_logs(), since_s)
+        if self.case.kind == STOP:
+            send(self.worker, signal.SIGCONT)
+            since_s = time.monotonic()
+        gone_s, more = self._until(
+            lambda: self.outside.strays(self.folder) + self.outside.undo_logs() + self.outside.wrong_answers(),
+            since_s,
+        )
+        if self.case.kind == STOP and faulted:
+            problems += self._counts_for_something()
+        if faulted and "worker" in self.case.kind:
+            problems += self._tells_of_the_death()
+        if healer and faulted and b"observer.died" not in events(self.folder):
+            problems += ["nobody noticed that the healer had died"]
+        # What something that was not ended broke again would be seen now.
+        problems += [f"again: {one}" for one in faults()] + self._tracebacks()
+        return Round(self.case, faulted, clean_s, gone_s, (*left, *more, *problems))
+
+    def close(self) -> None:
+        if self.campaign.poll() is None:
+            self.campaign.kill()
+        self.campaign.wait()
+
+    def _until(self, look: Callable[[], list[str]], since_s: float) -> tuple[float, list[str]]:
+        """When, after ``since_s``, nothing was left, and what was in the end."""
+        while True:
+            self.campaign.poll()  # A zombie would look like a process that is left.
+            looked_s = time.monotonic()
+            left = look()
+            if not left or looked_s - since_s > LEFT_BY_S:
+                return looked_s - since_s, left
+            time.sleep(0.05)
+
+    def _replaces_its_watchdog(self) -> list[str]:
+        watchdog = find_process(b"monkeyproof.watchdog", self.folder, within_s=0)
+        if not watchdog:
+            return []
+        send(watchdog)
+        second = find_process(
+            b"monkeyproof.watchdog", self.folder, within_s=REPLACED_WITHIN_S, but=watchdog, of=self.worker
+        )
+        return [] if second or is_gone(self.worker) else ["the watchdog was not replaced"]
+
+    def _tells_of_the_death(self) -> list[str]:
+        code, said = self.campaign.wait(LEFT_BY_S), b"worker died" in self.log.read_bytes()
+        left = [] if code == EXIT_REFUSED else [f"its campaign exits with {code}"]
+        return left if said else [*left, "its campaign does not say that the worker died"]
+
+    def _counts_for_something(self) -> list[str]:
+        try:
+            (trial,) = json.loads((self.folder / "results.json").read_bytes())["trials"]
+            outcome, why = trial["recovery"]["outcome"], trial["recovery"]["reason"]
+        except (OSError, ValueError, KeyError) as error:
+            return [f"no result: {error!r}"]
+        # Where it stood still before the fault was proven, it may be that proof that is missed.
+        told = outcome == "invalid" and ("lease ran out" in why or "evidence" in why)
+        return [] if told else [f"its lease ran out, and it is {outcome}: {why}"]
+
+    def _tracebacks(self) -> list[str]:
+        return ["a traceback in its output"] if b"Traceback" in self.log.read_bytes() else []
+
+
+def report(rounds: Sequence[Round]) -> bool:
+    """Print counts and worst times; returns whether nothing was ever left."""
+    kinds = [kind for kind in (*KILLS, STOP) if any(one.case.kind == kind for one in rounds)]
+    names = [
+        name
+        for family, faults in FAULTS_OF.items()
+        for name in (family, *(f"{family}.{fault}" for fault in faults if len(faults) > 1))
+    ]
+    print("\nrounds / with a fault open / worst time to clean in seconds")
+    print(f"{'':22}" + "".join(f"{kind:>17}" for kind in (*kinds, "all kinds")))
+    for name in (*names, "all"):
+        row = []
+        for kind in (*kinds, ""):
+            found = [
+                one
+                for one in rounds
+                if kind in ("", one.case.kind)
+                and name in ("all", one.case.family, f"{one.case.family}.{one.case.fault}")
+            ]
+            worst_s = max((one.clean_s for one in found), default=0.0)
+            faulted = sum(one.faulted for one in found)
+            row.append(f"{len(found)} / {faulted} / {worst_s:.2f}" if found else "-")
+        if row[-1] != "-":
+            print(f"{name:22}" + "".join(f"{cell:>17}" for cell in row))
+    kills = sum(one.case.kind != STOP for one in rounds)
     if rounds:
-        worst = max(rounds, key=lambda one: one.clean_s)
-        which = f"({worst.experiment}, {worst.kind})"
-        print(f"worst time to clean: {worst.clean_s:.2f} s {which}, of {len(rounds)} kills")
+        worst = max(rounds, key=lambda one: one.clean_s - one.case.bound_s)
+        gone = max(rounds, key=lambda one: one.gone_s)
+        print(f"\n{kills} kills and {len(rounds) - kills} stops; nearest to its bound: {worst}")
+        print(f"longest until nothing at all was left: {gone}")
+    bad = [one for one in rounds if one.bad]
     for one in bad:
         print(f"RESIDUE: {one}", file=sys.stderr)
     return not bad
@@ -301,50 +265,44 @@ def report(rounds: list[Round]) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Kill the harness in the middle of trials; see what is left.")
-    parser.add_argument("--rounds", type=int, default=24)
+    parser.add_argument("--kills-per-family", type=int, default=12)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--kinds", default=",".join(KINDS))
-    parser.add_argument("--experiments", default="", help="default: one for each family of faults")
-    parser.add_argument(
-        "--within-s", type=float, default=12.0, help="kill at most so long after the worker's start"
-    )
+    parser.add_argument("--families", default=",".join(FAULTS_OF))
+    parser.add_argument("--kinds", default=",".join((*KILLS, STOP)))
+    parser.add_argument("--minutes", type=float, default=np.inf, help="begin no round later")
     parser.add_argument("--target", type=Path, default=paths.target_dir() / "target.yaml")
     arguments = parser.parse_args()
-    target = read_target_file(arguments.target)
+    begun_s, rng, rounds = time.monotonic(), np.random.default_rng(arguments.seed), list[Round]()
+    drawn = list(cases(rng, arguments.families.split(","), arguments.kinds.split(","), arguments.kills_per_family))
+    path = arguments.target.with_name("torture.yaml")
+    write_target(path, arguments.target)
+    target = read_target_file(path)
     outside = Outside(target)
-    if left := [*outside.faults(), *outside.undo_logs()]:
-        print(f"not begun: {'; '.join(left)}", file=sys.stderr)
-        return 4
-    rng = np.random.default_rng(arguments.seed)
-    kinds = arguments.kinds.split(",")
-    rounds: list[Round] = []
-    with tempfile.TemporaryDirectory(prefix="torture-") as name:
-        pause = Path(name) / "replica-pause.yaml"
-        pause.write_text(yaml.safe_dump(PAUSE))
-        families = ("latency-spike", "broken-rollback", str(pause), "corrupt-records", "feature-store-outage")
-        experiments = arguments.experiments.split(",") if arguments.experiments else [*families, "replica-kill"]
-        experiments = [str(pause) if one == "replica-pause" else one for one in experiments]
-        # Each family meets each way to die, as far as the rounds reach.
-        pairs = [
-            (one, kind)
-            for shift in range(len(kinds))
-            for place, one in enumerate(experiments)
-            for kind in [kinds[(place + shift) % len(kinds)]]
-        ]
-        for number in range(arguments.rounds):
-            experiment, kind = pairs[number % len(pairs)]
-            folder = Path(name) / f"round-{number + 1:03}"
-            # Most kills while a fault is there or just comes; the others at any time before.
-            of_fault = bool(rng.random() < 0.7)
-            after_s = float(rng.uniform(0.0, arguments.within_s * (0.5 if of_fault else 1.0)))
-            found = one_round(outside, target, experiment, kind, after_s, folder, of_fault=of_fault)
-            rounds.append(found)
-            print(
-                f"{number + 1:3} {found.experiment:22} {kind:16} after {found.after_s:5.2f} s"
-                f"{' (fault open)' if found.faulted else '':13} clean {found.clean_s:5.2f} s, "
-                f"all {found.gone_s:5.2f} s {'; '.join(found.left)}",
-                flush=True,
-            )
+    with tempfile.TemporaryDirectory(prefix="torture-") as name, contextlib.ExitStack() as exits:
+        strangers = Strangers(Path(name))
+        exits.callback(strangers.close)
+
+        def faults() -> list[str]:
+            return outside.faults() + strangers.faults()
+
+        if left := faults() + outside.undo_logs():
+            print(f"not begun: {'; '.join(left)}", file=sys.stderr)
+            return 4
+        print(f"{len(drawn)} rounds, each of about 6 s", flush=True)
+        for number, case in enumerate(drawn, start=1):
+            if time.monotonic() - begun_s > 60 * arguments.minutes:
+                break
+            experiment = write_experiment(Path(name), case.family, case.fault, strangers)
+            victim = Victim(case, experiment, target, Path(name) / f"round-{number:04}", outside)
+            try:
+                rounds.append(victim.round(faults))
+            except KeyboardInterrupt:
+                break  # The rounds so far count.
+            finally:
+                victim.close()
+            print(f"{number:4} {rounds[-1]}", flush=True)
+    took_s = time.monotonic() - begun_s
+    print(f"\n{took_s / 60:.1f} minutes, {took_s / max(1, len(rounds)):.1f} s a round, seed {arguments.seed}")
     return 0 if report(rounds) else 1
 
 

@@ -63,11 +63,14 @@ class AbortIf:
     query: Annotated[str, Field(min_length=1)] | None = None
     above: _Finite | None = None
     below: _Finite | None = None
+    headers: Mapping[str, str] | None = None
+    """Sent to the server that is asked; see Predict.headers."""
 
     @property
     def words(self) -> str:
         """For a person. Of an address, what may be shown."""
-        given = {key: getattr(self, key) for key in self.__slots__ if getattr(self, key) is not None}
+        open_keys = [key for key in self.__slots__ if key != "headers"]
+        given = {key: getattr(self, key) for key in open_keys if getattr(self, key) is not None}
         return ", ".join(
             f"{key} {shown(value) if key in ('health_url', 'prometheus') else value}"
             for key, value in given.items()
@@ -101,6 +104,6 @@ def shown(url: str) -> str:
 _GOES_WITH: Mapping[str, tuple[str, ...]] = {
     "sli_below": ("for_s",),
     "error_budget_spent": ("of_days",),
-    "health_url": ("status",),
-    "prometheus": ("query", "above", "below"),
+    "health_url": ("status", "headers"),
+    "prometheus": ("query", "above", "below", "headers"),
 }

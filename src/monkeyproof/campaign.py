@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
 from monkeyproof import history
-from monkeyproof.clock import Anchor, Clock, SystemClock, wait_for
+from monkeyproof.clock import Clock, SystemClock, wait_for
 from monkeyproof.config import Slo
-from monkeyproof.errors import EXIT_OK, EXIT_REFUSED, MonkeyproofError, Refusal, UsageError
-from monkeyproof.history import History, Kind
+from monkeyproof.errors import EXIT_OK, EXIT_REFUSED, Refusal
 from monkeyproof.plan import CAMPAIGN_FILE, TRIALS_DIR, CampaignPlan
-from monkeyproof.process import ProcessGroup, await_end, last_line
 from monkeyproof.read_back import campaign_of, is_finished, read_campaign, read_header, result_of
 from monkeyproof.reports.verdict import CampaignVerdict, Decision, judge
-from monkeyproof.reverting import revert_all
-from monkeyproof.safeguards import await_watchdog
 from monkeyproof.stopping import STOPPED, is_stopped
-from monkeyproof.trial import TrialPlan, machine, versions
+from monkeyproof.trial_plan import TrialPlan, machine, versions
 from monkeyproof.types import Campaign, Json, TrialResult
+from monkeyproof.worker import no_room, run_worker
 
 __all__ = ["CampaignPlan", "Finished", "NoWatcher", "Watcher", "read_campaign", "result_of", "run_campaign"]
 
 DISCARDED_DIR = "discarded"
-WORKER_ENDS_WITHIN_S = 60.0
-TICK_S = 0.2
 LEFT_OVER_ENDS_WITHIN_S = 30.0
-WATCHDOG_ENDS_WITHIN_S = 75.0
-"""Longer than it gives itself, so that nothing is undone twice at the same moment."""
 NOT_ENDED = "it has not ended: it is still running, or was killed; 'monkeyproof run --resume' continues it"
 
 
@@ -96,8 +85,11 @@ def run_campaign(
         resume: continue the campaign in the plan's folder: finished trials are kept, a half-done one is moved
             aside and done again.
         run_trial: for tests; each trial gets a worker process otherwise.
+
+    Raises:
+        Refusal: its folder cannot be written, so nothing would be on record; or what ran in it goes on.
     """
-    watcher, clock, run_trial = watcher or NoWatcher(), clock or SystemClock(), run_trial or _run_trial
+    watcher, clock, run_trial = watcher or NoWatcher(), clock or SystemClock(), run_trial or run_worker
     begun_s = clock.monotonic_s()
     trials = plan.trials()
     if resume:
@@ -105,10 +97,15 @@ def run_campaign(
         results = _kept(plan.folder, trials)
     else:
         header, results = _header(plan, clock), {}
-        (plan.folder / TRIALS_DIR).mkdir(parents=True, mode=0o700)
     before_s = header["duration_s"] or 0.0
     header |= {"duration_s": None, "aborted": NOT_ENDED, "ended_early": ""}
-    history.write_json(plan.folder / CAMPAIGN_FILE, header)
+    try:
+        if not resume:
+            plan.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (plan.folder / TRIALS_DIR).mkdir(mode=0o700)
+        history.write_json(plan.folder / CAMPAIGN_FILE, header)
+    except OSError as full:
+        raise no_room(plan.folder, full) from None
     code, error, ended_early = EXIT_OK, "", ""
     blocks = plan.blocks_of(trials)
     verdict = _so_far(header, results, plan.target.slo)
@@ -137,7 +134,11 @@ def run_campaign(
             watcher.so_far(verdict, len(left), blocks[place + 1 : place + 2] != [blocks[place]])
     duration_s = round(before_s + clock.monotonic_s() - begun_s, 3)
     header |= {"duration_s": duration_s, "aborted": error, "ended_early": ended_early}
-    history.write_json(plan.folder / CAMPAIGN_FILE, header)
+    try:
+        history.write_json(plan.folder / CAMPAIGN_FILE, header)
+    except OSError as full:  # What it says of itself since the beginning stays: that it has not ended.
+        if code == EXIT_OK:
+            code, error = EXIT_REFUSED, f"{plan.folder} cannot be written ({full.strerror or full})"
     return Finished(read_campaign(plan.folder), code, error, ended_early)
 
 
@@ -230,61 +231,6 @@ def _at_work(folder: Path) -> list[int]:
             if named in path.read_bytes():
                 found.append(int(path.parent.name))
     return found
-
-
-def _run_trial(trial: TrialPlan, watcher: Watcher, stop: list[int], clock: Clock) -> tuple[int, str]:
-    """Run one worker to its end. Returns its exit code and its words."""
-    folder = Path(trial.folder)
-    plan_file = folder.with_name(f"{folder.name}.plan.json")
-    history.write_json(plan_file, asdict(trial))
-    log = plan_file.with_suffix(".log")
-    with ProcessGroup() as group:
-        worker = _start_worker(group, plan_file, log)
-        told_s: float | None = None
-        while worker.poll() is None:
-            if (stop or is_stopped()) and told_s is None:
-                # The worker alone: its observers have to see the revert.
-                os.kill(worker.pid, signal.SIGTERM)
-                told_s = clock.monotonic_s()
-            if told_s is not None and clock.monotonic_s() - told_s > WORKER_ENDS_WITHIN_S:
-                group.end(worker)
-            watcher.tick(folder)
-            await_end(worker, within_s=TICK_S)
-    outcome_file = plan_file.with_suffix(".outcome.json")
-    if outcome_file.exists():
-        outcome = json.loads(outcome_file.read_bytes())
-        plan_file.unlink()
-        outcome_file.unlink()
-        if log.stat().st_size == 0:
-            log.unlink()
-        return outcome["exit_code"], outcome["error"]
-    # It died without a word. What it ran ends with it; its watchdog takes back what it left, and what that could
-    # not, if anything, is taken back here.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(worker.pid, signal.SIGKILL)
-    await_watchdog(folder, within_s=WATCHDOG_ENDS_WITHIN_S)
-    _note_death(folder, worker.returncode)
-    try:
-        revert_all(lambda _: None)
-    except MonkeyproofError as error:
-        return error.exit_code, str(error)
-    words = f"the trial's worker died (status {worker.returncode}; {last_line(log)}); see {log}"
-    return EXIT_REFUSED, words + "; what it had injected is reverted"
-
-
-def _start_worker(group: ProcessGroup, plan_file: Path, log: Path) -> subprocess.Popen[bytes]:
-    return group.start([sys.executable, "-m", "monkeyproof.trial_worker", str(plan_file)], log=log)
-
-
-def _note_death(folder: Path, status: int) -> None:
-    """Without this, a trial that was cut off while all was well would look as if the fault had been absorbed."""
-    with contextlib.suppress(UsageError):
-        trial = History.read(folder)
-        if trial.of_kind(Kind.TRIAL_ABORTED):
-            return  # Its watchdog has written it down, and when.
-        writer = history.HistoryWriter(folder, Anchor(**trial.trial["anchor"]), "campaign")
-        writer.event(Kind.TRIAL_ABORTED, folder.name, why=f"its worker died (status {status})")
-        writer.close()
 
 
 @contextlib.contextmanager

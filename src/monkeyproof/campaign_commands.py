@@ -98,13 +98,13 @@ def _run(options: Options) -> Campaign:
     Raises:
         MonkeyproofError: it did not end in order; what there is has been reported.
     """
-    from monkeyproof.reverting import clear_to_inject
+    from monkeyproof.reverting import clear_to_inject, sole_campaign_on
 
     if options.resume is not None:
         finished = _resume(options, options.resume.resolve())
     else:
         experiments, sham, folder = begin(options)
-        with clear_to_inject(), open_or_start(options.target) as file:
+        with clear_to_inject(), open_or_start(options.target) as file, sole_campaign_on(file.path):
             plan = new_plan(options, file, experiments, sham, folder)
             finished = _run_and_report(plan, options, resume=False)
     if finished.error:
@@ -173,10 +173,10 @@ def resumed_plan(options: Options, folder: Path) -> tuple[StoredPlan, Path | Non
 
 
 def _resume(options: Options, folder: Path) -> Finished:
-    from monkeyproof.reverting import clear_to_inject
+    from monkeyproof.reverting import clear_to_inject, sole_campaign_on
 
     stored, path, limit = resumed_plan(options, folder)
-    with clear_to_inject(), open_or_start(path) as file:
+    with clear_to_inject(), open_or_start(path) as file, sole_campaign_on(file.path):
         return _run_and_report(stored.resumed(file, limit), options, resume=True)
 
 
@@ -191,7 +191,18 @@ def _run_and_report(plan: CampaignPlan, options: Options, *, resume: bool) -> Fi
         if finished.ended_early:
             resume_words = f"'monkeyproof run --resume {plan.folder}' goes on"
             click.echo(f"Ended in order before the plan was done: {finished.ended_early}; {resume_words}")
-        write_and_name(finished.campaign, plan.folder)
+        try:
+            write_and_name(finished.campaign, plan.folder)
+        except OSError as error:
+            unwritten = MonkeyproofError(
+                f"the report cannot be written ({error.strerror or error}); make room, then "
+                f"'monkeyproof report {plan.folder}' writes it"
+            )
+            unwritten.exit_code = EXIT_REFUSED
+            if not finished.error:
+                raise unwritten from None
+            click.echo(f"monkeyproof: {unwritten}", err=True)
+            return finished
         if not options.no_tracking:
             _track(finished.campaign, plan.folder, plan.target)
     return finished
@@ -209,8 +220,10 @@ def open_or_start(path: Path | None) -> Iterator[TargetFile]:
         yield read_target_file(paths.target_dir() / "target.yaml")
     else:
         click.echo("The embedded target is not up; starting it for this run.")
+        # One that does not come up is ended there; one that stands still is not ours to end.
+        file = lifecycle.up(progress=lambda words: click.echo(f"  {words}"), owner_pid=os.getpid())
         try:
-            yield lifecycle.up(progress=lambda words: click.echo(f"  {words}"), owner_pid=os.getpid())
+            yield file
         finally:
             lifecycle.down()
 

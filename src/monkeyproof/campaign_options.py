@@ -91,7 +91,7 @@ _OPTIONS = (
         "--inject", metavar="NAME", help="The activity of NAMES' file that injects, if that does not say."
     ),
     click.option("--evidence", metavar="NAME", help="The probe that proves that it took effect."),
-    click.option("--undo", metavar="NAME", help="The activity that undoes it. Default: the rollbacks."),
+    click.option("--undo", metavar="NAME", help="What undoes it, or 'none'. Default: the rollbacks."),
     click.option("--out", type=click.Path(path_type=Path), help="Folder for the campaign. Default: runs/<time>."),
     click.option(
         "--resume",

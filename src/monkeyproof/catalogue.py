@@ -11,6 +11,8 @@ An experiment with faults of somebody else's names what injects, what proves it 
         inject: stop-the-server
         evidence: server-is-stopped
         undo: continue-the-server
+
+or ``undo: none``, where there is nothing to take back.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from monkeyproof import paths, roles
 from monkeyproof.checks import argument_problems, structure_problems
-from monkeyproof.errors import UsageError
+from monkeyproof.errors import Refusal, UsageError
 from monkeyproof.redaction import know_experiment
 from monkeyproof.roles import Named
 from monkeyproof.types import Json, Outcome
@@ -48,7 +50,7 @@ class Extension:
     evidence: str = ""
     """Name of the probe that proves that it took effect."""
     undo: str = ""
-    """Name of the activity that undoes it."""
+    """Name of the activity that undoes it; "none" if there is nothing to take back."""
     sham: bool = False
     """Whether nothing is broken, so that whatever a healer does is a false heal."""
 
@@ -107,6 +109,7 @@ def read(path: Path, name: str, named: Named | None = None) -> Experiment:
 
     Raises:
         UsageError: it cannot be read or run; with file and line.
+        Refusal: nothing would undo its fault.
     """
     text = read_text(path)
     node, document = load_yaml(text, str(path))
@@ -137,7 +140,12 @@ def read(path: Path, name: str, named: Named | None = None) -> Experiment:
 def _check_names(
     path: Path, node: yaml.Node | None, document: Mapping[str, Json], extension: Extension, flags: Named
 ) -> None:
-    """Raises: UsageError: a name is no activity's that could play that part; with file and line, or the option."""
+    """Whether what is named, or guessed, will do.
+
+    Raises:
+        UsageError: a name is no activity's that could play that part; with file and line, or the option.
+        Refusal: nothing would undo the fault.
+    """
     wrong = []
     for role, words in roles.problems(document, extension.named):
         if role in flags.given():
@@ -149,6 +157,10 @@ def _check_names(
         wrong.append(f"{where}: {words}")
     if wrong:
         raise UsageError("\n".join(wrong))
+    found = roles.roles_of(document, extension.named)
+    why, what_to_do = found.why_no_way_back if found else ("", "")
+    if why:
+        raise Refusal(f"{path}:{line_of(node, ('method',))}: {why}", what_to_do)
 
 
 def _place_of_extension(document: Mapping[str, Json]) -> tuple[str | int, ...]:

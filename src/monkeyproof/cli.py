@@ -11,7 +11,7 @@ import click
 
 from monkeyproof import __version__, paths
 from monkeyproof.campaign_commands import gate, run, write_and_name
-from monkeyproof.errors import EXIT_USAGE, MonkeyproofError, UsageError
+from monkeyproof.errors import EXIT_REFUSED, EXIT_USAGE, MonkeyproofError, UsageError
 from monkeyproof.plan_command import plan
 from monkeyproof.stop_command import stop
 
@@ -19,12 +19,26 @@ from monkeyproof.stop_command import stop
 class _Group(click.Group):
     """Prints failures that a person can act on without a traceback, and exits by their kind."""
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The entry of the program, and of nobody who calls a command from within another."""
+        paths.keep_private()
+        return super().__call__(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except MonkeyproofError as error:
             click.echo(f"monkeyproof: {error}", err=True)
             ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            # Outside trials, which end in order. Not what click makes of it: 1 is a verdict.
+            click.echo("monkeyproof: ended by Ctrl-C", err=True)
+            ctx.exit(EXIT_REFUSED)
+        except OSError as error:
+            if error.filename is None:
+                raise  # A pipe that nobody reads any more, say: click's to end.
+            click.echo(f"monkeyproof: {error.filename}: {error.strerror}; mend that, then try again", err=True)
+            ctx.exit(EXIT_USAGE)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -57,9 +71,9 @@ def calibrate(episodes_count: int, rate_per_s: float, seed: int) -> None:
     from rich.progress import Progress
 
     from monkeyproof.clock import SystemClock
-    from monkeyproof.errors import EXIT_FAIL, EXIT_REFUSED
+    from monkeyproof.errors import EXIT_FAIL
     from monkeyproof.probes import calibrate as calibration
-    from monkeyproof.trial import machine
+    from monkeyproof.trial_plan import machine
 
     console = Console()
     try:

@@ -200,22 +200,31 @@ def read_target_file(path: Path) -> TargetFile:
         ]
         raise UsageError("\n".join(problems)) from None
     for place, words in _address_problems(found):
-        raise UsageError(f"{path}:{line_of(node, place)}: {'.'.join(place)}: {words}")
+        raise UsageError(f"{path}:{line_of(node, place)}: {'.'.join(map(str, place))}: {words}")
     _refuse_bad_conditions(found, node, path)
     folder = path.resolve().parent
-    headers = {
-        name: _header(name, text, f"{path}:{line_of(node, ('predict', 'headers', name))}")
-        for name, text in found.predict.headers.items()
-    }
+
+    def filled(headers: Mapping[str, str], *place: str | int) -> dict[str, str]:
+        return {
+            name: _header(name, text, f"{path}:{line_of(node, (*place, 'headers', name))}")
+            for name, text in headers.items()
+        }
+
+    headers = filled(found.predict.headers, "predict")
+    conditions = tuple(
+        replace(one, headers=filled(one.headers, "abort_if", index)) if one.headers else one
+        for index, one in enumerate(found.abort_if)
+    )
     return replace(
         found,
         path=path.resolve(),
         predict=replace(found.predict, golden=folder / found.predict.golden, headers=headers),
         stack=replace(found.stack, control=folder / found.stack.control) if found.stack else None,
+        abort_if=conditions,
     )
 
 
-def _address_problems(file: TargetFile) -> Iterator[tuple[tuple[str, ...], str]]:
+def _address_problems(file: TargetFile) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """What the patterns let pass and a socket, or a request, does not."""
     if not _can_be_asked(file.predict.url):
         yield ("predict", "url"), f"not an address that can be asked (found {shown(file.predict.url)})"
@@ -224,9 +233,12 @@ def _address_problems(file: TargetFile) -> Iterator[tuple[tuple[str, ...], str]]
             ("predict", "url"),
             'a user and a password stand in it; put them into headers: Authorization: "Basic ${NAME}"',
         )
-    for name in file.predict.headers:
-        if not _TOKEN.fullmatch(name):
-            yield ("predict", "headers", name), f"not the name of a header (found {shown(name)})"
+    sent: list[tuple[tuple[str | int, ...], Mapping[str, str]]] = [(("predict",), file.predict.headers)]
+    sent += [(("abort_if", index), one.headers or {}) for index, one in enumerate(file.abort_if)]
+    for place, headers in sent:
+        for name in headers:
+            if not _TOKEN.fullmatch(name):
+                yield (*place, "headers", name), f"not the name of a header (found {shown(name)})"
     for name, link in file.links.items():
         for side, address in (("listen", link.listen), ("forward", link.forward)):
             if int(address.rpartition(":")[2]) > PORT_MAX:

@@ -10,6 +10,7 @@ MONKEYPROOF_HEALER (none or elephant; default none).
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import json
@@ -25,8 +26,10 @@ from typing import TYPE_CHECKING
 
 from chaoslib.exceptions import InterruptExecution
 
-from monkeyproof.errors import MonkeyproofError, UsageError
+from monkeyproof import paths
+from monkeyproof.errors import MonkeyproofError, Refusal, UsageError
 from monkeyproof.injection import has_current
+from monkeyproof.process import leave
 from monkeyproof.redaction import know_experiment
 from monkeyproof.types import Json
 from monkeyproof.written import load_yaml, read_text
@@ -34,17 +37,19 @@ from monkeyproof.written import load_yaml, read_text
 if TYPE_CHECKING:
     from chaoslib.run import EventHandlerRegistry
 
-    from monkeyproof.trial import OpenTrial, TrialPlan
+    from monkeyproof.open_trial import OpenTrial
+    from monkeyproof.trial_plan import TrialPlan
 
 logger = logging.getLogger("chaostoolkit")
 _open: OpenTrial | None = None
 _foreign = False
+_no_way_back = ("", "")
 _lock = contextlib.ExitStack()
 
 
 def configure_control(experiment: dict[str, Json], event_registry: EventHandlerRegistry) -> None:
     """Follow an experiment whose faults are not ours; Chaos Toolkit calls this before anything else."""
-    global _foreign
+    global _foreign, _no_way_back
     if has_current():
         return
     know_experiment(experiment)
@@ -55,7 +60,7 @@ def configure_control(experiment: dict[str, Json], event_registry: EventHandlerR
 
     roles = roles_of(experiment, catalogue.extension_of(experiment).named)
     if roles is not None:
-        _foreign = True
+        _foreign, _no_way_back = True, roles.why_no_way_back
         set_limits(experiment, roles)
         event_registry.register(ForeignFault(experiment, roles, source_of(experiment, sys.argv[1:])))
 
@@ -65,12 +70,18 @@ def before_experiment_control(context: dict[str, Json], **_: object) -> None:
     global _open
     if has_current():
         return
-    from monkeyproof.reverting import clear_to_inject
-    from monkeyproof.trial import OpenTrial
+    from monkeyproof.open_trial import OpenTrial
+    from monkeyproof.reverting import clear_to_inject, sole_campaign_on
 
     try:
+        if _no_way_back[0]:
+            raise Refusal(*_no_way_back)
         _lock.enter_context(clear_to_inject())
-        _open = OpenTrial(_plan(context))
+        plan = _plan(context)
+        _lock.enter_context(
+            sole_campaign_on(Path(plan.target) if plan.target else paths.target_dir() / "target.yaml")
+        )
+        _open = OpenTrial(plan)
         _open.start()
         if _foreign:
             from monkeyproof.foreign import baseline
@@ -80,8 +91,8 @@ def before_experiment_control(context: dict[str, Json], **_: object) -> None:
     except MonkeyproofError as error:
         with _lock:
             if _open is not None:
-                _open.close()
-                _open = None
+                trial, _open = _open, None
+                _close(trial)
         # The only exception that Chaos Toolkit lets out of a control.
         raise InterruptExecution(str(error)) from None
 
@@ -93,10 +104,7 @@ def cleanup_control() -> None:
         return
     trial, _open = _open, None
     with _lock, _signals_ignored():
-        try:
-            trial.close()
-        except MonkeyproofError as error:
-            logger.critical("%s", error)
+        _close(trial)
     if trial.aborted:
         logger.critical("The trial was aborted: %s", trial.aborted)
     from monkeyproof.campaign import result_of
@@ -104,6 +112,16 @@ def cleanup_control() -> None:
     recovery = result_of(trial.folder, trial.folder.parent).recovery
     logger.info("Outcome: %s. %s", recovery.outcome, recovery.reason)
     logger.info("History: %s ('monkeyproof report %s' draws it)", trial.folder, trial.folder)
+
+
+def _close(trial: OpenTrial) -> None:
+    try:
+        trial.close()
+    except MonkeyproofError as error:
+        logger.critical("%s", error)
+        if "chaostoolkit.cli" in sys.modules:
+            # That would end with 0, whatever a control says.
+            atexit.register(leave, error.exit_code)
 
 
 @contextlib.contextmanager
@@ -142,7 +160,7 @@ def _without_timeouts(value: Json) -> Json:
 
 def _plan(document: dict[str, Json]) -> TrialPlan:
     from monkeyproof import catalogue
-    from monkeyproof.trial import TrialPlan
+    from monkeyproof.trial_plan import TrialPlan
 
     arm = os.environ.get("MONKEYPROOF_HEALER", "none")
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")

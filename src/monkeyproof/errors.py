@@ -51,8 +51,8 @@ class Refusal(MonkeyproofError):
 
     exit_code = EXIT_REFUSED
 
-    def __init__(self, why: str, what_to_do: str = "") -> None:
-        super().__init__(f"not injecting: {why}" + (f"; {what_to_do}" if what_to_do else ""))
+    def __init__(self, why: str, what_to_do: str) -> None:
+        super().__init__(f"not injecting: {why}; {what_to_do}")
 
 
 class Unproven(MonkeyproofError):

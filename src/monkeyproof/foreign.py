@@ -16,7 +16,7 @@ from chaoslib.activity import run_activity
 from chaoslib.exceptions import ActivityFailed
 from chaoslib.run import RunEventHandler
 
-from monkeyproof import history
+from monkeyproof import history, processes
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import EXIT_REFUSED, MonkeyproofError, Refusal
 from monkeyproof.faults.foreign import EVIDENCE_WITHIN_S, told, told_of, why_no_evidence, why_not_done
@@ -148,9 +148,15 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
     def _begin(self) -> None:
         """The last moment before the first act, whichever of the acts is named as the injection."""
         context = current()
-        undo = None
-        before = self._ask()[0] if self._roles.evidence else "nothing was asked"
+        undo, prior = None, dict[str, Json]()
+        before = "nothing was asked"
+        if self._roles.evidence:
+            before, value = self._ask()
+            prior = {self._roles.evidence: told(value) if value is not None else before}
         try:
+            why, what_to_do = self._roles.why_no_way_back
+            if why:
+                raise Refusal(why, what_to_do)
             arguments = self._stored(context.folder / history.EXPERIMENT_FILE)
             if self._roles.undo:
                 undo = Undo("monkeyproof.faults.foreign:run_activities", arguments)
@@ -164,10 +170,12 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
                 told_of(self._inject),
                 undo,
                 held=undo is not None or self._background or self._ended_by_method,
+                prior=prior,
+                nothing_to_undo="the experiment's author says so",
             )
         except Exception as error:  # Whatever a disk or the undo log raises: without a record nothing is done.
             why = f"the intent could not be written down: {error}"
-            self.failure = error if isinstance(error, Refusal) else Refusal(why)
+            self.failure = error if isinstance(error, Refusal) else Refusal(why, "see what is wrong there")
             logger.critical("%s", self.failure)
             raise SystemExit(EXIT_REFUSED) from None
         if not before:
@@ -249,12 +257,14 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
         if why_not:
             write(Kind.FAULT_UNPROVEN, self._subject, id=self._fault_id, fault=self._fault, why=why_not)
             return
+        summary = f"{self._roles.evidence}: {told(value)}"
+        current().undo.effective(self._fault_id, summary)
         write(
             Kind.FAULT_EFFECTIVE,
             self._subject,
             id=self._fault_id,
             fault=self._fault,
-            summary=f"{self._roles.evidence}: {told(value)}",
+            summary=summary,
             evidence={"probe": self._roles.evidence, "value": told(value)},
         )
 
@@ -263,6 +273,7 @@ class ForeignFault(RunEventHandler):  # type: ignore[misc]
         if self._ending:
             return
         self._ending = True
+        processes.mark_undo()
         with self._told():
             if not self._judged:
                 if not self._started.is_set():

@@ -15,6 +15,7 @@ CLOCK_MONOTONIC is one clock for all processes of a machine.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -46,6 +47,7 @@ class Kind(StrEnum):
 
     TRIAL_STARTED = "trial.started"  # title
     TRIAL_ABORTED = "trial.aborted"  # why
+    TRIAL_ENDING = "trial.ending"  # from here on what is still there is taken back, whatever else is asked for
     TRIAL_ENDED = "trial.ended"  # status
     PHASE_STARTED = "phase.started"  # subject: prepare, baseline, hold, revert, after_revert, cool_down, put_back
     PHASE_ENDED = "phase.ended"  # subject: the phase; why
@@ -92,9 +94,25 @@ NOT_FREE_TEXT = ("id", "status")
 class HistoryWriter:
     """Appends events of one source to a trial's folder. Safe across threads and processes."""
 
-    def __init__(self, folder: Path, anchor: Anchor, source: str, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        anchor: Anchor,
+        source: str,
+        clock: Clock | None = None,
+        *,
+        keeps_going: bool = False,
+    ) -> None:
+        """
+        Args:
+            keeps_going: an event that the disk does not take is told by ``lost`` and raises nothing: whoever
+                has faults to take back does that first.
+        """
         self.folder = folder
         self.anchor = anchor
+        self.lost = ""
+        """Why an event could not be written, if one could not."""
+        self._keeps_going = keeps_going
         self._source = source
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
@@ -106,7 +124,11 @@ class HistoryWriter:
         return self._clock.monotonic_s() - self.anchor.monotonic_s
 
     def event(self, kind: Kind, subject: str = "", *, t_s: float | None = None, **data: Json) -> Event:
-        """Append one event; it is in the file, in the kernel's hands, when this returns. Secrets are left out."""
+        """Append one event; it is in the file, in the kernel's hands, when this returns. Secrets are left out.
+
+        Raises:
+            OSError: the disk does not take it, and this writer does not keep going.
+        """
         data = {key: value if key in NOT_FREE_TEXT else redact(value) for key, value in data.items()}
         with self._lock:
             self._seq += 1
@@ -114,12 +136,36 @@ class HistoryWriter:
                 self._seq, round(self.now_s() if t_s is None else t_s, 6), kind, self._source, subject, data
             )
             line = json.dumps(asdict(event), separators=(",", ":"), default=str).encode() + b"\n"
-            fcntl.flock(self._file, fcntl.LOCK_EX)
             try:
-                os.write(self._file, line)
-            finally:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
+                self._append(line)
+            except OSError as error:
+                self.lost = f"{self.folder / EVENTS_FILE} cannot be written ({error.strerror or error})"
+                if not self._keeps_going:
+                    raise
         return event
+
+    def why_unrecorded(self) -> str:
+        """Why what happens cannot be written down any more, as far as that can be seen; "" if it can."""
+        if self.lost:
+            return self.lost
+        try:
+            disk = os.statvfs(self.folder)
+        except OSError as error:
+            return f"{self.folder} cannot be looked at ({error.strerror or error})"
+        free = disk.f_bavail if os.geteuid() else disk.f_bfree
+        full = disk.f_blocks and not free
+        return f"{self.folder} cannot be written ({os.strerror(errno.ENOSPC)})" if full else ""
+
+    def _append(self, line: bytes) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            size = os.fstat(self._file).st_size
+            if os.write(self._file, line) != len(line):
+                # Half a line would make one with the next, and neither could be read.
+                os.ftruncate(self._file, size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def close(self) -> None:
         os.close(self._file)
@@ -180,7 +226,11 @@ def write_json(path: Path, value: Json) -> None:
     """Write a file that is either the old one or the whole new one, private to the user."""
     # A name of its own: two processes (a healer and the harness) may write the same file at the same moment.
     descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(value, file, indent=2, default=str)
-        file.write("\n")
-    Path(draft).rename(path)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(value, file, indent=2, default=str)
+            file.write("\n")
+        Path(draft).rename(path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise

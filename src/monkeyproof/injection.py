@@ -15,6 +15,7 @@ from monkeyproof.clock import Clock, SystemClock
 from monkeyproof.errors import NotReverted, Refusal, Unproven
 from monkeyproof.history import HistoryWriter, Kind
 from monkeyproof.stopping import refuse_if_stopped
+from monkeyproof.targets.opening import GONE, is_gone
 from monkeyproof.targets.port import Target
 from monkeyproof.types import Evidence, Json
 from monkeyproof.undo import OpenFault, Undo, UndoLog, unwritable
@@ -34,8 +35,14 @@ class Injection:
     evidence: Callable[[Any], Evidence | None]
     """Read the proof back from the target; None while there is none yet. Polled."""
     undo: Undo | None
-    """How to take it back. None only for a one-shot fault (a kill), which has nothing to take back."""
+    """How to take it back. None only where ``one_shot`` says why there is nothing to take back."""
     evidence_within_s: float = 5.0
+    prior: Mapping[str, Json] = field(default_factory=dict)
+    """What it found before it acted; on record with the intent, for whoever has to mend by hand."""
+    lease_s: float | None = None
+    """After how long without renewal it ends by itself, at its own place. None: it does not."""
+    one_shot: str = ""
+    """Why nothing can be taken back: it is over the moment that it is done (a kill)."""
 
     @property
     def held(self) -> bool:
@@ -128,7 +135,7 @@ def inject(injection: Injection) -> dict[str, Json]:
         ``{"id", "fault", "subject", "evidence", "data"}``, which Chaos Toolkit keeps in its journal.
 
     Raises:
-        Refusal: the target does not allow this family of faults, or no trial is open.
+        Refusal: the target does not allow this family of faults, no trial is open, or nothing would take it back.
         Unproven: no evidence of an effect was found in time. It was taken back.
         Exception: whatever the act raised. It was taken back.
     """
@@ -139,16 +146,31 @@ def inject(injection: Injection) -> dict[str, Json]:
             f"target {context.target.file.name!r} does not allow faults of the family {family!r}",
             f"add it to allow_faults in {context.target.file.path} if it may be broken that way",
         )
+    if injection.undo is None and not injection.one_shot:
+        raise Refusal(
+            f"{injection.fault} on {injection.subject} says neither how it is taken back nor why there is nothing "
+            "to take back",
+            "give its Injection an undo, or one_shot",
+        )
+    if injection.undo is not None:
+        injection.undo.resolved()
     if context.planned is not None:
         context.planned.append(injection)
         return {"fault": injection.fault, "subject": injection.subject}
     fault_id = intend(
-        context, injection.fault, injection.subject, injection.parameters, injection.undo, held=injection.held
+        context,
+        injection.fault,
+        injection.subject,
+        injection.parameters,
+        injection.undo,
+        held=injection.held,
+        prior=injection.prior,
+        lease_s=injection.lease_s,
+        nothing_to_undo=injection.one_shot,
     )
     try:
         evidence = _prove(injection, injection.apply(), context.clock)
-        if injection.held:
-            context.undo.effective(fault_id, evidence.summary)
+        context.undo.effective(fault_id, evidence.summary)
     except Exception as error:
         context.history.event(
             Kind.FAULT_UNPROVEN, injection.subject, id=fault_id, fault=injection.fault, why=str(error)
@@ -180,8 +202,14 @@ def intend(
     undo: Undo | None,
     *,
     held: bool,
+    prior: Mapping[str, Json],
+    lease_s: float | None = None,
+    nothing_to_undo: str = "",
 ) -> str:
     """Put on disk that a fault is about to be injected, with how to take it back. This instant is t0.
+
+    Args:
+        undo: None only where ``nothing_to_undo`` says why.
 
     Returns:
         The fault's id.
@@ -195,15 +223,22 @@ def intend(
     with context.lock:
         context.faults_count += 1
         fault_id = f"{context.folder.name}-{context.faults_count}"
-    if undo is not None:
-        target_file, utc = str(context.target.file.path), context.clock.utc().isoformat()
-        try:
-            context.undo.intend(OpenFault(fault_id, fault, subject, undo, target_file, utc))
-        except OSError as error:
-            raise unwritable(context.undo.path, error) from None
+    target_file, utc = str(context.target.file.path), context.clock.utc().isoformat()
+    try:
+        if undo is not None:
+            context.undo.intend(OpenFault(fault_id, fault, subject, undo, target_file, utc, prior, lease_s))
+        else:
+            why = nothing_to_undo
+            context.undo.intend_one_shot(
+                fault_id, fault, subject, why=why, target_file=target_file, prior=prior, t0_utc=utc
+            )
+    except OSError as error:
+        raise unwritable(context.undo.path, error) from None
     context.history.event(
         Kind.FAULT_INTENDED, subject, id=fault_id, fault=fault, parameters=dict(parameters), held=held
     )
+    if context.history.lost:
+        raise Refusal(context.history.lost, "make room on the disk, or choose another folder with --out")
     return fault_id
 
 
@@ -242,6 +277,15 @@ def revert(configuration: object = None, secrets: object = None) -> list[str]:  
         context.history.event(Kind.PHASE_ENDED, "revert")
 
 
+def _take_back(fault: OpenFault, target: Target) -> str:
+    try:
+        return fault.undo.run(target)
+    except Exception:
+        if is_gone(target.file):
+            return GONE
+        raise
+
+
 def _revert_open(context: Context, only: str | None = None) -> list[str]:
     done: list[str] = []
     failed: list[str] = []
@@ -249,7 +293,7 @@ def _revert_open(context: Context, only: str | None = None) -> list[str]:
         if only is not None and fault.id != only:
             continue
         try:
-            summary = fault.undo.run(context.target)
+            summary = _take_back(fault, context.target)
             context.undo.reverted(fault.id, summary)
         except Exception as error:  # One stuck undo must not keep the others from running.
             failed.append(f"{fault.fault} on {fault.subject}: {error}")

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from monkeyproof import history, paths
+from monkeyproof import history, paths, processes
 from monkeyproof.clock import Anchor, SystemClock, wait_for
 from monkeyproof.errors import UsageError
 from monkeyproof.history import Kind
@@ -43,12 +43,19 @@ class Observers:
             raise UsageError(f"no healer {arm!r}; there are: {', '.join(HEALERS)}")
         folder.mkdir(parents=True, mode=0o700)
         self._folder = folder
-        self.anchor = anchor = Anchor.now(SystemClock())
+        self.anchor = Anchor.now(SystemClock())
         self._group = ProcessGroup()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._hold_back = -1
-        common = ["--target", str(target_file), "--out", str(folder)]
-        anchored = ["--anchor", repr(anchor.monotonic_s)]
+        try:
+            self._start_all(target_file, seed, arm)
+        except OSError:  # The disk takes no log of theirs.
+            self.discard()
+            raise
+
+    def _start_all(self, target_file: Path, seed: int, arm: str) -> None:
+        common = ["--target", str(target_file), "--out", str(self._folder)]
+        anchored = ["--anchor", repr(self.anchor.monotonic_s)]
         seeded = ["--seed", str(seed)]
         # Slowest first.
         self._start("load", "monkeyproof.probes.load", [*common, *seeded])
@@ -171,4 +178,6 @@ def start_observers(plan: Mapping[str, Json]) -> Observers:
         UsageError: there is no such arm.
     """
     target = Path(plan["target"]) if plan["target"] else paths.target_dir() / "target.yaml"
+    # They are the first that a trial starts.
+    processes.mark(Path(plan["folder"]).resolve())
     return Observers(Path(plan["folder"]).resolve(), target, plan["seed"], plan["arm"])

@@ -6,8 +6,10 @@ import os
 import tempfile
 from importlib import resources
 from pathlib import Path
+from typing import BinaryIO
 
 SOCKET_DIR_PREFIX = "mp-"
+PRIVATE_UMASK = 0o077
 
 
 def home() -> Path:
@@ -30,6 +32,21 @@ def cache_dir() -> Path:
     path = Path(configured) if configured else home() / "cache"
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     return path.resolve()
+
+
+def keep_private() -> None:
+    """From here on, what this process and those that it starts write is the user's alone (0600, 0700).
+
+    For processes that are the harness's own; in somebody else's (pytest, ``chaos run``) files are opened with
+    ``open_private``.
+    """
+    os.umask(PRIVATE_UMASK)
+
+
+def open_private(path: Path, *, append: bool = False) -> BinaryIO:
+    """Open a file for writing, the user's alone if it is made here, whatever the umask of this process."""
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC)
+    return os.fdopen(os.open(path, flags, 0o600), "ab" if append else "wb")
 
 
 def socket_dir() -> Path:

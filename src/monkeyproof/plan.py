@@ -12,7 +12,7 @@ import numpy as np
 from monkeyproof.catalogue import Experiment
 from monkeyproof.config import TargetFile
 from monkeyproof.errors import UsageError
-from monkeyproof.trial import TrialPlan
+from monkeyproof.trial_plan import TrialPlan
 from monkeyproof.types import Json
 
 CAMPAIGN_FILE = "campaign.json"

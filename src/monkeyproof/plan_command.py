@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from monkeyproof.config import TargetFile
     from monkeyproof.plan import CampaignPlan
     from monkeyproof.preview import Step
-    from monkeyproof.trial import TrialPlan
+    from monkeyproof.trial_plan import TrialPlan
 
 
 @click.command("plan")

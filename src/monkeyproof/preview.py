@@ -150,7 +150,9 @@ class Preview:
     def _foreign(self, document: Mapping[str, Json], roles: Roles) -> Step:
         told = told_of(activity_named(document, roles.inject) or {})
         undo = (
-            f"runs {', '.join(roles.undo)}" if roles.undo else "none: the experiment names nothing that undoes it"
+            f"runs {', '.join(roles.undo)}"
+            if roles.undo
+            else "none: its author says there is nothing to take back"
         )
         return Step(
             f"foreign.{roles.inject} on {self.file.name}",
@@ -195,10 +197,7 @@ def _step(planned: Injection, guards: str, held: str) -> Step:
 
 
 def _words_of(undo: Undo | None) -> str:
-    if undo is None:
-        return "none: there is nothing to take back"
-    arguments = ", ".join(f"{key}={_short(value)}" for key, value in undo.arguments.items())
-    return f"{undo.function}({arguments})"
+    return "none: there is nothing to take back" if undo is None else str(undo)
 
 
 def _short(value: Json) -> str:

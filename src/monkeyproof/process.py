@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import NoReturn
 
 from monkeyproof.guard import group_exists
+from monkeyproof.paths import PRIVATE_UMASK, open_private
 
 
 class ProcessGroup:
@@ -45,12 +46,14 @@ class ProcessGroup:
     ) -> subprocess.Popen[bytes]:
         """Start ``argv``, its output appended to ``log``; ``env`` is added to this process's environment.
 
+        What it writes is the user's alone.
+
         ``pass_fds`` are descriptors that the child keeps, under the same numbers.
 
         Raises:
             OSError: the program cannot be started.
         """
-        with log.open("ab") as output:
+        with open_private(log, append=True) as output:
             child = subprocess.Popen(
                 list(argv),
                 stdin=stdin,
@@ -60,6 +63,7 @@ class ProcessGroup:
                 cwd=cwd,
                 start_new_session=True,
                 pass_fds=tuple(pass_fds),
+                umask=PRIVATE_UMASK,
             )
         self.adopt(child.pid)
         self._children[child.pid] = child
@@ -164,8 +168,9 @@ def leave(status: int) -> NoReturn:
     """End this process with all that was said, but without Python's tidying: it takes 0.1 s, and the kernel tidies
     up as well. For processes whose files are closed and whose threads hold nothing.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # On a full disk, what is said is lost; how it ended is not.
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(status)
 
 

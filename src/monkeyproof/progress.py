@@ -15,7 +15,7 @@ from monkeyproof.campaign import Watcher
 from monkeyproof.probes.watch import LiveView, live
 from monkeyproof.reports.verdict import CampaignVerdict
 from monkeyproof.reports.words import clean
-from monkeyproof.trial import TrialPlan
+from monkeyproof.trial_plan import TrialPlan
 from monkeyproof.types import Outcome, TrialResult
 
 STYLES = {

@@ -89,12 +89,12 @@ class Chaos:
         from monkeyproof.campaign import run_campaign
         from monkeyproof.errors import MonkeyproofError
         from monkeyproof.plan import CampaignPlan
-        from monkeyproof.reverting import clear_to_inject
+        from monkeyproof.reverting import clear_to_inject, sole_campaign_on
 
         found = catalogue.find(experiment)
         self._count += 1
         folder = self._folder / f"{self._count:02d}-{found.name.replace('/', '-')}"
-        with clear_to_inject():
+        with clear_to_inject(), sole_campaign_on(self.target.path):
             finished = run_campaign(
                 CampaignPlan(
                     (found,),

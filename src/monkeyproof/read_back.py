@@ -163,7 +163,7 @@ def _not_reverted(trial: History) -> tuple[str, ...]:
     residue = [f"{event.data['what']} ({event.data['mend']})" for event in trial.of_kind(Kind.RESIDUE_FOUND)]
     reverted = {event.data["id"]: event.t_s for event in trial.of_kind(Kind.FAULT_REVERTED)}
     failed = [
-        f"{event.data['fault']} on {event.subject}: {event.data['why']}"
+        f"{event.data['fault']} on {event.subject}: {event.data['why']} (run 'monkeyproof revert')"
         for event in trial.of_kind(Kind.FAULT_NOT_REVERTED)
         if reverted.get(event.data["id"], -inf) < event.t_s
     ]

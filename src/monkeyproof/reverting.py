@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,11 @@ from pathlib import Path
 from monkeyproof import paths
 from monkeyproof.errors import NotReverted, Refusal, UsageError
 from monkeyproof.stopping import refuse_if_stopped
-from monkeyproof.targets.opening import open_target
-from monkeyproof.undo import LogHeld, OpenFault, UndoLog, open_logs, read_open, undo_dir
+from monkeyproof.targets.opening import GONE, open_target
+from monkeyproof.undo import LogHeld, OpenFault, UndoLog, open_logs, read_open, undo_dir, unwritable
 
+ROOM_BYTES = 64 * 1024
+"""More than an undo log takes."""
 HELD_WITHIN_S = 10.0
 """How long another process may take to undo what stands in a log, before that counts as a failure."""
 
@@ -99,6 +102,7 @@ def revert_all(say: Callable[[str], None], *, dry_run: bool = False, run: str = 
             for fault in read_open(log):
                 count += 1
                 say(f"open: {fault.fault} on {fault.subject}, injected {fault.t0_utc} ({log.stem})")
+                say(f"    before: {fault.before_words}; lease: {fault.lease_words}; undone by {fault.undo}")
             continue
         try:
             found = replay(log)
@@ -117,7 +121,7 @@ def revert_all(say: Callable[[str], None], *, dry_run: bool = False, run: str = 
 
 def _undo(fault: OpenFault) -> str:
     if _gone_with_its_target(fault):
-        return "the embedded target is down, and the fault went with it"
+        return GONE
     target = open_target(Path(fault.target_file))
     try:
         return fault.undo.run(target)
@@ -137,7 +141,8 @@ def _gone_with_its_target(fault: OpenFault) -> bool:
     """The embedded target begins from its declared state each time it comes up."""
     from monkeyproof.targets.local import lifecycle
 
-    return Path(fault.target_file).parent == paths.target_dir() and not lifecycle.status().up
+    # Not whether it answers: one that stands still has its faults yet.
+    return Path(fault.target_file).parent == paths.target_dir() and not lifecycle.is_running()
 
 
 def running_campaign() -> str | None:
@@ -185,6 +190,23 @@ def sole_campaign() -> Iterator[None]:
         os.close(file)
 
 
+def refuse_unless_recorded() -> None:
+    """Found out before anything starts: nothing is injected that is not in the undo log.
+
+    Raises:
+        Refusal: the harness's home takes nothing.
+    """
+    where = paths.home() / "undo"
+    try:
+        undo_dir()
+        with tempfile.TemporaryFile(dir=where) as file:
+            file.write(bytes(ROOM_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise unwritable(where, error) from None
+
+
 @contextlib.contextmanager
 def clear_to_inject() -> Iterator[None]:
     """The only campaign, and nothing left from an earlier one: what has to hold before anything is broken.
@@ -193,6 +215,37 @@ def clear_to_inject() -> Iterator[None]:
         Refusal: everything was stopped, another campaign is running, or a fault may still be there.
     """
     refuse_if_stopped()
+    refuse_unless_recorded()
     with sole_campaign():
         refuse_while_open()
         yield
+
+
+@contextlib.contextmanager
+def sole_campaign_on(target_file: Path) -> Iterator[None]:
+    """At most one campaign at a time breaks a target, whatever homes they have. The lock dies with its holder.
+
+    Raises:
+        Refusal: another one holds the target, or whether one does cannot be known.
+    """
+    try:
+        file = os.open(target_file, os.O_RDONLY)
+    except OSError:
+        yield  # Whoever reads it next says what is wrong with it.
+        return
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refusal(
+                f"another campaign, with another MONKEYPROOF_HOME, holds the target {target_file}",
+                "wait for it, or end it with Ctrl-C or its own 'monkeyproof stop'; 'lslocks' names its process",
+            ) from None
+        except OSError as error:
+            raise Refusal(
+                f"{target_file} cannot be locked ({error.strerror}), so another campaign could hold the target",
+                "put the target file on a disk of this machine",
+            ) from None
+        yield
+    finally:
+        os.close(file)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from monkeyproof.types import Json
 
 OWN_FAULTS = "monkeyproof.faults."
+NOTHING_TO_UNDO = "none"
+"""Said instead of an undo's name, by an author who knows that there is nothing to take back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,21 @@ class Roles:
     evidence: str
     """"" if nothing proves the fault: then its trials are unproven."""
     undo: tuple[str, ...]
-    """In the order in which they run; empty for a fault that has nothing to undo."""
+    """In the order in which they run; empty where nothing would undo the fault."""
+    nothing_to_undo: bool = False
+    """Whether the author says that there is nothing to take back."""
+
+    @property
+    def why_no_way_back(self) -> tuple[str, str]:
+        """Why it must not be injected, and what to do; empty words if it may."""
+        if self.undo or self.nothing_to_undo:
+            return "", ""
+        return (
+            f"nothing would undo {self.inject!r} if this harness were killed: the experiment has no rollbacks and "
+            "names no undo",
+            "add rollbacks; or name the action of the method that undoes it (undo: NAME in the experiment's "
+            "extension, or --undo NAME); or say undo: none, if there is nothing to take back",
+        )
 
 
 def roles_of(document: Mapping[str, Json], named: Named) -> Roles | None:
@@ -49,8 +65,20 @@ def roles_of(document: Mapping[str, Json], named: Named) -> Roles | None:
     inject = named.inject or next((name_of(one) for one in _actions(document, "method")), "")
     if not inject or _own(document):
         return None
-    undo = (named.undo,) if named.undo else tuple(name_of(one) for one in _actions(document, "rollbacks"))
-    return Roles(inject, named.evidence, undo)
+    if _says_nothing_to_undo(document, named):
+        return Roles(inject, named.evidence, (), nothing_to_undo=True)
+    rollbacks = [name_of(one) for one in _actions(document, "rollbacks") if not _reverts_ours(one)]
+    return Roles(inject, named.evidence, (named.undo,) if named.undo else tuple(rollbacks))
+
+
+def _reverts_ours(activity: Mapping[str, Json]) -> bool:
+    """Whether it takes back this harness's own faults: as the undo of another's, it would call itself."""
+    provider = activity.get("provider", {})
+    return (provider.get("module"), provider.get("func")) == ("monkeyproof.injection", "revert")
+
+
+def _says_nothing_to_undo(document: Mapping[str, Json], named: Named) -> bool:
+    return named.undo == NOTHING_TO_UNDO and activity_named(document, NOTHING_TO_UNDO) is None
 
 
 def problems(document: Mapping[str, Json], named: Named) -> Iterator[tuple[str, str]]:
@@ -73,6 +101,8 @@ def problems(document: Mapping[str, Json], named: Named) -> Iterator[tuple[str, 
     for role, name in given.items():
         words, candidates = allowed[role]
         names = [name_of(one) for one in candidates]
+        if role == "undo" and _says_nothing_to_undo(document, named):
+            continue
         if name not in names:
             yield role, f"{name!r} is not {words}{_hint(name, names)}"
     roles = roles_of(document, named)
@@ -84,6 +114,8 @@ def problems(document: Mapping[str, Json], named: Named) -> Iterator[tuple[str, 
     for name, role in parts.items():
         if name and every.count(name) > 1:
             yield role, f"{every.count(name)} activities are named {name!r}; give each a name of its own"
+    if _reverts_ours(activity_named(document, named.undo) or {}):
+        yield "undo", f"{named.undo!r} takes back monkeyproof's own faults alone"
     if roles.inject in roles.undo:
         yield "undo", f"{roles.inject!r} injects; it cannot undo as well"
     if (

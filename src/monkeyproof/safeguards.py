@@ -18,6 +18,7 @@ from pathlib import Path
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import Refusal, TargetError
 from monkeyproof.history import HistoryWriter, Kind
+from monkeyproof.paths import PRIVATE_UMASK, open_private
 from monkeyproof.process import await_end
 from monkeyproof.targets.port import Leases, Target
 from monkeyproof.watchdog import CLOSED, WATCHING
@@ -37,7 +38,7 @@ class Watchdog:
         ours, its = socket.socketpair()
         pidfd = os.pidfd_open(os.getpid())
         try:
-            with self._output.open("ab") as output:
+            with open_private(self._output, append=True) as output:
                 # Not by ProcessGroup: its guard would end the watchdog together with this process.
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "monkeyproof.watchdog", str(pidfd), str(log), str(folder)],
@@ -46,6 +47,7 @@ class Watchdog:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                     pass_fds=(pidfd,),
+                    umask=PRIVATE_UMASK,
                 )
         except OSError:
             ours.close()

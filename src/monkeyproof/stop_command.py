@@ -39,13 +39,15 @@ def stop(*, clear: bool, within_s: float) -> None:
             stop_file().unlink(missing_ok=True)
         click.echo("Campaigns may begin again." if there else "Nothing was stopped.")
         return
+    # First of all, for what it takes to look at campaigns is imported only then.
+    begun_s, begun_utc_s = time.monotonic(), time.time()
+    with _told():
+        stop_file().touch(mode=0o600)
+    from monkeyproof.aftermath import left_since
     from monkeyproof.reverting import running_campaign
     from monkeyproof.undo import open_logs, read_open
 
-    begun_s = time.monotonic()
     pid = running_campaign()
-    with _told():
-        stop_file().touch(mode=0o600)
     clean_s = begun_s
     while (running := running_campaign()) is not None:
         pid = pid or running
@@ -63,6 +65,8 @@ def stop(*, clear: bool, within_s: float) -> None:
             f"{len(left)} fault{'s' if len(left) > 1 else ''} may still be there "
             f"({left[0].fault} on {left[0].subject}); run 'monkeyproof revert'"
         )
+    if residue := left_since(begun_utc_s):
+        raise NotReverted(residue)
     if pid is None:
         click.echo("No campaign was running, and nothing is open.")
     else:

@@ -8,248 +8,34 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import json
 import logging
-import os
-import platform
 import re
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from monkeyproof import __version__, catalogue, errors, history
-from monkeyproof.clock import Anchor, SystemClock
-from monkeyproof.config import TargetFile
-from monkeyproof.errors import EXIT_OK, EXIT_REFUSED, MonkeyproofError, NotReverted, UsageError
-from monkeyproof.history import Event, HistoryWriter, Kind
-from monkeyproof.injection import Context, revert, set_current
-from monkeyproof.observers import Observers, start_observers
-from monkeyproof.overseer import Overseer
+from monkeyproof import catalogue, errors, history
+from monkeyproof.errors import EXIT_NOT_REVERTED, EXIT_OK, EXIT_REFUSED, MonkeyproofError
+from monkeyproof.observers import Observers
+from monkeyproof.open_trial import OpenTrial
 from monkeyproof.process import end_group_mates, leave
 from monkeyproof.redaction import RedactedStream, know_loaded, redact
-from monkeyproof.residue import Audit, Residue
 from monkeyproof.roles import Named, roles_of
-from monkeyproof.safeguards import Safeguards
 from monkeyproof.stopping import STOPPED, is_stopped
-from monkeyproof.targets.opening import check_answers, open_target
-from monkeyproof.targets.port import Resettable
+from monkeyproof.trial_plan import TrialPlan
 from monkeyproof.types import Json
-from monkeyproof.undo import begin, undo_dir
 
 if TYPE_CHECKING:
     from monkeyproof.foreign import ForeignFault
 
+_CLASSES = re.compile(r"^((chaoslib|monkeyproof)\.[\w.]+: )+")
+"""Before the words of an error that is wrapped in others."""
+_CHAINED = re.compile(r"\n\n(During handling of|The above exception was)")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-@dataclass(frozen=True, slots=True)
-class TrialPlan:
-    """What one trial is to do. Everything random in it comes from ``seed``."""
-
-    experiment: str
-    title: str
-    experiment_sha256: str
-    seed: int
-    arm: str
-    index: int
-    target: str
-    """Path of the target file; "" for the running embedded target."""
-    folder: str
-    experiment_file: str = ""
-    expected: tuple[str, ...] = ()
-    sham: bool = False
-    inject: str = ""
-    """Names of activities of somebody else's experiment, where they are given; see monkeyproof.roles."""
-    evidence: str = ""
-    undo: str = ""
-
-
-class OpenTrial:
-    """A trial from its first observer to its last undo. ``close`` is safe at any point, and twice."""
-
-    def __init__(self, plan: TrialPlan, observers: Observers | None = None) -> None:
-        self.plan = plan
-        self.folder = Path(plan.folder).resolve()
-        self._clock = SystemClock()
-        self._exits = contextlib.ExitStack()
-        self._context: Context | None = None
-        self._observers = observers
-        self._prepared_s = 0.0
-        self._overseer: Overseer | None = None
-        self._audit: Audit | None = None
-
-    def start(self) -> None:
-        """Prepare the trial if that is not done, and wait until load, prober and healer work.
-
-        Raises:
-            UsageError: the target does not answer, or an observer does not start; or there is no such arm.
-        """
-        if self._context is None:
-            self.prepare()
-        assert self._context is not None
-        assert self._observers is not None
-        self._context.watched_from_s = max(self._prepared_s, self._observers.await_working())
-        if self._context.target.file.abort_if:
-            self._observers.stand_sentry(self._context.target.file.path)
-
-    def prepare(self) -> None:
-        """Have the observers start, open the target, write what is tried, and put the target back.
-
-        Raises:
-            UsageError: the target does not answer, or there is no such arm.
-        """
-        path = Path(self.plan.target) if self.plan.target else None
-        if self._observers is None:
-            self._observers = start_observers(asdict(self.plan))
-        try:
-            target = open_target(path)
-            self._exits.callback(target.close)
-            self._exits.callback(self._observers.close)
-            check_answers(target)
-        except BaseException:
-            self._exits.close()
-            self._observers.discard()
-            raise
-        anchor = self._observers.anchor
-        history.write_json(self.folder / history.TRIAL_FILE, _trial_json(self.plan, target.file, anchor))
-        writer = HistoryWriter(self.folder, anchor, "trial", self._clock)
-        self._exits.callback(writer.close)
-        log = begin(undo_dir() / f"{run_name(self.folder)}.jsonl")
-        # Closed after the log: a worker that is killed while it closes that is still watched.
-        safeguards = Safeguards(log.path, self.folder, target, writer)
-        self._exits.callback(safeguards.close)
-        self._exits.callback(log.close, self.folder / history.UNDO_FILE)
-        self._context = Context(self.folder, target, writer, log, self.plan.seed, self.plan.arm, self._clock)
-        self._context.before_injection, self._context.before_revert = safeguards.check, safeguards.settle
-        set_current(self._context)
-        self._exits.callback(set_current, None)
-        writer.event(Kind.TRIAL_STARTED, self.plan.experiment, title=self.plan.title)
-        self._overseer = Overseer(self.abort, self._observers.why_unwatched)
-        _put_back(self._context, "prepare")
-        self._audit = Audit(target)
-        self._prepared_s = writer.now_s()
-        self._observers.let_heal()
-
-    def close(self) -> None:
-        """Revert what is open, put the target back, end the observers, close the history.
-
-        Raises:
-            NotReverted: something is left; the undo log stays open.
-        """
-        if self._overseer is not None:
-            self._overseer.end()
-        context, self._context = self._context, None
-        residue: list[Residue] = []
-        with self._exits:
-            if context is None:
-                return
-            if self._observers is not None and not self._observers.why_unwatched():
-                # What follows is what it could ask for.
-                self._observers.end("sentry")
-            status = "not reverted"
-            try:
-                revert()
-                if self._observers is not None:
-                    for name, why in self._observers.dead().items():
-                        context.history.event(Kind.OBSERVER_DIED, name, why=why)
-                    # No healer acts while the harness itself puts the target back.
-                    self._observers.end("healer", "load")
-                residue = self._audit.left(events_so_far(self.folder)) if self._audit is not None else []
-                # Watching ends where this phase starts: what gets better from here on is our doing.
-                _put_back(context, "put_back")
-                status = "not reverted" if residue else "closed"
-            finally:
-                context.history.event(Kind.TRIAL_ENDED, self.plan.experiment, status=status)
-        residue += self._audit.strays() if self._audit is not None else []
-        if residue:
-            writer = HistoryWriter(self.folder, context.history.anchor, "audit", self._clock)
-            for one in residue:
-                writer.event(Kind.RESIDUE_FOUND, one.what, what=one.what, mend=one.mend)
-            writer.close()
-            raise NotReverted("left behind after the trial: " + "; ".join(str(one) for one in residue))
-
-    def note_failure(self, activity: str, error: MonkeyproofError) -> None:
-        """Write down that an action of the method failed, so that no trial is judged without its fault."""
-        if self._context is not None:
-            self._context.history.event(Kind.FAULT_UNPROVEN, activity, id="", fault=activity, why=str(error))
-
-    @property
-    def aborted(self) -> str:
-        """Why the trial ended before its time, as it was first written down; "" if it was not."""
-        with contextlib.suppress(OSError, UsageError):
-            for event in events_so_far(self.folder):
-                if event.kind is Kind.TRIAL_ABORTED:
-                    return str(event.data.get("why", ""))
-        return ""
-
-    def abort(self, why: str) -> None:
-        """Write down that the trial ended before its time, unless somebody else has said why."""
-        if self._context is not None and not self.aborted:
-            self._context.history.event(Kind.TRIAL_ABORTED, self.plan.experiment, why=why)
-
-
-def events_so_far(folder: Path) -> list[Event]:
-    return list(history.parse_events((folder / history.EVENTS_FILE).read_bytes()))
-
-
-def run_name(folder: Path) -> str:
-    """What a trial is called where those of all campaigns are: ``CAMPAIGN-TRIAL``."""
-    campaign = folder.parent if folder.parent.name != "trials" else folder.parent.parent
-    return f"{campaign.name}-{folder.name}"
-
-
-def _put_back(context: Context, phase: str) -> None:
-    """What a healer changed, or a fault left, must not leak from one trial into another."""
-    resettable = context.target.find(Resettable)
-    if resettable is None:
-        return
-    context.history.event(Kind.PHASE_STARTED, phase)
-    try:
-        changed = "; ".join(resettable.reset()) or "nothing had to be put back"
-    except Exception as error:  # Adapters fail in many ways; each one means that the target is not as it was.
-        changed = f"could not: {error}"
-        raise NotReverted(f"the target could not be put back: {error}. 'monkeyproof target down' and up") from None
-    finally:
-        context.history.event(Kind.PHASE_ENDED, phase, why=changed)
-
-
-def _trial_json(plan: TrialPlan, target: TargetFile, anchor: Anchor) -> dict[str, Json]:
-    return {
-        "version": history.VERSION,
-        **asdict(plan),
-        "anchor": asdict(anchor),
-        "target_name": target.name,
-        "target_sha256": hashlib.sha256(target.path.read_bytes()).hexdigest(),
-        "slo": asdict(target.slo),
-        "windows": asdict(target.windows),
-        "prober": asdict(target.prober),
-        "load": asdict(target.load),
-        "versions": versions(),
-        "machine": machine(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Of this package and of what its numbers rest on."""
-    names = ("chaostoolkit-lib", "mlflow", "numpy", "scipy", "locust")
-    return {"monkeyproof": __version__, **{name: metadata.version(name) for name in names}}
-
-
-def machine() -> dict[str, Json]:
-    """What the trial ran on."""
-    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gb": round(memory_bytes / 1e9, 1),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-    }
 
 
 def run_worker(plan: TrialPlan, trial: OpenTrial) -> None:
@@ -315,7 +101,7 @@ def run_worker(plan: TrialPlan, trial: OpenTrial) -> None:
         if trial.folder.exists():
             history.write_json(trial.folder / history.JOURNAL_FILE, redact(journal))
         trial.close()
-    if failed is not None:
+    if failed is not None and (not trial.aborted or failed[1].exit_code == EXIT_NOT_REVERTED):
         raise failed[1]
 
 
@@ -327,11 +113,11 @@ def _failed_action(journal: Mapping[str, Json]) -> tuple[str, MonkeyproofError] 
     for run in journal.get("run") or ():
         if run["activity"]["type"] == "action" and run.get("status") == "failed":
             words = "".join(run.get("exception") or ()).strip()
-            match = re.search(r"monkeyproof\.errors\.(\w+): (.*)", words, re.DOTALL)
+            match = re.search(r"monkeyproof\.errors\.(\w+): (.*)", _CHAINED.split(words)[0], re.DOTALL)
             kind = getattr(errors, match[1], MonkeyproofError) if match else MonkeyproofError
             if kind is errors.Unproven:
                 continue
-            error = MonkeyproofError(match[2].strip() if match else words.splitlines()[-1])
+            error = MonkeyproofError(match[2].strip() if match else _CLASSES.sub("", words.splitlines()[-1]))
             error.exit_code = kind.exit_code
             return run["activity"]["name"], error
     return None
@@ -388,7 +174,14 @@ def main(observers: Observers | None = None) -> NoReturn:
     except SystemExit:
         why = trial.aborted.replace("ended it", "ended the trial")
         code, words = EXIT_REFUSED, f"{why or 'a signal ended the trial'}; what was injected is reverted"
-    history.write_json(plan_path.with_suffix(".outcome.json"), {"exit_code": code, "error": redact(words)})
+    except OSError as error:
+        why = f"{error.filename or plan_path.parent} cannot be written ({error.strerror or error})"
+        code, words = EXIT_REFUSED, f"{why}; what was injected is reverted"
+    try:
+        history.write_json(plan_path.with_suffix(".outcome.json"), {"exit_code": code, "error": redact(words)})
+    except OSError:  # The campaign has the exit code, and finds out why.
+        with contextlib.suppress(OSError):
+            print(words, file=sys.stderr)
     leave(code)
 
 

@@ -13,11 +13,13 @@ from pathlib import Path
 
 from monkeyproof.errors import UsageError
 from monkeyproof.observers import Observers, start_observers
+from monkeyproof.paths import keep_private
 
 
 def main() -> None:
+    keep_private()
     observers: Observers | None = None
-    with contextlib.suppress(UsageError):  # The trial meets it again, where it is told to the campaign.
+    with contextlib.suppress(UsageError, OSError):  # The trial meets it again, where it is told to the campaign.
         observers = start_observers(json.loads(Path(sys.argv[1]).read_bytes()))
     from monkeyproof import trial
 

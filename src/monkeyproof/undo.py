@@ -10,60 +10,22 @@ as it lives, then its watchdog, its campaign or ``monkeyproof revert``, one at a
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
-import importlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from monkeyproof import paths
-from monkeyproof.clock import wait_for
-from monkeyproof.errors import EXIT_REFUSED, MonkeyproofError, Refusal, UsageError
+from monkeyproof.clock import Clock, SystemClock, wait_for
+from monkeyproof.errors import EXIT_REFUSED, MonkeyproofError, Refusal
+from monkeyproof.intents import OpenFault, Undo, read_open
 from monkeyproof.redaction import redact
-from monkeyproof.targets.port import Target
 from monkeyproof.types import Json
 
-ROOM_OF_UNDOS = "monkeyproof.faults."
-
-
-@dataclass(frozen=True, slots=True)
-class Undo:
-    """How to take a fault back, as data: a function ``(target, **arguments) -> str`` of the faults' room.
-
-    The function is idempotent, checks what it finds, does not overwrite a state that somebody else changed
-    since, and returns one sentence on what it did or found.
-    """
-
-    function: str
-    """``monkeyproof.faults.registry:restore_champion``"""
-    arguments: Mapping[str, Json]
-
-    def run(self, target: Target) -> str:
-        """Take the fault back. Raises whatever the undo raises: then it is not taken back.
-
-        Raises:
-            UsageError: the function is not one of the faults' room.
-        """
-        module, _, name = self.function.partition(":")
-        if not module.startswith(ROOM_OF_UNDOS) or not name.isidentifier():
-            raise UsageError(f"undo log: {self.function!r} is not an undo of the faults' room")
-        function = getattr(importlib.import_module(module), name)
-        return str(function(target, **self.arguments))
-
-
-@dataclass(frozen=True, slots=True)
-class OpenFault:
-    """An intent without a revert."""
-
-    id: str
-    fault: str
-    subject: str
-    undo: Undo
-    target_file: str
-    t0_utc: str
+__all__ = ["LogHeld", "OpenFault", "Undo", "UndoLog", "begin", "open_logs", "read_open", "undo_dir", "unwritable"]
 
 
 class LogHeld(MonkeyproofError):
@@ -75,7 +37,9 @@ class LogHeld(MonkeyproofError):
 class UndoLog:
     """The log of one trial, held. Every line is synced to disk before the method returns."""
 
-    def __init__(self, path: Path, *, begin: bool = True, held_within_s: float = 0.0) -> None:
+    def __init__(
+        self, path: Path, *, begin: bool = True, held_within_s: float = 0.0, clock: Clock | None = None
+    ) -> None:
         """Take hold of a log.
 
         Args:
@@ -87,45 +51,90 @@ class UndoLog:
             FileNotFoundError: there is none, and none is to be begun.
         """
         self.path = path
+        self._clock = clock or SystemClock()
+        self._undone: set[str] = set()
+        """Taken back, but the disk did not take that: nobody has to do it again as long as this log is held."""
         self._file = _hold(path, os.O_RDWR | os.O_APPEND | (os.O_CREAT if begin else 0), held_within_s)
         _forget_torn_line(self._file)
         _sync_folder(path.parent)
 
     def intend(self, fault: OpenFault) -> None:
         """Record that a fault is about to be injected. Raises OSError if the disk does not take it."""
-        self._append(
-            {
-                "step": "intent",
-                "id": fault.id,
-                "fault": fault.fault,
-                "subject": fault.subject,
-                "undo": {"function": fault.undo.function, "arguments": dict(fault.undo.arguments)},
-                "target_file": fault.target_file,
-                "utc": fault.t0_utc,
-            }
+        undo = {"function": fault.undo.function, "arguments": dict(fault.undo.arguments)}
+        self._intent(
+            fault.id,
+            fault.fault,
+            fault.subject,
+            undo=undo,
+            target_file=fault.target_file,
+            prior=dict(fault.prior),
+            lease_s=fault.lease_s,
+            utc=fault.t0_utc,
+        )
+
+    def intend_one_shot(
+        self,
+        fault_id: str,
+        fault: str,
+        subject: str,
+        *,
+        why: str,
+        target_file: str,
+        prior: Mapping[str, Json],
+        t0_utc: str,
+    ) -> None:
+        """Record that something is about to be done that is never taken back; so it is never open."""
+        self._intent(
+            fault_id,
+            fault,
+            subject,
+            undo=None,
+            nothing_to_undo=why,
+            target_file=target_file,
+            prior=dict(prior),
+            lease_s=None,
+            utc=t0_utc,
         )
 
     def effective(self, fault_id: str, summary: str) -> None:
-        """Record the evidence that a fault took effect."""
-        self._append({"step": "effective", "id": fault_id, "summary": summary})
+        """Record the evidence that a fault took effect.
+
+        Raises:
+            Refusal: the disk does not take it.
+        """
+        try:
+            self._append({"step": "effective", "id": fault_id, "summary": redact(summary), "utc": self._utc()})
+        except OSError as error:
+            raise unwritable(self.path, error) from None
 
     def reverted(self, fault_id: str, summary: str) -> None:
         """Record that a fault was taken back, and how that was seen."""
-        self._append({"step": "reverted", "id": fault_id, "summary": redact(summary)})
+        try:
+            self._append({"step": "reverted", "id": fault_id, "summary": redact(summary), "utc": self._utc()})
+        except OSError:
+            self._undone.add(fault_id)
 
     def open_faults(self) -> list[OpenFault]:
-        return read_open(self.path)
+        return [one for one in read_open(self.path) if one.id not in self._undone]
 
     def close(self, archive: Path | None = None) -> None:
         """Let go of it. If nothing in it is open, it moves to ``archive``, or is deleted where none is given."""
         try:
-            if not read_open(self.path):
+            if not self.open_faults():
                 if archive is not None and archive.parent.is_dir():
-                    archive.write_bytes(self.path.read_bytes())
-                    archive.chmod(0o600)
+                    # A copy for people: a full disk may cost it.
+                    with contextlib.suppress(OSError), paths.open_private(archive) as file:
+                        file.write(self.path.read_bytes())
                 self.path.unlink()
         finally:
             os.close(self._file)
+
+    def _intent(self, fault_id: str, fault: str, subject: str, **more: Json) -> None:
+        entry: dict[str, Json] = {"step": "intent", "run": self.path.stem, "id": fault_id}
+        self._append({**entry, "fault": fault, "subject": subject, **more})
+
+    def _utc(self) -> str:
+        return self._clock.utc().isoformat()
 
     def _append(self, entry: dict[str, Json]) -> None:
         line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
@@ -205,37 +214,6 @@ def undo_dir() -> Path:
 def open_logs() -> list[Path]:
     """Logs of the home in which something is open, oldest first."""
     return sorted(path for path in undo_dir().glob("*.jsonl") if read_open(path))
-
-
-def read_open(path: Path) -> list[OpenFault]:
-    """Faults of a log that were intended and not reverted, newest first: the order in which to undo them.
-
-    A torn last line is an intent that never reached its injection, so it is left out.
-
-    Raises:
-        UsageError: a whole line cannot be understood; with file and line.
-    """
-    intents: dict[str, OpenFault] = {}
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            entry = json.loads(line)
-            if entry["step"] == "intent":
-                intents[entry["id"]] = OpenFault(
-                    entry["id"],
-                    entry["fault"],
-                    entry["subject"],
-                    Undo(entry["undo"]["function"], entry["undo"]["arguments"]),
-                    entry["target_file"],
-                    entry["utc"],
-                )
-            elif entry["step"] == "reverted":
-                intents.pop(entry["id"], None)
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(
-                f"{path}:{number}: cannot be understood ({error}); look at it, mend the target by hand, "
-                "then delete the file"
-            ) from None
-    return list(reversed(intents.values()))
 
 
 def _sync_folder(folder: Path) -> None:

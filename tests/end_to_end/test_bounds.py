@@ -20,6 +20,7 @@ from test_own_service import EXPERIMENT, SERVICE, free_port
 from monkeyproof import undo
 from monkeyproof.clock import wait_for
 from monkeyproof.history import EVENTS_FILE, Event, Kind, parse_events
+from monkeyproof.overseer import LEAVES_WITHIN_S
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -41,6 +42,12 @@ def forever():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True:
         time.sleep(1)
+"""
+STUCK_IN_C = """
+import ctypes, signal
+def forever():
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    ctypes.PyDLL(None).sleep(600)
 """
 LEAVES = """
 import pathlib, subprocess
@@ -243,5 +250,25 @@ def test_a_worker_that_does_not_listen_is_killed_and_its_fault_taken_back(folder
     output = process.communicate(timeout=90)[0]
     assert process.returncode == 4, output
     assert "sli_below" in str(first(folder, Kind.TRIAL_ABORTED).data["why"])
-    assert any("did not end within 5 s" in str(one.data.get("why")) for one in events(folder))
+    assert any(f"did not end within {LEAVES_WITHIN_S:g} s" in str(one.data.get("why")) for one in events(folder))
     assert undo.open_logs() == []
+
+
+def test_stop_does_not_wait_for_a_worker_that_hears_nothing(folder: Path) -> None:
+    """Its interpreter is held up in C with its signals blocked: no handler and no thread of it ever runs."""
+    (folder / "stuck.py").write_text(STUCK_IN_C)
+    text = EXPERIMENT.replace(
+        "module: monkeyproof.probes.watch, func: hold_until_recovered", "module: stuck, func: forever"
+    )
+    assert text != EXPERIMENT
+    (folder / "e.yaml").write_text(text)
+    process = run(folder)
+    await_fault(folder)
+    done = monkeyproof(folder, "stop")
+    assert done.returncode == 0, done.stderr
+    aborted(
+        folder, process, f"stopped by 'monkeyproof stop'; its worker did not react within {LEAVES_WITHIN_S:g} s"
+    )
+    told, reverted = first(folder, Kind.TRIAL_ABORTED), first(folder, Kind.FAULT_REVERTED)
+    assert (told.source, reverted.source) == ("campaign", "watchdog")
+    assert reverted.t_s - told.t_s < 5.0

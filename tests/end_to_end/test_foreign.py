@@ -22,6 +22,7 @@ from test_own_service import free_port, monkeyproof
 from monkeyproof.clock import wait_for
 from monkeyproof.history import EVENTS_FILE, TRIAL_FILE, UNDO_FILE, Kind
 from monkeyproof.probes.following import events_of
+from monkeyproof.reverting import revert_all
 
 SERVICE = '''
 """serve PORT PIDFILE | start PORT PIDFILE: a model that doubles; POST /mode makes it lie."""
@@ -137,9 +138,9 @@ class World:
         )
 
     def restores(self, name: str) -> str:
-        """Its method tells the truth again, and nothing is called its undo."""
+        """Its method tells the truth again, and its author wants nothing to be called its undo."""
         method = [self.mode_activity("lie", "lies"), self.its_mode, self.mode_activity("truth", "right")]
-        return self.write(name, method, [], inject="lie", evidence="its-mode")
+        return self.write(name, method, [], inject="lie", evidence="its-mode", undo="none")
 
     def lies(self, name: str, evidence_pattern: str = "lies", **extension: str) -> str:
         """It lies until its rollback; what proves it looks for a word in its mode."""
@@ -283,6 +284,10 @@ def test_whoever_is_killed_in_the_hold_the_undo_is_still_to_be_had(world: World)
     refused = monkeyproof(world.folder, "run", file, "--target", "t.yaml")
     assert refused.returncode == 4
     assert "foreign.lie on ours" in refused.stderr
+    said: list[str] = []
+    assert revert_all(said.append, dry_run=True) == 1
+    assert said[1].startswith('    before: its-mode=200: {"mode": "right"}; lease: none; undone by ')
+    assert 'activities=["tell-the-truth"]' in said[1]
     reverted = monkeyproof(world.folder, "revert")
     assert reverted.returncode == 0, reverted.stderr
     assert "ran tell-the-truth" in reverted.stdout

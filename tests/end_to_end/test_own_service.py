@@ -7,11 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from monkeyproof import paths
 from monkeyproof.clock import wait_for
 
 SERVICE = """
@@ -108,7 +109,7 @@ def monkeyproof(folder: Path, *arguments: str) -> subprocess.CompletedProcess[st
     )
 
 
-def test_a_run_against_ones_own_service(folder: Path) -> None:
+def test_a_run_against_ones_own_service(folder: Path, open_to_others: Callable[[Path], list[str]]) -> None:
     done = monkeyproof(
         folder, "run", "e.yaml", "--target", "t.yaml", "--healer", "none", "--out", "out", "--no-tracking"
     )
@@ -117,6 +118,8 @@ def test_a_run_against_ones_own_service(folder: Path) -> None:
     assert trial["recovery"]["outcome"] == "fault_removed", done.stdout
     assert trial["recovery"]["censored_at_s"] == pytest.approx(3.0, abs=0.5)
     assert trial["load"]["requests"] > 0
+    assert open_to_others(folder / "out") == []
+    assert open_to_others(paths.home()) == []
 
 
 def test_a_family_that_is_not_allowed_is_refused_and_nothing_is_broken(folder: Path) -> None:

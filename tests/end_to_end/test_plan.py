@@ -146,7 +146,8 @@ def test_a_planned_injection_is_not_applied(folder: Path) -> None:
     context = Context(folder / "plan", target, history, log, 1, "none", planned=[])
     set_current(context)
     try:
-        fault = Injection("network.x", "s", {}, lambda: applied.append(1), lambda _: Evidence("seen"), None)
+        act, see = lambda: applied.append(1), lambda _: Evidence("seen")
+        fault = Injection("network.x", "s", {}, act, see, None, one_shot="x")
         inject(fault)
     finally:
         set_current(None)

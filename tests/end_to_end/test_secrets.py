@@ -58,6 +58,7 @@ FROM_ENVIRONMENT = {
     "PLANT_TARGET": "e1b7-4c20-target",
     "PLANT_SECRET": 'e2c8/9d31 with "quotes" & more',
     "PLANT_SETTING": "e3d9-7a52-setting",
+    "PLANT_HEALTH": "e4ea-6b85-health",
 }
 INLINE = {
     "secret": "f1a2-0d63-secret",
@@ -153,6 +154,7 @@ predict:
 slo: {{latency_ms: 200, objective: 0.95, stable_for_s: 0.5}}
 windows: {{baseline_s: 0.5, horizon_s: 1, after_revert_s: 2}}
 load: {{rate_per_s: 5}}
+abort_if: [{{health_url: "http://127.0.0.1:{port}/health", headers: {{X-Key: "${{PLANT_HEALTH}}"}}}}]
 """
     )
     (folder / "e.yaml").write_text(yaml.safe_dump(experiment(port), sort_keys=False))

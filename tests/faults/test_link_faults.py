@@ -14,10 +14,10 @@ import pytest
 from fault_world import Traffic, assert_undone, events, impatient
 
 from monkeyproof.clock import wait_for
-from monkeyproof.errors import MonkeyproofError, Refusal, UsageError
+from monkeyproof.errors import MonkeyproofError, NotReverted, Refusal, UsageError
 from monkeyproof.faults import data, features, network, registry, replicas
 from monkeyproof.history import Kind
-from monkeyproof.injection import revert, set_current
+from monkeyproof.injection import current, revert, set_current
 from monkeyproof.targets import port
 
 # Network.
@@ -104,6 +104,26 @@ def test_undo_of_a_toxic_that_is_gone(world, proxy, asked):
     links.remove(toxic_id)
     assert revert() == ["web: the fault was gone already"]
     assert network.remove_toxic(world, "web", toxic_id) == "web: the fault was gone already"
+
+
+def test_what_sat_on_the_link_before_is_on_record_and_stays(world, proxy, asked):
+    links = world.find(port.Links)
+    theirs = links.add(port.Toxic("web", "latency", {"low_ms": 1, "high_ms": 1, "seed": 1}, "theirs"))
+    links.add(port.Toxic("raw", "hang", {}, "elsewhere"))
+    network.block("web")
+    (fault,) = current().undo.open_faults()
+    assert fault.prior == {"faults_on_link": [theirs]}
+    assert fault.lease_s == port.LEASE_S
+    assert revert() == ["web: fault removed"]
+    assert set(links.active()) == {theirs, "elsewhere"}
+
+
+def test_a_proxy_that_keeps_a_fault_is_not_called_reverted(world, proxy, asked, monkeypatch):
+    network.block("web")
+    links = world.find(port.Links)
+    monkeypatch.setattr(links, "remove", lambda _: True)
+    with pytest.raises(NotReverted, match=r"web: the fault proxy still has down-\w+; end the proxy if it stays"):
+        revert()
 
 
 WRONG = [

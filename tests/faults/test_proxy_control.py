@@ -15,7 +15,7 @@ from fault_world import Browser, add, in_background, pending
 
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import TargetError
-from monkeyproof.rpc import Client
+from monkeyproof.rpc import TOKEN_SUFFIX, Client, Token
 from monkeyproof.targets.links import ProxyLinks
 from monkeyproof.targets.port import Toxic
 
@@ -203,3 +203,21 @@ def test_a_proxy_that_cannot_start_says_why(tmp_path, links, words):
     assert found.returncode == 2
     assert words in found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_another_runs_token_does_not_open_a_proxy(proxy, tmp_path):
+    """As if it had been started anew since: whoever still has the old token is refused."""
+    Token(tmp_path / "another")
+    another = (tmp_path / f"another{TOKEN_SUFFIX}").read_text()
+    file = proxy.control.with_name(proxy.control.name + TOKEN_SUFFIX)
+    right = file.read_text()
+    assert list(proxy.links.active()) == []
+    file.write_text(another)
+    try:
+        with Client(proxy.control) as client, pytest.raises(TargetError, match="begins with the token") as refusal:
+            client.call("add", link="raw", kind="hang", parameters={})
+    finally:
+        file.write_text(right)
+    assert another not in str(refusal.value)
+    assert right not in str(refusal.value)
+    assert list(proxy.links.active()) == []

@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fault_world import events, impatient
@@ -17,7 +19,7 @@ from monkeyproof.clock import wait_for
 from monkeyproof.errors import MonkeyproofError, NotReverted, Refusal, TargetError, UsageError
 from monkeyproof.faults import registry, replicas
 from monkeyproof.history import Kind
-from monkeyproof.injection import revert
+from monkeyproof.injection import current, revert
 from monkeyproof.targets import port
 
 # Replicas.
@@ -79,6 +81,11 @@ def sleepers(world) -> Iterator[Sleepers]:
     one.close()
 
 
+def intent_of() -> dict[str, Any]:
+    """The undo log's first line."""
+    return json.loads(current().undo.path.read_text().splitlines()[0])
+
+
 @pytest.mark.parametrize("restarts", [False, True])
 def test_kill_is_proven_by_the_pid(world, sleepers, restarts):
     sleepers.restarts = restarts
@@ -91,6 +98,9 @@ def test_kill_is_proven_by_the_pid(world, sleepers, restarts):
     assert revert() == []
     (intent,) = events(world, Kind.FAULT_INTENDED)
     assert not intent.data["held"]
+    prior = {"state": "ready", "pid": victim.pid, "starts": 1, "drained": False}
+    assert intent_of()["prior"] == prior
+    assert "cannot be brought back" in intent_of()["nothing_to_undo"]
 
 
 def test_a_random_replica_depends_on_the_seed_alone(world, sleepers):
@@ -123,6 +133,9 @@ def test_pause_and_resume(world, sleepers):
     found = replicas.pause("replica-3")
     assert found["data"]["pid"] == sleepers.processes["replica-3"].pid
     assert sleepers.list()[2].state == "paused"
+    assert (intent_of()["prior"]["state"], intent_of()["lease_s"]) == ("ready", port.LEASE_S)
+    with pytest.raises(Refusal, match="replica-3 is paused already, by somebody else; kill -CONT"):
+        replicas.pause("replica-3")
     assert revert() == ["replica-3: resumed"]
     assert sleepers.list()[2].state == "ready"
     assert replicas.resume(world, "replica-3", found["data"]["pid"]) == "replica-3: was not paused any more"
@@ -156,6 +169,8 @@ class Models:
         self.alias = "3"
         self.follows = True
         self.served = "3"
+        self.digests = {"3": "c3"}
+        self.gone: set[str] = set()
         server.handler = self.scrape
 
     def champion(self):
@@ -166,7 +181,11 @@ class Models:
 
     def versions(self):
         accuracies = {"4": None, "3": 0.99, "2": 0.6, "1": 0.9}
-        return [port.ModelVersion(version, "", "", accuracy) for version, accuracy in accuracies.items()]
+        return [
+            port.ModelVersion(version, self.digests.get(version, ""), "", accuracy)
+            for version, accuracy in accuracies.items()
+            if version not in self.gone
+        ]
 
     def list(self):
         return [port.Replica("replica-1", 1, "ready", False, "", self.url)]
@@ -194,6 +213,8 @@ def test_the_worst_version_is_promoted_and_proven_by_a_replica(world, models):
     assert models.alias == "2"
     assert found["data"] == {"champion": "2", "previous": "3", "accuracy": 0.6, "serving": ["replica-1"]}
     assert "the champion is version 2 (accuracy 0.600) instead of 3; replica-1 serves it" in found["evidence"]
+    assert intent_of()["prior"] == {"champion": "3", "sha256": "c3"}
+    assert intent_of()["lease_s"] is None
     assert revert() == ["the champion is version 3 again"]
     assert models.alias == "3"
     assert registry.restore_champion(world, "2", "3") == "the champion is version 3 already"
@@ -205,6 +226,19 @@ def test_what_a_healer_chose_since_is_left(world, models):
     (said,) = revert()
     assert "version 4 by now" in said
     assert models.alias == "4"
+
+
+def test_what_somebody_did_to_the_old_champion_since_is_said(world, models):
+    registry.promote_degraded()
+    models.gone = {"3"}
+    with pytest.raises(NotReverted, match="the champion was version 3, which is gone: choose another for 2"):
+        revert()
+    assert models.alias == "2"
+    models.gone, models.digests = set(), {"3": "another"}
+    assert revert() == ["the champion is version 3 again, whose digest somebody else has changed since"]
+    # What an earlier version has written down does not say which digest it was.
+    models.alias = "2"
+    assert registry.restore_champion(world, promoted="2", previous="3") == "the champion is version 3 again"
 
 
 def test_a_promotion_that_no_replica_follows_is_not_proven(world, models, monkeypatch):

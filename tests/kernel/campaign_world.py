@@ -14,7 +14,7 @@ from monkeyproof.errors import EXIT_OK
 from monkeyproof.history import HistoryWriter, Kind
 from monkeyproof.plan import CampaignPlan
 from monkeyproof.readings import Reading, ReadingsWriter, Sight
-from monkeyproof.trial import TrialPlan
+from monkeyproof.trial_plan import TrialPlan
 
 RATE_PER_S = 20.0
 T0_S, REVERTED_S, END_S = 1.0, 4.0, 6.0

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
+import yaml
+from chaoslib.exceptions import InterruptExecution
 from chaoslib.experiment import ensure_experiment_is_valid
+from chaoslib.run import EventHandlerRegistry
 
-from monkeyproof import catalogue
+from monkeyproof import catalogue, control
 from monkeyproof.checks import activities
+from monkeyproof.errors import Refusal
+from monkeyproof.roles import Named
 from monkeyproof.types import Outcome
 
 
@@ -39,3 +45,43 @@ def test_what_runs_by_default() -> None:
         "latency-spike",
         "replica-kill",
     ]
+
+
+STRANGERS = """
+title: A stranger's
+description: It kills something.
+method:
+- {type: action, name: kill, provider: {type: process, path: "true"}}
+- {type: action, name: mend, provider: {type: process, path: "true"}}
+"""
+
+
+def test_what_nothing_would_undo_is_refused_unless_its_author_says_that_there_is_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "e.yaml"
+    file.write_text(STRANGERS)
+    with pytest.raises(Refusal, match=r"not injecting: .*e.yaml:4: nothing would undo 'kill' .*; add roll"):
+        catalogue.find(str(file))
+    for word in ("mend", "none"):
+        assert catalogue.find(str(file), Named(undo=word)).extension.undo == word
+        file.write_text(f"{STRANGERS}extensions: [{{name: monkeyproof, undo: {word}}}]")
+        assert catalogue.find(str(file)).extension.undo == word
+        file.write_text(STRANGERS)
+    end = "{type: action, name: end, provider: {type: process, path: 'true'}}"
+    file.write_text(f"{STRANGERS}rollbacks: [{end}]")
+    assert catalogue.find(str(file)).extension.undo == ""
+
+
+def test_plain_chaos_toolkit_is_refused_it_before_anything_is_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    document = yaml.safe_load(STRANGERS)
+    for name in ("_foreign", "_no_way_back", "_open"):
+        monkeypatch.setattr(control, name, getattr(control, name))
+    control.configure_control(document, EventHandlerRegistry())
+    monkeypatch.setenv("MONKEYPROOF_TARGET", "/nowhere/target.yaml")
+    with pytest.raises(InterruptExecution, match="not injecting: nothing would undo 'kill'"):
+        control.before_experiment_control(document)
+    document["extensions"] = [{"name": "monkeyproof", "undo": "none"}]
+    control.configure_control(document, EventHandlerRegistry())
+    with pytest.raises(InterruptExecution, match=r"/nowhere/target\.yaml"):
+        control.before_experiment_control(document)

@@ -3,9 +3,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 from click.testing import CliRunner
 
+from monkeyproof import reverting
 from monkeyproof.cli import main
+from monkeyproof.errors import EXIT_REFUSED, EXIT_USAGE
 
 HEAVY = (
     "mlflow",
@@ -42,6 +45,28 @@ def test_list_shows_the_catalogue() -> None:
     output = CliRunner().invoke(main, ["list"]).output
     for name in ("corrupt-records", "latency-spike", "kubernetes/pod-kill"):
         assert name in output
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "words"),
+    [
+        (KeyboardInterrupt(), EXIT_REFUSED, "monkeyproof: ended by Ctrl-C\n"),
+        (
+            OSError(30, "Read-only file system", "/x/lock"),
+            EXIT_USAGE,
+            "monkeyproof: /x/lock: Read-only file system; mend that, then try again\n",
+        ),
+    ],
+)
+def test_what_comes_from_outside_is_told_in_words_and_is_no_verdict(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, exit_code: int, words: str
+) -> None:
+    def fail(*_: object, **__: object) -> int:
+        raise error
+
+    monkeypatch.setattr(reverting, "revert_all", fail)
+    result = CliRunner().invoke(main, ["revert"])
+    assert (result.exit_code, result.output) == (exit_code, words)
 
 
 def test_doctor_says_what_is_there_and_what_is_not() -> None:

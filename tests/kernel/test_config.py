@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from monkeyproof.bounds import CAUTIOUS, AbortIf, Limits
 from monkeyproof.config import read_target_file
 from monkeyproof.errors import UsageError
+from monkeyproof.redaction import redact
 
 WHOLE = """\
 name: fraud-staging
@@ -156,6 +157,50 @@ def test_mistakes_in_the_limits_of_the_verdict(
     assert change[0] in text
     with pytest.raises(UsageError, match=words):
         read_target_file(written(tmp_path, text.replace(*change)))
+
+
+CONDITIONS = """\
+abort_if:
+  - health_url: http://127.0.0.1:9/health
+    headers: {Authorization: "Bearer ${HEALTH_TOKEN}"}
+  - {prometheus: "http://127.0.0.1:9", query: up, below: 1, headers: {X-Key: "${METRICS_KEY}"}}
+"""
+
+
+def test_headers_of_conditions_come_from_the_environment_and_are_shown_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRAUD_TOKEN", "secret")
+    monkeypatch.setenv("HEALTH_TOKEN", "health-token-4711")
+    path = written(tmp_path, WHOLE + CONDITIONS)
+    with pytest.raises(UsageError, match=r"t.yaml:16: \$\{METRICS_KEY\} is not set in the environment"):
+        read_target_file(path)
+    monkeypatch.setenv("METRICS_KEY", "metrics-key-4712")
+    first, second = read_target_file(path).abort_if
+    assert first.headers == {"Authorization": "Bearer health-token-4711"}
+    assert second.headers == {"X-Key": "metrics-key-4712"}
+    assert "471" not in first.words + second.words
+    assert redact(["it said health-token-4711, metrics-key-4712"]) == ["it said [HEALTH_TOKEN], [METRICS_KEY]"]
+    monkeypatch.setenv("METRICS_KEY", "two\nlines")
+    with pytest.raises(UsageError, match=r"t.yaml:16: a header value holds a line break"):
+        read_target_file(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("X-Key:", '"X Key":'), r"t.yaml:16: abort_if.1.headers.X Key: not the name of a header"),
+        (("X-Key: ", "X-Key: [1], Y: "), r"t.yaml:16: abort_if.1.headers.X-Key: Input should be a valid string$"),
+        (("query: up, ", "query: up, sli_below: 0.5, "), r"t.yaml:16: abort_if.1"),
+    ],
+)
+def test_mistakes_in_the_headers_of_conditions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: tuple[str, str], words: str
+) -> None:
+    for name in ("FRAUD_TOKEN", "HEALTH_TOKEN", "METRICS_KEY"):
+        monkeypatch.setenv(name, "secret")
+    with pytest.raises(UsageError, match=words):
+        read_target_file(written(tmp_path, WHOLE + CONDITIONS.replace(*change)))
 
 
 def test_missing_file_and_binary_file(tmp_path: Path) -> None:

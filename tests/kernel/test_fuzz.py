@@ -21,7 +21,7 @@ import yaml
 
 from monkeyproof import catalogue, paths
 from monkeyproof.config import read_target_file
-from monkeyproof.errors import UsageError
+from monkeyproof.errors import Refusal, UsageError
 from monkeyproof.probes.answers import Judge
 from monkeyproof.probes.golden import read_golden
 from monkeyproof.probes.question import Question
@@ -229,7 +229,7 @@ def outcome(read: Callable[[Path], None], path: Path) -> str:
     try:
         with no_hang():
             read(path)
-    except UsageError as error:
+    except (UsageError, Refusal) as error:
         return str(error)
     return ""
 

@@ -24,6 +24,10 @@ OWN = {
     "name": "own",
     "provider": {"type": "python", "module": "monkeyproof.faults.noop", "func": "x"},
 }
+REVERTS_OURS = OWN | {
+    "name": "revert",
+    "provider": {"type": "python", "module": "monkeyproof.injection", "func": "revert"},
+}
 DOCUMENT = {
     "steady-state-hypothesis": {"title": "t", "probes": [probe("steady")]},
     "method": [probe("look"), action("break"), action("break-more"), probe("broken")],
@@ -37,8 +41,13 @@ DOCUMENT = {
         (DOCUMENT, Named(), Roles("break", "", ("mend", "break-more"))),
         (DOCUMENT, Named("break-more", "steady", "mend"), Roles("break-more", "steady", ("mend",))),
         ({"method": [action("kill")]}, Named(), Roles("kill", "", ())),
+        ({"method": [action("kill")]}, Named(undo="none"), Roles("kill", "", (), nothing_to_undo=True)),
+        (DOCUMENT, Named(undo="none"), Roles("break", "", (), nothing_to_undo=True)),
+        ({"method": [action("x"), action("none")]}, Named(undo="none"), Roles("x", "", ("none",))),
         ({"method": [probe("look")], "rollbacks": [action("mend")]}, Named(), None),
         ({"method": [OWN, action("break")]}, Named(), None),
+        # Which would take back what calls it.
+        ({"method": [action("x")], "rollbacks": [REVERTS_OURS]}, Named(), Roles("x", "", ())),
         ({"method": [{"ref": "mend"}], "rollbacks": [action("mend")]}, Named(), Roles("mend", "", ("mend",))),
     ],
 )
@@ -51,6 +60,11 @@ def test_what_is_not_named_is_guessed(document: dict[str, Any], named: Named, ex
     [
         (DOCUMENT, Named("break", "broken", "mend"), []),
         (DOCUMENT, Named(), []),
+        (
+            {"method": [action("x")], "rollbacks": [REVERTS_OURS]},
+            Named(undo="revert"),
+            [("undo", "'revert' takes back monkeyproof's own faults alone")],
+        ),
         (
             DOCUMENT,
             Named("brake", "brocken", "mended"),
@@ -68,6 +82,7 @@ def test_what_is_not_named_is_guessed(document: dict[str, Any], named: Named, ex
                 ("undo", "'set' injects; it cannot undo as well"),
             ],
         ),
+        ({"method": [action("kill")]}, Named(undo="none"), []),
         (DOCUMENT, Named("break", undo="break"), [("undo", "'break' injects; it cannot undo as well")]),
         (
             {"method": [action("break"), action("break")]},

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -60,6 +61,73 @@ def test_answers_and_failures(server: Path) -> None:
 
 def test_only_the_owner_may_connect(server: Path) -> None:
     assert server.stat().st_mode & 0o777 == 0o600
+    assert token_of(server).stat().st_mode & 0o777 == 0o600
+
+
+def token_of(server: Path) -> Path:
+    return server.with_name(server.name + rpc.TOKEN_SUFFIX)
+
+
+def opening(server: Path) -> bytes:
+    return json.dumps({"token": token_of(server).read_text()}).encode() + b"\n"
+
+
+ASKED = b'{"id":1,"method":"echo","params":{"a":1}}\n'
+
+
+def said(server: Path, sent: bytes) -> list[bytes]:
+    """Every line that comes back, up to the connection's end."""
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.settimeout(5)
+        raw.connect(str(server))
+        raw.sendall(sent)
+        raw.shutdown(socket.SHUT_WR)
+        return raw.makefile("rb").readlines()
+
+
+def test_a_connection_begins_with_the_servers_token(server: Path, tmp_path: Path) -> None:
+    assert [json.loads(line) for line in said(server, opening(server) + ASKED)] == [{"id": 1, "result": {"a": 1}}]
+    right = token_of(server).read_text()
+    another = rpc.Token(tmp_path / "another")
+    for wrong in (
+        ASKED,
+        opening(tmp_path / "another") + ASKED,
+        opening(server)[:-1] + b" \n" + ASKED,
+        opening(server)[:-1],
+        b"\n" + opening(server) + ASKED,
+    ):
+        (line,) = said(server, wrong)
+        assert json.loads(line) == rpc.WRONG_TOKEN
+        assert right.encode() not in line
+    token_of(server).write_text("x" * len(right))
+    with rpc.Client(server) as client, pytest.raises(TargetError, match="begins with the token") as refusal:
+        client.call("echo")
+    assert "xxx" not in str(refusal.value)
+    another.remove()
+    assert not token_of(tmp_path / "another").exists()
+
+
+def test_a_socket_without_a_token_is_none_of_ours(server: Path) -> None:
+    token_of(server).unlink()
+    with pytest.raises(TargetError, match="has no token beside it"):
+        rpc.Client(server)
+
+
+def test_each_server_makes_a_token_of_its_own_and_takes_it_away(tmp_path: Path) -> None:
+    async def begin_and_end() -> str:
+        listening = await rpc.serve(tmp_path / "s", Echo)
+        token = token_of(tmp_path / "s").read_text()
+        listening.close()
+        return token
+
+    (tmp_path / "s.token").write_text("left by one that was killed")
+    tokens = set()
+    for _ in range(2):
+        tokens.add(asyncio.run(begin_and_end()))
+        assert not token_of(tmp_path / "s").exists()
+        (tmp_path / "s").unlink(missing_ok=True)
+    assert len(tokens) == 2
+    assert min(len(token) for token in tokens) >= 43
 
 
 def test_hanging_server_costs_the_timeout_and_the_connection(server: Path) -> None:
@@ -82,8 +150,8 @@ def test_garbage_is_answered_and_survived(server: Path, line: bytes) -> None:
     with socket.socket(socket.AF_UNIX) as raw:
         raw.settimeout(5)
         raw.connect(str(server))
-        raw.sendall(line)
-        assert b'"error"' in raw.recv(4096)
+        raw.sendall(opening(server) + line)
+        assert b'"error": "not a request' in raw.recv(4096)
     with rpc.Client(server) as client:
         assert client.call("echo", a=1) == {"a": 1}
 

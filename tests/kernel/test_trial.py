@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+from chaoslib.exceptions import InterruptExecution
 from chaoslib.run import Runner
 from chaoslib.types import Schedule, Strategy
 from click.testing import CliRunner
 
-from monkeyproof import errors, reverting
+from monkeyproof import control, errors, reverting
 from monkeyproof.cli import main
+from monkeyproof.config import read_target_file
 from monkeyproof.faults import noop
+from monkeyproof.pytest_plugin import Chaos
+from monkeyproof.targets.registry import _Transient
 from monkeyproof.trial import _failed_action
 
 
@@ -32,6 +38,7 @@ def journal_of(function: str) -> dict[str, Any]:
         (errors.UsageError("no such link"), errors.EXIT_USAGE),
         (errors.Refusal("not allowed", "allow it"), errors.EXIT_REFUSED),
         (errors.NotReverted("stuck"), errors.EXIT_NOT_REVERTED),
+        (_Transient("the registry is busy"), errors.EXIT_USAGE),
         (OSError("disk full"), errors.EXIT_USAGE),
     ],
 )
@@ -45,7 +52,7 @@ def test_a_failed_action_is_a_failure(monkeypatch: pytest.MonkeyPatch, error: Ex
     failed = _failed_action(journal)
     assert failed is not None
     assert failed[0] == "break-it"
-    assert str(error) in str(failed[1])
+    assert str(failed[1]).removeprefix("OSError: ") == str(error)
     assert failed[1].exit_code == exit_code
 
 
@@ -70,3 +77,25 @@ def test_a_running_campaigns_faults_are_its_own_to_take_back() -> None:
         assert "another campaign is running" in result.output
         assert CliRunner().invoke(main, ["revert", "--dry-run"]).exit_code == 0
     assert CliRunner().invoke(main, ["revert"]).exit_code == 0
+
+
+def test_no_way_in_breaks_a_target_that_another_home_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "golden.jsonl").write_text('{"body": 1, "expect": 1}\n')
+    path = tmp_path / "t.yaml"
+    path.write_text('name: t\npredict: {url: "http://127.0.0.1:9/", golden: golden.jsonl}\n')
+    held = r"another MONKEYPROOF_HOME, holds the target .*t\.yaml"
+    with reverting.sole_campaign_on(path):
+        out = ["--target", str(path), "--healer", "none", "--out", str(tmp_path / "out")]
+        done = CliRunner().invoke(main, ["run", "latency-spike", *out])
+        assert done.exit_code == errors.EXIT_REFUSED, done.output
+        assert re.search(held, done.output)
+        with pytest.raises(errors.Refusal, match=held):
+            Chaos(read_target_file(path), tmp_path / "plugin", "none", 1).run("latency-spike")
+        monkeypatch.setenv("MONKEYPROOF_TARGET", str(path))
+        with pytest.raises(InterruptExecution, match=held):
+            control.before_experiment_control({"title": "x"})
+    assert not (tmp_path / "out").exists()
+    with reverting.clear_to_inject():  # None of them holds anything any more.
+        pass

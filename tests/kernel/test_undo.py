@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +99,78 @@ def test_fault_without_evidence_is_taken_back_and_never_effective(context: Conte
 
 
 def test_one_shot_fault_has_nothing_to_take_back(context: Context) -> None:
-    inject(fault(undo=None))
+    inject(fault(undo=None, one_shot="dead is dead", prior={"pid": 7}))
     assert revert() == []
     assert Kind.FAULT_REVERTED not in kinds(context)
+    # It is on record all the same, and never open.
+    intent, effective = lines_of(context.undo.path)
+    assert (intent["undo"], intent["nothing_to_undo"], intent["prior"]) == (None, "dead is dead", {"pid": 7})
+    assert effective["step"] == "effective"
+    assert context.undo.open_faults() == []
+
+
+def test_a_fault_that_says_nothing_of_its_end_is_refused(context: Context) -> None:
+    for lease_s in (None, 5.0):
+        with pytest.raises(Refusal, match=r"not injecting: noop.thing on s says neither .*; give its Injection"):
+            inject(fault(undo=None, lease_s=lease_s, apply=pytest.fail))
+    assert kinds(context) == []
+    assert context.undo.path.read_bytes() == b""
+
+
+def lines_of(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def test_the_log_says_who_did_what_to_what_when_and_how_it_was_before(context: Context) -> None:
+    inject(fault(prior={"champion": "3"}, lease_s=5.0))
+    revert()
+    intent, effective, reverted = lines_of(context.undo.path)
+    assert intent == {
+        "step": "intent",
+        "run": context.undo.path.stem,
+        "id": f"{context.folder.name}-1",
+        "fault": "noop.thing",
+        "subject": "s",
+        "undo": {"function": "monkeyproof.faults.noop:undo_nothing", "arguments": {}},
+        "target_file": str(context.target.file.path),
+        "prior": {"champion": "3"},
+        "lease_s": 5.0,
+        "utc": intent["utc"],
+    }
+    assert (effective["summary"], reverted["summary"]) == ("seen", "there was nothing to take back")
+    assert all(datetime.fromisoformat(one["utc"]).utcoffset() == timedelta(0) for one in (effective, reverted))
+
+
+OLD_INTENT = (
+    b'{"step":"intent","id":"t-1","fault":"noop.nothing","subject":"s","undo":{"function":'
+    b'"monkeyproof.faults.noop:undo_nothing","arguments":{}},"target_file":"x.yaml","utc":"2026"}\n'
+)
+
+
+def test_a_dry_run_tells_what_was_before_and_what_would_undo_it_of_old_logs_too(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inject(
+        fault(
+            prior={"state": "ready", "faults": ["a"]},
+            lease_s=5.0,
+            undo=Undo("monkeyproof.faults.noop:undo_nothing", {"n": 1}),
+        )
+    )
+    (undo.undo_dir() / "new.jsonl").write_bytes(context.undo.path.read_bytes())
+    (undo.undo_dir() / "old.jsonl").write_bytes(OLD_INTENT + b'{"step":"effective","id":"t-1","summary":"seen"}\n')
+    said: list[str] = []
+    assert reverting.revert_all(said.append, dry_run=True) == 2
+    assert [line.split(", injected")[0] for line in said] == [
+        "open: noop.thing on s",
+        '    before: state=ready, faults=["a"]; lease: 5 s; undone by monkeyproof.faults.noop:undo_nothing(n=1)',
+        "open: noop.nothing on s",
+        "    before: not on record; lease: none; undone by monkeyproof.faults.noop:undo_nothing()",
+    ]
+    (undo.undo_dir() / "new.jsonl").unlink()
+    monkeypatch.setattr(reverting, "open_target", lambda _: context.target)
+    assert reverting.revert_all(said.append) == 1
+    assert said[-1].startswith("reverted: noop.nothing on s")
 
 
 def test_family_that_the_target_does_not_allow(context: Context) -> None:
@@ -134,6 +206,13 @@ def test_one_stuck_undo_does_not_keep_the_others(context: Context, monkeypatch: 
 def test_only_the_faults_room_may_undo(context: Context, function: str) -> None:
     with pytest.raises(UsageError, match="not an undo"):
         Undo(function, {}).run(context.target)
+
+
+@pytest.mark.parametrize("function", ["monkeyproof.faults.noop:none_such", "monkeyproof.faults.none_such:x"])
+def test_an_undo_that_does_not_exist_is_none(context: Context, function: str) -> None:
+    with pytest.raises(UsageError, match=r"has no undo 'monkeyproof.faults\..*none_such"):
+        inject(fault(undo=Undo(function, {}), apply=pytest.fail))
+    assert context.undo.path.read_bytes() == b""
 
 
 def test_torn_intent_was_never_injected(context: Context) -> None:
@@ -208,6 +287,44 @@ def test_one_campaign_at_a_time() -> None:
     ):
         pass
     with reverting.sole_campaign():
+        pass
+
+
+def test_two_homes_do_not_break_one_target_at_the_same_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, link = tmp_path / "target.yaml", tmp_path / "link.yaml"
+    file.write_text("name: x")
+    link.symlink_to(file)
+    code = (
+        "import sys; from pathlib import Path; from monkeyproof.reverting import *\n"
+        "with clear_to_inject(), sole_campaign_on(Path(sys.argv[1])):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    monkeypatch.setenv("MONKEYPROOF_HOME", str(tmp_path / "another"))
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    monkeypatch.setenv("MONKEYPROOF_HOME", str(tmp_path / "ours"))
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        for path in (file, link):
+            with (
+                reverting.clear_to_inject(),
+                pytest.raises(Refusal, match=r"another MONKEYPROOF_HOME, holds the target .*; wait for it"),
+                reverting.sole_campaign_on(path),
+            ):
+                pytest.fail("held twice")
+        (tmp_path / "elsewhere.yaml").write_text("name: y")
+        with reverting.sole_campaign_on(tmp_path / "elsewhere.yaml"):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
+    with reverting.sole_campaign_on(file):  # The lock died with its holder.
+        pass
+    with reverting.sole_campaign_on(tmp_path / "none.yaml"):  # Whoever reads it says so.
         pass
 
 
@@ -312,7 +429,7 @@ def test_a_log_that_cannot_be_begun_refuses_the_trial() -> None:
 
 def test_nobody_to_undo_it_no_fault(context: Context) -> None:
     def refuse() -> None:
-        raise Refusal("the watchdog does not start")
+        raise Refusal("the watchdog does not start", "see why")
 
     context.before_injection = refuse
     with pytest.raises(Refusal, match="the watchdog does not start"):

@@ -60,6 +60,21 @@ def trace(text: Iterable[str], *, at_s: float = 0.0, period_s: float = PERIOD_S)
     )
 
 
+def rows_of(readings: Readings) -> list[Reading]:
+    return [
+        Reading(
+            int(readings.slot[i]),
+            float(readings.scheduled_s[i]),
+            float(readings.sent_s[i]),
+            float(readings.finished_s[i]),
+            Sight(readings.available[i]),
+            Sight(readings.fast[i]),
+            Sight(readings.correct[i]),
+        )
+        for i in range(len(readings))
+    ]
+
+
 def event(t_s: float, kind: Kind, subject: str = "", source: str = "trial", **data: Any) -> Event:
     return Event(1, t_s, kind, source, subject, data)
 
@@ -94,6 +109,9 @@ def detected(at_s: float) -> Sequence[Event]:
     return [
         event(at_s, Kind.HEALER_DETECTED, "part", "elephant", signal="x", value=1, threshold=0, summary="seen")
     ]
+
+
+HEALER = [*detected(2.6), *remedy(2.7, 3.5)]
 
 
 class FeedingClock(ManualClock):

@@ -23,6 +23,9 @@ from monkeyproof.readings import Reading, Readings, ReadingsWriter, Sight
 
 RATE_PER_S = 10.0
 LAG_S = 1.0
+UP = json.dumps(
+    {"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}, "value": [0, "1"]}]}}
+).encode()
 
 
 def rows(pattern: str) -> list[Reading]:
@@ -161,11 +164,15 @@ class Server:
     def __init__(self) -> None:
         self.answer: Callable[[str, dict[str, list[str]]], tuple[int, bytes] | None] = lambda *_: (200, b"")
         self.ended = threading.Event()
+        self.key = ""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 parts = urlsplit(self.path)
+                if self.headers.get("X-Key", "") != outer.key:
+                    self.send_error(401)
+                    return
                 found = outer.answer(parts.path, parse_qs(parts.query))
                 if found is None:
                     outer.ended.wait(20)
@@ -262,6 +269,20 @@ def test_prometheus_is_asked_as_its_api_is_documented(server: Server) -> None:
     assert asked.why(None, 0.0) == ""
     assert asked_for[0] == ("/api/v1/query", {"query": [query]})
     assert "0.25 is below 0.5" in holds(Asked(AbortIf(prometheus=server.url, query=query, below=0.5)))
+
+
+def test_servers_behind_authentication_are_asked_with_headers(server: Server) -> None:
+    server.key = "right"
+    server.answer = lambda path, _: (200, UP if path.endswith("query") else b"")
+    with_key = {"headers": {"X-Key": "right"}}
+    asked = [
+        Asked(AbortIf(health_url=server.url, **with_key)),
+        Asked(AbortIf(prometheus=server.url, query="up", below=1, **with_key)),
+    ]
+    assert wait_for(lambda: all(one.answered for one in asked), within_s=10)
+    assert [one.why(None, 0.0) for one in asked] == ["", ""]
+    assert "answers 401, not 200" in holds(Asked(AbortIf(health_url=server.url, headers={"X-Key": "wrong"})))
+    assert "answers 401" in holds(Asked(AbortIf(prometheus=server.url, query="up", below=1)))
 
 
 def test_an_endless_answer_is_cut_off(server: Server) -> None:

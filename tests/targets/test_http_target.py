@@ -18,7 +18,7 @@ import pytest
 
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import EXIT_USAGE, Refusal, UsageError
-from monkeyproof.targets.http import HttpTarget
+from monkeyproof.targets.http import LINKS, SOCKET, HttpTarget, remove_left_over
 from monkeyproof.targets.opening import check_answers, open_target
 from monkeyproof.targets.port import Links, Registry, Replicas, Toxic, require
 
@@ -226,6 +226,25 @@ def test_a_link_whose_port_is_taken_is_a_usage_error(service: Service, tmp_path:
     taken = f"links: {{web: {{listen: '127.0.0.1:{service.port}', forward: '127.0.0.1:1', protocol: tcp}}}}\n"
     with pytest.raises(UsageError, match=rf"target\.yaml: links: .*{service.port}"):
         open_target(describe(tmp_path, service.port, taken))
+
+
+def test_folders_of_dead_proxies_are_removed_and_no_others(tmp_path: Path) -> None:
+    names = ("mp-dead", "mp-dead-too", "mp-alive", "mp-young", "mp-open", "mp-strange", "else")
+    for name in names:
+        folder = tmp_path / name
+        folder.mkdir(mode=0o755 if name == "mp-open" else 0o700)
+        if name != "mp-strange":
+            (folder / LINKS).write_text("{}")
+    with socket.socket(socket.AF_UNIX) as alive, socket.socket(socket.AF_UNIX) as dead:
+        for one, name in ((alive, "mp-alive"), (dead, "mp-dead-too")):
+            one.bind(str(tmp_path / name / SOCKET))
+            one.listen(1)
+        dead.close()
+        for name in names:
+            if name != "mp-young":
+                os.utime(tmp_path / name, (0, 0))
+        remove_left_over(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted({*names} - {"mp-dead", "mp-dead-too"})
 
 
 def test_the_proxy_ends_with_whoever_opened_the_target(service: Service, tmp_path: Path) -> None:

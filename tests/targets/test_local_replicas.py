@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -24,7 +25,7 @@ from monkeyproof import paths
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import TargetError
 from monkeyproof.process import ProcessGroup
-from monkeyproof.rpc import Client
+from monkeyproof.rpc import TOKEN_SUFFIX, WRONG_TOKEN, Client
 from monkeyproof.targets.local.data import Entities
 
 pytest_plugins = ("running_fixtures",)
@@ -97,6 +98,20 @@ def test_a_replica_leads_a_session_holds_nothing_of_its_parent_and_is_reaped(for
     assert wait_for(lambda: answers_200(f"http://127.0.0.1:{port}/ping"), within_s=10, every_s=0.01)
     assert time.monotonic() - began_s < 2.0
     assert again != pid
+
+
+def test_a_replica_listens_only_when_it_can_answer(forks: Forks) -> None:
+    port = free_port()
+    forks.start("replica-2", port)
+    answers = []
+
+    def answered() -> bool:
+        with contextlib.suppress(OSError):  # Refused: the front door would ask another one.
+            answers.append(http(f"http://127.0.0.1:{port}/ping").status)
+        return bool(answers)
+
+    assert wait_for(answered, within_s=10, every_s=0.001)
+    assert answers == [200]
 
 
 def test_a_replica_ends_cleanly_on_sigterm(forks: Forks) -> None:
@@ -260,8 +275,27 @@ def test_an_answer_that_nobody_waits_for_harms_nobody(forks: Forks, tmp_path: Pa
     with socket.socket(socket.AF_UNIX) as gone:
         gone.connect(str(forks.path))
         params = {"model": str(tmp_path / "model.pkl"), "sha256": "", "rows": []}
-        gone.sendall(
-            json.dumps({"id": 1, "method": "trial_load", "params": params}).encode() + b"\nnot a request\n"
-        )
+        token = json.dumps({"token": token_of(forks.path).read_text()}).encode()
+        asked = json.dumps({"id": 1, "method": "trial_load", "params": params}).encode()
+        gone.sendall(token + b"\n" + asked + b"\nnot a request\n")
     assert wait_for(lambda: forks.control.call("ping") == {"pid": forks.pid}, within_s=2)
     assert trial(forks, tmp_path / "none.pkl", "", [])["ok"] is False
+
+
+def token_of(control: Path) -> Path:
+    return control.with_name(control.name + TOKEN_SUFFIX)
+
+
+def test_the_fork_server_answers_nobody_without_its_token(forks: Forks) -> None:
+    right = token_of(forks.path).read_text()
+    assert token_of(forks.path).stat().st_mode & 0o777 == 0o600
+    start = json.dumps({"id": 1, "method": "start", "params": {"name": "x", "port": free_port()}}).encode()
+    for opening in ({"token": right[::-1]}, {"token": ""}, {"id": 1, "method": "ping"}):
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.settimeout(5)
+            stranger.connect(str(forks.path))
+            stranger.sendall(json.dumps(opening).encode() + b"\n" + start + b"\n")
+            said = stranger.makefile("rb").readlines()
+        assert [json.loads(line) for line in said] == [WRONG_TOKEN]
+        assert right.encode() not in b"".join(said)
+    assert forks.control.call("ping") == {"pid": forks.pid}

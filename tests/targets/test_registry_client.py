@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -229,6 +230,25 @@ def test_a_download_that_is_too_large_is_given_up(
     with pytest.raises(TargetError, match="larger than 1000 bytes"):
         client.download("2", tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_digest_is_of_the_bytes_as_they_are_served(
+    broken: Misbehaving, client: RegistryClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken.behaviours = [LOCATION, answer(200, b"model")]
+    assert client.digests("2") == {"model.pkl of version 2": hashlib.sha256(b"model").hexdigest()}
+    # Nobody knows of what lies elsewhere, is not there, or would take too long.
+    monkeypatch.setattr(registry_module, "MAX_DIGESTED_BYTES", 1000)
+    for behaviours in (
+        [ok({"artifact_uri": "s3://a"})],
+        [LOCATION, answer(404, b"")],
+        [LOCATION, answer(200, b"x" * 2000)],
+    ):
+        broken.behaviours = list(behaviours)
+        assert client.digests("2") == {}
+    broken.behaviours = [LOCATION, answer(500, b"")]
+    with pytest.raises(TargetError, match="HTTP 500"):
+        client.digests("2")
 
 
 def test_an_artifact_elsewhere_is_refused_in_words(

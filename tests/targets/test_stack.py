@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from stack_clients import all_right, ask, eventually, questions, steady_load
 
+from monkeyproof import paths
 from monkeyproof.config import TargetFile
 from monkeyproof.errors import TargetError
+from monkeyproof.rpc import TOKEN_SUFFIX, WRONG_TOKEN, Client
 from monkeyproof.targets.local import lifecycle
 from monkeyproof.targets.local.data import Entities
 from monkeyproof.targets.local.target import LocalTarget
@@ -286,13 +291,49 @@ def test_reset_puts_everything_back_and_then_finds_nothing_to_do(target: LocalTa
     replicas.drain("replica-1")
     replicas.pause("replica-2")
     features.take_snapshot()
+    target.features.write(["nobody"], np.ones((1, 9)))
     require(target, Serving).set_feature_mode("snapshot", "primed")
     done = " / ".join(resettable.reset())
-    for words in ("replica-1 was drained", "replica-2 was paused", "1 snapshots", "live again"):
+    for words in (
+        "replica-1 was drained",
+        "replica-2 was paused",
+        "1 snapshots",
+        "live again",
+        "1 entities were unknown",
+    ):
         assert words in done
     assert resettable.reset() == []
+    assert features.read(["nobody"]) == {"nobody": None}
     assert all(one.state == "ready" and not one.drained for one in replicas.list())
     assert all_right(target.file)
+
+
+def test_no_part_obeys_anybody_without_its_own_token(target: LocalTarget) -> None:
+    assert target.file.stack is not None
+    control = target.file.stack.control
+    with Client(control) as client:
+        places = client.call("describe")
+    parts = [control, *(Path(places[name]) for name in ("proxy", "fork-server", "pipeline"))]
+    tokens = [path.with_name(path.name + TOKEN_SUFFIX).read_text() for path in parts]
+    assert len(set(tokens)) == len(parts)
+    for path, another in zip(parts, tokens[1:] + tokens[:1], strict=True):
+        for opening in ({"token": another}, {"id": 1, "method": "ping"}):
+            with socket.socket(socket.AF_UNIX) as stranger:
+                stranger.settimeout(5)
+                stranger.connect(str(path))
+                stranger.sendall(json.dumps(opening).encode() + b'\n{"id":2,"method":"ping"}\n')
+                assert [json.loads(line) for line in stranger.makefile("rb")] == [WRONG_TOKEN], path
+    written = [path for path in Path(places["folder"]).rglob("*") if path.is_file()]
+    assert any(path.suffix == ".log" for path in written)
+    assert not [path for path in written if any(token.encode() in path.read_bytes() for token in tokens)]
+
+
+def test_what_the_target_writes_is_its_users_alone(
+    target: LocalTarget, open_to_others: Callable[[Path], list[str]]
+) -> None:
+    assert target.file.stack is not None
+    assert open_to_others(paths.home()) == []  # The target's folder lies in it.
+    assert open_to_others(target.file.stack.control.parent) == []
 
 
 def test_reset_waits_for_a_replica_that_is_down(target: LocalTarget) -> None:

@@ -6,8 +6,12 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import shutil
+import stat
 import sys
+import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,14 +22,16 @@ from monkeyproof.clock import wait_for
 from monkeyproof.config import Link, TargetFile
 from monkeyproof.errors import TargetError, UsageError
 from monkeyproof.process import ProcessGroup, last_line
-from monkeyproof.rpc import Client
+from monkeyproof.rpc import Client, listens
 from monkeyproof.targets.links import ProxyLinks
-from monkeyproof.targets.port import Leases, Links, Registry
+from monkeyproof.targets.port import Artifacts, Leases, Links, Registry
 from monkeyproof.targets.registry import RegistryClient
 from monkeyproof.types import Json
 
 C = TypeVar("C")
 PROXY_WITHIN_S = 10.0
+LEFT_OVER_AFTER_S = 60.0
+SOCKET, LINKS = "proxy.sock", "links.json"
 REGISTRY_TIMEOUT_S = 3.0
 
 
@@ -55,7 +61,12 @@ class HttpTarget:
         return self._file
 
     def find(self, capability: type[C]) -> C | None:
-        offered: Mapping[type, object | None] = {Registry: self._registry, Links: self._links, Leases: self._links}
+        offered: Mapping[type, object | None] = {
+            Registry: self._registry,
+            Artifacts: self._registry,
+            Links: self._links,
+            Leases: self._links,
+        }
         found: C | None = offered.get(capability)  # type: ignore[assignment]
         return found
 
@@ -109,9 +120,11 @@ class SharedProxy:
         return None
 
     def _start(self, file: TargetFile) -> Path:
+        remove_left_over(Path(tempfile.gettempdir()))
         self._sockets = paths.socket_dir()
-        control, links, log = (self._sockets / name for name in ("proxy.sock", "links.json", "proxy.log"))
-        links.write_text(json.dumps({name: _as_json(link) for name, link in file.links.items()}))
+        control, links, log = (self._sockets / name for name in (SOCKET, LINKS, "proxy.log"))
+        with paths.open_private(links) as stands_on:
+            stands_on.write(json.dumps({name: _as_json(link) for name, link in file.links.items()}).encode())
         group = self._group = ProcessGroup()
         try:
             child = group.start(
@@ -128,8 +141,22 @@ class SharedProxy:
         except BaseException:
             self.close()
             raise
-        self._note.write_text(json.dumps({"control": str(control)}))
+        with paths.open_private(self._note) as note:
+            note.write(json.dumps({"control": str(control)}).encode())
         return control
+
+
+def remove_left_over(of: Path) -> None:
+    """Remove folders of proxies whose starter was killed: nobody else knows of them, whatever home it had."""
+    for folder in of.glob(f"{paths.SOCKET_DIR_PREFIX}*"):
+        with contextlib.suppress(OSError):  # A stranger's, or somebody else removes it.
+            found = folder.lstat()
+            ours = found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) == 0o700
+            ours = ours and (folder / LINKS).exists()
+            # One that is only just being started does not listen yet.
+            settled = time.time() - found.st_mtime > LEFT_OVER_AFTER_S
+            if ours and settled and not listens(folder / SOCKET):
+                shutil.rmtree(folder)
 
 
 def _answers(control: Path) -> bool:
@@ -149,6 +176,6 @@ def _as_json(link: Link) -> dict[str, Json]:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
+    with paths.open_private(path) as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # Held for the start of a proxy at most, which is bounded.
         yield

@@ -12,6 +12,10 @@ from monkeyproof.rpc import Client
 from monkeyproof.targets.port import Toxic
 from monkeyproof.types import Json
 
+ANSWERS_WITHIN_S = 10.0
+HUNG_S = 2.0
+"""Of one that has just not answered in time: a trial that ends asks it several times more."""
+
 
 class ProxyLinks:
     """``port.Links`` over the control socket of ``python -m monkeyproof.faults.proxy``.
@@ -24,6 +28,7 @@ class ProxyLinks:
         self._control = control
         self._client: Client | None = None
         self._lock = threading.Lock()
+        self._patience_s = ANSWERS_WITHIN_S
         self._leased: set[str] = set()
 
     def list(self) -> Sequence[str]:
@@ -71,11 +76,14 @@ class ProxyLinks:
                 self._client = Client(self._control)
             client = self._client
         try:
-            return client.call(method, **params)
+            answer = client.call(method, timeout_s=self._patience_s, **params)
         except TargetError:
             if not _answers(client):
+                self._patience_s = HUNG_S
                 self.close()  # The next call finds the proxy anew, if it was restarted.
             raise
+        self._patience_s = ANSWERS_WITHIN_S
+        return answer
 
 
 def _answers(client: Client) -> bool:

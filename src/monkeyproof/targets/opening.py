@@ -15,12 +15,14 @@ from monkeyproof import paths
 from monkeyproof.config import TargetFile, read_target_file
 from monkeyproof.errors import TargetError, UsageError
 from monkeyproof.redaction import redact_text
+from monkeyproof.rpc import listens
 from monkeyproof.targets.port import Registry, Target
 from monkeyproof.types import Json
 from monkeyproof.written import GOLDEN_BYTES_MAX, refuse_unless_file
 
 MAX_ANSWER_BYTES = 1024 * 1024
 SAID_CHARACTERS_MAX = 200
+GONE = "the embedded target is down, and the fault went with it"
 
 
 def open_target(path: Path | None) -> Target:
@@ -45,6 +47,11 @@ def open_target(path: Path | None) -> Target:
     from monkeyproof.targets.http import HttpTarget
 
     return HttpTarget(file)
+
+
+def is_gone(file: TargetFile) -> bool:
+    """Whether it is an embedded target that runs no more: what was done to it went with it."""
+    return file.stack is not None and not listens(file.stack.control)
 
 
 def check_answers(target: Target) -> None:

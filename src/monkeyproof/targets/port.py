@@ -120,6 +120,25 @@ class Registry(Protocol):
         """Fetch the version's artifact into the folder ``to``; returns the model file."""
 
 
+@runtime_checkable
+class Artifacts(Protocol):
+    """What the registry's artifacts are made of: a tag says what they were when they were published."""
+
+    def digests(self, version: str) -> Mapping[str, str]:
+        """Digest of each artifact that can be had within a moment, by its name; at least of one of ``version``.
+
+        Empty if that cannot be had: it is too large, or the registry does not serve it.
+        """
+
+
+@runtime_checkable
+class Processes(Protocol):
+    """A target that runs on this machine, as processes."""
+
+    def roots(self) -> Sequence[int]:
+        """Ids of processes from which all others of the target descend."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrialLoad:
     """What became of loading a model in a process of its own and asking it for predictions."""

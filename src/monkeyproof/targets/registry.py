@@ -8,13 +8,14 @@ once made three versions of one.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -28,6 +29,8 @@ MODEL_FILE = "model.pkl"
 MAX_ARTIFACT_BYTES = 256 * 1024 * 1024
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 DOWNLOAD_LIMIT_S = 30.0
+MAX_DIGESTED_BYTES = 8 * 1024 * 1024
+DIGEST_LIMIT_S = 5.0
 FIRST_BACKOFF_S = 0.2
 PAGE_SIZE = 200
 MAX_PAGES = 100
@@ -103,6 +106,27 @@ class RegistryClient:
 
         What arrives is what the registry gave, which checks nothing: compare it with the version's sha256.
         """
+        address = self._address_of(version)
+        to.mkdir(parents=True, exist_ok=True)
+        return self._retrying(lambda: self._fetch(address, to / MODEL_FILE))
+
+    def digests(self, version: str) -> Mapping[str, str]:
+        """``port.Artifacts``: of the version's model file, as the registry gives it at this moment."""
+        try:
+            address = self._address_of(version)
+            digest = hashlib.sha256()
+            self._exchange("GET", address, DIGEST_LIMIT_S, MAX_DIGESTED_BYTES, sink=digest.update)
+        except _Transient:
+            raise
+        except TargetError:
+            return {}
+        return {f"{MODEL_FILE} of version {version}": digest.hexdigest()}
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._http.close()
+
+    def _address_of(self, version: str) -> str:
         path = f"{_API}/model-versions/get-download-uri"
         where = str(self._ask(path, {"name": self._model, "version": version}).get("artifact_uri", ""))
         if not where.startswith("mlflow-artifacts:"):
@@ -110,20 +134,14 @@ class RegistryClient:
                 f"{self._uri}: version {version} lies at {where or 'no address'}; only artifacts that the "
                 "server itself serves (mlflow-artifacts:/...) can be fetched"
             )
-        address = f"{_ARTIFACTS}/{quote(urlsplit(where).path.strip('/'))}/{MODEL_FILE}"
-        to.mkdir(parents=True, exist_ok=True)
-        return self._retrying(lambda: self._fetch(address, to / MODEL_FILE))
-
-    def close(self) -> None:
-        """Give back the connections."""
-        self._http.close()
+        return f"{_ARTIFACTS}/{quote(urlsplit(where).path.strip('/'))}/{MODEL_FILE}"
 
     def _fetch(self, path: str, to: Path) -> Path:
         handle, name = tempfile.mkstemp(prefix=".partial-", dir=to.parent)
         partial = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
-                self._exchange("GET", path, DOWNLOAD_LIMIT_S, MAX_ARTIFACT_BYTES, sink=file)
+                self._exchange("GET", path, DOWNLOAD_LIMIT_S, MAX_ARTIFACT_BYTES, sink=file.write)
             return partial.replace(to)
         finally:
             with suppress(FileNotFoundError):
@@ -149,7 +167,7 @@ class RegistryClient:
         *,
         query: dict[str, str] | None = None,
         body: dict[str, str] | None = None,
-        sink: BinaryIO | None = None,
+        sink: Callable[[bytes], object] | None = None,
     ) -> dict[str, Json]:
         """One attempt. The answer goes to ``sink``, or is returned as the JSON object that it has to be."""
         address = self._uri + path
@@ -168,7 +186,7 @@ class RegistryClient:
                     if sink is None or response.is_error:
                         answer += chunk
                     else:
-                        sink.write(chunk)
+                        sink(chunk)
         except httpx.TimeoutException:
             raise _Transient(f"{address}: no answer within {self._timeout_s:g} s") from None
         except httpx.HTTPError as error:

@@ -92,6 +92,14 @@ class FeatureStore:
                 rows = range(start, min(start + _CHUNK, len(entities)))
                 client.mset({KEY_PREFIX + entities[row]: packed[row].tobytes() for row in rows})
 
+    def forget_all_but(self, entities: Sequence[str]) -> int:
+        """Delete the features of all others; returns how many these were."""
+        wanted = {f"{KEY_PREFIX}{entity}".encode() for entity in entities}
+        with self._client() as client:
+            stored = client.scan_iter(match=KEY_PREFIX + "*", count=len(wanted) + _CHUNK)
+            others = [key for key in stored if key not in wanted]
+            return int(client.delete(*others)) if others else 0
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()

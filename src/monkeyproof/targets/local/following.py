@@ -37,6 +37,8 @@ class ModelFollower:
         self, registry: RegistryClient, folder: Path, *, poll_s: float, on_error: Callable[[], None] = lambda: None
     ) -> None:
         self.current: Loaded | None = None
+        self.looked = threading.Event()
+        """Set when the first look has come to an end, with a model or without."""
         self._registry = registry
         self._folder = folder
         self._poll_s = poll_s
@@ -80,4 +82,5 @@ class ModelFollower:
     def _follow(self) -> None:
         while not self._stop.is_set():
             self.poll()
+            self.looked.set()
             self._stop.wait(self._poll_s)

@@ -10,11 +10,11 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 
 from monkeyproof.errors import MonkeyproofError, TargetError
+from monkeyproof.targets.local.pids import is_stopped
 
 log = logging.getLogger(__name__)
 LOOK_EVERY_S = 0.05
@@ -81,7 +81,7 @@ class Keeper:
         """starting, ready, paused, backing_off or down."""
         if self.pid is None:
             return "backing_off" if self._waiting else "down"
-        if _is_stopped(self.pid):
+        if is_stopped(self.pid):
             return "paused"
         return "ready" if self.ready.is_set() else "starting"
 
@@ -191,12 +191,3 @@ class Keeper:
         if self._at_once.is_set():
             self.backoff.failures = 0
         self._at_once.clear()
-
-
-def _is_stopped(pid: int) -> bool:
-    """Whether the process has been stopped by a signal."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return status.rpartition(")")[2].split()[0] in ("T", "t")

@@ -24,10 +24,10 @@ from monkeyproof.guard import end_groups, group_exists
 from monkeyproof.process import last_line
 from monkeyproof.rpc import Client
 from monkeyproof.targets.local.front_door import find_caddy
-from monkeyproof.targets.local.pids import is_same, pid_start
-from monkeyproof.targets.local.plan import is_free
+from monkeyproof.targets.local.pids import is_same, is_stopped, pid_start
+from monkeyproof.targets.local.plan import STATE_FILE, is_free
 from monkeyproof.targets.local.services import find_valkey
-from monkeyproof.targets.local.stack import LOGS, STATE_FILE, prepare_folder
+from monkeyproof.targets.local.stack import LOGS, prepare_folder
 from monkeyproof.targets.port import Replica
 from monkeyproof.types import Json
 
@@ -79,6 +79,11 @@ def up(port: int = 0, progress: Callable[[str], None] | None = None, *, owner_pi
     folder = paths.target_dir()
     with _locked(folder, say):
         running = _supervisor(folder)
+        if running is not None and is_stopped(int(running["pid"])):
+            raise UsageError(
+                f"the target's supervisor (pid {running['pid']}) stands still; kill -CONT {running['pid']}, or "
+                "'monkeyproof target down' and up"
+            )
         if running is None or not _await_running(folder, running, port, say):
             _clean_up(folder)
             find_valkey()
@@ -110,6 +115,11 @@ def status() -> Status:
     )
 
 
+def is_running() -> bool:
+    """Whether its supervisor is there, whatever state it is in."""
+    return _supervisor(paths.target_dir()) is not None
+
+
 def down() -> bool:
     """End everything, also what a supervisor that was killed may have left. Whether there was anything."""
     folder = paths.target_dir()
@@ -126,7 +136,7 @@ def _start(folder: Path, port: int, owner_pid: int, say: Callable[[str], None]) 
         *(sys.executable, "-m", "monkeyproof.targets.local.stack", "--dir", str(folder)),
         *("--port", str(port), "--owner", str(owner_pid)),
     ]
-    with (folder / LOGS / "stack.log").open("ab") as log:
+    with paths.open_private(folder / LOGS / "stack.log", append=True) as log:
         child = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=folder
         )
@@ -244,7 +254,7 @@ def _only_members_left(pgid: int) -> bool:
 @contextlib.contextmanager
 def _locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     """One ``up`` at a time; the second waits for the first and then finds the target up."""
-    with folder.with_name(f"{folder.name}.up.lock").open("w") as file:
+    with paths.open_private(folder.with_name(f"{folder.name}.up.lock")) as file:
 
         def mine() -> bool:
             try:

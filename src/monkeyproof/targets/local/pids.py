@@ -17,6 +17,15 @@ def pid_start(pid: int) -> int | None:
     return None if fields[0] in ("Z", "X") else int(fields[19])
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether the process has been stopped by a signal."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] in ("T", "t")
+
+
 def identity(pid: int) -> dict[str, Json]:
     """``pid`` and ``started``, which no later process shares."""
     return {"pid": pid, "started": pid_start(pid)}

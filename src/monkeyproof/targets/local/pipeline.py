@@ -250,11 +250,11 @@ async def serve(settings: Settings, control: Path) -> None:
     pipeline = Pipeline(settings, reference, metrics)
     prometheus.start_http_server(settings.metrics_port, addr="127.0.0.1", registry=metrics.registry)
     server = await rpc.serve(control, lambda: Control(pipeline))
-    async with server:
-        try:
-            await pipeline.run()
-        finally:
-            await pipeline.close()
+    try:
+        await pipeline.run()
+    finally:
+        server.close()
+        await pipeline.close()
 
 
 def main() -> None:

@@ -14,6 +14,8 @@ from monkeyproof.types import Json
 REPLICAS = ("replica-1", "replica-2", "replica-3")
 CLIENT_LINK = "client->gateway"
 HEALER_REGISTRY_LINK = "healer->registry"
+STATE_FILE = "stack.json"
+"""What the supervisor writes of itself."""
 PRIMED = "primed"
 """The snapshot that is taken before anything can go wrong."""
 _PORTS_OF_PARTS = ("registry", "features", "source", "pipeline", "gateway", *REPLICAS)

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from monkeyproof.errors import UsageError
+from monkeyproof.rpc import WRONG_TOKEN, Token
 from monkeyproof.targets.local.forking import fork, kill_group, thread_count
 from monkeyproof.targets.local.settings import read_settings
 from monkeyproof.targets.local.trial_load import (
@@ -43,7 +44,6 @@ from monkeyproof.types import Json
 MAX_LINE_BYTES = 16 * 1024 * 1024
 MAX_TRIALS = 4
 LEAD_LIMIT_S = 2.0
-BACKLOG = 256
 PRELOADED = (
     "monkeyproof.targets.local.scoring",
     *(f"sklearn.{name}" for name in ("ensemble", "linear_model", "pipeline", "preprocessing", "svm", "tree")),
@@ -63,6 +63,8 @@ ONE_THREAD = {
 class _Connection:
     socket: socket.socket
     buffered: bytearray = field(default_factory=bytearray)
+    opened: bool = False
+    """Whether it began with the token."""
 
 
 @dataclass(slots=True, eq=False)
@@ -88,6 +90,7 @@ class ForkServer:
         self._trials: dict[int, _Trial] = {}
         self._replicas: dict[int, int] = {}
         """pidfd to pid."""
+        self._token = Token(control)
         old_umask = os.umask(0o177)
         try:
             self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -128,7 +131,14 @@ class ForkServer:
         *lines, rest = connection.buffered.split(b"\n")
         connection.buffered = bytearray(rest)
         for line in lines:
-            self._answer(connection, bytes(line))
+            if connection.opened:
+                self._answer(connection, bytes(line))
+            elif self._token.opens(bytes(line) + b"\n"):
+                connection.opened = True
+            else:
+                self._send(connection, WRONG_TOKEN)
+                self._forget(connection)
+                return
 
     def _answer(self, connection: _Connection, line: bytes) -> None:
         request_id: Json = None
@@ -169,8 +179,7 @@ class ForkServer:
                 listener.bind(("127.0.0.1", port))
             except (OSError, OverflowError) as error:
                 raise ValueError(f"{name}: cannot listen on 127.0.0.1:{port} ({error})") from None
-            # From here on connections queue up, and nobody else can take the port.
-            listener.listen(BACKLOG)
+            # The replica listens when it can answer; a connection that queued up until then would only wait.
             leads, tell = os.pipe()
 
             def replica() -> None:

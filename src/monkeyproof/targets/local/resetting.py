@@ -63,7 +63,9 @@ class Reset:
                 row for row, entity in enumerate(entities) if not _equal(stored[entity], values[row].tolist())
             ]
             if not wrong:
-                return [f"{wrong_first} entities had wrong features: restored"] if wrong_first else []
+                done = [f"{wrong_first} entities had wrong features: restored"] if wrong_first else []
+                others = self.features.forget_all_but(entities)
+                return done + ([f"{others} entities were unknown: forgotten"] if others else [])
             wrong_first = wrong_first or len(wrong)
             self.features.write([entities[row] for row in wrong], values[wrong])
         raise TargetError(

@@ -36,8 +36,9 @@ from monkeyproof.types import Json
 
 RECENT_ROWS = 256
 MAX_BODY_BYTES = 1024 * 1024
-KEEP_ALIVE_S = 75
-"""Longer than the front door keeps idle connections, which must not meet one that is just being closed."""
+FIRST_LOOK_LIMIT_S = 2.0
+KEEP_ALIVE_S = 150
+"""Longer than the front door keeps idle connections (120 s), which must not meet one that is just being closed."""
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -179,6 +180,9 @@ def application(settings: Settings, name: str) -> Starlette:
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         follower.start()
         features.look_at_serving_file()
+        # It listens after this: until then connections are refused, and the front door asks another replica. An
+        # answer that there is no model yet would be passed on to the user.
+        await asyncio.to_thread(follower.looked.wait, FIRST_LOOK_LIMIT_S)
         watching = asyncio.create_task(features.follow_serving_file())
         yield
         watching.cancel()

@@ -29,11 +29,10 @@ from monkeyproof.history import write_json
 from monkeyproof.process import ProcessGroup
 from monkeyproof.targets.local.control import ControlSession
 from monkeyproof.targets.local.pids import identity, pid_start
-from monkeyproof.targets.local.plan import CLIENT_LINK, Plan, make_plan
+from monkeyproof.targets.local.plan import CLIENT_LINK, STATE_FILE, Plan, make_plan
 from monkeyproof.targets.local.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
-STATE_FILE = "stack.json"
 LOGS = "logs"
 OWNER_GRACE_S = 10.0
 """A worker of a campaign that was killed takes its faults back in order meanwhile."""
@@ -117,7 +116,7 @@ def prepare_folder(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-    (folder / LOGS).mkdir(exist_ok=True)
+    (folder / LOGS).mkdir(exist_ok=True, mode=0o700)
 
 
 @contextlib.contextmanager
@@ -143,6 +142,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--owner", type=int, default=0, help="end when the process with this id ends")
     arguments = parser.parse_args()
+    paths.keep_private()
     folder: Path = arguments.dir.resolve()
     (folder / LOGS).mkdir(parents=True, exist_ok=True, mode=0o700)
     logging.basicConfig(

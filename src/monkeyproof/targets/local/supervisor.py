@@ -130,7 +130,11 @@ class Supervisor:
     def _install(self, prepared: Prepared) -> None:
         """Begin from the declared state: copies of the prepared registry and of the questions."""
         shutil.copyfile(prepared.database, self.plan.folder / "mlflow.db")
-        shutil.copytree(prepared.artifacts, self.plan.folder / "artifacts")
+        artifacts = self.plan.folder / "artifacts"
+        # Not with their modes: the cache may be older than the care that is taken of them.
+        shutil.copytree(prepared.artifacts, artifacts, copy_function=shutil.copyfile)
+        for folder in (artifacts, *artifacts.rglob("*/")):
+            folder.chmod(0o700)
         for name in ("golden.jsonl", "canary.jsonl", "features.npz"):
             shutil.copyfile(prepared.data_dir / name, self.plan.folder / name)
         clean = Entities.load(self.plan.folder / "features.npz")

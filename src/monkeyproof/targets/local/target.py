@@ -15,14 +15,17 @@ from monkeyproof.history import write_json
 from monkeyproof.targets.links import ProxyLinks
 from monkeyproof.targets.local.calls import Calls
 from monkeyproof.targets.local.feature_store import FeatureStore
+from monkeyproof.targets.local.looking import LocalArtifacts, LocalProcesses
 from monkeyproof.targets.local.resetting import Reset
 from monkeyproof.targets.port import (
+    Artifacts,
     Features,
     Leases,
     Links,
     Models,
     Pipeline,
     PipelineStatus,
+    Processes,
     Registry,
     Replica,
     Replicas,
@@ -81,6 +84,14 @@ class LocalTarget:
         return self._registry_at(self._registry_address.uri, REGISTRY_TIMEOUT_S)
 
     @cached_property
+    def artifacts(self) -> LocalArtifacts:
+        return LocalArtifacts(Path(self._places["folder"]) / "artifacts")
+
+    @cached_property
+    def processes(self) -> LocalProcesses:
+        return LocalProcesses(Path(self._places["folder"]))
+
+    @cached_property
     def models(self) -> LocalModels:
         return LocalModels(Path(self._places["fork-server"]))
 
@@ -131,6 +142,8 @@ class LocalTarget:
 _ATTRIBUTES: Mapping[type, str] = {
     Replicas: "replicas",
     Registry: "registry",
+    Artifacts: "artifacts",
+    Processes: "processes",
     Models: "models",
     Features: "features",
     Snapshots: "features",

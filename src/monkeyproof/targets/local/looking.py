@@ -1,0 +1,41 @@
+"""What can be seen of the embedded target from this machine: the registry's files, and the target's processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from monkeyproof.errors import TargetError
+from monkeyproof.targets.local.plan import STATE_FILE
+
+
+class LocalArtifacts:
+    """``port.Artifacts``: the files that the registry serves, all of them. They are few and small."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def digests(self, version: str) -> Mapping[str, str]:  # noqa: ARG002
+        try:
+            return {
+                str(path.relative_to(self._folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+                for path in sorted(self._folder.rglob("*"))
+                if path.is_file()
+            }
+        except OSError as error:
+            raise TargetError(f"{error.filename}: cannot be read ({error.strerror})") from None
+
+
+class LocalProcesses:
+    """``port.Processes``: all is the supervisor's, which may itself stand still, so it is not asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self._state = folder / STATE_FILE
+
+    def roots(self) -> Sequence[int]:
+        try:
+            return (int(json.loads(self._state.read_bytes())["pid"]),)
+        except (OSError, ValueError, KeyError) as error:
+            raise TargetError(f"{self._state}: cannot be read ({error})") from None

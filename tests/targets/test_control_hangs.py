@@ -1,0 +1,92 @@
+"""A control that takes requests and never answers, and a target that is gone: told apart, and bounded."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from monkeyproof import paths, reverting, undo
+from monkeyproof.clock import wait_for
+from monkeyproof.config import Predict, StackAddress, TargetFile
+from monkeyproof.errors import TargetError
+from monkeyproof.rpc import TOKEN_SUFFIX
+from monkeyproof.targets import links
+from monkeyproof.targets.links import ProxyLinks
+from monkeyproof.targets.local import calls
+from monkeyproof.targets.local.calls import Calls
+from monkeyproof.targets.local.pids import identity
+from monkeyproof.targets.opening import is_gone
+from monkeyproof.undo import OpenFault, Undo, UndoLog
+
+
+@pytest.fixture
+def hanging() -> Iterator[Path]:
+    """A socket at which somebody listens and stands still."""
+    control = paths.socket_dir() / "c"
+    control.with_name("c" + TOKEN_SUFFIX).write_text("token")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(control))
+        server.listen(16)
+        yield control
+    for path in control.parent.iterdir():
+        path.unlink()
+    control.parent.rmdir()
+
+
+def stack(control: Path) -> TargetFile:
+    return TargetFile("fake", Predict("http://127.0.0.1:1/", Path("g")), stack=StackAddress(control))
+
+
+def test_what_has_just_hung_is_not_given_as_long_again(hanging: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "ANSWERS_WITHIN_S", 1.0)
+    monkeypatch.setattr(links, "HUNG_S", 0.1)
+    monkeypatch.setattr(calls, "HUNG_S", 0.1)
+    held, asked = ProxyLinks(hanging), Calls(hanging)
+    for call, first_s in ((held.active, 1.0), (lambda: asked.call("status", timeout_s=1.0), 1.0)):
+        begun_s = time.monotonic()
+        with pytest.raises(TargetError, match="no answer from"):
+            call()
+        assert time.monotonic() - begun_s >= first_s
+        begun_s = time.monotonic()
+        for _ in range(3):
+            with pytest.raises(TargetError, match="no answer from"):
+                call()
+        assert time.monotonic() - begun_s < 0.9
+    held.close()
+    asked.close()
+
+
+def test_a_target_that_stands_still_is_not_gone(hanging: Path) -> None:
+    assert not is_gone(stack(hanging))
+    assert is_gone(stack(hanging.with_name("nobody")))
+    assert not is_gone(TargetFile("other", Predict("http://127.0.0.1:1/", Path("g"))))
+
+
+def test_a_fault_of_a_target_that_stands_still_is_not_forgotten() -> None:
+    """Only one whose supervisor is dead takes its faults with it: the one that comes up is another."""
+    supervisor = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        folder = paths.target_dir()
+        folder.mkdir()
+        state = {**identity(supervisor.pid), "control": str(folder / "nobody"), "sockets": "", "groups": []}
+        (folder / "stack.json").write_text(json.dumps(state))
+        log = UndoLog(undo.undo_dir() / "c-001.jsonl")
+        made = Undo("monkeyproof.faults.noop:undo_nothing", {})
+        log.intend(OpenFault("1", "noop.nothing", "s", made, str(folder / "target.yaml"), "now"))
+        log.close()
+        os.kill(supervisor.pid, signal.SIGSTOP)
+        reverting._forget_what_is_over()
+        assert len(undo.open_logs()) == 1
+    finally:
+        supervisor.kill()
+        supervisor.wait()
+    assert wait_for(lambda: (reverting._forget_what_is_over(), not undo.open_logs())[1], within_s=5)
