@@ -27,9 +27,11 @@ Words = NDArray[np.uint64]
 Index = NDArray[np.int64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_ONE = np.uint64(0x3FF0000000000000)
 _TIE = 0
 """Purpose of the draw that decides where one byte cannot; the faults' own purposes begin at 1."""
 _BLOCK_ROWS = 4096
+_AHEAD_ROWS = 32_768
 _STEPS_PER_OCTAVE = 256
 _ROWS_MAX = 2**62
 
@@ -58,9 +60,7 @@ class Rows:
         """Positions of some rows of the batch."""
         if self.scattered is not None:
             return self.scattered[index]  # A copy.
-        found = index.astype(np.uint64)
-        found += np.uint64(self.first)
-        return found
+        return index.view(np.uint64) + np.uint64(self.first)
 
 
 def rows_from(count: int, first_row: int = 0, positions: object = None) -> Rows:
@@ -102,52 +102,6 @@ def key_of(seed: int, fault: str, column: str) -> Key:
     return Key(*(int.from_bytes(part, "little") for part in (digest[:8], digest[8:24], digest[24:])))
 
 
-class Streams:
-    """One byte for each cell of some columns, uniform: of any rows, and fastest where batch follows upon batch."""
-
-    def __init__(self, keys: Sequence[Key]) -> None:
-        # To make a generator costs more than to set one, so each thread keeps its own, one a column.
-        kept: list[np.random.PCG64DXSM] = _of_thread.__dict__.setdefault("generators", [])
-        kept += [np.random.PCG64DXSM(0) for _ in range(len(keys) - len(kept))]
-        self._keys, self._generators = keys, kept[: len(keys)]
-        self._at_word = -1
-
-    def bytes_of(self, rows: Rows) -> NDArray[np.uint8]:
-        """(columns, rows)."""
-        if rows.scattered is None:
-            return self._run(rows.first, rows.count)
-        if not rows.count:
-            return np.empty((len(self._keys), 0), np.uint8)
-        blocks, index = np.unique(rows.scattered // np.uint64(_BLOCK_ROWS), return_inverse=True)
-        runs = np.stack([self._run(int(block) * _BLOCK_ROWS, _BLOCK_ROWS) for block in blocks])
-        offsets = (rows.scattered % np.uint64(_BLOCK_ROWS)).astype(np.int64)
-        found: NDArray[np.uint8] = np.ascontiguousarray(runs[index, :, offsets].T)
-        return found
-
-    def _run(self, first: int, count: int) -> NDArray[np.uint8]:
-        word, end = first >> 3, first + count + 7 >> 3
-        if word != self._at_word:
-            self._enter(word)
-        words = np.empty((len(self._keys), end - word), np.uint64)
-        for column, generator in enumerate(self._generators):
-            words[column] = generator.random_raw(end - word)
-        self._at_word = end
-        if sys.byteorder == "big":
-            words = words.byteswap()
-        found = words.view(np.uint8)
-        return found if found.shape[1] == count else np.ascontiguousarray(found[:, first & 7 :][:, :count])
-
-    def _enter(self, word: int) -> None:
-        for key, generator in zip(self._keys, self._generators, strict=True):
-            generator.state = {
-                "bit_generator": "PCG64DXSM",
-                "state": {"state": key.state, "inc": key.increment | 1},
-                "has_uint32": 0,
-                "uinteger": 0,
-            }
-            generator.advance(word)
-
-
 class Draws:
     """Numbers for cells that are hit, each by its own column and row."""
 
@@ -156,14 +110,16 @@ class Draws:
         self._words, self._column, self._rows = words, column, rows
 
     def uniform(self, purpose: int) -> Floats:
-        """In [0, 1), in steps of 2**-53; another purpose gives other, independent numbers."""
+        """In [0, 1), in steps of 2**-52; another purpose gives other, independent numbers."""
         found = self._rows()
         found *= _GOLDEN
         found += _mix(self._words + np.uint64(purpose * int(_GOLDEN) % 2**64))[self._column]
         found = _mix(found)
-        found >>= np.uint64(11)
-        shares: Floats = found.astype(np.float64)
-        shares *= 2.0**-53
+        # As the fraction of a float in [1, 2): to turn so large integers into floats takes much longer.
+        found >>= np.uint64(12)
+        found |= _ONE
+        shares: Floats = found.view(np.float64)
+        shares -= 1.0
         return shares
 
     def between(self, low: float, high: float, purpose: int) -> Floats:
@@ -180,7 +136,7 @@ class Draws:
         """
         share = self.uniform(purpose)
         tail = np.minimum(share, 1.0 - share)
-        tail += 2.0**-55  # Neither end is reached.
+        tail += 2.0**-54  # Neither end is reached.
         mantissa, exponent = np.frexp(tail)
         place = (mantissa - 0.5) * (2 * _STEPS_PER_OCTAVE)
         step = place.astype(np.int64)
@@ -203,21 +159,91 @@ def _knots() -> Floats:
     return np.array([round(-inverse(min(tail, 0.5)), 10) for tail in [*tails, 0.5, 0.5, 0.5]])
 
 
-def hit(streams: Streams, words: Words, share: float, rows: Rows) -> NDArray[np.bool_]:
-    """Which cells are hit, (columns, rows): each by itself, with probability ``share``."""
-    steps = share * 256
-    whole = int(steps)
-    if whole >= 256:
-        return np.ones((len(words), rows.count), np.bool_)
-    drawn = streams.bytes_of(rows)
-    mask: NDArray[np.bool_] = drawn < whole
-    if steps > whole:
-        # One byte knows shares of 1/256 only: what is on the edge is drawn once more.
-        edge = np.flatnonzero(drawn == whole)
-        column, row = np.divmod(edge, max(rows.count, 1))
-        more = Draws(words, column, lambda: rows.at(row)).uniform(_TIE) < steps - whole
-        mask.reshape(-1)[edge[more]] = True
-    return mask
+class Hits:
+    """Which cells of a batch are hit: each by itself, with probability ``share``. Asked block by block.
+
+    The same memory is used for every block: fresh memory takes longer to come than all that is done with it.
+    """
+
+    def __init__(self, keys: Sequence[Key], share: float, rows: Rows) -> None:
+        self._keys, self._share, self._rows = keys, share, rows
+        # To make a generator costs more than to set one, so each thread keeps its own, one a column.
+        kept: list[np.random.PCG64DXSM] = _of_thread.__dict__.setdefault("generators", [])
+        kept += [np.random.PCG64DXSM(0) for _ in range(len(keys) - len(kept))]
+        self._generators = kept[: len(keys)]
+        self._words = np.empty((len(keys), 0), np.uint64)
+        self._from_word = self._to_word = -1
+        self._masks = np.empty((2, 0), np.bool_)
+
+    def mask(self, start: int, count: int) -> NDArray[np.bool_]:
+        """(columns, count) of the batch's rows from ``start`` on; the last one is overwritten."""
+        size = len(self._keys) * count
+        if self._masks.shape[1] != size + self._filler(size):
+            self._masks = np.ones((2, size + self._filler(size)), np.bool_)
+        mask, on_edge = (one[:size].reshape(len(self._keys), count) for one in self._masks)
+        steps = self._share * 256
+        whole = int(steps)
+        if whole >= 256:
+            mask[:] = True
+            return mask
+        rows = self._rows.part(start, count)
+        drawn = self._bytes_of(rows)
+        np.less(drawn, whole, out=mask)
+        if steps > whole:
+            # One byte knows shares of 1/256 only: what is on the edge is drawn once more.
+            edge = np.flatnonzero(np.equal(drawn, whole, out=on_edge))
+            column, row = np.divmod(edge, max(count, 1))
+            more = Draws(words_of(self._keys), column, lambda: rows.at(row)).uniform(_TIE) < steps - whole
+            mask.reshape(-1)[edge[more]] = True
+        return mask
+
+    def places(self, mask: NDArray[np.bool_]) -> Index:
+        """Where the last mask is True, flat and ascending. Call it before the mask is changed."""
+        filler = self._filler(mask.size)
+        found = np.flatnonzero(self._masks[0])
+        return found[: len(found) - filler]
+
+    def _filler(self, size: int) -> int:
+        """So many True after each mask: numpy finds places of up to a tenth one by one, guessing wrong each time,
+        and of more than that in half the time."""
+        return int(size * max(0.0, 0.12 - self._share)) if self._share > 0.02 else 0
+
+    def _bytes_of(self, rows: Rows) -> NDArray[np.uint8]:
+        """(columns, rows): one byte for each cell."""
+        if rows.scattered is None:
+            return self._run(rows.first, rows.count, self._rows.first + self._rows.count)
+        if not rows.count:
+            return np.empty((len(self._keys), 0), np.uint8)
+        blocks, index = np.unique(rows.scattered // np.uint64(_BLOCK_ROWS), return_inverse=True)
+        starts = [int(block) * _BLOCK_ROWS for block in blocks]
+        runs = np.stack([self._run(first, _BLOCK_ROWS, first + _BLOCK_ROWS).copy() for first in starts])
+        found: NDArray[np.uint8] = runs[index, :, (rows.scattered % np.uint64(_BLOCK_ROWS)).astype(np.int64)].T
+        return found
+
+    def _run(self, first: int, count: int, end: int) -> NDArray[np.uint8]:
+        """Of rows that follow one another. ``end``: up to there more will be asked for."""
+        word, to_word = first >> 3, first + count + 7 >> 3
+        if word < self._from_word or to_word > self._to_word:
+            self._read(word, max(to_word, min(word + (_AHEAD_ROWS >> 3), end + 7 >> 3)))
+        skip = first - 8 * self._from_word
+        return self._words.view(np.uint8)[:, skip : skip + count]
+
+    def _read(self, word: int, to_word: int) -> None:
+        if self._words.shape[1] != to_word - word:
+            self._words = np.empty((len(self._keys), to_word - word), np.uint64)
+        for key, generator, words in zip(self._keys, self._generators, self._words, strict=True):
+            if word != self._to_word:
+                generator.state = {
+                    "bit_generator": "PCG64DXSM",
+                    "state": {"state": key.state, "inc": key.increment | 1},
+                    "has_uint32": 0,
+                    "uinteger": 0,
+                }
+                generator.advance(word)
+            words[:] = generator.random_raw(to_word - word)
+        if sys.byteorder == "big":
+            self._words.byteswap(inplace=True)
+        self._from_word, self._to_word = word, to_word
 
 
 def words_of(keys: Sequence[Key]) -> Words:

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monkeyproof.faults.data.cells import OWN, CellFault
-from monkeyproof.faults.data.keyed import Draws, Floats, Index, Key, Rows, Streams, hit, words_of
+from monkeyproof.faults.data.keyed import Draws, Floats, Hits, Index, Key, Rows, words_of
 from monkeyproof.faults.data.text import TextFault
 
 Array = NDArray[Any]
 Bits = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 
-_BLOCK_CELLS = 1 << 17
+_BLOCK_CELLS = 1 << 18
 _BLOCK_ROWS_MAX = 1 << 14
 """A block stays in a core's own cache. Larger ones are slower by a third, smaller ones by the number of calls."""
 
@@ -93,7 +93,7 @@ def corrupt_matrix(
         allowed: (n,) which rows may be hit; None for all.
     """
     count, width = out.shape
-    streams, words = Streams(keys), words_of(keys)
+    hitting, words = Hits(keys, fault.share, rows), words_of(keys)
     bits = np.zeros((len(keys), (count + 7) // 8), np.uint8)
     every = len(columns) == width and bool((columns == np.arange(width)).all())
     changes = _Growing(count * len(keys) * fault.share, out.dtype)
@@ -103,8 +103,8 @@ def corrupt_matrix(
         if source is not None:
             np.copyto(part, source[start : start + step])
         values = part.reshape(-1)
-        mask = hit(streams, words, fault.share, here)
-        column, row = _split(np.flatnonzero(mask), here.count)
+        mask = hitting.mask(start, here.count)
+        column, row = _split(hitting.places(mask), here.count)
         cell = row * width
         cell += column if every else columns[column]
         drawn = _Hits(column, row, cell, values[cell])
@@ -156,7 +156,7 @@ def bits_of(cells: Index, count: int) -> Bits:
 
 def hit_rows(fault: CellFault, key: Key, rows: Rows, allowed: Bools | None) -> Bools:
     """Which values of one column are hit, where only their being there matters."""
-    mask: Bools = hit(Streams([key]), words_of([key]), fault.share, rows)[0]
+    mask: Bools = Hits([key], fault.share, rows).mask(0, rows.count)[0]
     return mask if allowed is None else mask & allowed
 
 

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from monkeyproof.errors import UsageError
-from monkeyproof.faults.data.keyed import Draws, Index, Key, Rows, Streams, hit, words_of
+from monkeyproof.faults.data.keyed import Draws, Hits, Index, Key, Rows, words_of
 from monkeyproof.faults.proxied import check_number, check_share
 
 
@@ -36,7 +36,7 @@ class RowFault:
         raise NotImplementedError
 
     def hits(self, rows: Rows, key: Key) -> Index:
-        return np.flatnonzero(hit(Streams([key]), words_of([key]), self.share, rows)[0])
+        return np.flatnonzero(Hits([key], self.share, rows).mask(0, rows.count)[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +105,7 @@ class TruncatedBatches(_Windowed):
         every = np.arange(rows.count)
         windows = Rows(whole // self.window_rows, rows.first // self.window_rows)
         cut = np.zeros(rows.count, np.bool_)
-        cut[:whole] = np.repeat(hit(Streams([key]), words_of([key]), self.share, windows)[0], self.window_rows)
+        cut[:whole] = np.repeat(Hits([key], self.share, windows).mask(0, windows.count)[0], self.window_rows)
         return every[~(cut & (every % self.window_rows >= int(self.kept * self.window_rows)))]
 
 
