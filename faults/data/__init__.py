@@ -25,6 +25,7 @@ from monkeyproof.faults.data.rows import (
     SwappedRows,
     TruncatedBatches,
 )
+from monkeyproof.faults.data.schema import ExtraColumn, LostColumn, RenamedColumn, SchemaFault, TextColumn
 from monkeyproof.faults.data.streamed import scale_records
 from monkeyproof.faults.data.tables import Corrupted, corrupt
 from monkeyproof.faults.data.text import BrokenEncoding, LabelNoise, TextFault, Typo, UnseenCategory
@@ -34,17 +35,22 @@ __all__ = [
     "CellFault",
     "Corrupted",
     "Duplicates",
+    "ExtraColumn",
     "LabelNoise",
     "LateRows",
+    "LostColumn",
     "LostRows",
     "Missing",
     "Noise",
     "Outlier",
+    "RenamedColumn",
     "RowFault",
     "Scale",
+    "SchemaFault",
     "SignFlip",
     "StaleRows",
     "SwappedRows",
+    "TextColumn",
     "TextFault",
     "TruncatedBatches",
     "Typo",

@@ -77,6 +77,24 @@ class ArraySheet:
     def followed_by(self, other: Sheet) -> ArraySheet:
         return ArraySheet(np.concatenate([self.table(), other.table()]), self.names)
 
+    def column(self, column: int) -> Array:
+        return self.table().reshape(self.count, -1)[:, column].copy()
+
+    def without(self, column: int) -> ArraySheet:
+        if self._given.ndim == 1:
+            raise UsageError("an array (n,) is one column, which cannot be lost")
+        return ArraySheet(np.delete(self.table(), column, axis=1))
+
+    def with_column(self, column: int, name: str, values: Array) -> ArraySheet:
+        if name != str(column):
+            raise UsageError("columns of a numpy array are called by their numbers, so none has another name")
+        return ArraySheet(np.insert(self.table(), column, values, axis=1))
+
+    def as_text(self, values: Array) -> Array:  # noqa: ARG002
+        raise UsageError(
+            "a numpy array holds numbers of one type; give a frame to have one of its columns as text"
+        )
+
     def _copied(self) -> Array:
         if self._source is not None:
             np.copyto(self._out, self._source)

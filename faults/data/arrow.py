@@ -110,6 +110,24 @@ class ArrowSheet:
             return ArrowSheet(pa.concat_tables([mine, others]).combine_chunks())
         return ArrowSheet(pa.concat_batches([mine, others]))
 
+    def column(self, column: int) -> tuple[pa.Field, Any]:
+        return self._schema.field(column), self.table().column(column)
+
+    def without(self, column: int) -> ArrowSheet:
+        return ArrowSheet(self.table().remove_column(column))
+
+    def with_column(self, column: int, name: str, values: tuple[pa.Field, Any]) -> ArrowSheet:
+        field, array = values
+        return ArrowSheet(self.table().add_column(column, field.with_name(name), array))
+
+    def as_text(self, values: tuple[pa.Field, Any]) -> tuple[pa.Field, Any]:
+        field, array = values
+        try:
+            text = pa.compute.cast(array, pa.string())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise UsageError(f"text_column: {field.type} has no form as text") from None
+        return field.with_type(pa.string()), text
+
 
 def _take_away(
     array: pa.Array, fault: CellFault, key: Key, rows: Rows, may: Bools | None

@@ -115,6 +115,22 @@ class FrameSheet:
     def followed_by(self, other: Sheet) -> FrameSheet:
         return FrameSheet(pd.concat([self.table(), other.table()]))
 
+    def column(self, column: int) -> Any:
+        return self.table().iloc[:, column]
+
+    def without(self, column: int) -> FrameSheet:
+        frame = self.table()
+        return FrameSheet(frame.iloc[:, [other for other in range(frame.shape[1]) if other != column]])
+
+    def with_column(self, column: int, name: str, values: Any) -> FrameSheet:
+        frame = self.table()
+        # Whatever the index: it is the rows' order that counts, also where labels come twice.
+        frame.insert(column, name, pd.Series(values.array, frame.index, values.dtype), allow_duplicates=True)
+        return FrameSheet(frame)
+
+    def as_text(self, values: Any) -> Any:
+        return values.astype("str")
+
     def _values(self, column: int) -> Any:
         """As they stand now: a numpy or an extension array."""
         if column in self._new:

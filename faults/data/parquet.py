@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.data.cells import CellFault
 from monkeyproof.faults.data.rows import RowFault
+from monkeyproof.faults.data.schema import SchemaFault
 from monkeyproof.faults.data.tables import Applied, Fault, corrupt
 
 BATCH_ROWS = 65_536
@@ -25,6 +26,7 @@ class Written:
     """What was written."""
 
     rows_count: int
+    """Rows that were read."""
     cells_count: int
     """Cells that were changed, counted once for each fault that changed them."""
 
@@ -48,7 +50,7 @@ def corrupt_parquet(
     source, to = Path(source), Path(to)
     if to.exists() and source.exists() and to.samefile(source):
         raise UsageError(f"{to}: is the file that is read; nothing is corrupted in place")
-    every = [faults] if isinstance(faults, CellFault | RowFault) else list(faults)
+    every = [faults] if isinstance(faults, CellFault | RowFault | SchemaFault) else list(faults)
     try:
         file = pq.ParquetFile(source)
     except (OSError, pa.ArrowInvalid) as error:
@@ -66,7 +68,9 @@ def _copy(
     file: pq.ParquetFile, to: Path, faults: Sequence[Fault], seed: int, first_row: int, batch_rows: int
 ) -> Written:
     rows = cells = 0
-    with contextlib.closing(pq.ParquetWriter(to, file.schema_arrow, compression=_compression(file))) as writer:
+    # Of no rows, because a fault may change the columns too.
+    schema = corrupt(file.schema_arrow.empty_table(), faults, seed=seed).table.schema
+    with contextlib.closing(pq.ParquetWriter(to, schema, compression=_compression(file, schema))) as writer:
         for group in range(file.num_row_groups):
             batches = []
             for batch in file.iter_batches(batch_rows, row_groups=[group]):
@@ -74,14 +78,18 @@ def _copy(
                 rows += batch.num_rows
                 cells += sum(one.cells_count for one in found.applied if isinstance(one, Applied))
                 batches.append(found.table)
-            writer.write_table(pa.Table.from_batches(batches, schema=file.schema_arrow), row_group_size=rows or 1)
+            writer.write_table(pa.Table.from_batches(batches, schema=schema), row_group_size=rows or 1)
     return Written(rows, cells)
 
 
-def _compression(file: pq.ParquetFile) -> dict[str, str]:
+def _compression(file: pq.ParquetFile, schema: pa.Schema) -> dict[str, str]:
     if not file.num_row_groups:
         return {}
     group = file.metadata.row_group(0)
     columns = [group.column(index) for index in range(group.num_columns)]
     names = {"UNCOMPRESSED": "NONE"}
-    return {one.path_in_schema: names.get(one.compression, one.compression) for one in columns}
+    return {
+        one.path_in_schema: names.get(one.compression, one.compression)
+        for one in columns
+        if one.path_in_schema.partition(".")[0] in schema.names
+    }

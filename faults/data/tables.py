@@ -21,9 +21,10 @@ from monkeyproof.faults.data.cells import OWN, CellFault
 from monkeyproof.faults.data.keyed import Index, Key, Rows, key_of, rows_from
 from monkeyproof.faults.data.matrix import Bools, Change
 from monkeyproof.faults.data.rows import RowFault
+from monkeyproof.faults.data.schema import ExtraColumn, LostColumn, RenamedColumn, SchemaFault, TextColumn
 
 T = TypeVar("T")
-Fault = CellFault | RowFault
+Fault = CellFault | RowFault | SchemaFault
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,32 @@ class Moved:
         return sheet.followed_by(self.lost).taken(place)
 
 
+@dataclass(frozen=True, slots=True)
+class Reshaped:
+    """One fault's work on a table's columns."""
+
+    fault: SchemaFault
+    at: int
+    """Which column it was about, or became one."""
+    column: Any
+    """The column as it was; None where there was none."""
+
+    def back(self, sheet: Sheet) -> Sheet:
+        if not isinstance(self.fault, LostColumn):
+            sheet = sheet.without(self.at)
+        return sheet if self.column is None else sheet.with_column(self.at, self.fault.column, self.column)
+
+    def masked(self, mask: Bools) -> Bools:
+        """What came as text, or from nowhere, is wrong in every row."""
+        if isinstance(self.fault, LostColumn):
+            return np.delete(mask, self.at, axis=1)
+        if isinstance(self.fault, ExtraColumn):
+            return np.insert(mask, self.at, values=True, axis=1)
+        if isinstance(self.fault, TextColumn):
+            mask[:, self.at] = True
+        return mask
+
+
 class Sheet(Protocol):
     """A copy of a table that faults work on, and that is a table of the same kind again at the end."""
 
@@ -104,25 +131,41 @@ class Sheet(Protocol):
     def followed_by(self, other: Sheet) -> Sheet:
         """A sheet of the rows of this one and of another of the same columns."""
 
+    def column(self, column: int) -> Any:
+        """One column, as its kind of table has it."""
+
+    def without(self, column: int) -> Sheet: ...
+
+    def with_column(self, column: int, name: str, values: Any) -> Sheet:
+        """A sheet with one column more, at a place."""
+
+    def as_text(self, values: Any) -> Any:
+        """A column's values as text; missing ones stay missing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Corrupted(Generic[T]):
     """A corrupted copy, the truth about what is wrong with it, and the way back."""
 
     table: T
-    applied: tuple[Applied | Moved, ...]
+    applied: tuple[Applied | Moved | Reshaped, ...]
     """In the order in which the faults worked."""
     columns: tuple[str, ...]
     positions: Rows
     """Of the table's rows: where each one came from."""
+    given_width: int
+    """How many columns there were before."""
 
     def mask(self) -> Bools:
-        """(rows, columns): which cells of the table were changed, by any of the faults of single values."""
+        """(rows, columns): which cells of the table are wrong, by any of the faults of values or of columns."""
         counts = [one.given_count for one in self.applied if isinstance(one, Moved)]
-        found = np.zeros((counts[0] if counts else self.positions.count, len(self.columns)), np.bool_)
+        found = np.zeros((counts[0] if counts else self.positions.count, self.given_width), np.bool_)
         for one in self.applied:
             if isinstance(one, Moved):
                 found = found[one.index]
+                continue
+            if isinstance(one, Reshaped):
+                found = one.masked(found)
                 continue
             for part in one.parts:
                 found[part.start : part.start + part.count, list(part.columns)] |= part.mask()
@@ -132,7 +175,7 @@ class Corrupted(Generic[T]):
         """The table as it was, to the last bit, also of NaNs and zeros."""
         sheet = sheet_of(self.table)
         for one in reversed(self.applied):
-            if isinstance(one, Moved):
+            if isinstance(one, Moved | Reshaped):
                 sheet = one.back(sheet)
                 continue
             for part in reversed(one.parts):
@@ -164,10 +207,11 @@ def corrupt(
     Raises:
         UsageError: no such column, or a fault that cannot change it; positions that are none; no table.
     """
-    every = [faults] if isinstance(faults, CellFault | RowFault) else list(faults)
+    every = [faults] if isinstance(faults, CellFault | RowFault | SchemaFault) else list(faults)
     sheet = sheet_of(table, out)
     rows = rows_from(sheet.count, first_row, positions)
-    applied: list[Applied | Moved] = []
+    applied: list[Applied | Moved | Reshaped] = []
+    given_width = len(sheet.names)
     seen = Counter[str]()
     for fault in every:
         # Told apart from others of its kind, but not moved by those of other kinds.
@@ -179,10 +223,14 @@ def corrupt(
             applied.append(Moved(fault, index, sheet.count, lost))
             sheet, rows = sheet.taken(index), rows.taken(index)
             continue
+        if isinstance(fault, SchemaFault):
+            reshaped, sheet = _reshape(fault, sheet)
+            applied.append(reshaped)
+            continue
         columns = _columns_for(fault, sheet)
         keys = [key_of(seed, label, sheet.names[column]) for column in columns]
         applied.append(Applied(fault, tuple(sheet.apply(fault, columns, keys, rows, _allowed(fault, sheet)))))
-    return Corrupted(sheet.table(), tuple(applied), tuple(sheet.names), rows)
+    return Corrupted(sheet.table(), tuple(applied), tuple(sheet.names), rows, given_width)
 
 
 def sheet_of(table: object, out: NDArray[Any] | None = None) -> Sheet:
@@ -228,6 +276,24 @@ def told_apart(names: Sequence[object]) -> list[str]:
     return found
 
 
+def _reshape(fault: SchemaFault, sheet: Sheet) -> tuple[Reshaped, Sheet]:
+    new = fault.to if isinstance(fault, RenamedColumn) else fault.column
+    if isinstance(fault, ExtraColumn | RenamedColumn) and new in sheet.names:
+        raise UsageError(f"{fault.name}: there is a column {new!r} already")
+    if isinstance(fault, ExtraColumn):
+        width = len(sheet.names)
+        like = sheet.column(_column(fault, fault.like, sheet))
+        return Reshaped(fault, width, None), sheet.with_column(width, fault.column, like)
+    at = _column(fault, fault.column, sheet)
+    values = sheet.column(at)
+    left = sheet.without(at)
+    if isinstance(fault, RenamedColumn):
+        left = left.with_column(at, fault.to, values)
+    elif isinstance(fault, TextColumn):
+        left = left.with_column(at, fault.column, sheet.as_text(values))
+    return Reshaped(fault, at, values), left
+
+
 def _columns_for(fault: CellFault, sheet: Sheet) -> list[int]:
     if not fault.columns:
         found = [column for column in range(len(sheet.names)) if not sheet.fits(column, fault)]
@@ -242,7 +308,7 @@ def _columns_for(fault: CellFault, sheet: Sheet) -> list[int]:
     return found
 
 
-def _column(fault: CellFault, name: str, sheet: Sheet) -> int:
+def _column(fault: CellFault | SchemaFault, name: str, sheet: Sheet) -> int:
     if name not in sheet.names:
         raise UsageError(f"{fault.name}: there is no column {name!r}; there are {', '.join(sheet.names)}")
     return list(sheet.names).index(name)

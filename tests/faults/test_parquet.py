@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from monkeyproof.errors import UsageError
-from monkeyproof.faults.data import Missing, Scale, corrupt
+from monkeyproof.faults.data import ExtraColumn, LostColumn, LostRows, Missing, Scale, corrupt
 from monkeyproof.faults.data.parquet import corrupt_parquet
 
 FAULTS = [Scale(share=0.2, columns=("a", "b")), Missing(share=0.1)]
@@ -50,6 +50,15 @@ def test_a_file_comes_out_the_same_however_it_is_read(source, tmp_path, batch_ro
         assert after.metadata.row_group(group).num_rows == before.metadata.row_group(group).num_rows
         assert after.metadata.row_group(group).column(0).compression == "ZSTD"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.parquet", "out.parquet"]
+
+
+def test_rows_and_columns_can_be_lost_as_well(source, tmp_path):
+    faults = [LostRows(share=0.3), LostColumn(column="b"), ExtraColumn(column="c", like="text"), FAULTS[1]]
+    written = corrupt_parquet(source, tmp_path / "out.parquet", faults, seed=3, batch_rows=1000)
+    expected = corrupt(pq.read_table(source), faults, seed=3).table
+    assert pq.read_table(tmp_path / "out.parquet").equals(expected)
+    assert expected.schema.names == ["a", "text", "c"]
+    assert written.rows_count == 10_000
 
 
 def part_of(first: int, end: int) -> bytes:

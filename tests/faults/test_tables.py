@@ -17,16 +17,20 @@ from monkeyproof.errors import UsageError
 from monkeyproof.faults.data import (
     BrokenEncoding,
     Duplicates,
+    ExtraColumn,
     LabelNoise,
     LateRows,
+    LostColumn,
     LostRows,
     Missing,
     Noise,
     Outlier,
+    RenamedColumn,
     Scale,
     SignFlip,
     StaleRows,
     SwappedRows,
+    TextColumn,
     TruncatedBatches,
     Typo,
     UnitChange,
@@ -321,6 +325,49 @@ def test_rows_move_alike_however_they_are_cut_and_come_back(fault, kind):
     assert same.all()
 
 
+SHAPES = [
+    LostColumn(column="b"),
+    RenamedColumn(column="b", to="B"),
+    TextColumn(column="a"),
+    ExtraColumn(column="d", like="b"),
+]
+
+
+@pytest.mark.parametrize("fault", SHAPES, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("kind", ["pandas", "table", "batch"])
+def test_columns_are_lost_renamed_retyped_or_new_and_come_back(fault, kind):
+    frame = pd.DataFrame({"a": np.arange(200.0), "b": np.arange(200), "c": list("xyzt") * 50}, index=[1] * 200)
+    table: Any = frame
+    if kind != "pandas":
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        table = table.to_batches()[0] if kind == "batch" else table
+    after = [Duplicates(share=0.2), Scale(share=0.3, columns=("a",))] if fault.name != "text_column" else []
+    found = corrupt(table, [Scale(share=0.3, columns=("a", "b")), fault, *after], seed=2)
+    expected = {
+        "lost_column": ["a", "c"],
+        "renamed_column": ["a", "B", "c"],
+        "text_column": ["a", "b", "c"],
+        "extra_column": ["a", "b", "c", "d"],
+    }[fault.name]
+    names = list(found.table.columns) if kind == "pandas" else found.table.schema.names
+    assert names == list(found.columns) == expected
+    assert found.mask().shape == (len(found.table), len(expected))
+    assert found.restored().equals(table)
+    if fault.name == "text_column":
+        assert found.mask()[:, 0].all()
+        values = found.table["a"].tolist() if kind == "pandas" else found.table.column("a").to_pylist()
+        assert all(isinstance(one, str) for one in values)
+    if fault.name == "extra_column":
+        assert found.mask()[:, 3].all()
+
+
+def test_a_numpy_array_can_lose_a_column_and_no_more():
+    table = a_table(100)
+    found = corrupt(table, [Scale(share=0.5), LostColumn(column="1"), SignFlip(share=0.5)], seed=1)
+    assert found.table.shape == found.mask().shape == (100, 2)
+    assert found.restored().tobytes() == table.tobytes()
+
+
 def test_what_each_does_to_the_rows():
     table = np.arange(10_000)
 
@@ -426,6 +473,11 @@ KNOWN = [[1.0, 0.159576340339461], [1.0, 0.17581529124837547], [0.09953120925421
             lambda: corrupt(pd.DataFrame(), Scale(share=1), seed=1, out=np.ones(3)),
             "only the copy of a numpy array",
         ),
+        (lambda: LostColumn(column=""), "is not the name of one"),
+        (lambda: corrupt(np.ones(3), LostColumn(column="0"), seed=1), "cannot be lost"),
+        (lambda: corrupt(np.ones((3, 2)), RenamedColumn(column="0", to="x"), seed=1), "called by their numbers"),
+        (lambda: corrupt(pd.DataFrame({"a": [1]}), LostColumn(column="b"), seed=1), "no column 'b'; there are a"),
+        (lambda: corrupt(pd.DataFrame({"a": [1]}), ExtraColumn(column="a", like="a"), seed=1), "'a' already"),
         (lambda: LateRows(share=1, window_rows=1), "window_rows: 1"),
         (lambda: corrupt(np.ones(9), LateRows(share=1, window_rows=4), seed=1, first_row=2), "cut at multiples"),
         (
