@@ -8,7 +8,8 @@ from typing import Any
 import httptools
 import numpy as np
 
-from monkeyproof.faults.data import scale_cells
+from monkeyproof.faults.data.cells import Scale
+from monkeyproof.faults.data.tables import corrupt
 from monkeyproof.faults.toxics import Active, CorruptRecords
 from monkeyproof.types import Json
 
@@ -47,15 +48,14 @@ def corrupt_response(raw: bytes, active: Active) -> bytes:
         active.count("skipped")
         return raw
     active.count("records", len(records))
-    corruption = scale_cells(
-        values, positions=positions, share=toxic.share, low=toxic.low, high=toxic.high, seed=toxic.seed
-    )
-    rows, columns = np.nonzero(corruption.mask)
+    scale = Scale(share=toxic.share, low=toxic.low, high=toxic.high)
+    corrupted = corrupt(values, scale, positions=positions, seed=toxic.seed)
+    rows, columns = np.nonzero(corrupted.mask())
     if not len(rows):
         return raw
     for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
         record = records[row]
-        new = float(corruption.values[row, column])
+        new = float(corrupted.table[row, column])
         active.journal.append(
             {
                 "position": record["position"],

@@ -6,11 +6,12 @@ import json
 import socket
 import threading
 
+import numpy as np
 import pytest
 from fault_world import add, pending
 
 from monkeyproof.clock import wait_for
-from monkeyproof.faults.data import scale_cells
+from monkeyproof.faults.data import Scale, corrupt
 
 
 def records(first: int, count: int) -> list[dict]:
@@ -45,13 +46,14 @@ def test_records_are_corrupted_by_position_and_every_change_is_noted(proxy, brow
         assert json.loads(body)["more"] == 1
         got += json.loads(body)["records"]
         assert browser.headers["X-Kept"] == "yes"
-    expected = scale_cells([one["features"] for one in clean], 0, share=0.1, low=-10, high=10, seed=77)
-    assert [one["features"] for one in got] == expected.values.tolist()
+    features = np.array([one["features"] for one in clean])
+    expected = corrupt(features, Scale(share=0.1, low=-10, high=10), seed=77)
+    assert [one["features"] for one in got] == expected.table.tolist()
     assert [{**one, "features": 0} for one in got] == [{**one, "features": 0} for one in clean]
     stats = proxy.links.stats(toxic_id)
     assert stats["records"] == 120
-    assert stats["corrupted_cells"] == expected.mask.sum() == len(stats["journal"])
-    assert stats["corrupted_records"] == expected.mask.any(axis=1).sum()
+    assert stats["corrupted_cells"] == expected.mask().sum() == len(stats["journal"])
+    assert stats["corrupted_records"] == expected.mask().any(axis=1).sum()
     for cell in stats["journal"]:
         at, column = cell["position"], cell["column"]
         assert cell["old"] == clean[at]["features"][column] != cell["new"] == got[at]["features"][column]

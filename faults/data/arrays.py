@@ -1,0 +1,124 @@
+"""Numpy arrays as tables: columns are called "0", "1", and so on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monkeyproof.errors import UsageError
+from monkeyproof.faults.data.cells import CellFault
+from monkeyproof.faults.data.keyed import Index, Key, Rows
+from monkeyproof.faults.data.matrix import Bools, corrupt_matrix
+from monkeyproof.faults.data.tables import Part, Sheet
+
+Array = NDArray[Any]
+
+
+class ArraySheet:
+    """An array (n,) or (n, d) of numbers."""
+
+    def __init__(self, array: Array, names: Sequence[str] = (), out: Array | None = None) -> None:
+        if array.ndim not in (1, 2):
+            raise UsageError(f"an array of shape {array.shape} is no table: (n,) or (n, d) is needed")
+        if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
+            raise UsageError(f"an array of {array.dtype} holds no numbers that can be corrupted")
+        self._given = array
+        source: Array = array.reshape(-1, 1) if array.ndim == 1 else array
+        self._source: Array | None = source
+        self._by_column = source.flags.f_contiguous and not source.flags.c_contiguous
+        room = _room(array, out)
+        self._out: Array = room.reshape(-1, 1) if room.ndim == 1 else room
+        self.names: Sequence[str] = names or [str(column) for column in range(self._out.shape[1])]
+        self.count = len(array)
+
+    def fits(self, column: int, fault: CellFault) -> str:  # noqa: ARG002
+        return fits_numbers(self._out.dtype, fault)
+
+    def numbers(self, column: int) -> Array:
+        return (self._out if self._source is None else self._source)[:, column]
+
+    def apply(
+        self, fault: CellFault, columns: Sequence[int], keys: Sequence[Key], rows: Rows, allowed: Bools | None
+    ) -> Iterator[Part]:
+        source, self._source = self._source, None
+        if self._by_column:
+            if source is not None:
+                untouched = [column for column in range(self._out.shape[1]) if column not in columns]
+                self._out[:, untouched] = source[:, untouched]
+            for column, key in zip(columns, keys, strict=True):
+                one = slice(column, column + 1)
+                part = None if source is None else source[:, one]
+                change = corrupt_matrix(
+                    self._out[:, column].reshape(-1, 1), part, fault, [key], np.zeros(1, np.int64), rows, allowed
+                )
+                yield Part(0, self.count, (column,), change)
+            return
+        index = np.array(columns, np.int64)
+        change = corrupt_matrix(self._out, source, fault, keys, index, rows, allowed)
+        yield Part(0, self.count, tuple(columns), change)
+
+    def restore(self, part: Part) -> None:
+        out = self._copied()
+        if part.change.journal.width == out.shape[1] and not self._by_column:
+            part.change.journal.restore(out)
+        else:
+            out[part.change.journal.cells, part.columns[0]] = part.change.journal.old
+
+    def table(self) -> Array:
+        out = self._copied()
+        return out.reshape(self._given.shape) if self._given.ndim == 1 else out
+
+    def taken(self, index: Index) -> ArraySheet:
+        return ArraySheet(self.table()[index], self.names)
+
+    def followed_by(self, other: Sheet) -> ArraySheet:
+        return ArraySheet(np.concatenate([self.table(), other.table()]), self.names)
+
+    def column(self, column: int) -> Array:
+        return self.table().reshape(self.count, -1)[:, column].copy()
+
+    def without(self, column: int) -> ArraySheet:
+        if self._given.ndim == 1:
+            raise UsageError("an array (n,) is one column, which cannot be lost")
+        return ArraySheet(np.delete(self.table(), column, axis=1))
+
+    def with_column(self, column: int, name: str, values: Array) -> ArraySheet:
+        if name != str(column):
+            raise UsageError("columns of a numpy array are called by their numbers, so none has another name")
+        return ArraySheet(np.insert(self.table(), column, values, axis=1))
+
+    def as_text(self, values: Array) -> Array:  # noqa: ARG002
+        raise UsageError(
+            "a numpy array holds numbers of one type; give a frame to have one of its columns as text"
+        )
+
+    def _copied(self) -> Array:
+        if self._source is not None:
+            np.copyto(self._out, self._source)
+            self._source = None
+        return self._out
+
+
+def _room(array: Array, out: Array | None) -> Array:
+    if out is None:
+        return np.empty_like(array, order="A")
+    if out.shape != array.shape or out.dtype != array.dtype or not out.flags.writeable:
+        raise UsageError(f"out: a writable array of {array.dtype}, {array.shape}, is needed")
+    order, right = ("F", out.flags.f_contiguous) if array.flags.fnc else ("C", out.flags.c_contiguous)
+    if not right or np.may_share_memory(out, array):
+        raise UsageError(f"out: it has to lie in memory in one piece, in {order} order, and apart from the table")
+    return out
+
+
+def fits_numbers(dtype: np.dtype[Any], fault: CellFault) -> str:
+    """Why a fault cannot change numbers of a type; "" if it can."""
+    if dtype.kind not in "fiu":
+        return f"{dtype} holds no numbers"
+    if fault.works_on == "text":
+        return f"{dtype} holds no text"
+    if fault.works_on == "anything" and dtype.kind != "f":
+        return f"{dtype} cannot hold a missing value"
+    return ""

@@ -1,0 +1,231 @@
+"""Arrow record batches and tables. What a fault does not touch stays in the memory of the table given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+from numpy.typing import NDArray
+
+from monkeyproof.errors import UsageError
+from monkeyproof.faults.data.arrays import fits_numbers
+from monkeyproof.faults.data.cells import OWN, CellFault
+from monkeyproof.faults.data.keyed import Index, Key, Rows
+from monkeyproof.faults.data.matrix import (
+    Bools,
+    Change,
+    Earlier,
+    Journal,
+    bits_of,
+    change_texts,
+    corrupt_matrix,
+    hit_rows,
+)
+from monkeyproof.faults.data.tables import Part, Sheet, told_apart
+from monkeyproof.faults.data.text import TextFault
+
+_FIRST = np.zeros(1, np.int64)
+_NOWHERE = np.empty(0, np.int64)
+
+
+class ArrowSheet:
+    """A RecordBatch or a Table. ``Missing`` works on every type: the bit that says whether a value is there goes,
+    the value stays in memory untouched. Other faults work on floats and integers."""
+
+    def __init__(self, table: pa.RecordBatch | pa.Table) -> None:
+        self._given = table
+        self._schema = table.schema
+        self.names: Sequence[str] = told_apart(table.schema.names)
+        self.count: int = table.num_rows
+        batches = [table] if isinstance(table, pa.RecordBatch) else table.to_batches()
+        self._starts = np.cumsum([0, *(batch.num_rows for batch in batches)])[:-1].tolist()
+        self._batches: list[list[pa.Array]] = [list(batch.columns) for batch in batches]
+
+    def fits(self, column: int, fault: CellFault) -> str:
+        field = self._schema.field(column)
+        if fault.works_on == "anything":
+            return "" if field.nullable else "its schema says that it is never null"
+        if "text" in fault.works_on and _is_text(field.type):
+            return ""
+        if fault.works_on == "text":
+            return f"{field.type} holds no text"
+        return fits_numbers(_numpy_type(field.type), fault)
+
+    def numbers(self, column: int) -> NDArray[Any]:
+        parts = [_numbers(batch[column], self.names[column]) for batch in self._batches]
+        return np.concatenate(parts) if parts else np.empty(0)
+
+    def apply(
+        self, fault: CellFault, columns: Sequence[int], keys: Sequence[Key], rows: Rows, allowed: Bools | None
+    ) -> Iterator[Part]:
+        for start, batch in zip(self._starts, self._batches, strict=True):
+            for column, key in zip(columns, keys, strict=True):
+                array = batch[column]
+                here = rows.part(start, len(array))
+                may = _present(array)
+                if allowed is not None:
+                    part = allowed[start : start + len(array)]
+                    may = part if may is None else may & part
+                if isinstance(fault, TextFault) and _is_text(array.type):
+                    change, batch[column] = _change_text(array, fault, key, here, may)
+                elif fault.works_on != "anything":
+                    change, batch[column] = _change_numbers(array, fault, key, here, may)
+                else:
+                    if fault.where is not None and fault.where.column == OWN:
+                        held = fault.where.holds(_numbers(array, self.names[column]))
+                        may = held if may is None else may & held
+                    change, batch[column] = _take_away(array, fault, key, here, may)
+                yield Part(start, len(array), (column,), change)
+
+    def restore(self, part: Part) -> None:
+        batch = self._batches[self._starts.index(part.start)]
+        array = batch[part.columns[0]]
+        journal = part.change.journal
+        if journal.old is None:
+            present = _present(array)
+            if present is not None:
+                batch[part.columns[0]] = _with_validity(array, part.mask()[:, 0] | present)
+        elif isinstance(journal.old, Earlier):
+            batch[part.columns[0]] = journal.old.column
+        else:
+            values = _values_of(array).copy()
+            values[journal.cells] = journal.old
+            batch[part.columns[0]] = _with_values(array, values)
+
+    def table(self) -> pa.RecordBatch | pa.Table:
+        batches = [pa.RecordBatch.from_arrays(arrays, schema=self._schema) for arrays in self._batches]
+        if isinstance(self._given, pa.RecordBatch):
+            return batches[0]
+        return pa.Table.from_batches(batches, schema=self._schema)
+
+    def taken(self, index: Index) -> ArrowSheet:
+        return ArrowSheet(self.table().take(pa.array(index)))
+
+    def followed_by(self, other: Sheet) -> ArrowSheet:
+        mine, others = self.table(), other.table()
+        if isinstance(mine, pa.Table):
+            return ArrowSheet(pa.concat_tables([mine, others]).combine_chunks())
+        return ArrowSheet(pa.concat_batches([mine, others]))
+
+    def column(self, column: int) -> tuple[pa.Field, Any]:
+        return self._schema.field(column), self.table().column(column)
+
+    def without(self, column: int) -> ArrowSheet:
+        return ArrowSheet(self.table().remove_column(column))
+
+    def with_column(self, column: int, name: str, values: tuple[pa.Field, Any]) -> ArrowSheet:
+        field, array = values
+        return ArrowSheet(self.table().add_column(column, field.with_name(name), array))
+
+    def as_text(self, values: tuple[pa.Field, Any]) -> tuple[pa.Field, Any]:
+        field, array = values
+        try:
+            text = pa.compute.cast(array, pa.string())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise UsageError(f"text_column: {field.type} has no form as text") from None
+        return field.with_type(pa.string()), text
+
+
+def _take_away(
+    array: pa.Array, fault: CellFault, key: Key, rows: Rows, may: Bools | None
+) -> tuple[Change, pa.Array]:
+    mask = hit_rows(fault, key, rows, may)
+    bits = np.packbits(mask[None], axis=1, bitorder="little")
+    if not _is_flat(array.type):
+        new = pa.compute.if_else(pa.array(mask), pa.scalar(None, array.type), array)
+        return Change(bits, Journal(1, _NOWHERE, Earlier(array))), new
+    present = _present(array)
+    valid = ~mask if present is None else present & ~mask
+    return Change(bits, Journal(1, _NOWHERE, None)), _with_validity(array, valid)
+
+
+def _change_numbers(
+    array: pa.Array, fault: CellFault, key: Key, rows: Rows, may: Bools | None
+) -> tuple[Change, pa.Array]:
+    values = _values_of(array)
+    out = np.empty((len(values), 1), values.dtype)
+    change = corrupt_matrix(out, values.reshape(-1, 1), fault, [key], _FIRST, rows, may)
+    return change, _with_values(array, out[:, 0])
+
+
+def _change_text(
+    array: pa.Array, fault: TextFault, key: Key, rows: Rows, may: Bools | None
+) -> tuple[Change, pa.Array]:
+    def texts_at(hits: Index) -> list[str]:
+        found: list[str] = array.take(pa.array(hits)).to_pylist()
+        return found
+
+    there = np.ones(len(array), np.bool_) if may is None else may
+    cells, texts = change_texts(fault, key, rows, there, texts_at)
+    plain = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+    place = np.arange(len(array))
+    place[cells] = len(array) + np.arange(len(cells))
+    new = pa.concat_arrays([plain, pa.array(texts, plain.type)]).take(pa.array(place))
+    if plain is not array:
+        new = new.dictionary_encode().cast(array.type)
+    return Change(bits_of(cells, len(array)), Journal(1, cells, Earlier(array))), new
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_flat(kind: pa.DataType) -> bool:
+    """Whether bits for what is there can be exchanged, and all else be left where it is."""
+    if pa.types.is_dictionary(kind):
+        return True
+    flat = (pa.types.is_primitive, pa.types.is_string, pa.types.is_large_string, pa.types.is_binary)
+    return any(is_it(kind) for is_it in (*flat, pa.types.is_large_binary, pa.types.is_decimal))
+
+
+def _numpy_type(kind: pa.DataType) -> np.dtype[Any]:
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        found: np.dtype[Any] = np.dtype(kind.to_pandas_dtype())
+        return found
+    return np.dtype(object)
+
+
+def _values_of(array: pa.Array) -> NDArray[Any]:
+    """The values themselves, also where the array says that there are none; a view, read-only."""
+    kind = _numpy_type(array.type)
+    buffer = array.buffers()[1]
+    if buffer is None:
+        return np.empty(0, kind)
+    return np.frombuffer(buffer, kind, count=len(array), offset=array.offset * kind.itemsize)
+
+
+def _present(array: pa.Array) -> Bools | None:
+    """Which values are there; None: all of them."""
+    if array.null_count == 0:
+        return None
+    found: Bools = array.is_valid().to_numpy(zero_copy_only=False)
+    return found
+
+
+def _numbers(array: pa.Array, name: str) -> NDArray[Any]:
+    try:
+        found: NDArray[Any] = pa.compute.cast(array, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise UsageError(f"where: column {name!r} holds no numbers") from None
+    return found
+
+
+def _with_validity(array: pa.Array, valid: Bools) -> pa.Array:
+    """The same values in the same memory, with other bits for whether they are there."""
+    if pa.types.is_dictionary(array.type):
+        indices = _with_validity(array.indices, valid)
+        return pa.DictionaryArray.from_arrays(indices, array.dictionary, ordered=array.type.ordered)
+    bits = np.packbits(np.concatenate([np.zeros(array.offset, np.bool_), valid]), bitorder="little")
+    buffers = [pa.py_buffer(bits), *array.buffers()[1 : array.type.num_buffers]]
+    return pa.Array.from_buffers(array.type, len(array), buffers, offset=array.offset)
+
+
+def _with_values(array: pa.Array, values: NDArray[Any]) -> pa.Array:
+    present = _present(array)
+    bits = None if present is None else pa.py_buffer(np.packbits(present, bitorder="little"))
+    return pa.Array.from_buffers(array.type, len(values), [bits, pa.py_buffer(values)])

@@ -1,0 +1,320 @@
+"""Corrupting tables of any kind: numpy arrays, pandas frames, Arrow record batches and tables. Copies are changed,
+never what the caller has; column types, order, index and metadata stay as they were.
+
+A cell is named by its row's absolute position and its column's name, so cut a table as you like, in any order, in
+any number of processes: with ``first_row`` or ``positions`` told right, the bytes are the same. An index of the
+table (pandas) plays no part in it, so one with duplicates does no harm. Missing values stay missing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monkeyproof.errors import UsageError
+from monkeyproof.faults.data.cells import OWN, CellFault
+from monkeyproof.faults.data.keyed import Index, Key, Rows, key_of, rows_from
+from monkeyproof.faults.data.matrix import Bools, Change
+from monkeyproof.faults.data.rows import RowFault
+from monkeyproof.faults.data.schema import ExtraColumn, LostColumn, RenamedColumn, SchemaFault, TextColumn
+
+T = TypeVar("T")
+Fault = CellFault | RowFault | SchemaFault
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a fault did to some columns of some of the rows."""
+
+    start: int
+    """The first of the rows, counted from the batch's first."""
+    count: int
+    columns: tuple[int, ...]
+    change: Change
+
+    def mask(self) -> Bools:
+        """(rows, columns) of this part."""
+        return np.unpackbits(self.change.bits, axis=1, count=self.count, bitorder="little").astype(np.bool_).T
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """One fault's work on a table."""
+
+    fault: CellFault
+    parts: tuple[Part, ...]
+
+    @property
+    def cells_count(self) -> int:
+        return sum(int(np.bitwise_count(part.change.bits).sum()) for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """One fault's work on a table's rows."""
+
+    fault: RowFault
+    index: Index
+    """Which row stood before the fault at each place after it."""
+    given_count: int
+    lost: Sheet
+    """Rows that are not there any more, in their order."""
+
+    def back(self, sheet: Sheet) -> Sheet:
+        place = np.full(self.given_count, -1, np.int64)
+        place[self.index[::-1]] = np.arange(len(self.index))[::-1]
+        gone = np.flatnonzero(place < 0)
+        place[gone] = len(self.index) + np.arange(len(gone))
+        return sheet.followed_by(self.lost).taken(place)
+
+
+@dataclass(frozen=True, slots=True)
+class Reshaped:
+    """One fault's work on a table's columns."""
+
+    fault: SchemaFault
+    at: int
+    """Which column it was about, or became one."""
+    column: Any
+    """The column as it was; None where there was none."""
+
+    def back(self, sheet: Sheet) -> Sheet:
+        if not isinstance(self.fault, LostColumn):
+            sheet = sheet.without(self.at)
+        return sheet if self.column is None else sheet.with_column(self.at, self.fault.column, self.column)
+
+    def masked(self, mask: Bools) -> Bools:
+        """What came as text, or from nowhere, is wrong in every row."""
+        if isinstance(self.fault, LostColumn):
+            return np.delete(mask, self.at, axis=1)
+        if isinstance(self.fault, ExtraColumn):
+            return np.insert(mask, self.at, values=True, axis=1)
+        if isinstance(self.fault, TextColumn):
+            mask[:, self.at] = True
+        return mask
+
+
+class Sheet(Protocol):
+    """A copy of a table that faults work on, and that is a table of the same kind again at the end."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the columns; the n-th of the same name is told apart by its number."""
+
+    @property
+    def count(self) -> int: ...
+
+    def fits(self, column: int, fault: CellFault) -> str:
+        """Why a fault cannot change a column; "" if it can."""
+
+    def numbers(self, column: int) -> NDArray[Any]:
+        """A column's values for ``where``: numbers, NaN for missing ones."""
+
+    def apply(
+        self, fault: CellFault, columns: Sequence[int], keys: Sequence[Key], rows: Rows, allowed: Bools | None
+    ) -> Iterator[Part]:
+        """Change the columns."""
+
+    def restore(self, part: Part) -> None:
+        """Put back what a part changed; the parts' latest first."""
+
+    def table(self) -> Any: ...
+
+    def taken(self, index: Index) -> Sheet:
+        """A sheet of some rows, in any order, also twice."""
+
+    def followed_by(self, other: Sheet) -> Sheet:
+        """A sheet of the rows of this one and of another of the same columns."""
+
+    def column(self, column: int) -> Any:
+        """One column, as its kind of table has it."""
+
+    def without(self, column: int) -> Sheet: ...
+
+    def with_column(self, column: int, name: str, values: Any) -> Sheet:
+        """A sheet with one column more, at a place."""
+
+    def as_text(self, values: Any) -> Any:
+        """A column's values as text; missing ones stay missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Corrupted(Generic[T]):
+    """A corrupted copy, the truth about what is wrong with it, and the way back."""
+
+    table: T
+    applied: tuple[Applied | Moved | Reshaped, ...]
+    """In the order in which the faults worked."""
+    columns: tuple[str, ...]
+    positions: Rows
+    """Of the table's rows: where each one came from."""
+    given_width: int
+    """How many columns there were before."""
+
+    def mask(self) -> Bools:
+        """(rows, columns): which cells of the table are wrong, by any of the faults of values or of columns."""
+        counts = [one.given_count for one in self.applied if isinstance(one, Moved)]
+        found = np.zeros((counts[0] if counts else self.positions.count, self.given_width), np.bool_)
+        for one in self.applied:
+            if isinstance(one, Moved):
+                found = found[one.index]
+                continue
+            if isinstance(one, Reshaped):
+                found = one.masked(found)
+                continue
+            for part in one.parts:
+                found[part.start : part.start + part.count, list(part.columns)] |= part.mask()
+        return found
+
+    def restored(self) -> T:
+        """The table as it was, to the last bit, also of NaNs and zeros."""
+        sheet = sheet_of(self.table)
+        for one in reversed(self.applied):
+            if isinstance(one, Moved | Reshaped):
+                sheet = one.back(sheet)
+                continue
+            for part in reversed(one.parts):
+                sheet.restore(part)
+        found: T = sheet.table()
+        return found
+
+
+def corrupt(
+    table: T,
+    faults: Fault | Sequence[Fault],
+    *,
+    seed: int,
+    first_row: int = 0,
+    positions: object = None,
+    out: NDArray[Any] | None = None,
+) -> Corrupted[T]:
+    """A corrupted copy of a table.
+
+    Args:
+        table: numpy array (n,) or (n, d) of numbers, pandas DataFrame, Arrow RecordBatch or Table.
+        faults: one, or several that work one after another, each on what the one before it left.
+        seed: any integer. The same seed, fault, column name and row position always give the same.
+        first_row: absolute position of the first row; the others follow it.
+        positions: instead of ``first_row``, the absolute position of every row, (n,) integers.
+        out: for numpy arrays, where the copy is to be: of the same shape and type, and not the table itself. To
+            use one again for batch after batch saves the time that fresh memory takes, often more than all else.
+
+    Raises:
+        UsageError: no such column, or a fault that cannot change it; positions that are none; no table.
+    """
+    every = [faults] if isinstance(faults, CellFault | RowFault | SchemaFault) else list(faults)
+    sheet = sheet_of(table, out)
+    rows = rows_from(sheet.count, first_row, positions)
+    applied: list[Applied | Moved | Reshaped] = []
+    given_width = len(sheet.names)
+    seen = Counter[str]()
+    for fault in every:
+        # Told apart from others of its kind, but not moved by those of other kinds.
+        label = f"{fault.name}#{seen[fault.name]}"
+        seen[fault.name] += 1
+        if isinstance(fault, RowFault):
+            index = fault.index(rows, key_of(seed, label, ""))
+            lost = sheet.taken(np.setdiff1d(np.arange(sheet.count), index))
+            applied.append(Moved(fault, index, sheet.count, lost))
+            sheet, rows = sheet.taken(index), rows.taken(index)
+            continue
+        if isinstance(fault, SchemaFault):
+            reshaped, sheet = _reshape(fault, sheet)
+            applied.append(reshaped)
+            continue
+        columns = _columns_for(fault, sheet)
+        keys = [key_of(seed, label, sheet.names[column]) for column in columns]
+        applied.append(Applied(fault, tuple(sheet.apply(fault, columns, keys, rows, _allowed(fault, sheet)))))
+    return Corrupted(sheet.table(), tuple(applied), tuple(sheet.names), rows, given_width)
+
+
+def sheet_of(table: object, out: NDArray[Any] | None = None) -> Sheet:
+    """A copy of a table to work on; cells are copied when they are first needed.
+
+    Raises:
+        UsageError: it is no table of a known kind.
+    """
+    if isinstance(table, np.ndarray):
+        from monkeyproof.faults.data.arrays import ArraySheet
+
+        return ArraySheet(table, out=out)
+    if out is not None:
+        raise UsageError("out: only the copy of a numpy array can be put somewhere")
+    kind = type(table).__module__.partition(".")[0]
+    if kind == "pandas":
+        import pandas
+
+        if isinstance(table, pandas.DataFrame):
+            from monkeyproof.faults.data.frames import FrameSheet
+
+            return FrameSheet(table)
+    if kind == "pyarrow":
+        import pyarrow
+
+        if isinstance(table, pyarrow.RecordBatch | pyarrow.Table):
+            from monkeyproof.faults.data.arrow import ArrowSheet
+
+            return ArrowSheet(table)
+    raise UsageError(
+        f"a {type(table).__name__} is no table: give a numpy array, a pandas DataFrame, or an Arrow RecordBatch "
+        "or Table"
+    )
+
+
+def told_apart(names: Sequence[object]) -> list[str]:
+    """Names as text; of several that are the same, the second is ``name#2``, and so on."""
+    seen: Counter[str] = Counter()
+    found = []
+    for name in names:
+        seen[str(name)] += 1
+        found.append(str(name) if seen[str(name)] == 1 else f"{name}#{seen[str(name)]}")
+    return found
+
+
+def _reshape(fault: SchemaFault, sheet: Sheet) -> tuple[Reshaped, Sheet]:
+    new = fault.to if isinstance(fault, RenamedColumn) else fault.column
+    if isinstance(fault, ExtraColumn | RenamedColumn) and new in sheet.names:
+        raise UsageError(f"{fault.name}: there is a column {new!r} already")
+    if isinstance(fault, ExtraColumn):
+        width = len(sheet.names)
+        like = sheet.column(_column(fault, fault.like, sheet))
+        return Reshaped(fault, width, None), sheet.with_column(width, fault.column, like)
+    at = _column(fault, fault.column, sheet)
+    values = sheet.column(at)
+    left = sheet.without(at)
+    if isinstance(fault, RenamedColumn):
+        left = left.with_column(at, fault.to, values)
+    elif isinstance(fault, TextColumn):
+        left = left.with_column(at, fault.column, sheet.as_text(values))
+    return Reshaped(fault, at, values), left
+
+
+def _columns_for(fault: CellFault, sheet: Sheet) -> list[int]:
+    if not fault.columns:
+        found = [column for column in range(len(sheet.names)) if not sheet.fits(column, fault)]
+        if not found:
+            why = "; ".join(dict.fromkeys(sheet.fits(column, fault) for column in range(len(sheet.names))))
+            raise UsageError(f"{fault.name}: there is no column that it can change ({why or 'there is none'})")
+        return found
+    found = [_column(fault, name, sheet) for name in fault.columns]
+    for column in found:
+        if why := sheet.fits(column, fault):
+            raise UsageError(f"{fault.name}: it cannot change column {sheet.names[column]!r}: {why}")
+    return found
+
+
+def _column(fault: CellFault | SchemaFault, name: str, sheet: Sheet) -> int:
+    if name not in sheet.names:
+        raise UsageError(f"{fault.name}: there is no column {name!r}; there are {', '.join(sheet.names)}")
+    return list(sheet.names).index(name)
+
+
+def _allowed(fault: CellFault, sheet: Sheet) -> Bools | None:
+    if fault.where is None or fault.where.column == OWN:
+        return None
+    return fault.where.holds(sheet.numbers(_column(fault, fault.where.column, sheet)))
