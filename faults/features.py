@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from monkeyproof.faults.network import block_link
+from monkeyproof.repertoire import fault
+from monkeyproof.targets.port import Links
 from monkeyproof.types import Json
 
 __all__ = ["outage"]
 
 
+@fault(
+    needs=(Links,),
+    evidence="a connection of our own is broken off, and at least one of the replicas'",
+    undo="the link is open again; by itself when the lease runs out",
+    healing="serve the last good snapshot",
+    draw=lambda rng, target, intensity: {} if "replica->features" in target.links else None,  # noqa: ARG005
+)
 def outage(
     link: str = "replica->features",
     mode: str = "reset",
-    configuration: object = None,  # noqa: ARG001
-    secrets: object = None,  # noqa: ARG001
 ) -> dict[str, Json]:
     """Cut the replicas off from the feature store: connections are reset (or refused: ``refuse-like``).
 

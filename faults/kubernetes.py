@@ -14,6 +14,7 @@ from typing import Any
 
 from monkeyproof.errors import Refusal, UsageError
 from monkeyproof.injection import Injection, current, inject, within_limit
+from monkeyproof.repertoire import fault
 from monkeyproof.types import Evidence, Json
 
 __all__ = ["terminate_pods"]
@@ -26,11 +27,15 @@ REQUEST_TIMEOUT_S = 10
 EVIDENCE_WITHIN_S = 30.0
 
 
+@fault(
+    evidence="their uids are gone from the namespace",
+    undo="none: a deleted pod stays deleted",
+    healing="the deployment's controller starts others",
+)
 def terminate_pods(
     namespace: str,
     label_selector: str,
     pods_count: int = 1,
-    configuration: object = None,  # noqa: ARG001
     secrets: dict[str, str] | None = None,
 ) -> dict[str, Json]:
     """Delete pods without grace. One-shot: their controller is expected to replace them.

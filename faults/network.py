@@ -12,12 +12,14 @@ from monkeyproof.faults.proxied import (
     check_number,
     check_share,
     listen_address,
+    on_a_link,
     proxy_fault,
     seed_for,
     send_own_request,
 )
 from monkeyproof.in_force import bound_s
 from monkeyproof.injection import current, inject, within_limit
+from monkeyproof.repertoire import fault
 from monkeyproof.targets.port import Links, Target, require
 from monkeyproof.types import Evidence, Json
 
@@ -26,13 +28,20 @@ __all__ = ["add_latency", "block", "fail_requests", "hang", "remove_toxic"]
 _ROUNDS_S = 0.2
 
 
+@fault(
+    needs=(Links,),
+    evidence="a request was held that long and then forwarded",
+    undo="taken off the link, what it held flows on; by itself when the lease runs out",
+    healing="drain the slow path",
+    draw=lambda rng, target, intensity: on_a_link(
+        rng, target, low_ms=round(200 * intensity, 1), high_ms=round(2000 * intensity, 1)
+    ),
+)
 def add_latency(
     link: str,
     low_ms: float,
     high_ms: float,
     share: float = 1.0,
-    configuration: object = None,  # noqa: ARG001
-    secrets: object = None,  # noqa: ARG001
 ) -> dict[str, Json]:
     """Hold a ``share`` of the requests on ``link``, each for a time drawn from ``[low_ms, high_ms]``.
 
@@ -71,21 +80,34 @@ def add_latency(
         "low_ms": float(low_ms),
         "high_ms": float(high_ms),
         "share": float(share),
-        "seed": seed_for(f"network.latency/{link}"),
+        "seed": seed_for(f"network.add_latency/{link}"),
     }
     return inject(
         proxy_fault(
-            "network.latency", link, "latency", parameters, links, evidence, within_s=5 + 3 * patience_s / share
+            "network.add_latency",
+            link,
+            "latency",
+            parameters,
+            links,
+            evidence,
+            within_s=5 + 3 * patience_s / share,
         )
     )
 
 
+@fault(
+    needs=(Links,),
+    evidence="requests of our own are answered so by the proxy",
+    undo="taken off the link, what it held flows on; by itself when the lease runs out",
+    healing="retry with backoff; go elsewhere",
+    draw=lambda rng, target, intensity: on_a_link(
+        rng, target, protocol="http", probability=round(0.6 * intensity, 3), status=503
+    ),
+)
 def fail_requests(
     link: str,
     probability: float,
     status: int = 503,
-    configuration: object = None,  # noqa: ARG001
-    secrets: object = None,  # noqa: ARG001
 ) -> dict[str, Json]:
     """Have the link answer a share of the requests with ``status``, without asking the server.
 
@@ -131,11 +153,18 @@ def fail_requests(
     )
 
 
+@fault(
+    needs=(Links,),
+    evidence="a connection of our own is broken off",
+    undo="taken off the link, what it held flows on; by itself when the lease runs out",
+    healing="whatever does without that dependency",
+    draw=lambda rng, target, intensity: on_a_link(  # noqa: ARG005
+        rng, target, protocol="tcp", mode="reset"
+    ),
+)
 def block(
     link: str,
     mode: str = "reset",
-    configuration: object = None,  # noqa: ARG001
-    secrets: object = None,  # noqa: ARG001
 ) -> dict[str, Json]:
     """Reset every connection on the link; new ones are accepted and reset (or refused: ``refuse-like``).
 
@@ -144,10 +173,17 @@ def block(
     return block_link("network.block", link, mode, others_needed=False)
 
 
+@fault(
+    needs=(Links,),
+    evidence="bytes that somebody sent stay unread",
+    undo="taken off the link, what it held flows on; by itself when the lease runs out",
+    healing="a timeout, then whatever does without that dependency",
+    draw=lambda rng, target, intensity: on_a_link(  # noqa: ARG005
+        rng, target, protocol="tcp"
+    ),
+)
 def hang(
     link: str,
-    configuration: object = None,  # noqa: ARG001
-    secrets: object = None,  # noqa: ARG001
 ) -> dict[str, Json]:
     """Have the link accept connections, and neither read nor answer. What it holds flows on at the revert.
 
@@ -189,7 +225,7 @@ def remove_toxic(target: Target, link: str, toxic_id: str) -> str:
     return f"{link}: fault removed" if removed else f"{link}: the fault was gone already"
 
 
-def block_link(fault: str, link: str, mode: str, *, others_needed: bool) -> dict[str, Json]:
+def block_link(name: str, link: str, mode: str, *, others_needed: bool) -> dict[str, Json]:
     """Inject a link that is down. ``others_needed``: the proof asks for users' connections that it broke, too."""
     context = current()
     if mode not in ("reset", "refuse-like"):
@@ -213,4 +249,4 @@ def block_link(fault: str, link: str, mode: str, *, others_needed: bool) -> dict
             {"own": how, "connections": others},
         )
 
-    return inject(proxy_fault(fault, link, "down", {"mode": mode}, links, evidence, within_s=5))
+    return inject(proxy_fault(name, link, "down", {"mode": mode}, links, evidence, within_s=5))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from monkeyproof.injection import Injection, inject
+from monkeyproof.repertoire import fault
 from monkeyproof.targets.port import Target
 from monkeyproof.types import Evidence, Json
 from monkeyproof.undo import Undo
@@ -10,7 +11,8 @@ from monkeyproof.undo import Undo
 __all__ = ["nothing", "undo_nothing"]
 
 
-def nothing(configuration: object = None, secrets: object = None) -> dict[str, Json]:  # noqa: ARG001
+@fault(evidence="that nothing was done", undo="nothing to take back", healing="none: acting on it is a false heal")
+def nothing() -> dict[str, Json]:
     """Inject nothing, with every step that a fault has: intent, act, evidence, and an undo."""
     return inject(
         Injection(

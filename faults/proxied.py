@@ -10,6 +10,9 @@ import struct
 import uuid
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
+from monkeyproof.config import TargetFile
 from monkeyproof.errors import Refusal, TargetError, UsageError
 from monkeyproof.injection import Injection, current
 from monkeyproof.targets.port import LEASE_S, Links, Target, Toxic, require
@@ -90,6 +93,14 @@ def check_link(target: Target, link: str, *, protocol: str = "") -> str:
             f"choose one of: {', '.join(suitable) or 'none'}",
         )
     return found
+
+
+def on_a_link(
+    rng: np.random.Generator, target: TargetFile, *, protocol: str = "", **arguments: Json
+) -> Mapping[str, Json] | None:
+    """Arguments of a fault on a link that is drawn among the target's; None if none speaks ``protocol``."""
+    links = sorted(name for name, one in target.links.items() if not protocol or one.protocol == protocol)
+    return {"link": links[int(rng.integers(len(links)))], **arguments} if links else None
 
 
 def listen_address(target: Target, link: str) -> tuple[str, int]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from monkeyproof.errors import Refusal, TargetError, UsageError
 from monkeyproof.injection import Injection, current, inject
+from monkeyproof.repertoire import fault
 from monkeyproof.targets.port import ModelVersion, Registry, Replicas, Target, require
 from monkeyproof.types import Evidence, Json
 from monkeyproof.undo import Undo
@@ -16,10 +17,15 @@ __all__ = ["promote_degraded", "restore_champion"]
 _SCRAPE_TIMEOUT_S = 1.0
 
 
+@fault(
+    needs=(Registry, Replicas),
+    evidence="the registry names it as champion, and a replica serves it",
+    undo="the old champion is champion again, unless somebody chose another since",
+    healing="roll back to the last version that verifies",
+    draw=lambda rng, target, intensity: {} if target.registry else None,  # noqa: ARG005
+)
 def promote_degraded(
     version: str = "",
-    configuration: object = None,  # noqa: ARG001
-    secrets: object = None,  # noqa: ARG001
 ) -> dict[str, Json]:
     """Make a worse model the champion; ``version`` "" is the one with the lowest accuracy tag.
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from monkeyproof.clock import wait_for
+from monkeyproof.config import TargetFile
 from monkeyproof.errors import Refusal, TargetError, UsageError
 from monkeyproof.injection import Injection, current, inject, within_limit
+from monkeyproof.repertoire import fault
 from monkeyproof.targets.port import LEASE_S, Replica, Replicas, Target, require
 from monkeyproof.types import Evidence, Json
 from monkeyproof.undo import Undo
@@ -16,7 +21,19 @@ from monkeyproof.undo import Undo
 __all__ = ["kill", "pause", "resume"]
 
 
-def kill(name: str = "", configuration: object = None, secrets: object = None) -> dict[str, Json]:  # noqa: ARG001
+def _any_replica(rng: np.random.Generator, target: TargetFile, intensity: float) -> Mapping[str, Json] | None:  # noqa: ARG001
+    """The trial's seed chooses which."""
+    return {"name": ""} if target.stack else None
+
+
+@fault(
+    needs=(Replicas,),
+    evidence="its process is gone",
+    undo="none: a dead process stays dead",
+    healing="the platform's own supervisor starts another; the front door asks the others",
+    draw=_any_replica,
+)
+def kill(name: str = "") -> dict[str, Json]:
     """Kill one replica with SIGKILL; ``name`` "" is a random one, by the trial's seed.
 
     There is nothing to take back: the platform's own supervisor may restart it.
@@ -54,7 +71,14 @@ def kill(name: str = "", configuration: object = None, secrets: object = None) -
     )
 
 
-def pause(name: str = "", configuration: object = None, secrets: object = None) -> dict[str, Json]:  # noqa: ARG001
+@fault(
+    needs=(Replicas,),
+    evidence="its process is stopped, read from the kernel",
+    undo="it goes on (SIGCONT); by itself when the lease runs out",
+    healing="restart the replica, or send its traffic elsewhere",
+    draw=_any_replica,
+)
+def pause(name: str = "") -> dict[str, Json]:
     """Stop one replica with SIGSTOP: its connections stay open and nothing answers. "" is a random one."""
     replicas = require(current().target, Replicas)
     victim = _choose(replicas, name, "replicas.pause")

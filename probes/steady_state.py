@@ -28,8 +28,6 @@ SHORTEST_ENOUGH_S = 0.5
 
 def slo_holds(
     window_s: float = 0.0,
-    configuration: object = None,  # noqa: ARG001
-    secrets: object = None,  # noqa: ARG001
 ) -> bool:
     """Wait for a whole window of readings, and say whether it met the objective.
 

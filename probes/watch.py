@@ -34,8 +34,6 @@ _BOUNDS = ("at_most_s", "at_least_s")
 def hold_until_recovered(
     at_most_s: float = 0.0,
     at_least_s: float = 0.0,
-    configuration: object = None,  # noqa: ARG001
-    secrets: object = None,  # noqa: ARG001
 ) -> dict[str, Json]:
     """Leave the fault in place until the readings show a sustained recovery from it, or the horizon has come.
 
@@ -48,8 +46,6 @@ def hold_until_recovered(
 
 def watch_after_revert(
     at_most_s: float = 0.0,
-    configuration: object = None,  # noqa: ARG001
-    secrets: object = None,  # noqa: ARG001
 ) -> dict[str, Json]:
     """Watch until the service is steady again after the revert, for at least the SLO's ``stable_for_s``.
 
@@ -175,7 +171,7 @@ class LiveView:
     elapsed_s: float = 0.0
     """Since the trial began, as of the last event or reading."""
     faults: tuple[str, ...] = ()
-    """What is broken right now: ``network.latency on client->gateway``."""
+    """What is broken right now: ``network.add_latency on client->gateway``."""
     good_share: float | None = None
     """Of the readings that ended in the last second. None: there are none that say anything."""
     latency_p50_ms: float | None = None

@@ -9,6 +9,7 @@ from monkeyproof.errors import UsageError
 from monkeyproof.faults.data.cells import Scale
 from monkeyproof.faults.proxied import check_link, proxy_fault, seed_for
 from monkeyproof.injection import current, inject, within_limit
+from monkeyproof.repertoire import fault
 from monkeyproof.targets.opening import first_golden_body
 from monkeyproof.targets.port import Features, Links, Pipeline, Target, require
 from monkeyproof.types import Evidence, Json
@@ -18,13 +19,20 @@ __all__ = ["scale_records"]
 _READ_BACK_ENTITIES = 64
 
 
+@fault(
+    needs=(Links, Features),
+    evidence="changed values stand in the feature store, bit for bit",
+    undo="the link leaves records alone again; by itself when the lease runs out",
+    healing="quarantine the stream, restore the last good snapshot",
+    draw=lambda rng, target, intensity: (  # noqa: ARG005
+        {"share": round(0.3 * intensity, 3)} if "source->pipeline" in target.links else None
+    ),
+)
 def scale_records(
     link: str = "source->pipeline",
     share: float = 0.1,
     low: float = -10.0,
     high: float = 10.0,
-    configuration: object = None,  # noqa: ARG001
-    secrets: object = None,  # noqa: ARG001
 ) -> dict[str, Json]:
     """Multiply a share of the feature values of every record that passes ``link`` by a factor in ``[low, high]``.
 

@@ -27,7 +27,19 @@ TEN_MINUTES_MS = 600_000.0
 Seconds = Annotated[float, Field(gt=0, le=DAY_S, allow_inf_nan=False)]
 Milliseconds = Annotated[float, Field(gt=0, le=TEN_MINUTES_MS, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-Family = Literal["noop", "data", "network", "replicas", "registry", "features", "kubernetes"]
+Family = Literal[
+    "noop",
+    "data",
+    "drift",
+    "models",
+    "registry",
+    "features",
+    "network",
+    "replicas",
+    "resources",
+    "load",
+    "kubernetes",
+]
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 

@@ -27,7 +27,7 @@ class Injection:
     """One fault, ready to be injected. Building one changes nothing."""
 
     fault: str
-    """``family.name``, such as ``network.latency``."""
+    """``family.name``, such as ``network.add_latency``."""
     subject: str
     """What it is done to: a link, a replica, a model."""
     parameters: Mapping[str, Json]
@@ -277,7 +277,7 @@ def _prove(injection: Injection, handle: Any, clock: Clock) -> Evidence:
         clock.sleep_s(0.02)
 
 
-def revert(configuration: object = None, secrets: object = None) -> list[str]:  # noqa: ARG001
+def revert() -> list[str]:
     """Take back every open fault of the trial, newest first. Idempotent. An action for experiments.
 
     Returns:

@@ -39,7 +39,7 @@ class Step:
     """One thing that a trial would do to its target."""
 
     headline: str
-    """``network.latency on gateway->replica-2``"""
+    """``network.add_latency on gateway->replica-2``"""
     details: tuple[tuple[str, str], ...] = ()
     refused: MonkeyproofError | None = None
     """Why it would not come to it."""

@@ -66,7 +66,7 @@ def test_it_tells_everything_and_starts_nothing(folder: Path) -> None:
     assert "would refuse do-nothing" in done.stdout
     assert "3 trials against ours" in done.stdout
     assert "limits: replicas_down 1, rows_share 0.5, latency_ms 2000" in done.stdout
-    assert done.stdout.count("injects network.latency on users") == 2
+    assert done.stdout.count("injects network.add_latency on users") == 2
     for words in (
         "family  network",
         "with    low_ms 150, high_ms 200, share 1, seed ",

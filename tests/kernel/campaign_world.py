@@ -96,7 +96,7 @@ def write_trial(
     said |= {"machine": {"cores": 2}, "versions": {"monkeyproof": "0"}, "anchor": asdict(anchor)}
     history.write_json(folder / history.TRIAL_FILE, {"version": 1, **asdict(trial), **said})
     writer = HistoryWriter(folder, anchor, "trial", ManualClock())
-    fault = {"id": "1", "fault": "network.latency"}
+    fault = {"id": "1", "fault": "network.add_latency"}
     writer.event(Kind.TRIAL_STARTED, t_s=0.0, title=trial.title)
     writer.event(Kind.BASELINE_MET, t_s=0.9, good_share=1.0, window_s=0.9)
     writer.event(Kind.FAULT_INTENDED, "link", t_s=T0_S, parameters={}, held=True, **fault)

@@ -294,7 +294,7 @@ def test_a_lease_that_is_long_over_ends_what_nobody_can_look_at(
     utc = (datetime.now(UTC) - timedelta(seconds=age_s)).isoformat()
     log = UndoLog(undo.undo_dir() / "l.jsonl")
     undoing = Undo("monkeyproof.faults.network:remove_toxic", {"link": "l", "toxic_id": "x"})
-    log.intend(OpenFault("l-1", "network.latency", "l", undoing, str(gone), utc, {}, lease_s))
+    log.intend(OpenFault("l-1", "network.add_latency", "l", undoing, str(gone), utc, {}, lease_s))
     log.close()
     said: list[str] = []
     if lease_s and age_s:
@@ -421,7 +421,9 @@ def test_a_fault_goes_with_its_embedded_target() -> None:
     log = UndoLog(undo.undo_dir() / "left.jsonl")
     file = str(paths.target_dir() / "target.yaml")
     log.intend(
-        OpenFault("t-1", "network.latency", "l", Undo("monkeyproof.faults.network:remove_toxic", {}), file, "2026")
+        OpenFault(
+            "t-1", "network.add_latency", "l", Undo("monkeyproof.faults.network:remove_toxic", {}), file, "2026"
+        )
     )
     log.close()
     said: list[str] = []

@@ -76,7 +76,7 @@ def latency_spike(arm: str, seed: int) -> Plan:
         "One replica answers 0.5 to 2 s late",
         arm,
         REMOVED,
-        [Fault("network.latency", "gateway->replica-2", "31 requests were delayed, 1,214 ms on average")],
+        [Fault("network.add_latency", "gateway->replica-2", "31 requests were delayed, 1,214 ms on average")],
         trouble="late",
         bad_share=0.34,
         impact_s=0.3,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import typing
 from pathlib import Path
 
 import yaml
 
+from monkeyproof import config
 from monkeyproof.history import write_json
 from monkeyproof.targets.local.plan import CLIENT_LINK, Plan
 from monkeyproof.targets.local.publish import ALIAS, MODEL
 from monkeyproof.types import Json
 
-ALLOWED_FAULTS = ("noop", "data", "network", "replicas", "registry", "features")
+ALLOWED_FAULTS = tuple(family for family in typing.get_args(config.Family) if family != "kubernetes")
 
 
 def write_configuration(plan: Plan) -> None:
