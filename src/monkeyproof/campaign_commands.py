@@ -43,9 +43,10 @@ EXIT_OF = {"pass": EXIT_OK, "fail": EXIT_FAIL, "inconclusive": EXIT_INCONCLUSIVE
 def run(context: click.Context, /, **values: Any) -> None:
     """Run experiments and write a report.
 
-    NAMES are experiments of the catalogue ('monkeyproof list') or paths of Chaos Toolkit files; none means
-    all that the embedded target can do. The embedded target is started if it is not up, and then also
-    ended. The exit code does not judge the target: 0 means that the campaign ran and its report is written.
+    NAMES are experiments of the catalogue ('monkeyproof list') or paths of Chaos Toolkit files; 'all' means
+    all that the embedded target can do, and none a tour of a few of them. The embedded target is started
+    if it is not up, and then also ended. The exit code does not judge the target: 0 means that the campaign
+    ran and its report is written.
     """
     _run(Options.of(context, values))
 
@@ -122,7 +123,7 @@ def begin(options: Options) -> tuple[tuple[Experiment, ...], Experiment | None, 
     """
     from monkeyproof import catalogue
 
-    found = tuple(catalogue.find(name, options.named) for name in options.names or catalogue.default_names())
+    found = tuple(catalogue.find(name, options.named) for name in catalogue.chosen(options.names))
     sham = catalogue.find("sham") if options.shams_count else None
     folder = (options.out or Path("runs") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

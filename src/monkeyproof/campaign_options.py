@@ -179,8 +179,10 @@ class Options:
         Raises:
             UsageError: it does.
         """
+        from monkeyproof import catalogue
+
         plan = stored.plan
-        named = sorted(Path(name).stem if Path(name).suffix else name for name in self.names)
+        named = sorted(Path(name).stem if Path(name).suffix else name for name in catalogue.chosen(self.names))
         trials = None if plan["sequential"] else plan["trials_count"]
         says = {
             "names": (named, sorted(one["name"] for one in plan["experiments"])),

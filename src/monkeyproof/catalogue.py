@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -35,6 +35,10 @@ from monkeyproof.types import Json, Outcome
 from monkeyproof.written import line_of, load_yaml, problem_words, read_text
 
 EXTENSION = "monkeyproof"
+TOUR = "tour"
+"""Tag of those that run when none is named."""
+ALL = "all"
+"""In the place of a name: everything that the embedded target can do."""
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -80,9 +84,27 @@ def names() -> list[str]:
     return sorted(str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.yaml"))
 
 
-def default_names() -> list[str]:
-    """What runs when nothing is named: everything that the embedded target can do."""
+def document_of(name: str) -> Mapping[str, Json]:
+    """A catalogue's experiment as it is written, not checked."""
+    path = paths.experiments() / f"{name}.yaml"
+    document: Mapping[str, Json] = load_yaml(path.read_text(encoding="utf-8"), str(path))[1]
+    return document
+
+
+def for_embedded() -> list[str]:
+    """Everything that the embedded target can do, shams left out."""
     return [name for name in names() if "/" not in name and name != "sham"]
+
+
+def tour() -> list[str]:
+    """What runs when nothing is named: a few that show what this is about, in two minutes."""
+    return [name for name in for_embedded() if TOUR in (document_of(name).get("tags") or ())]
+
+
+def chosen(said: Sequence[str]) -> Sequence[str]:
+    """The experiments that are meant by what somebody said, each once."""
+    meant = [each for name in said for each in (for_embedded() if name == ALL else [name])]
+    return list(dict.fromkeys(meant)) or tour()
 
 
 def find(name: str, named: Named | None = None) -> Experiment:
@@ -189,8 +211,7 @@ def name_of(document: Mapping[str, Json]) -> str:
     """The catalogue's name of an experiment that Chaos Toolkit has loaded; else one made of its title."""
     title = str(document.get("title", ""))
     for name in names():
-        path = paths.experiments() / f"{name}.yaml"
-        if load_yaml(path.read_text(encoding="utf-8"), str(path))[1]["title"] == title:
+        if document_of(name)["title"] == title:
             return name
     words = "".join(letter if letter.isalnum() else " " for letter in title.lower()).split()
     return "-".join(words)[:60] or "untitled"

@@ -10,6 +10,8 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from monkeyproof import repertoire
+from monkeyproof.errors import UsageError
 from monkeyproof.types import Json
 from monkeyproof.written import problem_words, shown
 
@@ -96,7 +98,21 @@ def argument_problems(document: Mapping[str, Json]) -> Iterator[Problem]:
             hint = f"; it has: {', '.join(known)}" if known else ""
             yield (*place, "provider", "func"), f"{module_name} has no function {shown(function_name)}{hint}"
             continue
-        yield from _signature_problems((*place, "provider"), function, provider.get("arguments", {}))
+        given = provider.get("arguments", {})
+        found = list(_signature_problems((*place, "provider"), function, given))
+        if not found and (module_name, function_name) == repertoire.WHEN_SEEN:
+            found = list(_problems_of_a_fault_to_come((*place, "provider", "arguments"), given))
+        yield from found
+
+
+def _problems_of_a_fault_to_come(place: tuple[str | int, ...], given: dict[str, Json]) -> Iterator[Problem]:
+    """Known before the first fault is injected, or a trial would end in the middle for a misspelt word."""
+    try:
+        fault = repertoire.find(given["fault"])
+    except UsageError as error:
+        yield (*place, "fault"), str(error)
+        return
+    yield from _signature_problems(place, fault.function, given["arguments"])
 
 
 def _signature_problems(

@@ -99,20 +99,28 @@ def calibrate(episodes_count: int, rate_per_s: float, seed: int) -> None:
 
 
 @main.command("list")
-def list_experiments() -> None:
-    """Show the catalogue of experiments."""
+@click.option("--faults", is_flag=True, help="The faults instead: parameters, evidence, undo, what heals them.")
+@click.option("--markdown", is_flag=True, help="With --faults: as the table in docs/faults.md.")
+def list_catalogue(faults: bool, markdown: bool) -> None:
+    """Show the catalogue of experiments, or of the faults that they inject."""
     from rich.console import Console
     from rich.table import Table
 
-    from monkeyproof import catalogue, written
+    from monkeyproof import catalogue, fault_list
 
+    if markdown:
+        if not faults:
+            raise UsageError("--markdown: goes with --faults")
+        click.echo(fault_list.as_markdown(), nl=False)
+        return
+    if faults:
+        Console(highlight=False).print(fault_list.for_terminal())
+        return
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("experiment", style="bold", no_wrap=True)
     table.add_column("what it asks")
     for name in catalogue.names():
-        path = paths.experiments() / f"{name}.yaml"
-        _, document = written.load_yaml(path.read_text(encoding="utf-8"), str(path))
-        table.add_row(name, document["title"])
+        table.add_row(name, catalogue.document_of(name)["title"])
     Console().print(table)
 
 

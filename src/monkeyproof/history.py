@@ -51,7 +51,9 @@ class Kind(StrEnum):
     TRIAL_ABORTED = "trial.aborted"  # why
     TRIAL_ENDING = "trial.ending"  # from here on what is still there is taken back, whatever else is asked for
     TRIAL_ENDED = "trial.ended"  # status
-    PHASE_STARTED = "phase.started"  # subject: prepare, baseline, hold, revert, after_revert, cool_down, put_back
+    PHASE_STARTED = (
+        "phase.started"  # subject: prepare, baseline, await, hold, revert, after_revert, cool_down, put_back
+    )
     PHASE_ENDED = "phase.ended"  # subject: the phase; why
     BASELINE_MET = "baseline.met"  # good_share, window_s (as used), readings (how many that were)
     BASELINE_MISSED = "baseline.missed"  # good_share, window_s, readings, why

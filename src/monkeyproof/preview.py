@@ -10,7 +10,7 @@ import contextlib
 import importlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ from monkeyproof.history import HistoryWriter
 from monkeyproof.in_force import InForce
 from monkeyproof.injection import Context, Injection, revert, set_current
 from monkeyproof.probes.watch import longest_hold_s, promised_hold
+from monkeyproof.repertoire import WHEN_SEEN
 from monkeyproof.roles import OWN_FAULTS, Roles, activity_named, roles_of
 from monkeyproof.targets.port import Links, Registry, Target, Toxic
 from monkeyproof.targets.registry import RegistryClient
@@ -161,7 +162,13 @@ class Preview:
                 return Step(str(activity.get("name", provider["func"])), (("", str(wrong)),), wrong)
             planned = list(context.planned or ())
             guards = "; ".join(context.guards)
-        return _step(planned[0], guards, held) if planned else None
+        if not planned:
+            return None
+        step = _step(planned[0], guards, held)
+        if (module, provider["func"]) == WHEN_SEEN:
+            when = f"once {arguments['event']} is seen, within {arguments['within_s']:g} s; else not at all"
+            step = replace(step, details=(("when", when), *step.details))
+        return step
 
     def _foreign(self, document: Mapping[str, Json], roles: Roles) -> Step:
         told = told_of(activity_named(document, roles.inject) or {})

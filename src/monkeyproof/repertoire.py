@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import inspect
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar, cast
 
@@ -27,6 +27,9 @@ FAMILIES = tuple(
     family for family in typing.get_args(Family) if importlib.util.find_spec(f"monkeyproof.faults.{family}")
 )
 """Modules of ``monkeyproof.faults`` that have faults to offer; the same words stand in ``allow_faults``."""
+
+WHEN_SEEN = ("monkeyproof.faults.compound", "when_seen")
+"""The action that injects another fault once an event is seen."""
 
 
 class Draw(Protocol):
@@ -68,13 +71,13 @@ class Fault:
     place for this fault. None: never drawn by chance."""
 
     @property
-    def family(self) -> str:
-        return self.name.partition(".")[0]
+    def key(self) -> tuple[str, str]:
+        """Module and function, as an experiment names them: where the function can be had by its name."""
+        return f"monkeyproof.faults.{self.family}", self.function.__name__
 
     @property
-    def module(self) -> str:
-        """As an experiment names it: the module from which the function can be had by its name."""
-        return f"monkeyproof.faults.{self.family}"
+    def family(self) -> str:
+        return self.name.partition(".")[0]
 
     @property
     def summary(self) -> str:
@@ -140,3 +143,15 @@ def find(name: str) -> Fault:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise UsageError(f"no fault {name!r}: {hint}'monkeyproof list --faults' shows what there is")
+
+
+def faults_in(document: Mapping[str, Json]) -> Iterator[Fault]:
+    """The faults that an experiment's method injects, also those that wait for an event."""
+    by_key = {one.key: one for one in all_faults()}
+    for activity in document.get("method") or ():
+        provider = activity.get("provider") or {}
+        arguments = provider.get("arguments") or {}
+        if (provider.get("module"), provider.get("func")) == WHEN_SEEN:
+            yield find(str(arguments.get("fault")))
+        elif found := by_key.get((str(provider.get("module")), str(provider.get("func")))):
+            yield found

@@ -10,11 +10,13 @@ from monkeyproof import catalogue
 from monkeyproof.config import TargetFile, read_target_file
 
 
-def with_windows(target: TargetFile, folder: Path, **windows_s: float) -> TargetFile:
-    """The same target with other windows, in a file of the test's own."""
+def with_windows(target: TargetFile, folder: Path, *, stable_for_s: float = 0.0, **windows_s: float) -> TargetFile:
+    """The same target with other windows, in a file of the test's own; ``stable_for_s`` 0 leaves its SLO alone."""
     described = yaml.safe_load(target.path.read_text())
     described["predict"]["golden"] = str(target.predict.golden)
     described["windows"] = windows_s
+    if stable_for_s:
+        described["slo"] = (described.get("slo") or {}) | {"stable_for_s": stable_for_s}
     path = folder / "target.yaml"
     path.write_text(yaml.safe_dump(described, sort_keys=False))
     return read_target_file(path)

@@ -38,13 +38,15 @@ def test_every_arm_has_an_expectation(name: str) -> None:
 
 
 def test_what_runs_by_default() -> None:
-    assert catalogue.default_names() == [
+    assert catalogue.tour() == [
         "broken-rollback",
         "corrupt-records",
         "feature-store-outage",
         "latency-spike",
         "replica-kill",
     ]
+    assert catalogue.chosen([]) == catalogue.tour()
+    assert catalogue.chosen(["sham", catalogue.ALL, "sham", "replica-kill"]) == ["sham", *catalogue.for_embedded()]
 
 
 STRANGERS = """

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +18,9 @@ from monkeyproof.targets.local.plan import REPLICAS
 from monkeyproof.targets.local.replica_set import ReplicaSet
 
 
-def test_a_paused_replica_that_somebody_resumed_has_lost_its_lease() -> None:
+@contextlib.contextmanager
+def standing() -> Iterator[tuple[ReplicaSet, Keeper, subprocess.Popen[bytes]]]:
+    """A replica set of which the first replica is a process that sleeps."""
     parts: Any = None
     plan: Any = SimpleNamespace(ports=dict.fromkeys(REPLICAS, 0))
     group: Any = SimpleNamespace(disown=lambda _: None)
@@ -24,17 +28,34 @@ def test_a_paused_replica_that_somebody_resumed_has_lost_its_lease() -> None:
     sleeper = subprocess.Popen(["/bin/sleep", "60"])
     keeper: Keeper = replicas.keepers["replica-1"]
     keeper.pid, keeper._pidfd = sleeper.pid, os.pidfd_open(sleeper.pid)
-
-    async def pause_and_renew() -> list[dict[str, str]]:
-        await replicas.pause("replica-1", lease_s=60.0)
-        held = replicas.renew(["replica-1"])
-        sleeper.send_signal(signal.SIGCONT)
-        assert wait_for(lambda: not is_stopped(sleeper.pid), within_s=5.0)
-        return [held, replicas.renew(["replica-1"])]
-
     try:
-        assert asyncio.run(pause_and_renew()) == [{}, {"replica-1": "replica-1 is not paused any more"}]
+        yield replicas, keeper, sleeper
     finally:
         sleeper.kill()
         sleeper.wait()
         os.close(keeper._pidfd)
+
+
+def test_a_paused_replica_that_somebody_resumed_has_lost_its_lease() -> None:
+    with standing() as (replicas, _, sleeper):
+
+        async def pause_and_renew() -> list[dict[str, str]]:
+            await replicas.pause("replica-1", lease_s=60.0)
+            held = replicas.renew(["replica-1"])
+            sleeper.send_signal(signal.SIGCONT)
+            assert wait_for(lambda: not is_stopped(sleeper.pid), within_s=5.0)
+            return [held, replicas.renew(["replica-1"])]
+
+        assert asyncio.run(pause_and_renew()) == [{}, {"replica-1": "replica-1 is not paused any more"}]
+
+
+def test_a_paused_replica_that_was_started_anew_is_healed_and_has_lost_no_lease() -> None:
+    with standing() as (replicas, keeper, sleeper):
+
+        async def pause_and_replace() -> dict[str, str]:
+            await replicas.pause("replica-1", lease_s=60.0)
+            keeper.pid = os.getpid()
+            return replicas.renew(["replica-1"])
+
+        assert asyncio.run(pause_and_replace()) == {}
+        keeper.pid = sleeper.pid

@@ -76,10 +76,12 @@ class ReplicaSet:
         lost = {}
         for name in names:
             pause = self._pauses.get(name)
-            # Also one that somebody else resumed: what gets better then is nobody's recovery.
-            if pause is None or self._named(name).pid != pause.pid or self._named(name).state != "paused":
+            if pause is None or name in self._ran_out:
                 lost[name] = self._ran_out.get(name, f"{name} is not paused any more")
-            else:
+            elif self._named(name).pid == pause.pid and self._named(name).state != "paused":
+                # Somebody else resumed it: what gets better then is nobody's recovery.
+                lost[name] = f"{name} is not paused any more"
+            else:  # Also where another was started in its place: that is how one that stands still is healed.
                 pause.due_s = time.monotonic() + pause.lease_s
         return lost
 

@@ -1,0 +1,94 @@
+"""Every experiment of the catalogue once, in a quick form, on real embedded targets: what it promises comes true.
+
+Two targets at a time, each with a home of its own, for a trial mostly waits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from short_trials import with_hold, with_windows
+
+from monkeyproof import catalogue
+from monkeyproof.config import read_target_file
+from monkeyproof.types import Json, Outcome
+
+pytestmark = pytest.mark.timeout(900)
+
+LANES = 2
+NAMES = catalogue.for_embedded()
+HELD_AT_LEAST_S = 2.0
+HEALED_WITHIN_S = 8.0
+BROKEN_FOR_S = 4.0
+"""For how long a fault is held that nobody heals: long enough to see that."""
+
+UP = """
+import sys
+from monkeyproof.targets.local import lifecycle
+print(lifecycle.up(owner_pid=int(sys.argv[1])).path)
+"""
+
+
+def _quick(name: str, folder: Path) -> Path:
+    expected = catalogue.find(name).extension.expect["elephant"]
+    recovers = {Outcome.HEALED, Outcome.SELF_RECOVERED} & set(expected)
+    at_most_s = HEALED_WITHIN_S if recovers else BROKEN_FOR_S
+    return with_hold(name, folder, at_least_s=HELD_AT_LEAST_S, at_most_s=at_most_s)
+
+
+def _run_lane(names: list[str], folder: Path) -> Mapping[str, Json]:
+    """Trials of these experiments, by name; or what the campaign said, where it left no results."""
+    environment = os.environ | {"MONKEYPROOF_HOME": str(folder / "home")}
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *words], env=environment, cwd=folder, capture_output=True, text=True, check=False
+        )
+
+    try:
+        up = run("-c", UP, str(os.getpid()))
+        assert up.returncode == 0, up.stderr
+        target = read_target_file(Path(up.stdout.strip().splitlines()[-1]))
+        quick = with_windows(
+            target, folder, stable_for_s=1.0, baseline_s=0.5, horizon_s=HEALED_WITHIN_S, after_revert_s=5.0
+        )
+        files = [str(_quick(name, folder)) for name in names]
+        options = ("--target", str(quick.path), "--arms", "elephant", "--seed", "1", "--out", str(folder / "out"))
+        done = run("-m", "monkeyproof.cli", "run", *files, *options)
+        results = folder / "out" / "results.json"
+        assert results.exists(), done.stdout + done.stderr
+        return {one["experiment"]: one for one in json.loads(results.read_text())["trials"]}
+    finally:
+        run("-m", "monkeyproof.cli", "target", "down")
+
+
+@pytest.fixture(scope="module")
+def trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Json]]:
+    folders = [tmp_path_factory.mktemp(f"lane{lane}") for lane in range(LANES)]
+    with ThreadPoolExecutor(LANES) as pool:
+        lanes = pool.map(_run_lane, (NAMES[lane::LANES] for lane in range(LANES)), folders)
+        yield {name: trial for lane in lanes for name, trial in lane.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_users_see_what_its_author_expects(trials: Mapping[str, Json], name: str) -> None:
+    assert name in trials, f"there was no trial of it; there were {', '.join(trials)}"
+    trial = trials[name]
+    recovery = trial["recovery"]
+    expected = catalogue.find(name).extension.expect["elephant"]
+    assert recovery["outcome"] in expected, f"{recovery['outcome']}: {recovery['reason']}"
+    assert trial["evidence"], "nothing proved the fault"
+    assert not trial["not_reverted"]
+    if recovery["outcome"] == Outcome.HEALED:
+        assert trial["healed_by"]
+        assert recovery["ttd_s"] is not None
+        assert recovery["bad_count"] > 0
+    if recovery["outcome"] == Outcome.ABSORBED:
+        assert recovery["bad_count"] == 0

@@ -1,0 +1,92 @@
+"""The table of faults is made from the code, and every fault in it can be used."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from monkeyproof import catalogue, fault_list, repertoire
+from monkeyproof.errors import UsageError
+from monkeyproof.types import Json
+
+DOCS = Path(__file__).parents[2] / "docs" / "faults.md"
+FAULTS = repertoire.all_faults()
+
+
+def test_the_table_in_the_documentation_is_what_the_code_says() -> None:
+    begin, end = "<!-- monkeyproof list --faults --markdown -->\n", "<!-- end -->"
+    shown = DOCS.read_text(encoding="utf-8").partition(begin)[2].partition(end)[0]
+    assert shown == fault_list.as_markdown(), (
+        f"{DOCS}: put 'monkeyproof list --faults --markdown' between its marks"
+    )
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda one: one.name)
+def test_a_fault_can_be_had_by_its_name_and_explains_itself(fault: repertoire.Fault) -> None:
+    assert repertoire.find(fault.name) is fault
+    module, function = fault.key
+    assert getattr(__import__(module, fromlist=["_"]), function) is fault.function
+    assert fault.summary.endswith(".")
+    for words in (fault.evidence, fault.undo, fault.healing):
+        assert words
+        assert words == words.strip(" .")
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda one: one.name)
+def test_every_parameter_is_plain_and_has_a_type(fault: repertoire.Fault) -> None:
+    """They are written in YAML and on command lines."""
+    for one in fault.parameters:
+        assert one.kind in ("str", "float", "int", "bool", "str | None", "float | None", "list[str]"), one
+    assert not any(one.kind is one.VAR_KEYWORD for one in inspect.signature(fault.function).parameters.values())
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda one: one.name)
+def test_every_fault_is_shown_by_an_experiment(fault: repertoire.Fault) -> None:
+    assert fault_list.experiments_by_fault().get(fault.name), "no experiment of the catalogue injects it"
+
+
+def test_an_unknown_fault_is_told_with_the_nearest_that_there_is() -> None:
+    with pytest.raises(
+        UsageError, match=r"no fault 'network\.add_latencies': did you mean 'network\.add_latency'"
+    ):
+        repertoire.find("network.add_latencies")
+
+
+WAITING = """
+title: A second fault
+description: It waits for the healer.
+method:
+- type: action
+  name: second
+  provider:
+    type: python
+    module: monkeyproof.faults.compound
+    func: when_seen
+    arguments: {arguments}
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("{event: healer.acting, fault: noop.nothing, arguments: {}, within_s: 2.0}", ""),
+        ("{event: healer.acting, fault: noop.nothin, arguments: {}, within_s: 2.0}", "no fault 'noop.nothin'"),
+        ("{event: healer.acting, fault: noop.nothing, arguments: {x: 1}, within_s: 2.0}", "takes no argument 'x'"),
+        ("{event: healer.acting, fault: network.hang, arguments: {}, within_s: 2.0}", "needs the argument 'link'"),
+        ("{event: healer.acting, fault: noop.nothing, within_s: 2.0}", "needs the argument 'arguments'"),
+    ],
+)
+def test_a_fault_to_come_is_checked_before_anything_is_injected(
+    tmp_path: Path, arguments: Json, words: str
+) -> None:
+    file = tmp_path / "e.yaml"
+    file.write_text(WAITING.replace("{arguments}", arguments))
+    if not words:
+        assert [one.name for one in repertoire.faults_in(catalogue.read(file, "e").document)] == ["noop.nothing"]
+        return
+    with pytest.raises(UsageError) as told:
+        catalogue.read(file, "e")
+    assert words in str(told.value)
+    assert str(told.value).startswith(f"{file}:11: ")
