@@ -29,6 +29,18 @@ HEALED_WITHIN_S = 8.0
 BROKEN_FOR_S = 4.0
 """For how long a fault is held that nobody heals: long enough to see that."""
 
+REMEDIES = {
+    "latency-spike": "drain",
+    "broken-rollback": "roll",
+    "feature-store-outage": "snapshot",
+    "store-hangs": "snapshot",
+    "corrupt-records": "restore",
+    "replica-pause": "restart",
+}
+"""A word of the remedy that is the right one, where there is just one."""
+WRONG_AT_MOST = {"corrupt-records": 25}
+"""Wrong answers; of the probes while it is held, far more would be wrong if nobody mended anything."""
+
 UP = """
 import sys
 from monkeyproof.targets.local import lifecycle
@@ -90,5 +102,8 @@ def test_its_users_see_what_its_author_expects(trials: Mapping[str, Json], name:
         assert trial["healed_by"]
         assert recovery["ttd_s"] is not None
         assert recovery["bad_count"] > 0
+        assert any(REMEDIES.get(name, "") in remedy for remedy in trial["healed_by"]), trial["healed_by"]
     if recovery["outcome"] == Outcome.ABSORBED:
         assert recovery["bad_count"] == 0
+    assert recovery["wrong_count"] <= WRONG_AT_MOST.get(name, recovery["wrong_count"])
+    assert trial["load"]["requests"] > 0
