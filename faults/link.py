@@ -11,6 +11,7 @@ from typing import Any
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.relay import Gate, Relay
 from monkeyproof.faults.side import reset_socket
+from monkeyproof.faults.timers import Timers
 from monkeyproof.faults.toxics import Active, CorruptRecords, Down, Hang, HttpError, Latency
 
 BACKLOG = 1024
@@ -29,8 +30,10 @@ class Link:
         protocol: str,
         relay: Callable[[Link], Relay],
         loop: asyncio.AbstractEventLoop,
+        timers: Timers,
     ) -> None:
         self.name, self.forward, self.protocol, self.loop = name, forward, protocol, loop
+        self.timers = timers
         self.relays: set[Relay] = set()
         self.toxics: list[Active] = []
         self.hung = False
