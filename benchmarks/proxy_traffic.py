@@ -75,7 +75,7 @@ class Traffic:
     def at_a_rate(
         self, port: int, rate_per_s: float, duration_s: float, expected_ms: float, header: bytes = b""
     ) -> list[float]:
-        """Ask at fixed times over enough connections; returns what each answer took, in ms, in the order they came."""
+        """Ask at fixed times over enough connections; returns what each answer took, in ms, as they came."""
         count, wanted = 8 + round(rate_per_s * expected_ms / 1000 * 1.3), round(rate_per_s * duration_s)
         period_ns = round(1e9 / rate_per_s)
         with self._users(port, count, header) as users:

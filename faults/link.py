@@ -17,6 +17,7 @@ from monkeyproof.faults.toxics import Active, CorruptRecords, Down, Hang, HttpEr
 BACKLOG = 1024
 _ACCEPTS_AT_ONCE = 64
 _ACCEPT_RETRY_S = 0.1
+_ON_WHOLE_MESSAGES = (Latency, HttpError, Down, Hang)
 
 
 class Link:
@@ -37,6 +38,8 @@ class Link:
         self.relays: set[Relay] = set()
         self.toxics: list[Active] = []
         self.hung = False
+        self.messages_stay_whole = True
+        """Whether no toxic looks into messages, so that an HTTP relay need not take them apart."""
         self.connect_failures = 0
         self._relay = relay
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -91,6 +94,7 @@ class Link:
         self._latencies = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, Latency)]
         self.errors = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, HttpError)]
         self.corruptions = [one for one in self.toxics if isinstance(one.parameters, CorruptRecords)]
+        self.messages_stay_whole = all(isinstance(one.parameters, _ON_WHOLE_MESSAGES) for one in self.toxics)
         downs = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, Down)]
         self._resetting = downs[0][0] if downs else None
         refusing = any(down.mode == "refuse-like" for _, down in downs)
