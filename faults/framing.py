@@ -173,6 +173,22 @@ class Framer:
         self._data = self._data[self._at :] + data if self._at < len(self._data) else data
         self._at = 0
 
+    def whole(self, data: bytes, request_method: bytes = b"") -> Head | None:
+        """The head, if ``data`` is one message, no more and no less, and one may begin here: as it mostly is.
+        Then it need not be fed. None if it is anything else."""
+        if self._at < len(self._data) or self._remaining or self._chunked is not None or self._until_close:
+            return None
+        end = data.find(_EMPTY_LINE) + len(_EMPTY_LINE)
+        if not len(_EMPTY_LINE) < end <= _MAX_CACHED_BYTES:
+            return None
+        try:
+            head = self._parse_cached(data[:end], request_method)
+        except NotHttp:
+            return None
+        if head is None or end + head.body_bytes != len(data) or head.chunked or head.until_close:
+            return None
+        return head
+
     def rest(self) -> bytes:
         """Take back what was fed and not handed out."""
         rest = self._data[self._at :]

@@ -11,11 +11,13 @@ from typing import Any
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.relay import Gate, Relay
 from monkeyproof.faults.side import reset_socket
+from monkeyproof.faults.timers import Timers
 from monkeyproof.faults.toxics import Active, CorruptRecords, Down, Hang, HttpError, Latency
 
 BACKLOG = 1024
 _ACCEPTS_AT_ONCE = 64
 _ACCEPT_RETRY_S = 0.1
+_ON_WHOLE_MESSAGES = (Latency, HttpError, Down, Hang)
 
 
 class Link:
@@ -29,11 +31,15 @@ class Link:
         protocol: str,
         relay: Callable[[Link], Relay],
         loop: asyncio.AbstractEventLoop,
+        timers: Timers,
     ) -> None:
         self.name, self.forward, self.protocol, self.loop = name, forward, protocol, loop
+        self.timers = timers
         self.relays: set[Relay] = set()
         self.toxics: list[Active] = []
         self.hung = False
+        self.messages_stay_whole = True
+        """Whether no toxic looks into messages, so that an HTTP relay need not take them apart."""
         self.connect_failures = 0
         self._relay = relay
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -88,6 +94,7 @@ class Link:
         self._latencies = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, Latency)]
         self.errors = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, HttpError)]
         self.corruptions = [one for one in self.toxics if isinstance(one.parameters, CorruptRecords)]
+        self.messages_stay_whole = all(isinstance(one.parameters, _ON_WHOLE_MESSAGES) for one in self.toxics)
         downs = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, Down)]
         self._resetting = downs[0][0] if downs else None
         refusing = any(down.mode == "refuse-like" for _, down in downs)

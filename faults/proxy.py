@@ -33,6 +33,7 @@ from monkeyproof.errors import MonkeyproofError, UsageError
 from monkeyproof.faults.http_link import HttpRelay
 from monkeyproof.faults.link import Link
 from monkeyproof.faults.tcp_link import TcpRelay
+from monkeyproof.faults.timers import Timers
 from monkeyproof.faults.toxics import Active, parse
 from monkeyproof.types import Json
 
@@ -50,11 +51,12 @@ class Proxy:
         """Toxics whose lease was not renewed, the latest ``MAX_TOXICS``: id and what became of it."""
         self._loop = loop
         self._ids = itertools.count(1)
+        self._timers = Timers(loop)
         try:
             for name, one in links.items():
                 relay = HttpRelay if one.protocol == "http" else TcpRelay
                 self.links[name] = Link(
-                    name, _address(one.listen), _address(one.forward), one.protocol, relay, loop
+                    name, _address(one.listen), _address(one.forward), one.protocol, relay, loop, self._timers
                 )
         except UsageError:
             self.close()
@@ -129,6 +131,7 @@ class Proxy:
     def close(self) -> None:
         for link in self.links.values():
             link.close()
+        self._timers.close()
 
 
 class Control:

@@ -24,23 +24,17 @@ CONNECT_TIMEOUT_S = 3.0
 class Gate:
     """Holds the queue of a relay until its time has come, or its toxic is taken away."""
 
-    __slots__ = ("_active", "_arrived_s", "_due_s", "_early", "_own", "_relay", "_timer", "open")
+    __slots__ = ("_active", "_arrived_s", "_early", "_own", "_relay", "_timer", "open")
 
     def __init__(self, active: Active, relay: Relay, delay_ms: float, own: bool) -> None:
         self._active, self._relay, self._own = active, relay, own
         self._arrived_s = time.monotonic()
-        self._due_s = self._arrived_s + delay_ms / 1000
         self._early = False
         self.open = False
-        self._timer = relay.link.loop.call_later(delay_ms / 1000, self._ring)
+        self._timer = relay.link.timers.at(self._arrived_s + delay_ms / 1000, self._ring)
         active.held.add(self)
 
     def _ring(self) -> None:
-        # uvloop's timers count whole milliseconds and may fire up to one too early.
-        remaining_s = self._due_s - time.monotonic()
-        if remaining_s > 0:
-            self._timer = self._relay.link.loop.call_later(remaining_s, self._ring)
-            return
         self.open = True
         self._relay.pump()
 

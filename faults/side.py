@@ -113,8 +113,9 @@ class Side(asyncio.Protocol):
                 self.transport.resume_reading()
 
     def write(self, data: bytes) -> None:
-        if self.usable and self.transport is not None:
-            self.transport.write(data)
+        transport = self.transport
+        if transport is not None and not self.lost and not transport.is_closing():
+            transport.write(data)
 
     def end(self) -> None:
         """Send end-of-file after what is still unsent."""

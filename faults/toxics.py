@@ -7,6 +7,7 @@ request that a toxic sees depends on ``(seed, n)`` alone: not on the clock, not 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -31,8 +32,12 @@ def splitmix64(x: int) -> int:
 
 def uniform(seed: int, stream: int, n: int) -> float:
     """A number in [0, 1) that depends on its three arguments alone."""
-    key = splitmix64(splitmix64(seed & _MASK) ^ stream)
-    return (splitmix64((key + n * 0x9E3779B97F4A7C15) & _MASK) >> 11) * 2.0**-53
+    return (splitmix64((_key(seed, stream) + n * 0x9E3779B97F4A7C15) & _MASK) >> 11) * 2.0**-53
+
+
+@functools.lru_cache(1024)
+def _key(seed: int, stream: int) -> int:
+    return splitmix64(splitmix64(seed & _MASK) ^ stream)
 
 
 # Streams: the harness's own requests draw from streams of their own, so that proving a fault does not change
