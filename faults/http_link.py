@@ -7,39 +7,31 @@ take their turn. What is not HTTP/1, or has become another protocol, is relayed 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
-from http import HTTPStatus
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from monkeyproof.faults import framing
 from monkeyproof.faults.framing import Head, NotHttp, Piece
+from monkeyproof.faults.http_changes import Truncation, garbled, without_headers
+from monkeyproof.faults.http_exchange import Exchange, answer_of, closes
 from monkeyproof.faults.link import Link
 from monkeyproof.faults.records import MAX_BODY_BYTES, corrupt_response
 from monkeyproof.faults.relay import Relay
-from monkeyproof.faults.toxics import Active, HttpError
+from monkeyproof.faults.toxic_http import Garble
+from monkeyproof.faults.toxics import Active
 
 MAX_PIPELINED = 64
-
-
-@dataclass(slots=True)
-class Exchange:
-    """A request whose response is not complete."""
-
-    head: Head
-    error: Active | None = None
-    """The toxic that answers it in the server's place."""
-    answer: bytes | None = None
-    """That answer, once the request has been read to its end."""
 
 
 class HeldResponse:
     """A response that is collected whole, to be changed. Let go of unchanged if the toxic goes."""
 
-    def __init__(self, relay: HttpRelay, actives: list[Active], head: Head) -> None:
-        self.actives, self.head = actives, head
+    def __init__(self, relay: HttpRelay, changes: Mapping[Active, Callable[[bytes], bytes]], head: Head) -> None:
+        self.changes, self.head = changes, head
         self.pieces: list[bytes] = []
         self.size_bytes = 0
         self._relay = relay
-        for active in actives:
+        for active in changes:
             active.held.add(self)
 
     def add(self, data: bytes) -> None:
@@ -63,6 +55,7 @@ class HttpRelay(Relay):
         self._switching = False
         """A request asked for another protocol; what the client's next bytes are, the answer will tell."""
         self._held: HeldResponse | None = None
+        self._truncation: Truncation | None = None
 
     # The short way, for messages that come whole where no toxic looks into them: nearly all.
     def _pass_request(self, data: bytes) -> bool:
@@ -79,14 +72,16 @@ class HttpRelay(Relay):
         if exchange.error is None:
             self.forward(data, self.link.gates(self, own=head.own))
         else:
-            exchange.answer = _answer(exchange)
+            exchange.answer = answer_of(exchange)
             self._give_answers()
         return True
 
     def _pass_response(self, data: bytes) -> bool:
         """The same for a response."""
         exchanges = self._exchanges
-        if self._responses is None or self._switching or self._held is not None or not exchanges:
+        if self._responses is None or self._switching or not exchanges:
+            return False
+        if self._held is not None or self._truncation is not None:
             return False
         first = exchanges[0]
         if first.error is not None:
@@ -94,7 +89,7 @@ class HttpRelay(Relay):
         head = self._responses.whole(data, first.head.method)
         if head is None or head.status < 200:
             return False
-        self.client.write(data)
+        self.to_client.write(data)
         exchanges.popleft()
         if exchanges:
             self._give_answers()
@@ -111,7 +106,7 @@ class HttpRelay(Relay):
         self._read_requests(self._requests)
 
     def _read_requests(self, framer: framing.Framer) -> None:
-        while not self._switching and not self.closed:
+        while not self._switching and not self.ending:
             try:
                 piece = framer.next()
             except NotHttp:
@@ -130,7 +125,8 @@ class HttpRelay(Relay):
             if len(self._exchanges) >= MAX_PIPELINED:
                 self.client.hold("many answers are due")
             if self._current.error is None:
-                self.forward(piece.data, self.link.gates(self, own=head.own))
+                data = self._with_losses(piece.data, "request", head.own)
+                self.forward(data, self.link.gates(self, own=head.own))
         elif self._current is not None and self._current.error is None:
             self.forward(piece.data)
         current = self._current
@@ -139,27 +135,27 @@ class HttpRelay(Relay):
                 self._switching = True
                 self.client.hold("the protocol may change")
         elif piece.end or current.head.expects_continue:
-            current.answer = _answer(current)
+            current.answer = answer_of(current)
             self._give_answers()
 
     def _failing(self, own: bool) -> Active | None:
         """The toxic that answers the request that just arrived. Every toxic decides on every request."""
         found = None
-        for active, error in self.link.errors:
-            if error.hits(active.draw(own), own=own):
+        for active, refusing in self.link.errors:
+            if refusing.refuses(active, own):
                 found = found or active
         return found
 
     def _give_answers(self) -> None:
         """Write the proxy's own answers whose turn it is."""
-        while self._exchanges and not self.closed:
+        while self._exchanges and not self.ending:
             first = self._exchanges[0]
             if first.error is None or first.answer is None:
                 break
             self._exchanges.popleft()
             first.error.hit(first.head.own)
-            self.client.write(first.answer)
-            if _closes(first):
+            self.to_client.write(first.answer)
+            if closes(first):
                 self._finish()
         if len(self._exchanges) < MAX_PIPELINED:
             self.client.go("many answers are due")
@@ -174,10 +170,10 @@ class HttpRelay(Relay):
         if self.link.messages_stay_whole and self._pass_response(data):
             return
         if self._responses is None:
-            self.client.write(data)
+            self.to_client.write(data)
             return
         self._responses.feed(data)
-        while self._responses is not None and not self.closed:
+        while self._responses is not None and not self.ending:
             exchange = self._exchanges[0] if self._exchanges and self._exchanges[0].error is None else None
             try:
                 piece = self._responses.next(exchange.head.method if exchange else b"")
@@ -189,19 +185,23 @@ class HttpRelay(Relay):
             self._relay_response(piece, exchange)
 
     def _relay_response(self, piece: Piece, exchange: Exchange | None) -> None:
-        head = piece.head
-        if head is not None and self.link.corruptions:
-            self._hold_if_corrupting(head, self.link.corruptions)
-        if self._held is None:
-            self.client.write(piece.data)
+        head, data = piece.head, piece.data
+        if head is not None:
+            data = self._begin_response(head, data, exchange)
+        if self._truncation is not None:
+            self._cut_off(self._truncation, data, piece)
+            if self.ending:
+                return
+        elif self._held is None:
+            self.to_client.write(data)
         else:
-            self._held.add(piece.data)
+            self._held.add(data)
             if self._held.size_bytes > MAX_BODY_BYTES + framing.MAX_HEAD_BYTES:
-                for active in self._held.actives:
+                for active in self._held.changes:
                     active.count("skipped")
                 self.let_go(self._held)
             elif piece.end:
-                self._release_corrupted(self._held)
+                self._release_changed(self._held)
         if head is not None:
             connected = exchange is not None and exchange.head.method == b"CONNECT" and 200 <= head.status < 300
             if head.status == 101 or connected:
@@ -226,80 +226,106 @@ class HttpRelay(Relay):
         if self._held is not None:
             self.let_go(self._held)
         if responses is not None and (rest := responses.rest()):
-            self.client.write(rest)
+            self.to_client.write(rest)
         if requests is not None and (rest := requests.rest()):
             self.forward(rest)
         self.client.go("the protocol may change")
         self.client.go("many answers are due")
 
     def server_ending(self) -> None:
+        if self._truncation is not None:
+            self._cut_off(self._truncation, b"", None)
+            return
         if self._held is not None:
             if self._held.head.until_close:
-                self._release_corrupted(self._held)
+                self._release_changed(self._held)
             else:
                 self.let_go(self._held)  # Cut short: not ours to mend.
         if self._responses is not None and (rest := self._responses.rest()):
-            self.client.write(rest)
+            self.to_client.write(rest)
 
-    # Corrupting records.
-    def _hold_if_corrupting(self, head: Head, actives: list[Active]) -> None:
-        if not 200 <= head.status < 300:
-            return
-        for active in actives:
-            active.draw(own=False)
-            if not head.json:
+    # Changing responses.
+    def _begin_response(self, head: Head, data: bytes, exchange: Exchange | None) -> bytes:
+        """Decide what happens to a response whose head has come; returns its first piece as it goes on."""
+        own = exchange is not None and exchange.head.own
+        if self.link.holds_answers and (exchange is None or not exchange.answering):
+            self.flows.of("response").hold(self.link.answer_gates(self, own=own))
+        if exchange is not None:
+            exchange.answering = True
+        if head.status < 200:
+            return data  # The real one follows, or another protocol.
+        if self.link.corruptions:
+            self._hold_if_changing(head, own)
+        for active, truncate in self.link.truncations:
+            if truncate.hits(active.draw(own), own=own) and self._truncation is None:
+                if head.body_bytes or head.chunked or head.until_close:
+                    self._truncation = Truncation(active, head, truncate.keep_bytes, own)
+                else:
+                    active.count("skipped")
+        if self._truncation is not None:
+            self._drop_hold()  # What is cut off is not damaged as well.
+        return self._with_losses(data, "response", own)
+
+    def _with_losses(self, data: bytes, direction: str, own: bool) -> bytes:
+        """The first piece of a message, without the headers that toxics lose."""
+        for active, loss in self.link.header_losses:
+            if loss.direction == direction and loss.hits(active.draw(own), own=own):
+                less = without_headers(data, loss.lowered)
+                if less is data:
+                    active.count("skipped")
+                else:
+                    active.hit(own)
+                data = less
+        return data
+
+    def _cut_off(self, truncation: Truncation, data: bytes, piece: Piece | None) -> None:
+        if piece is not None:
+            is_head = piece.head is not None
+            self.to_client.write(truncation.passing(data, is_head=is_head, is_end=piece.end))
+        if piece is None or truncation.done:
+            truncation.active.hit(truncation.own)
+            self._truncation = None
+            self._finish()
+
+    def _hold_if_changing(self, head: Head, own: bool) -> None:
+        changes: dict[Active, Callable[[bytes], bytes]] = {}
+        for active in self.link.corruptions:
+            if isinstance(active.parameters, Garble):
+                n = active.draw(own)
+                if not active.parameters.hits(n, own=own):
+                    continue
+                change: Callable[[bytes], bytes] = partial(garbled, active=active, n=n, own=own)
+            else:
+                if not 200 <= head.status < 300:
+                    continue
+                active.draw(own=False)
+                change = partial(corrupt_response, active=active)
+            if head.json:
+                changes[active] = change
+            else:
                 active.count("skipped")
-        if head.json:
-            self._held = HeldResponse(self, actives, head)
+        if changes:
+            self._held = HeldResponse(self, changes, head)
 
     def let_go(self, held: HeldResponse) -> None:
         """Pass on unchanged what was collected so far; the rest of the response follows as it comes."""
         self._drop_hold()
         for data in held.pieces:
-            self.client.write(data)
+            self.to_client.write(data)
 
-    def _release_corrupted(self, held: HeldResponse) -> None:
+    def _release_changed(self, held: HeldResponse) -> None:
         self._drop_hold()
         raw = b"".join(held.pieces)
-        for active in held.actives:
-            raw = corrupt_response(raw, active)
-        self.client.write(raw)
+        for change in held.changes.values():
+            raw = change(raw)
+        self.to_client.write(raw)
 
     def _drop_hold(self) -> None:
         if self._held is not None:
-            for active in self._held.actives:
+            for active in self._held.changes:
                 active.held.discard(self._held)
             self._held = None
 
     def _forget(self) -> None:
         super()._forget()
         self._drop_hold()
-
-
-def _closes(exchange: Exchange) -> bool:
-    """After a refused body (Expect: 100-continue) nobody knows whether it will be sent."""
-    return exchange.head.expects_continue or not exchange.head.keep_alive
-
-
-def _answer(exchange: Exchange) -> bytes:
-    active = exchange.error
-    if active is None or not isinstance(active.parameters, HttpError):
-        raise TypeError("only an http_error toxic answers by itself")
-    status, retry_after_s = active.parameters.status, active.parameters.retry_after_s
-    try:
-        reason = HTTPStatus(status).phrase
-    except ValueError:
-        reason = "Error"
-    body = f"{status} {reason}\n".encode()
-    lines = [
-        f"HTTP/1.1 {status} {reason}",
-        "Content-Type: text/plain; charset=utf-8",
-        f"Content-Length: {len(body)}",
-        f"Connection: {'close' if _closes(exchange) else 'keep-alive'}",
-    ]
-    if retry_after_s is not None:
-        lines.append(f"Retry-After: {retry_after_s:.0f}")
-    if exchange.head.own:
-        lines.append(f"X-Monkeyproof: {active.id}")
-    head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
-    return head if exchange.head.method == b"HEAD" else head + body

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.relay import Gate, Relay
 from monkeyproof.faults.side import reset_socket
 from monkeyproof.faults.timers import Timers
-from monkeyproof.faults.toxics import Active, CorruptRecords, Down, Hang, HttpError, Latency
+from monkeyproof.faults.toxic_bytes import OnConnections, Partition
+from monkeyproof.faults.toxic_http import Garble, LoseHeaders, Refusing, Truncate
+from monkeyproof.faults.toxics import Active, CorruptRecords, Down, Hang, Latency
 
 BACKLOG = 1024
 _ACCEPTS_AT_ONCE = 64
 _ACCEPT_RETRY_S = 0.1
-_ON_WHOLE_MESSAGES = (Latency, HttpError, Down, Hang)
+_ON_WHOLE_MESSAGES = (Latency, Refusing, Down, Hang, OnConnections)
 
 
 class Link:
@@ -40,12 +42,19 @@ class Link:
         self.hung = False
         self.messages_stay_whole = True
         """Whether no toxic looks into messages, so that an HTTP relay need not take them apart."""
+        self.connections = 0
+        """Accepted so far."""
         self.connect_failures = 0
         self._relay = relay
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.errors: list[tuple[Active, HttpError]] = []
+        self.errors: list[tuple[Active, Refusing]] = []
         self.corruptions: list[Active] = []
+        """What changes answers that have to be collected whole."""
+        self.truncations: list[tuple[Active, Truncate]] = []
+        self.header_losses: list[tuple[Active, LoseHeaders]] = []
+        self.on_connections: list[tuple[Active, OnConnections]] = []
         self._latencies: list[tuple[Active, Latency]] = []
+        self._answer_latencies: list[tuple[Active, Latency]] = []
         self._resetting: Active | None = None
         self._refusing = False
         self._socket = _bind(name, listen)
@@ -76,7 +85,12 @@ class Link:
         self.toxics.append(active)
         if isinstance(active.parameters, Hang):
             active.sample = self._stalled
+        if isinstance(active.parameters, Partition):
+            active.sample = lambda: self._held_back(active)
         self._refresh()
+        if isinstance(active.parameters, OnConnections):
+            for relay in sorted(self.relays, key=lambda one: one.number):
+                relay.flows.meet(active, active.parameters)
         if isinstance(active.parameters, Down):
             active.affected += len(self.relays)
             active.count("live_connections", len(self.relays))
@@ -89,12 +103,25 @@ class Link:
         self.toxics.remove(active)
         self._refresh()
         active.release()
+        for relay in list(self.relays):
+            relay.flows.part(active)
 
     def _refresh(self) -> None:
-        self._latencies = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, Latency)]
-        self.errors = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, HttpError)]
-        self.corruptions = [one for one in self.toxics if isinstance(one.parameters, CorruptRecords)]
-        self.messages_stay_whole = all(isinstance(one.parameters, _ON_WHOLE_MESSAGES) for one in self.toxics)
+        latencies = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, Latency)]
+        self._latencies = [pair for pair in latencies if pair[1].direction == "request"]
+        self._answer_latencies = [pair for pair in latencies if pair[1].direction == "response"]
+        self.errors = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, Refusing)]
+        self.corruptions = [one for one in self.toxics if isinstance(one.parameters, CorruptRecords | Garble)]
+        self.truncations = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, Truncate)]
+        self.header_losses = [
+            (one, one.parameters) for one in self.toxics if isinstance(one.parameters, LoseHeaders)
+        ]
+        self.on_connections = [
+            (one, one.parameters) for one in self.toxics if isinstance(one.parameters, OnConnections)
+        ]
+        self.messages_stay_whole = not self._answer_latencies and all(
+            isinstance(one.parameters, _ON_WHOLE_MESSAGES) for one in self.toxics
+        )
         downs = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, Down)]
         self._resetting = downs[0][0] if downs else None
         refusing = any(down.mode == "refuse-like" for _, down in downs)
@@ -105,19 +132,44 @@ class Link:
         if hung != self.hung:
             self.hung = hung
             for relay in list(self.relays):
-                relay.hang(hung)
+                relay.hang()
 
     def gates(self, relay: Relay, *, own: bool = False) -> list[Gate]:
         """What holds the request (or chunk) that just arrived. Several delays run at the same time."""
-        found = []
-        for active, latency in self._latencies:
+        return [Gate(*what) for what in self._delays(self._latencies, relay, own)]
+
+    @property
+    def holds_answers(self) -> bool:
+        return bool(self._answer_latencies)
+
+    def answer_gates(self, relay: Relay, *, own: bool = False) -> list[Gate]:
+        """The same for the answer (or chunk of the server's) that just arrived."""
+        return [Gate(*what) for what in self._delays(self._answer_latencies, relay, own)]
+
+    @staticmethod
+    def _delays(
+        latencies: list[tuple[Active, Latency]], relay: Relay, own: bool
+    ) -> Iterator[tuple[Active, Relay, float, bool]]:
+        for active, latency in latencies:
             delay_ms = latency.delay_ms(active.draw(own), own=own)
             if delay_ms is not None:
-                found.append(Gate(active, relay, delay_ms, own))
-        return found
+                yield active, relay, delay_ms, own
 
     def _stalled(self) -> Mapping[str, float]:
         waiting = [relay.client.waiting_bytes() + relay.server.waiting_bytes() for relay in self.relays]
+        return {
+            "affected": sum(one > 0 for one in waiting),
+            "waiting_bytes": sum(waiting),
+            "connections": len(waiting),
+        }
+
+    def _held_back(self, active: Active) -> Mapping[str, float]:
+        """What waits behind a partition."""
+        waiting = [
+            (relay.client if direction == "request" else relay.server).waiting_bytes()
+            for relay in self.relays
+            if (direction := relay.flows.partitioned(active))
+        ]
         return {
             "affected": sum(one > 0 for one in waiting),
             "waiting_bytes": sum(waiting),

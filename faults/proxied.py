@@ -8,7 +8,7 @@ import math
 import socket
 import struct
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -71,6 +71,16 @@ def check_number(name: str, value: object) -> None:
 def check_share(name: str, value: float) -> None:
     if not 0 < value <= 1:
         raise UsageError(f"{name}: {value} is not in (0, 1]; 0.3 means three of ten")
+
+
+def check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise UsageError(f"{name}: {value!r} is not a whole number of at least 0")
+
+
+def check_one_of(name: str, value: object, among: Sequence[str]) -> None:
+    if value not in among:
+        raise UsageError(f"{name}: {value!r} is not {' or '.join(map(repr, among))}")
 
 
 def check_link(target: Target, link: str, *, protocol: str = "") -> str:

@@ -10,11 +10,11 @@ import numpy as np
 
 from monkeyproof.faults.data.cells import Scale
 from monkeyproof.faults.data.tables import corrupt
+from monkeyproof.faults.http_changes import with_body
 from monkeyproof.faults.toxics import Active, CorruptRecords
 from monkeyproof.types import Json
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
-_FRAMING_HEADERS = frozenset({b"content-length", b"transfer-encoding", b"trailer"})
 
 
 class _Body:
@@ -69,7 +69,7 @@ def corrupt_response(raw: bytes, active: Active) -> bytes:
     active.hit(False)
     active.count("corrupted_records", len(np.unique(rows)))
     active.count("corrupted_cells", len(rows))
-    return _with_body(raw, json.dumps(message, separators=(",", ":")).encode())
+    return with_body(raw, json.dumps(message, separators=(",", ":")).encode())
 
 
 def _cells(records: list[dict[str, Json]]) -> tuple[Any, Any]:
@@ -85,10 +85,3 @@ def _cells(records: list[dict[str, Json]]) -> tuple[Any, Any]:
     if values.ndim != 2:
         raise ValueError("no records, or none with features")
     return positions, values
-
-
-def _with_body(raw: bytes, body: bytes) -> bytes:
-    head = raw[: raw.index(b"\r\n\r\n")]
-    status_line, *headers = head.split(b"\r\n")
-    kept = [line for line in headers if line.split(b":", 1)[0].strip().lower() not in _FRAMING_HEADERS]
-    return b"\r\n".join([status_line, *kept, b"Content-Length: %d" % len(body), b"", body])

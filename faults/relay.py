@@ -1,5 +1,6 @@
 """One relayed connection: two sides, a queue in between that toxics can hold, and no byte lost or changed.
 
+Toxics that act on the bytes themselves put a flow (monkeyproof.faults.flow) before the side that is written to.
 Backpressure goes both ways (a side that cannot be written to stops the other from being read), either side
 may end its half alone, and a reset on one side is a reset on the other.
 """
@@ -12,6 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from monkeyproof.faults.flow import Flows, Outlet
 from monkeyproof.faults.side import QUEUE_BYTES, Side
 from monkeyproof.faults.toxics import Active
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from monkeyproof.faults.link import Link
 
 CONNECT_TIMEOUT_S = 3.0
+SENT_WITHIN_S = 1.0
+_LOOK_AGAIN_S = 0.001
 
 
 class Gate:
@@ -73,18 +77,41 @@ class Relay:
         self.link = link
         self.client = Side(self)
         self.server = Side(self)
+        self.to_client: Outlet = self.client
+        self.to_server: Outlet = self.server
+        self.flows = Flows(self)
         self.closed = False
+        self.stalled = False
+        """Nothing that the client sends passes."""
         self._connecting = False
+        self._finishing = False
+        self._breaking = False
         self._queue: deque[bytes | Gate | None] = deque()  # None is end-of-file.
         self._queued_bytes = 0
         link.relays.add(self)
+        self.number = link.connections
+        """Of the link's connections, in the order in which they were accepted."""
+        link.connections += 1
+        for active, toxic in link.on_connections:
+            self.flows.meet(active, toxic)
         if link.hung:
-            self.hang(True)
+            self.hang()
+
+    def gate(self, active: Active, delay_ms: float) -> Gate:
+        """Something to hold a flow with."""
+        return Gate(active, self, delay_ms, own=False)
 
     def other(self, side: Side) -> Side:
         return self.server if side is self.client else self.client
 
+    @property
+    def ending(self) -> bool:
+        """Nothing more is taken in, though what was may still be on its way."""
+        return self.closed or self._finishing or self._breaking
+
     def received(self, side: Side, data: bytes) -> None:
+        if self.ending:
+            return
         (self.from_client if side is self.client else self.from_server)(data)
 
     # What the protocols of links change.
@@ -92,7 +119,7 @@ class Relay:
         self.forward(data)
 
     def from_server(self, data: bytes) -> None:
-        self.client.write(data)
+        self.to_client.write(data)
 
     def client_made(self) -> None: ...
 
@@ -106,7 +133,7 @@ class Relay:
     def forward(self, data: bytes, gates: Sequence[Gate] = ()) -> None:
         """Send bytes to the server, in order, behind the gates."""
         if not self._queue and not gates and self._flowing:
-            self.server.write(data)
+            self.to_server.write(data)
             return
         self._queue.extend(gates)
         self._queue.append(data)
@@ -117,10 +144,11 @@ class Relay:
 
     @property
     def _flowing(self) -> bool:
-        return self.server.transport is not None and not self.link.hung
+        return self.server.transport is not None and not self.stalled
 
     def pump(self) -> None:
         """Send what may be sent now."""
+        self.flows.pump()
         if self.closed or not self._queue:
             return
         if self.server.transport is None:
@@ -133,10 +161,12 @@ class Relay:
                     break
                 item.passed()
             elif item is None:
-                self.server.end()
+                self.to_server.end()
             else:
                 self._queued_bytes -= len(item)
-                self.server.write(item)
+                self.to_server.write(item)
+            if self.closed:
+                return
             self._queue.popleft()
         if self._queued_bytes <= QUEUE_BYTES:
             self.client.go("much is waiting")
@@ -174,7 +204,7 @@ class Relay:
             self.pump()
         else:
             self.server_ending()
-            self.client.end()
+            self.to_client.end()
             self._settle()
 
     def side_lost(self, error: Exception | None) -> None:
@@ -186,11 +216,24 @@ class Relay:
             self._finish()
 
     def _settle(self) -> None:
-        if self.client.eof and self.server.eof and not self._queue and not self.closed:
+        over = self.client.eof and self.server.eof and not self._queue and self.flows.idle
+        if over and not self.closed and not self._breaking:
             self._finish()
+
+    def flow_ran_dry(self) -> None:
+        """Nothing waits in one of the flows any more."""
+        self.flows.tidy()
+        if self._finishing and not self.closed:
+            self._finish()
+        else:
+            self._settle()
 
     def _finish(self) -> None:
         """Close both sides once what was written to them is sent."""
+        if not self.flows.idle:
+            self._finishing = True
+            self._stop_reading()
+            return
         self._forget()
         self.client.close()
         self.server.close()
@@ -201,6 +244,26 @@ class Relay:
         self.client.abort()
         self.server.abort()
 
+    def reset_once_sent(self, side: Side) -> None:
+        """Break both sides off when what was written to one of them has left, or is not taken for a while."""
+        self._breaking = True
+        self._stop_reading()
+        deadline_s = time.monotonic() + SENT_WITHIN_S
+
+        def look() -> None:
+            if self.closed:
+                return
+            if side.unsent_bytes() and time.monotonic() < deadline_s:
+                self.link.loop.call_later(_LOOK_AGAIN_S, look)
+            else:
+                self.reset()
+
+        self.link.loop.call_later(_LOOK_AGAIN_S, look)
+
+    def _stop_reading(self) -> None:
+        for side in (self.client, self.server):
+            side.hold("it comes to its end")
+
     def _forget(self) -> None:
         self.closed = True
         self.link.relays.discard(self)
@@ -208,10 +271,12 @@ class Relay:
             if isinstance(item, Gate):
                 item.drop()
         self._queue.clear()
+        self.flows.drop()
 
-    def hang(self, on: bool) -> None:
-        """Read nothing from either side, or read again."""
-        self.client.hang(on)
-        self.server.hang(on)
-        if not on:
+    def hang(self) -> None:
+        """Read nothing from the sides that the link's toxics hold back; read again from those that are free."""
+        self.stalled = self.link.hung or self.flows.holds_back("request")
+        self.client.hang(self.stalled)
+        self.server.hang(self.link.hung or self.flows.holds_back("response"))
+        if not self.stalled:
             self.pump()

@@ -134,6 +134,10 @@ class Side(asyncio.Protocol):
                 reset_socket(self.transport.get_extra_info("socket"))
             self.transport.abort()
 
+    def unsent_bytes(self) -> int:
+        """How much of what was written has not left yet."""
+        return self.transport.get_write_buffer_size() if self.usable and self.transport is not None else 0
+
     def waiting_bytes(self) -> int:
         """How much the peer sent that was not read yet."""
         unread = sum(map(len, self._unread))

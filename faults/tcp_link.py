@@ -9,13 +9,18 @@ class TcpRelay(Relay):
     """Connects to the server at once, for it may be the one that speaks first."""
 
     def client_made(self) -> None:
-        if not self.link.hung:
+        if not self.stalled:
             self.connect()
 
     def from_client(self, data: bytes) -> None:
         self.forward(data, self.link.gates(self))
 
-    def hang(self, on: bool) -> None:
-        super().hang(on)
-        if not on and self.client.transport is not None:
+    def from_server(self, data: bytes) -> None:
+        if self.link.holds_answers:
+            self.flows.of("response").hold(self.link.answer_gates(self))
+        self.to_client.write(data)
+
+    def hang(self) -> None:
+        super().hang()
+        if not self.stalled and self.client.transport is not None:
             self.connect()

@@ -7,88 +7,40 @@ request that a toxic sees depends on ``(seed, n)`` alone: not on the clock, not 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from monkeyproof.errors import UsageError
+from monkeyproof.faults import toxic_bytes
+from monkeyproof.faults.seeded import check, splitmix64, uniform
+from monkeyproof.faults.toxic_bytes import OnConnections
+from monkeyproof.faults.toxic_http import Garble, HttpError, LoseHeaders, RateLimit, Truncate
+from monkeyproof.faults.toxic_latency import Latency
 from monkeyproof.types import Json
 
+if TYPE_CHECKING:
+    from monkeyproof.faults.stages import Pacer
+
+__all__ = [
+    "HTTP_ONLY",
+    "KINDS",
+    "Active",
+    "CorruptRecords",
+    "Down",
+    "Hang",
+    "Held",
+    "HttpError",
+    "Latency",
+    "Parameters",
+    "parse",
+    "splitmix64",
+    "uniform",
+]
+
 JOURNAL_CELLS = 500
-_MASK = (1 << 64) - 1
-
-
-def splitmix64(x: int) -> int:
-    """One output of SplitMix64 for the state ``x``: Steele, Lea and Flood, "Fast splittable pseudorandom number
-    generators" (OOPSLA 2014), with the constants of Vigna's public-domain splitmix64.c."""
-    z = (x + 0x9E3779B97F4A7C15) & _MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-    return z ^ (z >> 31)
-
-
-def uniform(seed: int, stream: int, n: int) -> float:
-    """A number in [0, 1) that depends on its three arguments alone."""
-    return (splitmix64((_key(seed, stream) + n * 0x9E3779B97F4A7C15) & _MASK) >> 11) * 2.0**-53
-
-
-@functools.lru_cache(1024)
-def _key(seed: int, stream: int) -> int:
-    return splitmix64(splitmix64(seed & _MASK) ^ stream)
-
-
-# Streams: the harness's own requests draw from streams of their own, so that proving a fault does not change
-# which of the users' requests it hits.
-_CHOSEN, _AMOUNT = 0, 1
-_OWN = 2
-
-
-def _require(ok: bool, kind: str, why: str) -> None:
-    if not ok:
-        raise UsageError(f"{kind}: {why}")
-
-
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """Hold each request (on TCP links each chunk from the client) for a time in ``[low_ms, high_ms]``."""
-
-    low_ms: float
-    high_ms: float
-    seed: int
-    share: float = 1.0
-
-    def __post_init__(self) -> None:
-        _require(0 <= self.low_ms <= self.high_ms, "latency", "needs 0 <= low_ms <= high_ms")
-        _require(self.high_ms <= 600_000, "latency", "high_ms is at most 600000")
-        _require(0 < self.share <= 1, "latency", "share is in (0, 1]")
-
-    def delay_ms(self, n: int, *, own: bool = False) -> float | None:
-        """The delay of request ``n``; None if it is not chosen."""
-        stream = _OWN if own else 0
-        if self.share < 1 and uniform(self.seed, stream + _CHOSEN, n) >= self.share:
-            return None
-        return self.low_ms + (self.high_ms - self.low_ms) * uniform(self.seed, stream + _AMOUNT, n)
-
-
-@dataclass(frozen=True, slots=True)
-class HttpError:
-    """Answer a share of the requests with ``status``, without asking the server."""
-
-    probability: float
-    status: int
-    seed: int
-    retry_after_s: float | None = None
-
-    def __post_init__(self) -> None:
-        _require(0 < self.probability <= 1, "http_error", "probability is in (0, 1]")
-        _require(400 <= self.status <= 599, "http_error", "status is in 400..599")
-        _require(self.retry_after_s is None or self.retry_after_s >= 0, "http_error", "retry_after_s is >= 0")
-
-    def hits(self, n: int, *, own: bool = False) -> bool:
-        return uniform(self.seed, (_OWN if own else 0) + _CHOSEN, n) < self.probability
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +51,7 @@ class Down:
     mode: str = "reset"
 
     def __post_init__(self) -> None:
-        _require(self.mode in ("reset", "refuse-like"), "down", "mode is 'reset' or 'refuse-like'")
+        check(self.mode in ("reset", "refuse-like"), "down", "mode is 'reset' or 'refuse-like'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,20 +69,42 @@ class CorruptRecords:
     seed: int
 
     def __post_init__(self) -> None:
-        _require(0 < self.share <= 1, "corrupt_records", "share is in (0, 1]")
-        _require(self.low <= self.high, "corrupt_records", "needs low <= high")
-        _require(math.isfinite(self.high - self.low), "corrupt_records", "low and high are too far apart")
+        check(0 < self.share <= 1, "corrupt_records", "share is in (0, 1]")
+        check(self.low <= self.high, "corrupt_records", "needs low <= high")
+        check(math.isfinite(self.high - self.low), "corrupt_records", "low and high are too far apart")
 
 
-Parameters = Latency | HttpError | Down | Hang | CorruptRecords
+Parameters = (
+    Latency
+    | HttpError
+    | Down
+    | Hang
+    | CorruptRecords
+    | RateLimit
+    | Truncate
+    | Garble
+    | LoseHeaders
+    | OnConnections
+)
 KINDS: Mapping[str, type[Parameters]] = {
     "latency": Latency,
     "http_error": HttpError,
     "down": Down,
     "hang": Hang,
     "corrupt_records": CorruptRecords,
+    "rate_limit": RateLimit,
+    "truncate": Truncate,
+    "garble": Garble,
+    "lose_headers": LoseHeaders,
+    "bandwidth": toxic_bytes.Bandwidth,
+    "reset": toxic_bytes.Reset,
+    "blackhole": toxic_bytes.Blackhole,
+    "partition": toxic_bytes.Partition,
+    "half_close": toxic_bytes.HalfClose,
+    "slow_close": toxic_bytes.SlowClose,
+    "corrupt_bytes": toxic_bytes.CorruptBytes,
 }
-HTTP_ONLY = frozenset({"http_error", "corrupt_records"})
+HTTP_ONLY = frozenset({"http_error", "corrupt_records", "rate_limit", "truncate", "garble", "lose_headers"})
 
 
 def parse(kind: str, parameters: Mapping[str, Json], protocol: str) -> Parameters:
@@ -187,7 +161,7 @@ class Active:
     kind: str
     parameters: Parameters
     seen: int = 0
-    """Users' requests that were decided on."""
+    """Users' requests (answers, chunks, connections) that were decided on."""
     own_seen: int = 0
     """The same for the harness's own requests, which are told apart by their X-Monkeyproof header."""
     affected: int = 0
@@ -196,6 +170,10 @@ class Active:
     counters: dict[str, float] = field(default_factory=dict)
     journal: deque[dict[str, Json]] = field(default_factory=lambda: deque(maxlen=JOURNAL_CELLS))
     held: set[Held] = field(default_factory=set)
+    tokens: dict[bool, tuple[float, float]] = field(default_factory=dict)
+    """Of a rate limit, for users (False) and for the harness: how many are left, and since when."""
+    pacer: Pacer | None = None
+    """Of a bandwidth that all connections share."""
     sample: Callable[[], Mapping[str, float]] | None = None
     """Read when statistics are asked for: what can only be seen by looking."""
     lease_s: float | None = None
@@ -240,6 +218,6 @@ class Active:
         }
         if self.sample is not None:
             found.update(self.sample())
-        if isinstance(self.parameters, CorruptRecords):
+        if isinstance(self.parameters, CorruptRecords | toxic_bytes.CorruptBytes):
             found["journal"] = list(self.journal)
         return found

@@ -14,6 +14,7 @@ from monkeyproof.bounds import Limits
 from monkeyproof.errors import Refusal, UsageError
 from monkeyproof.faults import data, network, replicas
 from monkeyproof.faults.data import streamed
+from monkeyproof.faults.network import delays
 from monkeyproof.history import Kind
 from monkeyproof.in_force import InForce
 from monkeyproof.injection import current, revert, within_limit
@@ -94,7 +95,7 @@ def test_a_plan_sees_that_they_add_up_and_what_cannot_be_called(world, limited, 
     first, second = (preview._own({"method": [action]}, action, 1, "none", faults) for _ in range(2))
     assert first.refused is None
     assert "together with the 60 of what is in force" in str(second.refused)
-    monkeypatch.setattr(network, "check_share", None)  # Whatever a fault raises before it is injected.
+    monkeypatch.setattr(delays, "check_share", None)  # Whatever a fault raises before it is injected.
     broken = preview._own({"method": [action]}, action, 1, "none", InForce())
     assert isinstance(broken.refused, UsageError)
     assert "add_latency cannot be called so" in str(broken.refused)

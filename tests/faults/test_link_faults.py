@@ -18,6 +18,7 @@ from monkeyproof.clock import wait_for
 from monkeyproof.errors import MonkeyproofError, NotReverted, Refusal, UsageError
 from monkeyproof.faults import data, features, network, registry, replicas
 from monkeyproof.faults.data import streamed
+from monkeyproof.faults.network import breaks, delays
 from monkeyproof.history import Kind
 from monkeyproof.injection import current, revert, set_current
 from monkeyproof.targets import port
@@ -46,7 +47,7 @@ def test_latency_of_a_link_that_nobody_uses_is_proven_by_our_own_request(world, 
 
 
 def test_latency_of_a_tcp_link_needs_traffic(world, proxy, asked, monkeypatch):
-    monkeypatch.setattr(network, "inject", impatient(network.inject))
+    monkeypatch.setattr(delays, "inject", impatient(delays.inject))
     with pytest.raises(MonkeyproofError, match="no evidence of an effect within"):
         network.add_latency("raw", low_ms=20, high_ms=40)
     assert_undone(world)
@@ -187,7 +188,7 @@ def test_outage_is_proven_by_the_replicas_connections(world, proxy, asked, mode,
 
 
 def test_outage_of_a_link_that_nobody_uses_is_not_proven(world, monkeypatch):
-    monkeypatch.setattr(network, "inject", impatient(network.inject))
+    monkeypatch.setattr(breaks, "inject", impatient(breaks.inject))
     with pytest.raises(MonkeyproofError, match="no evidence"):
         features.outage("raw")
     assert_undone(world)

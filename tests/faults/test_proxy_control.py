@@ -119,7 +119,7 @@ def test_wrong_leases_are_refused(proxy, lease_s):
 
 WRONG = [
     ("nowhere", "hang", {}, "no such link; there are raw, web"),
-    ("web", "rain", {}, "no such toxic; there are corrupt_records, down, hang, http_error, latency"),
+    ("web", "rain", {}, "no such toxic; there are bandwidth, blackhole, corrupt_bytes"),
     ("web", "latency", {"low_ms": 1, "seed": 1}, "'high_ms' is missing; it takes low_ms, high_ms, seed, share"),
     ("web", "latency", {"low_ms": 1, "high_ms": 2, "seed": 1, "jitter": 3}, "unknown parameter 'jitter'"),
     ("web", "latency", {"low_ms": 3, "high_ms": 2, "seed": 1}, "low_ms <= high_ms"),

@@ -1,0 +1,199 @@
+"""One direction of a relayed connection while a fault acts on its bytes: what passes, when, and how it ends.
+
+A relay writes straight to its sides. Only where a toxic asks for it does a flow stand in between, and it goes when
+it is needed no more; so links without such toxics pay nothing for them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from monkeyproof.faults.side import QUEUE_BYTES, Side
+from monkeyproof.faults.stages import Stage, stage_of
+from monkeyproof.faults.toxic_bytes import OnConnections, Partition
+from monkeyproof.faults.toxics import Active
+
+if TYPE_CHECKING:
+    from monkeyproof.faults.relay import Gate, Relay
+
+
+class Outlet(Protocol):
+    """What a relay writes to: a side, or a flow before it."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class Flow:
+    """What is on its way to one side, in order: bytes, what holds them, and what happens when its turn comes."""
+
+    def __init__(self, relay: Relay, side: Side, direction: str) -> None:
+        self.relay, self.side = relay, side
+        self.stages: list[Stage] = []
+        self._queue: deque[bytes | Gate | Callable[[], None]] = deque()
+        self._queued_bytes = 0
+        self._slow = f"the way of the {direction} is slow"
+
+    @property
+    def idle(self) -> bool:
+        return not self._queue
+
+    def hold(self, gates: Iterable[Gate]) -> None:
+        """Hold back what is written from now on."""
+        self._queue.extend(gates)
+
+    def write(self, data: bytes) -> None:
+        turns: list[Callable[[], None]] = []
+        for stage in self.stages:
+            data, turn = stage.passing(data)
+            if turn is not None:
+                turns.append(turn)
+        if data:
+            self._queue.append(data)
+            self._queued_bytes += len(data)
+        self._queue.extend(turns)
+        if self._queued_bytes > QUEUE_BYTES:
+            self.relay.other(self.side).hold(self._slow)
+        self.pump()
+
+    def end(self) -> None:
+        """The other side has ended: pass that on, in its turn."""
+        if all(stage.passes_end() for stage in self.stages):
+            for stage in self.stages:
+                self.hold(stage.before_end())
+            self._queue.append(self.side.end)
+            self.pump()
+
+    def pump(self) -> None:
+        """Write what may be written now."""
+        if not self._queue or self.relay.closed:
+            return
+        while self._queue:
+            item = self._queue[0]
+            if isinstance(item, bytes):
+                count = self._allowed_bytes(len(item))
+                if count == 0:
+                    break
+                self._queued_bytes -= count
+                self.side.write(item[:count])
+                if count < len(item):
+                    self._queue[0] = item[count:]
+                    continue
+            elif callable(item):
+                item()
+            elif item.open:
+                item.passed()
+            else:
+                break
+            if self.relay.closed:
+                return
+            self._queue.popleft()
+        if self._queued_bytes <= QUEUE_BYTES:
+            self.relay.other(self.side).go(self._slow)
+        if not self._queue:
+            self.relay.flow_ran_dry()
+
+    def _allowed_bytes(self, count: int) -> int:
+        for stage in self.stages:
+            if stage.pacer is not None and (count := min(count, stage.pacer.allowed_bytes(self))) == 0:
+                return 0
+        for stage in self.stages:
+            if stage.pacer is not None:
+                stage.pacer.spend(self, count)
+        return count
+
+    def drop(self) -> None:
+        """The connection is gone, and what waited with it."""
+        for item in self._queue:
+            if not isinstance(item, bytes) and not callable(item):
+                item.drop()
+        self._queue.clear()
+
+
+class Flows:
+    """The flows of one relay, and the toxics that chose its connection."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._flows: dict[str, Flow] = {}
+        self._stages: dict[Active, list[tuple[Flow, Stage]]] = {}
+        self._partitions: dict[Active, str] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits in them."""
+        return all(flow.idle for flow in self._flows.values())
+
+    def of(self, direction: str) -> Flow:
+        """The flow of one direction; from now on all of that direction passes through it."""
+        if direction not in self._flows:
+            relay = self._relay
+            to_server = direction == "request"
+            flow = Flow(relay, relay.server if to_server else relay.client, direction)
+            self._flows[direction] = flow
+            if to_server:
+                relay.to_server = flow
+            else:
+                relay.to_client = flow
+        return self._flows[direction]
+
+    def holds_back(self, direction: str) -> bool:
+        """Whether a partition lets nothing of a direction pass."""
+        return direction in self._partitions.values()
+
+    def partitioned(self, active: Active) -> str:
+        """The direction that a partition holds back here; "" if it did not choose this connection."""
+        return self._partitions.get(active, "")
+
+    def meet(self, active: Active, toxic: OnConnections) -> None:
+        """Decide whether a toxic hits this connection; if so, it does from now on."""
+        number = active.draw(False)
+        if not toxic.strikes(number):
+            return
+        if isinstance(toxic, Partition):
+            self._partitions[active] = toxic.direction
+            self._relay.hang()
+            return
+        placed = []
+        for direction in toxic.ways:
+            flow = self.of(direction)
+            placed.append((flow, stage_of(active, flow, number)))
+            flow.stages.append(placed[-1][1])
+        self._stages[active] = placed
+
+    def part(self, active: Active) -> None:
+        """A toxic is gone: what it held flows on."""
+        if self._partitions.pop(active, None) is not None:
+            self._relay.hang()
+        for flow, stage in self._stages.pop(active, ()):
+            flow.stages.remove(stage)
+            stage.leave()
+            flow.pump()
+        self.tidy()
+
+    def pump(self) -> None:
+        for flow in list(self._flows.values()):
+            flow.pump()
+
+    def tidy(self) -> None:
+        """Take flows that nothing needs any more out of the way."""
+        relay = self._relay
+        for direction, flow in list(self._flows.items()):
+            if flow.idle and not flow.stages:
+                del self._flows[direction]
+                if direction == "request":
+                    relay.to_server = relay.server
+                else:
+                    relay.to_client = relay.client
+
+    def drop(self) -> None:
+        """The connection is gone."""
+        for flow in self._flows.values():
+            flow.drop()
+        for placed in self._stages.values():
+            for _, stage in placed:
+                stage.drop()
+        self._stages.clear()

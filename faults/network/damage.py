@@ -1,0 +1,182 @@
+"""Faults in which what passes a link arrives damaged: cut off, garbled, without headers, with flipped bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from monkeyproof.faults.network.common import UNDO, struck
+from monkeyproof.faults.proxied import (
+    check_count,
+    check_link,
+    check_number,
+    on_a_link,
+    proxy_fault,
+    seed_for,
+)
+from monkeyproof.faults.toxic_bytes import CorruptBytes
+from monkeyproof.faults.toxic_http import Garble, LoseHeaders, Truncate
+from monkeyproof.injection import current, inject
+from monkeyproof.repertoire import fault
+from monkeyproof.targets.port import Links, require
+from monkeyproof.types import Evidence, Json
+
+__all__ = ["corrupt_bytes", "garble_answers", "lose_headers", "truncate_answers"]
+
+
+@fault(
+    needs=(Links,),
+    evidence="an answer was cut off, and its connection closed",
+    undo=UNDO,
+    healing="retry elsewhere; drain the path",
+    draw=lambda rng, target, intensity: on_a_link(rng, target, protocol="http", share=round(0.5 * intensity, 3)),
+)
+def truncate_answers(
+    link: str,
+    keep_bytes: int = 0,
+    share: float = 1.0,
+) -> dict[str, Json]:
+    """Cut a ``share`` of the answers off after ``keep_bytes`` of the body at most, and close the connection.
+
+    Headers pass unchanged, so Content-Length says more than there is; at least one byte is always missing (16 of a
+    body that has no length). Answers without a body are left alone. Proven by an answer that was cut off.
+    """
+    check_count("keep_bytes", keep_bytes)
+    check_number("share", share)
+    Truncate(seed=0, share=share, keep_bytes=keep_bytes)  # Checks them.
+    parameters = {"share": float(share), "keep_bytes": keep_bytes}
+    return _on_messages("truncate_answers", link, "truncate", parameters, share, "answers cut off")
+
+
+@fault(
+    needs=(Links,),
+    evidence="the body of a JSON answer was changed",
+    undo=UNDO,
+    healing="check answers, not statuses; drain the path",
+    draw=lambda rng, target, intensity: on_a_link(
+        rng,
+        target,
+        protocol="http",
+        share=round(0.5 * intensity, 3),
+        mode=("unparsable", "changed")[int(rng.integers(2))],
+    ),
+)
+def garble_answers(
+    link: str,
+    mode: str = "unparsable",
+    share: float = 1.0,
+) -> dict[str, Json]:
+    """Damage the body of a ``share`` of the JSON answers; status, headers and framing stay in order.
+
+    ``mode`` "unparsable": it is cut short inside and is not JSON any more. "changed": it is JSON, in which one
+    number is larger by one (without numbers: one truth value is the other). Other answers, and those larger than
+    8 MiB, are left alone. Proven by an answer that was changed.
+    """
+    check_number("share", share)
+    Garble(seed=0, share=share, mode=mode)  # Checks them.
+    parameters = {"share": float(share), "mode": mode}
+    return _on_messages("garble_answers", link, "garble", parameters, share, f"JSON answers made {mode}")
+
+
+@fault(
+    needs=(Links,),
+    evidence="a message that had such a header went on without it",
+    undo=UNDO,
+    healing="do without what the header said, or refuse in words",
+    draw=lambda rng, target, intensity: on_a_link(
+        rng, target, protocol="http", names="content-type", share=round(intensity, 3)
+    ),
+)
+def lose_headers(
+    link: str,
+    names: str,
+    direction: str = "response",
+    share: float = 1.0,
+) -> dict[str, Json]:
+    """Leave the headers ``names`` (separated by commas) out of a ``share`` of the requests or answers.
+
+    Content-Length and Transfer-Encoding cannot be left out: without them nobody can tell where a message ends.
+    Proven by a message that had such a header and went on without it.
+    """
+    check_number("share", share)
+    LoseHeaders(names=str(names), seed=0, direction=direction, share=share)  # Checks them.
+    parameters = {"names": str(names), "direction": direction, "share": float(share)}
+    what = f"{'answers' if direction == 'response' else 'requests'} without {names}"
+    return _on_messages("lose_headers", link, "lose_headers", parameters, share, what)
+
+
+@fault(
+    needs=(Links,),
+    evidence="bits were flipped in bytes that were delivered",
+    undo=UNDO,
+    healing="checksums, or known answers; whatever does without that dependency",
+    draw=lambda rng, target, intensity: on_a_link(
+        rng, target, protocol="tcp", block_share=round(0.5 * intensity, 3), direction="response"
+    ),
+)
+def corrupt_bytes(
+    link: str,
+    block_share: float = 1.0,
+    direction: str = "response",
+    share: float = 1.0,
+) -> dict[str, Json]:
+    """Flip one bit in each of a ``block_share`` of the 256-byte blocks of one ``direction``.
+
+    On a ``share`` of the connections. Which bit depends on the seed, the connection's number and the byte's place
+    in it, not on how the bytes arrive. Proven by bits that were flipped in what was delivered.
+    """
+    context = current()
+    for name, value in (("block_share", block_share), ("share", share)):
+        check_number(name, value)
+    parameters = {
+        "block_share": float(block_share),
+        "direction": direction,
+        "share": float(share),
+        "seed": seed_for(f"network.corrupt_bytes/{link}"),
+    }
+    CorruptBytes(**parameters)  # type: ignore[arg-type]  # Checks them.
+    check_link(context.target, link)
+
+    def look(stats: Mapping[str, Json]) -> Evidence | None:
+        if not stats.get("flipped_bits"):
+            return None
+        first = stats["journal"][0]
+        return Evidence(
+            f"{link}: {stats['flipped_bits']} bits flipped on {stats['affected']} connections; byte {first['at']} "
+            f"of connection {first['connection']} was {first['old']:#04x} and is {first['new']:#04x}",
+            {"flipped_bits": stats["flipped_bits"], "connections": stats["affected"], "first": first},
+        )
+
+    return _inject("corrupt_bytes", link, "corrupt_bytes", parameters, share * block_share, look)
+
+
+def _on_messages(
+    name: str, link: str, kind: str, parameters: Mapping[str, Json], share: float, what: str
+) -> dict[str, Json]:
+    """Inject a toxic that chooses messages of an HTTP link; ``what`` was done to them, in words."""
+    check_link(current().target, link, protocol="http")
+
+    def look(stats: Mapping[str, Json]) -> Evidence | None:
+        for who, whose in (("", "users'"), ("own_", "our own")):
+            if stats[f"{who}affected"]:
+                return Evidence(
+                    f"{link}: {stats[f'{who}affected']} of {stats[f'{who}seen']} {what} ({whose})",
+                    {"messages": stats[f"{who}seen"], "hit": stats[f"{who}affected"], "whose": whose},
+                )
+        return None
+
+    seeded = {**parameters, "seed": seed_for(f"network.{name}/{link}")}
+    return _inject(name, link, kind, seeded, share, look)
+
+
+def _inject(
+    name: str,
+    link: str,
+    kind: str,
+    parameters: Mapping[str, Json],
+    share: float,
+    look: Callable[[Mapping[str, Json]], Evidence | None],
+) -> dict[str, Json]:
+    links = require(current().target, Links)
+    evidence = struck(link, look)
+    within_s = min(60.0, 5 / share)
+    return inject(proxy_fault(f"network.{name}", link, kind, parameters, links, evidence, within_s=within_s))
