@@ -9,14 +9,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from monkeyproof.errors import UsageError
+from monkeyproof.faults.values import VALUE_KINDS, Maker, Part, ValueToxic, noted
 from monkeyproof.types import Json
 
 JOURNAL_CELLS = 500
+NOTED_VALUES = 32
 _MASK = (1 << 64) - 1
 
 
@@ -117,27 +119,32 @@ class CorruptRecords:
         _require(math.isfinite(self.high - self.low), "corrupt_records", "low and high are too far apart")
 
 
-Parameters = Latency | HttpError | Down | Hang | CorruptRecords
+Parameters = Latency | HttpError | Down | Hang | CorruptRecords | ValueToxic
 KINDS: Mapping[str, type[Parameters]] = {
     "latency": Latency,
     "http_error": HttpError,
     "down": Down,
     "hang": Hang,
     "corrupt_records": CorruptRecords,
+    **VALUE_KINDS,
 }
 HTTP_ONLY = frozenset({"http_error", "corrupt_records"})
+REDIS_ONLY = frozenset(VALUE_KINDS)
 
 
 def parse(kind: str, parameters: Mapping[str, Json], protocol: str) -> Parameters:
     """Check what a client asks for.
 
     Raises:
-        UsageError: unknown kind or parameter, a value of the wrong type or range, or an HTTP toxic on a TCP link.
+        UsageError: unknown kind or parameter, a value of the wrong type or range, or a toxic that needs a link of
+            another protocol.
     """
     if kind not in KINDS:
         raise UsageError(f"{kind!r}: no such toxic; there are {', '.join(sorted(KINDS))}")
     if kind in HTTP_ONLY and protocol != "http":
         raise UsageError(f"{kind}: needs a link whose protocol is http, and this one is {protocol}")
+    if kind in REDIS_ONLY and protocol != "redis":
+        raise UsageError(f"{kind}: needs a link whose protocol is redis, and this one is {protocol}")
     known = {one.name: one for one in dataclasses.fields(KINDS[kind])}
     unknown = sorted(set(parameters) - set(known))
     if unknown:
@@ -197,6 +204,21 @@ class Active:
     due_s: float = 0.0
     """When the lease runs out, unless it is renewed before."""
 
+    maker: Maker | None = field(init=False, default=None)
+    """Changes what reads bring back; None for the toxics that do not."""
+    changed: deque[dict[str, Json]] = field(default_factory=lambda: deque(maxlen=NOTED_VALUES))
+    """The newest of what it changed in users' reads."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.parameters, ValueToxic):
+            self.maker = self.parameters.maker()
+
+    def note(self, before: Sequence[Part], after: Sequence[Part]) -> None:
+        """Remember what a user was told in place of what the store said."""
+        found = noted(before, after)
+        self.count("changed_values", len(found))
+        self.changed.extend(found)
+
     def draw(self, own: bool) -> int:
         """The number of the next request."""
         if own:
@@ -237,4 +259,6 @@ class Active:
             found.update(self.sample())
         if isinstance(self.parameters, CorruptRecords):
             found["journal"] = list(self.journal)
+        if self.maker is not None:
+            found.update(self.maker.counts(), changed=list(self.changed))
         return found
