@@ -96,8 +96,8 @@ def check_link(target: Target, link: str, *, protocol: str = "") -> str:
             f"link: target {target.file.name!r} has no link {link!r}; it has {', '.join(sorted(known)) or 'none'}"
         )
     found = target.file.links[link].protocol
-    if protocol and found != protocol:
-        suitable = sorted(name for name, one in target.file.links.items() if one.protocol == protocol)
+    if not _speaks(found, protocol):
+        suitable = sorted(name for name, one in target.file.links.items() if _speaks(one.protocol, protocol))
         raise Refusal(
             f"{link} is a {found} link, and this fault needs one that speaks {protocol}",
             f"choose one of: {', '.join(suitable) or 'none'}",
@@ -109,8 +109,13 @@ def on_a_link(
     rng: np.random.Generator, target: TargetFile, *, protocol: str = "", **arguments: Json
 ) -> Mapping[str, Json] | None:
     """Arguments of a fault on a link that is drawn among the target's; None if none speaks ``protocol``."""
-    links = sorted(name for name, one in target.links.items() if not protocol or one.protocol == protocol)
+    links = sorted(name for name, one in target.links.items() if _speaks(one.protocol, protocol))
     return {"link": links[int(rng.integers(len(links)))], **arguments} if links else None
+
+
+def _speaks(protocol: str, wanted: str) -> bool:
+    """Whether a link will do. What speaks RESP is TCP as well."""
+    return not wanted or protocol == wanted or (protocol, wanted) == ("redis", "tcp")
 
 
 def listen_address(target: Target, link: str) -> tuple[str, int]:

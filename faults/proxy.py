@@ -22,7 +22,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import uvloop
@@ -32,12 +32,15 @@ from monkeyproof import config, rpc
 from monkeyproof.errors import MonkeyproofError, UsageError
 from monkeyproof.faults.http_link import HttpRelay
 from monkeyproof.faults.link import Link
+from monkeyproof.faults.relay import Relay
+from monkeyproof.faults.resp_link import RespRelay
 from monkeyproof.faults.tcp_link import TcpRelay
 from monkeyproof.faults.timers import Timers
 from monkeyproof.faults.toxics import Active, parse
 from monkeyproof.types import Json
 
 MAX_TOXICS = 1000
+RELAYS: Mapping[str, Callable[[Link], Relay]] = {"http": HttpRelay, "tcp": TcpRelay, "redis": RespRelay}
 LEASE_MIN_S, LEASE_MAX_S = 0.1, 600.0
 
 
@@ -54,7 +57,7 @@ class Proxy:
         self._timers = Timers(loop)
         try:
             for name, one in links.items():
-                relay = HttpRelay if one.protocol == "http" else TcpRelay
+                relay = RELAYS[one.protocol]
                 self.links[name] = Link(
                     name, _address(one.listen), _address(one.forward), one.protocol, relay, loop, self._timers
                 )

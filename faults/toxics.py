@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +19,7 @@ from monkeyproof.faults.seeded import check, splitmix64, uniform
 from monkeyproof.faults.toxic_bytes import OnConnections
 from monkeyproof.faults.toxic_http import Garble, HttpError, LoseHeaders, RateLimit, Truncate
 from monkeyproof.faults.toxic_latency import Latency
+from monkeyproof.faults.values import VALUE_KINDS, Maker, Part, ValueToxic, noted
 from monkeyproof.types import Json
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 JOURNAL_CELLS = 500
+NOTED_VALUES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ Parameters = (
     | Garble
     | LoseHeaders
     | OnConnections
+    | ValueToxic
 )
 KINDS: Mapping[str, type[Parameters]] = {
     "latency": Latency,
@@ -103,20 +106,25 @@ KINDS: Mapping[str, type[Parameters]] = {
     "half_close": toxic_bytes.HalfClose,
     "slow_close": toxic_bytes.SlowClose,
     "corrupt_bytes": toxic_bytes.CorruptBytes,
+    **VALUE_KINDS,
 }
 HTTP_ONLY = frozenset({"http_error", "corrupt_records", "rate_limit", "truncate", "garble", "lose_headers"})
+REDIS_ONLY = frozenset(VALUE_KINDS)
 
 
 def parse(kind: str, parameters: Mapping[str, Json], protocol: str) -> Parameters:
     """Check what a client asks for.
 
     Raises:
-        UsageError: unknown kind or parameter, a value of the wrong type or range, or an HTTP toxic on a TCP link.
+        UsageError: unknown kind or parameter, a value of the wrong type or range, or a toxic that needs a link of
+            another protocol.
     """
     if kind not in KINDS:
         raise UsageError(f"{kind!r}: no such toxic; there are {', '.join(sorted(KINDS))}")
     if kind in HTTP_ONLY and protocol != "http":
         raise UsageError(f"{kind}: needs a link whose protocol is http, and this one is {protocol}")
+    if kind in REDIS_ONLY and protocol != "redis":
+        raise UsageError(f"{kind}: needs a link whose protocol is redis, and this one is {protocol}")
     known = {one.name: one for one in dataclasses.fields(KINDS[kind])}
     unknown = sorted(set(parameters) - set(known))
     if unknown:
@@ -180,6 +188,21 @@ class Active:
     due_s: float = 0.0
     """When the lease runs out, unless it is renewed before."""
 
+    maker: Maker | None = field(init=False, default=None)
+    """Changes what reads bring back; None for the toxics that do not."""
+    changed: deque[dict[str, Json]] = field(default_factory=lambda: deque(maxlen=NOTED_VALUES))
+    """The newest of what it changed in users' reads."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.parameters, ValueToxic):
+            self.maker = self.parameters.maker()
+
+    def note(self, before: Sequence[Part], after: Sequence[Part]) -> None:
+        """Remember what a user was told in place of what the store said."""
+        found = noted(before, after)
+        self.count("changed_values", len(found))
+        self.changed.extend(found)
+
     def draw(self, own: bool) -> int:
         """The number of the next request."""
         if own:
@@ -220,4 +243,6 @@ class Active:
             found.update(self.sample())
         if isinstance(self.parameters, CorruptRecords | toxic_bytes.CorruptBytes):
             found["journal"] = list(self.journal)
+        if self.maker is not None:
+            found.update(self.maker.counts(), changed=list(self.changed))
         return found

@@ -134,7 +134,8 @@ class Link:
 
     listen: Annotated[str, Field(pattern=r"^127\.0\.0\.1:[0-9]{1,5}$")]
     forward: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+:[0-9]{1,5}$")]
-    protocol: Annotated[str, Field(pattern=r"^(http|tcp)$")] = "tcp"
+    protocol: Annotated[str, Field(pattern=r"^(http|tcp|redis)$")] = "tcp"
+    """``redis`` for whatever speaks RESP: Redis, Valkey and their kin. Where ``tcp`` will do, it does as well."""
 
 
 @with_config(_STRICT)

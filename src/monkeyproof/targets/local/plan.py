@@ -22,8 +22,8 @@ _PORTS_OF_PARTS = ("registry", "features", "source", "pipeline", "gateway", *REP
 _FORWARDS = {
     CLIENT_LINK: ("gateway", "http"),
     **{f"gateway->{name}": (name, "http") for name in REPLICAS},
-    "replica->features": ("features", "tcp"),
-    "pipeline->features": ("features", "tcp"),
+    "replica->features": ("features", "redis"),
+    "pipeline->features": ("features", "redis"),
     "source->pipeline": ("source", "http"),
     "replica->registry": ("registry", "http"),
     HEALER_REGISTRY_LINK: ("registry", "http"),
