@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import httptools
-import numpy as np
 
-from monkeyproof.faults.data.cells import Scale
-from monkeyproof.faults.data.tables import corrupt
+from monkeyproof.errors import UsageError
 from monkeyproof.faults.http_changes import with_body
+from monkeyproof.faults.record_batch import Batch
+from monkeyproof.faults.record_faults import record_fault
 from monkeyproof.faults.toxics import Active, CorruptRecords
-from monkeyproof.types import Json
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 
@@ -42,46 +40,23 @@ def corrupt_response(raw: bytes, active: Active) -> bytes:
         if len(body) > MAX_BODY_BYTES:
             raise ValueError("too large")
         message = json.loads(body)
-        records = message["records"]
-        positions, values = _cells(records)
+        batch = Batch.of(message["records"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         active.count("skipped")
         return raw
-    active.count("records", len(records))
-    scale = Scale(share=toxic.share, low=toxic.low, high=toxic.high)
-    corrupted = corrupt(values, scale, positions=positions, seed=toxic.seed)
-    rows, columns = np.nonzero(corrupted.mask())
-    if not len(rows):
+    active.count("records", len(batch.records))
+    try:
+        record_fault(toxic.fault, toxic.parameters)(batch, toxic.seed)
+    except UsageError as error:  # It does not fit these records: no such column, for example.
+        active.trouble = str(error)
+        active.count("skipped")
         return raw
-    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-        record = records[row]
-        new = float(corrupted.table[row, column])
-        active.journal.append(
-            {
-                "position": record["position"],
-                "entity": record["entity"],
-                "column": column,
-                "old": record["features"][column],
-                "new": new,
-            }
-        )
-        record["features"][column] = new
+    if not batch.journal and not batch.counts:
+        return raw
+    active.journal.extend(batch.journal)
+    active.newest_position = max(active.newest_position, batch.newest_position)
     active.hit(False)
-    active.count("corrupted_records", len(np.unique(rows)))
-    active.count("corrupted_cells", len(rows))
+    for name, amount in batch.counts.items():
+        active.count(name, amount)
+    message["records"] = batch.records
     return with_body(raw, json.dumps(message, separators=(",", ":")).encode())
-
-
-def _cells(records: list[dict[str, Json]]) -> tuple[Any, Any]:
-    """Positions (n) and feature values (n, d). Raises if a record is not what a record is."""
-    for record in records:
-        numbers = [record["position"], *record["features"]]
-        if not isinstance(record["entity"], str) or not all(type(one) in (int, float) for one in numbers):
-            raise TypeError("not a record")
-        if type(record["position"]) is not int:
-            raise TypeError("not a position")
-    positions = np.array([record["position"] for record in records], dtype=np.uint64)
-    values = np.array([record["features"] for record in records], dtype=np.float64)
-    if values.ndim != 2:
-        raise ValueError("no records, or none with features")
-    return positions, values

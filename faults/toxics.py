@@ -63,17 +63,20 @@ class Hang:
 
 @dataclass(frozen=True, slots=True)
 class CorruptRecords:
-    """Multiply a share of the feature values in JSON responses by a factor in ``[low, high]``."""
+    """Do to the records in JSON responses what a fault of ``monkeyproof.faults.record_faults`` does."""
 
-    share: float
-    low: float
-    high: float
+    fault: str
+    parameters: Mapping[str, Json]
     seed: int
 
     def __post_init__(self) -> None:
-        check(0 < self.share <= 1, "corrupt_records", "share is in (0, 1]")
-        check(self.low <= self.high, "corrupt_records", "needs low <= high")
-        check(math.isfinite(self.high - self.low), "corrupt_records", "low and high are too far apart")
+        # Numpy, and all that the faults of data need, for whoever asks for it.
+        from monkeyproof.faults.record_faults import record_fault
+
+        try:
+            record_fault(self.fault, self.parameters)
+        except UsageError as error:
+            raise UsageError(f"corrupt_records: {error}") from None
 
 
 Parameters = (
@@ -146,11 +149,14 @@ def _value(kind: str, name: str, wanted: str, value: Json) -> Json:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise UsageError(f"{kind}: {name} must be a finite number, not {value!r}")
         return float(value)
-    types: dict[str, type] = {"int": int, "str": str}
-    if isinstance(value, bool) or not isinstance(value, types[wanted]):
-        raise UsageError(
-            f"{kind}: {name} must be {'a whole number' if wanted == 'int' else 'text'}, not {value!r}"
-        )
+    types: dict[str, tuple[type, str]] = {
+        "int": (int, "a whole number"),
+        "str": (str, "text"),
+        "Mapping[str, Json]": (dict, "a mapping"),
+    }
+    wanted_type, words = types[wanted]
+    if isinstance(value, bool) or not isinstance(value, wanted_type):
+        raise UsageError(f"{kind}: {name} must be {words}, not {value!r}")
     return value
 
 
@@ -177,6 +183,10 @@ class Active:
     own_affected: int = 0
     counters: dict[str, float] = field(default_factory=dict)
     journal: deque[dict[str, Json]] = field(default_factory=lambda: deque(maxlen=JOURNAL_CELLS))
+    newest_position: int = 0
+    """The newest record that was held back."""
+    trouble: str = ""
+    """Why it could not do its work on what passed last, if it could not."""
     held: set[Held] = field(default_factory=set)
     tokens: dict[bool, tuple[float, float]] = field(default_factory=dict)
     """Of a rate limit, for users (False) and for the harness: how many are left, and since when."""
@@ -243,6 +253,8 @@ class Active:
             found.update(self.sample())
         if isinstance(self.parameters, CorruptRecords | toxic_bytes.CorruptBytes):
             found["journal"] = list(self.journal)
+        if isinstance(self.parameters, CorruptRecords):
+            found |= {"newest_position": self.newest_position, "trouble": self.trouble}
         if self.maker is not None:
             found.update(self.maker.counts(), changed=list(self.changed))
         return found

@@ -26,7 +26,34 @@ from monkeyproof.faults.data.rows import (
     TruncatedBatches,
 )
 from monkeyproof.faults.data.schema import ExtraColumn, LostColumn, RenamedColumn, SchemaFault, TextColumn
-from monkeyproof.faults.data.streamed import scale_records
+from monkeyproof.faults.data.streamed import (
+    add_noise,
+    add_outliers,
+    change_unit,
+    flip_signs,
+    missing_values,
+    scale_records,
+    swap_columns,
+)
+from monkeyproof.faults.data.streamed_fields import (
+    add_column,
+    add_typos,
+    break_encoding,
+    drop_column,
+    flip_labels,
+    rename_column,
+    retype_column,
+    unseen_categories,
+)
+from monkeyproof.faults.data.streamed_rows import (
+    delay_records,
+    duplicate_records,
+    freeze_records,
+    lose_records,
+    reorder_records,
+    swap_entities,
+    truncate_batches,
+)
 from monkeyproof.faults.data.tables import Corrupted, corrupt
 from monkeyproof.faults.data.text import BrokenEncoding, LabelNoise, TextFault, Typo, UnseenCategory
 
@@ -57,6 +84,27 @@ __all__ = [
     "UnitChange",
     "UnseenCategory",
     "Where",
+    "add_column",
+    "add_noise",
+    "add_outliers",
+    "add_typos",
+    "break_encoding",
+    "change_unit",
     "corrupt",
+    "delay_records",
+    "drop_column",
+    "duplicate_records",
+    "flip_labels",
+    "flip_signs",
+    "freeze_records",
+    "lose_records",
+    "missing_values",
+    "rename_column",
+    "reorder_records",
+    "retype_column",
     "scale_records",
+    "swap_columns",
+    "swap_entities",
+    "truncate_batches",
+    "unseen_categories",
 ]

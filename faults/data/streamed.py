@@ -1,116 +1,226 @@
-"""Corrupt data on their way into the feature store: faults of values, on the records that pass a link."""
+"""Values that are wrong on their way into the feature store: numbers of the records that pass a link."""
 
 from __future__ import annotations
 
-import contextlib
-import struct
+from collections.abc import Mapping
 
+import numpy as np
+
+from monkeyproof.config import TargetFile
 from monkeyproof.errors import UsageError
-from monkeyproof.faults.data.cells import Scale
-from monkeyproof.faults.proxied import check_link, proxy_fault, seed_for
-from monkeyproof.injection import current, inject, within_limit
-from monkeyproof.repertoire import fault
-from monkeyproof.targets.opening import first_golden_body
-from monkeyproof.targets.port import Features, Links, Pipeline, Target, require
-from monkeyproof.types import Evidence, Json
+from monkeyproof.faults.recorded import LINK, UNDO, columns_from, corrupt_records, in_the_store, rejected, written
+from monkeyproof.repertoire import Draw, fault
+from monkeyproof.targets.port import Features, Links, Pipeline
+from monkeyproof.types import Json
 
-__all__ = ["scale_records"]
+__all__ = [
+    "add_noise",
+    "add_outliers",
+    "change_unit",
+    "flip_signs",
+    "missing_values",
+    "scale_records",
+    "swap_columns",
+]
 
-_READ_BACK_ENTITIES = 64
+_STORED = "changed values stand in the feature store, bit for bit"
+_RESTORE = "quarantine the stream, restore the last good snapshot"
 
 
-@fault(
-    needs=(Links, Features),
-    evidence="changed values stand in the feature store, bit for bit",
-    undo="the link leaves records alone again; by itself when the lease runs out",
-    healing="quarantine the stream, restore the last good snapshot",
-    draw=lambda rng, target, intensity: (  # noqa: ARG005
-        {"share": round(0.3 * intensity, 3)} if "source->pipeline" in target.links else None
-    ),
-)
+def drawn(share: float, **arguments: Json) -> Draw:
+    """So large a share at full intensity, on targets that have the stream."""
+
+    def draw(
+        rng: np.random.Generator,  # noqa: ARG001
+        target: TargetFile,
+        intensity: float,
+    ) -> Mapping[str, Json] | None:
+        return {"share": round(share * intensity, 3), **arguments} if LINK in target.links else None
+
+    return draw
+
+
+@fault(needs=(Links, Features), evidence=_STORED, undo=UNDO, healing=_RESTORE, draw=drawn(0.3))
 def scale_records(
-    link: str = "source->pipeline",
+    link: str = LINK,
     share: float = 0.1,
     low: float = -10.0,
     high: float = 10.0,
+    columns: str = "",
 ) -> dict[str, Json]:
     """Multiply a share of the feature values of every record that passes ``link`` by a factor in ``[low, high]``.
 
     Its evidence is that changed records were written into the feature store: a changed value lies there; or, where
     a healer was quicker than the look, the pipeline says that it wrote their batch.
+
+    Args:
+        columns: numbers of features, from 0 on: "0,3". "" is all of them.
     """
-    context = current()
-    Scale(share=share, low=low, high=high)  # Checks them.
-    check_link(context.target, link, protocol="http")
-    links, features = require(context.target, Links), require(context.target, Features)
-    if context.target.file.limits_in_force.rows_share is not None:
-        rows_share = _rows_share(context.target, features, share)
-        within_limit("rows_share", rows_share, "the share of rows corrupted", adds_up=True)
-    seed = seed_for(f"data.scale_records/{link}")
-    parameters = {"share": float(share), "low": float(low), "high": float(high), "seed": seed}
+    return _values("scale_records", link, "scale", share, columns, low=low, high=high)
 
-    pipeline = context.target.find(Pipeline)
-    first_position: list[int] = []
 
-    def evidence(toxic_id: str) -> Evidence | None:
-        stats = links.stats(toxic_id)
-        journal = stats["journal"]
-        if not journal:
-            return None
-        # The journal keeps the newest only, so its first entry is remembered from the first look.
-        first_position[:] = first_position or [min(cell["position"] for cell in journal)]
-        found = _read_back(features, journal)
-        if found is not None:
-            seen = f"{found['entity']} has {found['new']!r} for {found['old']!r} in column {found['column']}"
-        elif pipeline is not None and pipeline.status().last_written_position >= first_position[0]:
-            seen = f"the pipeline wrote the batch of position {first_position[0]} (mended or overwritten since)"
-        else:
-            return None
-        counts = {name: stats[name] for name in ("records", "corrupted_records", "corrupted_cells")}
-        return Evidence(
-            f"{link}: {counts['corrupted_cells']:.0f} values in {counts['corrupted_records']:.0f} of "
-            f"{counts['records']:.0f} records scaled; read back from the feature store: {seen}",
-            {**counts, "read_back": found},
-        )
+@fault(
+    needs=(Links, Features, Pipeline),
+    evidence="the pipeline rejects the batches, says why, and writes no more of them",
+    undo=UNDO,
+    healing="let good records of a batch through, or ask the source again",
+    draw=drawn(0.3),
+)
+def missing_values(
+    link: str = LINK,
+    share: float = 0.1,
+    columns: str = "",
+    written_as: str = "null",
+    where_column: str = "",
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> dict[str, Json]:
+    """Have a share of the feature values of the records that pass ``link`` go missing.
 
-    return inject(
-        proxy_fault("data.scale_records", link, "corrupt_records", parameters, links, evidence, within_s=10)
+    Completely at random (MCAR); with ``at_least`` or ``at_most`` only values within that range (MNAR); with
+    ``where_column`` as well, only where that other feature lies in the range (MAR).
+
+    Args:
+        columns: numbers of features, from 0 on: "0,3". "" is all of them.
+        written_as: ``null``, or ``NaN`` as Python writes and reads it.
+        where_column: number of the feature that decides.
+        at_least, at_most: in that column's unit.
+    """
+    bounds = {"at_least": at_least, "at_most": at_most}
+    where = {name: value for name, value in bounds.items() if value is not None}
+    if where_column and not where:
+        raise UsageError("where_column: say in which range, with at_least or at_most")
+    numbers = columns_from(columns)
+    return corrupt_records(
+        "data.missing_values",
+        link,
+        "missing",
+        {
+            "share": share,
+            "columns": [str(one) for one in numbers],
+            "written_as": written_as,
+            "where": {"column": where_column, **where} if where else None,
+        },
+        proven_by=[rejected],
+        columns=(*numbers, *columns_from(where_column)),
+        needs=[Pipeline],
     )
 
 
-def _rows_share(target: Target, features: Features, share: float) -> float:
-    """Share of rows with at least one value that is hit: of nine columns, 61 % of them where a tenth of values is.
+@fault(
+    needs=(Links, Features), evidence=_STORED, undo=UNDO, healing=_RESTORE, draw=drawn(1.0, sd=1.0, relative=True)
+)
+def add_noise(
+    sd: float,
+    link: str = LINK,
+    share: float = 1.0,
+    columns: str = "",
+    relative: bool = False,
+) -> dict[str, Json]:
+    """Add Gaussian noise to a share of the feature values of the records that pass ``link``.
 
-    How many columns there are, the store knows of an entity that the golden set asks for; if not, it may be any.
+    Args:
+        sd: standard deviation, in the unit of the column; with ``relative``, as a share of the value itself.
+        columns: numbers of features, from 0 on: "0,3". "" is all of them.
     """
-    entity = ""
-    with contextlib.suppress(UsageError):
-        entity = _entity_in(first_golden_body(target.file))
-    vector = features.read([entity]).get(entity) if entity else None
-    return round(1.0 - (1.0 - share) ** len(vector), 4) if vector else 1.0
+    return _values("add_noise", link, "noise", share, columns, sd=sd, relative=relative)
 
 
-def _entity_in(body: Json) -> str:
-    if isinstance(body, dict):
-        if isinstance(body.get("entity"), str):
-            return str(body["entity"])
-        body = list(body.values())
-    found = (_entity_in(one) for one in body) if isinstance(body, list) else ()
-    return next((entity for entity in found if entity), "")
+@fault(needs=(Links, Features), evidence=_STORED, undo=UNDO, healing=_RESTORE, draw=drawn(0.1, unit=30.0))
+def add_outliers(
+    unit: float,
+    link: str = LINK,
+    share: float = 0.05,
+    low: float = 5.0,
+    high: float = 10.0,
+    columns: str = "",
+) -> dict[str, Json]:
+    """Move a share of the feature values far out, up or down, by U(low, high) times ``unit``.
+
+    Args:
+        unit: in the unit of the column; its standard deviation, for example.
+        columns: numbers of features, from 0 on: "0,3". "" is all of them.
+    """
+    return _values("add_outliers", link, "outlier", share, columns, unit=unit, low=low, high=high)
 
 
-def _read_back(features: Features, journal: list[dict[str, Json]]) -> dict[str, Json] | None:
-    """The newest journalled cell that the feature store holds, bit for bit."""
-    newest = {(cell["entity"], cell["column"]): cell for cell in journal}
-    cells = sorted(newest.values(), key=lambda cell: -cell["position"])
-    entities = list(dict.fromkeys(cell["entity"] for cell in cells))[:_READ_BACK_ENTITIES]
-    if not entities:
-        return None
-    stored = features.read(entities)
-    for cell in cells:
-        vector = stored.get(cell["entity"])
-        if vector is not None and cell["column"] < len(vector):
-            held = struct.pack("<d", vector[cell["column"]])
-            if held == struct.pack("<d", cell["new"]):
-                return cell
-    return None
+@fault(needs=(Links, Features), evidence=_STORED, undo=UNDO, healing=_RESTORE, draw=drawn(1.0))
+def flip_signs(
+    link: str = LINK,
+    share: float = 1.0,
+    columns: str = "",
+) -> dict[str, Json]:
+    """Have a share of the feature values of the records that pass ``link`` change their sign.
+
+    Args:
+        columns: numbers of features, from 0 on: "0,3". "" is all of them.
+    """
+    return _values("flip_signs", link, "sign_flip", share, columns)
+
+
+@fault(
+    needs=(Links, Features),
+    evidence=_STORED,
+    undo=UNDO,
+    healing=_RESTORE,
+    draw=drawn(1.0, columns="0", factor=1000.0),
+)
+def change_unit(
+    columns: str,
+    factor: float = 1000.0,
+    offset: float = 0.0,
+    link: str = LINK,
+    share: float = 1.0,
+) -> dict[str, Json]:
+    """Have features come in another unit: ``value * factor + offset``, in a share of the records.
+
+    Metres as millimetres are ``factor`` 1000; Celsius as Fahrenheit ``factor`` 1.8 and ``offset`` 32.
+
+    Args:
+        columns: numbers of features, from 0 on: "0,3". "" is all of them.
+        offset: in the new unit.
+    """
+    return _values("change_unit", link, "unit_change", share, columns, factor=factor, offset=offset)
+
+
+@fault(
+    needs=(Links, Features),
+    evidence=_STORED,
+    undo=UNDO,
+    healing=_RESTORE,
+    draw=drawn(1.0, first=0, second=1),
+)
+def swap_columns(
+    first: int,
+    second: int,
+    link: str = LINK,
+    share: float = 1.0,
+) -> dict[str, Json]:
+    """Have two features change places, in a share of the records that pass ``link``.
+
+    Args:
+        first, second: numbers of features, from 0 on.
+    """
+    parameters = {"first": first, "second": second, "share": share}
+    found = [one for one in (first, second) if isinstance(one, int)]
+    return corrupt_records(
+        "data.swap_columns",
+        link,
+        "swapped_columns",
+        parameters,
+        proven_by=[in_the_store, written],
+        rows_share=share,
+        columns=found,
+    )
+
+
+def _values(name: str, link: str, kind: str, share: float, columns: str, **parameters: Json) -> dict[str, Json]:
+    numbers = columns_from(columns)
+    return corrupt_records(
+        f"data.{name}",
+        link,
+        kind,
+        {"share": share, "columns": [str(one) for one in numbers], **parameters},
+        proven_by=[in_the_store, written],
+        columns=numbers,
+    )

@@ -88,7 +88,9 @@ class Audit:
             return
         for toxic_id in links.active():
             for cell in links.stats(toxic_id).get("journal", ()):
-                self._written[cell["entity"], cell["column"]] = (cell["old"], cell["new"])
+                # What became of other things than features never stands in the store.
+                if isinstance(cell["column"], int):
+                    self._written[cell["entity"], cell["column"]] = (cell["old"], cell["new"])
 
     def still_stored(self) -> list[Residue]:
         """Wrong values that are still there after the stream, a healer and the target itself had their turn."""

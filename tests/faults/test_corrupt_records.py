@@ -31,7 +31,8 @@ def json_answer(value, *, chunked: bool) -> bytes:
     return head + b"Transfer-Encoding: chunked\r\n\r\n" + b"".join(parts) + b"0\r\n\r\n"
 
 
-CORRUPTING = {"share": 0.1, "low": -10, "high": 10, "seed": 77}
+CORRUPTING = {"fault": "scale", "parameters": {"share": 0.1, "low": -10, "high": 10}, "seed": 77}
+EVERYTHING = {"fault": "scale", "parameters": {"share": 1, "low": 2, "high": 3}, "seed": 1}
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -76,7 +77,7 @@ def test_records_are_corrupted_by_position_and_every_change_is_noted(proxy, brow
 )
 def test_what_has_no_records_passes_untouched(proxy, web, answer):
     web.answer = lambda _: answer
-    toxic_id = add(proxy, "corrupt_records", share=1, low=2, high=3, seed=1)
+    toxic_id = add(proxy, "corrupt_records", **EVERYTHING)
     with proxy.connect("web") as client:
         for n in range(2):
             client.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -90,7 +91,7 @@ def test_what_has_no_records_passes_untouched(proxy, web, answer):
 def test_a_response_beyond_8_mb_passes_untouched(proxy, browser, web):
     answer = json_answer({"records": records(0, 10), "ballast": "x" * (9 << 20)}, chunked=False)
     web.answer = lambda _: answer
-    toxic_id = add(proxy, "corrupt_records", share=1, low=2, high=3, seed=1)
+    toxic_id = add(proxy, "corrupt_records", **EVERYTHING)
     assert browser.ask()[1] == answer.split(b"\r\n\r\n", 1)[1]
     assert proxy.links.stats(toxic_id)["skipped"] == 1
 
@@ -106,7 +107,7 @@ def test_a_response_that_is_being_collected_flows_on_when_the_toxic_goes(proxy, 
         connection.sendall(answer[-20:])
 
     server.handler = handler
-    toxic_id = add(proxy, "corrupt_records", share=1, low=2, high=3, seed=1)
+    toxic_id = add(proxy, "corrupt_records", **EVERYTHING)
     with proxy.connect("web") as client:
         client.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert wait_for(lambda: pending(proxy, toxic_id), within_s=5)

@@ -12,8 +12,7 @@ from fault_world import Traffic, events
 
 from monkeyproof.bounds import Limits
 from monkeyproof.errors import Refusal, UsageError
-from monkeyproof.faults import data, network, replicas
-from monkeyproof.faults.data import streamed
+from monkeyproof.faults import data, network, recorded, replicas
 from monkeyproof.faults.network import delays
 from monkeyproof.history import Kind
 from monkeyproof.in_force import InForce
@@ -130,8 +129,7 @@ def test_rows_share_is_of_rows_not_of_values(world, asked, limited, tmp_path, li
     world.parts[port.Features] = Store()
     if limit is not None:
         limited(rows_share=limit)
-    share = streamed._rows_share(world, world.parts[port.Features], 0.1)
-    assert share == pytest.approx(1 - 0.9**9, abs=1e-4)
+    assert recorded.width_of(world, world.parts[port.Features]) == 9
     if not passes:
         words = (
             f"the share of rows corrupted would be 0.6126, and target 'small' allows rows_share {limit or 0.5:g}"

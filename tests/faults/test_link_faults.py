@@ -16,8 +16,7 @@ from fault_world import Traffic, assert_undone, events, impatient
 from monkeyproof.bounds import Limits
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import MonkeyproofError, NotReverted, Refusal, UsageError
-from monkeyproof.faults import data, features, network, registry, replicas
-from monkeyproof.faults.data import streamed
+from monkeyproof.faults import data, features, network, recorded, registry, replicas
 from monkeyproof.faults.network import breaks, delays
 from monkeyproof.history import Kind
 from monkeyproof.injection import current, revert, set_current
@@ -241,7 +240,7 @@ def test_scaled_records_are_read_back_from_the_store(world, proxy, server, write
     pipeline.start()
     try:
         if not writes:
-            monkeypatch.setattr(streamed, "inject", impatient(streamed.inject))
+            monkeypatch.setattr(recorded, "inject", impatient(recorded.inject))
             with pytest.raises(MonkeyproofError, match="no evidence"):
                 data.scale_records("web")
             return

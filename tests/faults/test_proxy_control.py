@@ -133,7 +133,15 @@ WRONG = [
     ("raw", "http_error", {"probability": 0.5, "status": 503, "seed": 1}, "protocol is http, and this one is tcp"),
     ("web", "down", {"mode": "sideways"}, "'reset' or 'refuse-like'"),
     ("web", "hang", {"for_s": 1}, "unknown parameter 'for_s'; it takes none"),
-    ("web", "corrupt_records", {"share": 0.1, "low": 2, "high": 1, "seed": 1}, "low <= high"),
+    ("web", "corrupt_records", {"fault": "scale", "parameters": {"share": 0.1, "low": 2}}, "'seed' is missing"),
+    ("web", "corrupt_records", {"fault": "scale", "parameters": 7, "seed": 1}, "parameters must be a mapping"),
+    ("web", "corrupt_records", {"fault": "rain", "parameters": {}, "seed": 1}, "no such fault of records"),
+    (
+        "web",
+        "corrupt_records",
+        {"fault": "scale", "parameters": {"share": 0.1, "low": 2, "high": 1}, "seed": 1},
+        "corrupt_records: scale: low: 2 is above high, 1",
+    ),
 ]
 
 

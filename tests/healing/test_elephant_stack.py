@@ -25,7 +25,11 @@ from monkeyproof.targets.port import Links, Registry, Replicas, Resettable, Serv
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 
 LATENCY = Toxic("gateway->replica-2", "latency", {"low_ms": 500.0, "high_ms": 2000.0, "seed": 1})
-CORRUPTION = Toxic("source->pipeline", "corrupt_records", {"share": 0.1, "low": -10.0, "high": 10.0, "seed": 1})
+CORRUPTION = Toxic(
+    "source->pipeline",
+    "corrupt_records",
+    {"fault": "scale", "parameters": {"share": 0.1, "low": -10.0, "high": 10.0}, "seed": 1},
+)
 OUTAGE = Toxic("replica->features", "down", {})
 HANG = Toxic("replica->features", "hang", {})
 FAILING_REGISTRY = Toxic("healer->registry", "http_error", {"probability": 0.3, "status": 503, "seed": 6})

@@ -206,6 +206,31 @@ class PipelineStatus:
     """Absolute position of the last record that was read."""
     last_written_position: int
     """Absolute position of the last record that was written into the feature store."""
+    records_read: int = 0
+    """In batches that were written or set aside: fewer than positions went by are records that never came."""
+    batches_rejected: int = 0
+    """That broke the schema: asked for again and again, until the source forgets them."""
+    last_rejection: str = ""
+    """Why the last of those was rejected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """An answer that a user could have got, and the label that came for it later."""
+
+    position: int
+    """Of the record that brought the label."""
+    entity: str
+    predicted: int
+    label: int
+
+
+@runtime_checkable
+class Feedback(Protocol):
+    """Labels that come back for answers that were given."""
+
+    def latest(self, count: int) -> Sequence[Labelled]:
+        """The newest ``count`` of them, newest first."""
 
 
 @runtime_checkable

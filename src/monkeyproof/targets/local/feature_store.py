@@ -13,14 +13,16 @@ import numpy as np
 
 from monkeyproof.errors import TargetError
 from monkeyproof.targets.local.data import N_FEATURES, Floats
+from monkeyproof.targets.port import Labelled
 
 KEY_PREFIX = "features:"
+FEEDBACK_STREAM = "feedback"
 TIMEOUT_S = 3.0
 _CHUNK = 500
 
 
 class FeatureStore:
-    """``port.Features`` and ``port.Snapshots`` on a Redis-protocol server, snapshots as files of a folder."""
+    """``port.Features``, ``Snapshots`` and ``Feedback``, on a Redis-protocol server and a folder of snapshots."""
 
     def __init__(self, port: int, snapshots: Path) -> None:
         self._port = port
@@ -99,6 +101,14 @@ class FeatureStore:
             stored = client.scan_iter(match=KEY_PREFIX + "*", count=len(wanted) + _CHUNK)
             others = [key for key in stored if key not in wanted]
             return int(client.delete(*others)) if others else 0
+
+    def latest(self, count: int) -> Sequence[Labelled]:
+        with self._client() as client:
+            entries = client.xrevrange(FEEDBACK_STREAM, count=count)
+        return [
+            Labelled(int(one[b"position"]), one[b"entity"].decode(), int(one[b"predicted"]), int(one[b"label"]))
+            for _, one in entries
+        ]
 
     def close(self) -> None:
         if self._connection is not None:

@@ -105,6 +105,9 @@ class Pipeline:
         self.batches_quarantined = 0
         self.last_position = -1
         self.last_written_position = -1
+        self.records_read = 0
+        self.batches_rejected = 0
+        self.last_rejection = ""
         self._settings = settings
         self._reference = reference
         self._metrics = metrics
@@ -145,6 +148,8 @@ class Pipeline:
             # Not skipped: if a link garbled it, the next poll brings it whole; if not, the source forgets it soon.
             log.warning("a batch was rejected: %s", error)
             self._metrics.batches["rejected"].inc()
+            self.batches_rejected += 1
+            self.last_rejection = str(error)
             return
         if batch is None:
             return
@@ -160,6 +165,7 @@ class Pipeline:
             return
         self._metrics.batches["quarantined" if why else "written"].inc()
         self._metrics.records.inc(len(batch))
+        self.records_read += len(batch)
         self.last_position = batch.last_position
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._collect_feedback(batch))
@@ -231,6 +237,9 @@ class Control:
                     "batches_quarantined": self._pipeline.batches_quarantined,
                     "last_position": self._pipeline.last_position,
                     "last_written_position": self._pipeline.last_written_position,
+                    "records_read": self._pipeline.records_read,
+                    "batches_rejected": self._pipeline.batches_rejected,
+                    "last_rejection": self._pipeline.last_rejection,
                 }
             case "quarantine":
                 if not isinstance(params.get("on"), bool):

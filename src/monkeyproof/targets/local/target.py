@@ -20,6 +20,7 @@ from monkeyproof.targets.local.resetting import Reset
 from monkeyproof.targets.port import (
     Artifacts,
     Features,
+    Feedback,
     Leases,
     Links,
     Models,
@@ -146,6 +147,7 @@ _ATTRIBUTES: Mapping[type, str] = {
     Processes: "processes",
     Models: "models",
     Features: "features",
+    Feedback: "features",
     Snapshots: "features",
     Serving: "serving",
     Pipeline: "pipeline",

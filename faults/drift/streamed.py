@@ -1,0 +1,210 @@
+"""Drift in the records that pass a link: inputs, the mix of classes, or what inputs mean, is not what it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from monkeyproof.config import TargetFile
+from monkeyproof.errors import UsageError
+from monkeyproof.faults.proxied import check_link
+from monkeyproof.faults.recorded import (
+    LINK,
+    UNDO,
+    columns_from,
+    corrupt_records,
+    in_the_store,
+    labelled_so,
+    never_read,
+    written,
+)
+from monkeyproof.injection import current
+from monkeyproof.repertoire import Draw, fault
+from monkeyproof.targets.port import Features, Feedback, Links, Models, Pipeline, Registry, require
+from monkeyproof.types import Json
+
+__all__ = ["benign_shift", "concept_shift", "covariate_shift", "prior_shift"]
+
+_STORED = "moved values stand in the feature store, bit for bit"
+
+
+def _drawn(**arguments: Json) -> Draw:
+    def draw(
+        rng: np.random.Generator,  # noqa: ARG001
+        target: TargetFile,
+        intensity: float,  # noqa: ARG001
+    ) -> Mapping[str, Json] | None:
+        return arguments if LINK in target.links else None
+
+    return draw
+
+
+@fault(
+    needs=(Links, Features),
+    evidence=_STORED,
+    undo=UNDO,
+    healing="a model for the new inputs; until then, refuse them or serve the last good snapshot",
+    draw=_drawn(columns="0", shifts="30"),
+)
+def covariate_shift(
+    columns: str,
+    shifts: str,
+    shape: str = "sudden",
+    over_records: int = 3000,
+    link: str = LINK,
+) -> dict[str, Json]:
+    """Have features of all records that pass ``link`` move away from what they were: covariate drift.
+
+    Args:
+        columns: numbers of features, from 0 on: "0,3".
+        shifts: how far each of them moves, in its own unit: "30,-2.5".
+        shape: ``sudden``; ``gradual``: a little more with every record; ``recurring``: it comes and goes.
+        over_records: so many until a gradual drift is complete; so many on, so many off, of a recurring one.
+    """
+    parameters = {"columns": list(columns_from(columns)), "shifts": _numbers("shifts", shifts)}
+    return corrupt_records(
+        "drift.covariate_shift",
+        link,
+        "covariate_shift",
+        {**parameters, **_course(link, shape, over_records)},
+        proven_by=[in_the_store, written],
+        rows_share=1.0,
+        columns=columns_from(columns),
+    )
+
+
+@fault(
+    needs=(Links, Features, Pipeline),
+    evidence="the pipeline went past positions of which it read no record",
+    undo=UNDO,
+    healing="none: answers are right; a healer that acts is wrong",
+    draw=_drawn(),
+)
+def prior_shift(
+    label: int = 0,
+    share: float = 0.8,
+    shape: str = "sudden",
+    over_records: int = 3000,
+    link: str = LINK,
+) -> dict[str, Json]:
+    """Change the mix of classes: of the records labelled ``label``, a ``share`` comes no more.
+
+    Args:
+        shape, over_records: as of ``covariate_shift``.
+    """
+    return corrupt_records(
+        "drift.prior_shift",
+        link,
+        "prior_shift",
+        {"label": label, "share": share, **_course(link, shape, over_records)},
+        proven_by=[never_read],
+        rows_share=share,
+        needs=[Pipeline],
+    )
+
+
+@fault(
+    needs=(Links, Features, Feedback),
+    evidence="an answer was compared with a label of the new concept",
+    undo=UNDO,
+    healing="labels tell, and nothing else: a new model",
+    draw=_drawn(column=0, at_least=45.0),
+)
+def concept_shift(
+    column: int,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    share: float = 1.0,
+    shape: str = "sudden",
+    over_records: int = 3000,
+    link: str = LINK,
+) -> dict[str, Json]:
+    """Change what inputs mean: where a feature lies in a range, labels 0 and 1 of the records change places.
+
+    The labels that come back for answers then tell that answers are wrong by the new concept. Golden answers
+    are of the old one, so the prober goes on to count them as right.
+
+    Args:
+        column: number of the feature that decides, from 0 on.
+        at_least, at_most: the range, in the feature's unit; open where it is not said.
+        share: of the records in the range.
+        shape, over_records: as of ``covariate_shift``.
+    """
+    if at_least is None and at_most is None:
+        raise UsageError("at_least, at_most: say in which range the labels change")
+    return corrupt_records(
+        "drift.concept_shift",
+        link,
+        "concept_shift",
+        {
+            "column": column,
+            "at_least": at_least,
+            "at_most": at_most,
+            "share": share,
+            **_course(link, shape, over_records),
+        },
+        proven_by=[labelled_so],
+        rows_share=share,
+        columns=[column] if isinstance(column, int) else [],
+        needs=[Feedback],
+    )
+
+
+@fault(
+    needs=(Links, Features, Registry, Models),
+    evidence=_STORED,
+    undo=UNDO,
+    healing="none: answers are right; a healer that acts is wrong",
+    draw=_drawn(),
+)
+def benign_shift(
+    columns: str = "",
+    size: float = 2.0,
+    link: str = LINK,
+) -> dict[str, Json]:
+    """Move features of all records by as much as leaves every known answer as it was: benign drift.
+
+    The champion itself is asked, about every entity of the golden set and of the healer's canaries: each of the
+    features is moved by up to ``size`` of its spreads, alone and then together, as far as no answer changes.
+
+    Args:
+        columns: numbers of features that may move, from 0 on: "0,3". "" is all of them.
+        size: in spreads of the feature among those entities: the range of its middle nine tenths over 3.29.
+
+    Raises:
+        Refusal: every move of these features changes an answer.
+    """
+    from monkeyproof.faults.drift.benign import harmless_move
+
+    numbers = columns_from(columns)
+    check_link(current().target, link, protocol="http")
+    for one in (Features, Registry, Models):
+        require(current().target, one)
+    move = harmless_move(current().target, numbers, size)
+    parameters = {"columns": list(move), "shifts": list(move.values())}
+    return corrupt_records(
+        "drift.benign_shift",
+        link,
+        "covariate_shift",
+        parameters,
+        proven_by=[in_the_store, written],
+        rows_share=1.0,
+        columns=list(move),
+    )
+
+
+def _course(link: str, shape: str, over_records: int) -> dict[str, Json]:
+    """From the next record on: where the stream stands, its pipeline knows."""
+    target = current().target
+    check_link(target, link, protocol="http")
+    pipeline = target.find(Pipeline) if shape == "sudden" else require(target, Pipeline)
+    start = pipeline.status().last_position + 1 if pipeline is not None else 0
+    return {"shape": shape, "start_position": max(0, start), "over_records": over_records}
+
+
+def _numbers(name: str, text: str) -> list[float]:
+    try:
+        return [float(one) for one in str(text).split(",")]
+    except ValueError:
+        raise UsageError(f'{name}: {text!r} are no numbers, such as "30,-2.5"') from None

@@ -1,0 +1,330 @@
+"""What faults do to the records of a stream: those of the data engine and those of drift, by name.
+
+A record is a mapping with a ``position``, an ``entity``, a list of ``features`` and whatever else it has. What
+becomes of it depends on its absolute position, as everywhere in ``monkeyproof.faults.data``: the features are an
+array whose columns are called "0", "1", and so on; ``entity`` and ``label`` are columns of those names.
+
+Faults that move rows within windows do so where a response holds the whole window; a window that a response cuts
+stays as it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from monkeyproof.errors import UsageError
+from monkeyproof.faults.data.cells import CellFault, Missing, Noise, Outlier, Scale, SignFlip, UnitChange, Where
+from monkeyproof.faults.data.keyed import Draws, Hits, Index, Rows, key_of, words_of
+from monkeyproof.faults.data.matrix import Bools
+from monkeyproof.faults.data.rows import (
+    Duplicates,
+    LateRows,
+    LostRows,
+    RowFault,
+    StaleRows,
+    SwappedRows,
+    TruncatedBatches,
+)
+from monkeyproof.faults.data.schema import ExtraColumn, LostColumn, RenamedColumn, SchemaFault, TextColumn
+from monkeyproof.faults.data.tables import corrupt
+from monkeyproof.faults.data.text import BrokenEncoding, LabelNoise, TextFault, Typo, UnseenCategory
+from monkeyproof.faults.drift.transforms import ConceptShift, CovariateShift, PriorShift
+from monkeyproof.faults.proxied import check_share
+from monkeyproof.faults.record_batch import Batch, Record
+from monkeyproof.types import Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwappedColumns:
+    """Two features of a record change places."""
+
+    name: ClassVar[str] = "swapped_columns"
+    first: int
+    second: int
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_share("share", self.share)
+        for name, column in (("first", self.first), ("second", self.second)):
+            if isinstance(column, bool) or not isinstance(column, int) or column < 0:
+                raise UsageError(f"{name}: {column!r} is not the number of a column")
+        if self.first == self.second:
+            raise UsageError(f"first, second: column {self.first} cannot change places with itself")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LateStream:
+    """The newest ``lag_records`` records do not come yet: all come, in order, so much later."""
+
+    name: ClassVar[str] = "late_stream"
+    lag_records: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.lag_records, bool) or not isinstance(self.lag_records, int) or self.lag_records < 1:
+            raise UsageError(f"lag_records: {self.lag_records!r} is not a whole number above 0")
+
+
+def _values(fault: CellFault, batch: Batch, seed: int, *, missing: float | None = None) -> None:
+    """A fault of numbers, on the features."""
+    corrupted = corrupt(batch.values, fault, positions=batch.positions, seed=seed)
+    rows, columns = np.nonzero(corrupted.mask())
+    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+        new = float(corrupted.table[row, column])
+        batch.put(row, column, missing if math.isnan(new) else new)
+    _count_cells(batch, rows)
+
+
+def _count_cells(batch: Batch, rows: Index) -> None:
+    batch.count("corrupted_records", len(np.unique(rows)))
+    batch.count("corrupted_cells", len(rows))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissingInJson:
+    """``Missing``, as JSON can say it: null, or NaN as Python's json writes and reads it."""
+
+    name: ClassVar[str] = "missing"
+    share: float
+    columns: tuple[str, ...] = ()
+    where: Where | None = None
+    written_as: str = "null"
+
+    def __post_init__(self) -> None:
+        if self.written_as not in ("null", "NaN"):
+            raise UsageError(f"written_as: {self.written_as!r} is neither 'null' nor 'NaN'")
+        self.values()
+
+    def values(self) -> Missing:
+        return Missing(share=self.share, columns=self.columns, where=self.where)
+
+
+def _missing(fault: MissingInJson, batch: Batch, seed: int) -> None:
+    _values(fault.values(), batch, seed, missing=None if fault.written_as == "null" else math.nan)
+
+
+def _field(fault: CellFault, batch: Batch, seed: int) -> None:
+    """A fault of texts or labels, on the one column of the record that it names."""
+    (column,) = fault.columns
+    key = key_of(seed, f"{fault.name}#0", column)
+    mask = Hits([key], fault.share, batch.rows).mask(0, len(batch.records))[0]
+    hits = np.flatnonzero(mask if fault.where is None else mask & _where(fault.where, batch))
+    old: list[Any] = [batch.records[row].get(column) for row in hits.tolist()]
+    fits = str if isinstance(fault, TextFault) and not isinstance(fault, LabelNoise) else int
+    here = [number for number, value in enumerate(old) if type(value) is fits]
+    hits, old = hits[here], [old[number] for number in here]
+    draws = Draws(words_of([key]), np.zeros(len(hits), np.int64), lambda: batch.rows.at(hits))
+    if isinstance(fault, TextFault) and fits is str:
+        new: Sequence[Json] = fault.new_texts(old, draws)
+    else:
+        new = [int(value) for value in fault.new(np.array(old, np.float64), draws).tolist()]
+    changed = [number for number, value in enumerate(new) if value != old[number]]
+    for number in changed:
+        batch.put(int(hits[number]), column, new[number])
+    _count_cells(batch, hits[changed])
+
+
+def _where(where: Where, batch: Batch) -> Bools:
+    if not where.column.isdecimal() or int(where.column) >= batch.values.shape[1]:
+        raise UsageError(f"where: there is no feature {where.column!r}; there are {batch.values.shape[1]}")
+    return where.holds(batch.values[:, int(where.column)])
+
+
+def _index(fault: RowFault, batch: Batch, seed: int) -> Index:
+    """Which record stands at each place afterwards."""
+    key = key_of(seed, f"{fault.name}#0", "")
+    window_rows: int = getattr(fault, "window_rows", 0)
+    if not window_rows:
+        return fault.index(batch.rows, key)
+    breaks = np.flatnonzero(np.diff(batch.positions.astype(np.int64)) != 1) + 1
+    parts = []
+    for run in np.split(np.arange(len(batch.records)), breaks):
+        first = int(batch.positions[run[0]])
+        cut = min(-first % window_rows, len(run))
+        whole = Rows(len(run) - cut, first + cut)
+        parts += [run[:cut], run[0] + cut + fault.index(whole, key)] if whole.count else [run]
+    return np.concatenate(parts)
+
+
+def _moved(fault: RowFault, batch: Batch, seed: int) -> None:
+    """Whole records go, come twice, or change their order."""
+    _reorder(batch, _index(fault, batch, seed), fault.name)
+
+
+def _reorder(batch: Batch, index: Index, what: str) -> None:
+    times = np.bincount(index, minlength=len(batch.records))
+    for row in np.flatnonzero(times != 1).tolist():
+        batch.note(row, what, 1, int(times[row]))
+    batch.count("lost_records", int((times == 0).sum()))
+    batch.count("duplicated_records", int((times > 1).sum()))
+    ahead = np.maximum.accumulate(index) if len(index) else index
+    for row in index[index < ahead].tolist():
+        batch.note(row, what, "in order", "late")
+    batch.count("disordered_records", int((index < ahead).sum()))
+    batch.records = [batch.records[row] for row in index.tolist()]
+
+
+def _contents(fault: RowFault, batch: Batch, seed: int) -> None:
+    """Records keep position and entity, and get the features and the label of others."""
+    index = _index(fault, batch, seed)
+    given = [(record["features"], record.get("label")) for record in batch.records]
+    hit = np.flatnonzero(index != np.arange(len(index))).tolist()
+    for row in hit:
+        features, label = given[index[row]]
+        record = batch.records[row]
+        record["features"] = list(record["features"])
+        for column, new in enumerate(features):
+            if column < len(record["features"]) and new != record["features"][column]:
+                batch.put(row, column, new)
+                batch.count("corrupted_cells", 1)
+        if "label" in record:
+            record["label"] = label
+    batch.count("corrupted_records", len(hit))
+
+
+def _schema(fault: SchemaFault, batch: Batch, seed: int) -> None:  # noqa: ARG001
+    """Every record loses, renames, retypes or gains a field, or one of its features."""
+    for row, record in enumerate(batch.records):
+        if isinstance(fault, ExtraColumn):
+            batch.note(row, fault.column, None, record.get(fault.like))
+            record[fault.column] = record.get(fault.like)
+        elif fault.column.isdecimal() and int(fault.column) < len(record["features"]):
+            _schema_of_features(fault, batch, row, int(fault.column))
+        elif fault.column in record:
+            value = record.pop(fault.column)
+            new = str(value) if isinstance(fault, TextColumn) else None
+            batch.journal.append(
+                {
+                    "position": record.get("position", value),
+                    "entity": record.get("entity", value),
+                    "column": fault.column,
+                    "old": value,
+                    "new": new,
+                }
+            )
+            if isinstance(fault, RenamedColumn):
+                record[fault.to] = value
+            elif isinstance(fault, TextColumn):
+                record[fault.column] = new
+        else:
+            raise UsageError(f"{fault.name}: no such field: {fault.column!r}; there are {', '.join(record)}")
+    _count_cells(batch, np.arange(len(batch.journal)))
+
+
+def _schema_of_features(fault: SchemaFault, batch: Batch, row: int, column: int) -> None:
+    if isinstance(fault, TextColumn):
+        batch.put(row, column, str(batch.records[row]["features"][column]))
+    else:
+        batch.note(row, column, batch.records[row]["features"][column], None)
+        del batch.records[row]["features"][column]
+
+
+def _swapped_columns(fault: SwappedColumns, batch: Batch, seed: int) -> None:
+    pair = (fault.first, fault.second)
+    if max(pair) >= batch.values.shape[1]:
+        raise UsageError(f"{fault.name}: there is no column {max(pair)}; there are {batch.values.shape[1]}")
+    key = key_of(seed, f"{fault.name}#0", f"{fault.first}/{fault.second}")
+    hits = Hits([key], fault.share, batch.rows).mask(0, len(batch.records))[0]
+    hits = np.flatnonzero(hits & (batch.values[:, fault.first] != batch.values[:, fault.second]))
+    for row in hits.tolist():
+        features = batch.records[row]["features"]
+        for column, new in zip(pair, [features[fault.second], features[fault.first]], strict=True):
+            batch.put(row, column, new)
+    batch.count("corrupted_records", len(hits))
+    batch.count("corrupted_cells", 2 * len(hits))
+
+
+def _late_stream(fault: LateStream, batch: Batch, seed: int) -> None:  # noqa: ARG001
+    batch.newest_position = int(batch.positions.max())
+    kept = batch.positions.astype(np.int64) <= batch.newest_position - fault.lag_records
+    batch.count("held_back_records", int((~kept).sum()))
+    batch.records = [batch.records[row] for row in np.flatnonzero(kept).tolist()]
+
+
+def _covariate(fault: CovariateShift, batch: Batch, seed: int) -> None:  # noqa: ARG001
+    moved = fault.of(batch.values, batch.positions)
+    rows, columns = np.nonzero(moved != batch.values)
+    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+        batch.put(row, column, float(moved[row, column]))
+    _count_cells(batch, rows)
+
+
+def _prior(fault: PriorShift, batch: Batch, seed: int) -> None:
+    labels = np.array([_label(record) for record in batch.records], np.int64)
+    _reorder(batch, np.flatnonzero(fault.kept(labels, batch.positions, seed)), fault.name)
+
+
+def _concept(fault: ConceptShift, batch: Batch, seed: int) -> None:
+    labels = np.array([_label(record) for record in batch.records], np.int64)
+    changed = fault.of(labels, batch.values, batch.positions, seed)
+    rows = np.flatnonzero(changed != labels)
+    for row in rows.tolist():
+        batch.put(row, "label", int(changed[row]))
+    _count_cells(batch, rows)
+
+
+def _label(record: Record) -> int:
+    """-1 for what is no label: it is none of the classes."""
+    label = record.get("label")
+    return label if type(label) is int else -1
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    make: type[Any]
+    apply: Callable[[Any, Batch, int], None]
+    columns: tuple[str, ...] = ()
+    """Which columns it is of, where it does not say so itself."""
+
+
+_KINDS: Mapping[str, _Kind] = {
+    "missing": _Kind(MissingInJson, _missing),
+    **{one.name: _Kind(one, _values) for one in (Scale, Noise, Outlier, SignFlip, UnitChange)},
+    **{one.name: _Kind(one, _field, ("entity",)) for one in (Typo, UnseenCategory, BrokenEncoding)},
+    "label_noise": _Kind(LabelNoise, _field, ("label",)),
+    **{one.name: _Kind(one, _moved) for one in (Duplicates, LostRows, TruncatedBatches, LateRows)},
+    **{one.name: _Kind(one, _contents) for one in (SwappedRows, StaleRows)},
+    **{one.name: _Kind(one, _schema) for one in (LostColumn, RenamedColumn, TextColumn, ExtraColumn)},
+    "swapped_columns": _Kind(SwappedColumns, _swapped_columns),
+    "late_stream": _Kind(LateStream, _late_stream),
+    "covariate_shift": _Kind(CovariateShift, _covariate),
+    "prior_shift": _Kind(PriorShift, _prior),
+    "concept_shift": _Kind(ConceptShift, _concept),
+}
+
+
+def record_fault(name: str, parameters: Mapping[str, Json]) -> Callable[[Batch, int], None]:
+    """The fault of a name with these parameters, as a function of a batch and a seed.
+
+    Raises:
+        UsageError: there is none, or its parameters are wrong.
+    """
+    if name not in _KINDS:
+        raise UsageError(f"{name!r}: no such fault of records; there are {', '.join(_KINDS)}")
+    kind = _KINDS[name]
+    known = {one.name: one for one in dataclasses.fields(kind.make)}
+    if unknown := sorted(set(parameters) - set(known)):
+        raise UsageError(f"{name}: unknown parameter {unknown[0]!r}; it takes {', '.join(known)}")
+    needed = [one.name for one in known.values() if one.default is one.default_factory is dataclasses.MISSING]
+    given = {"columns": kind.columns} if kind.columns else {}
+    given |= {key: tuple(value) if isinstance(value, list) else value for key, value in parameters.items()}
+    if missing := [one for one in needed if one not in given]:
+        raise UsageError(f"{name}: parameter {missing[0]!r} is missing; it takes {', '.join(known)}")
+    if isinstance(where := given.get("where"), dict):
+        if unknown := sorted(set(where) - {one.name for one in dataclasses.fields(Where)}):
+            raise UsageError(f"{name}: where: unknown {unknown[0]!r}; it takes column, at_least and at_most")
+        given["where"] = Where(**where)
+    try:
+        fault = kind.make(**given)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from None
+    if kind.columns and len(fault.columns) != 1:
+        raise UsageError(f"{name}: columns: one field of the record, not {len(fault.columns)}")
+    if isinstance(fault, RenamedColumn) and (fault.column.isdecimal() or not isinstance(fault.to, str)):
+        raise UsageError(f"{name}: a feature of a record has a place and no name; rename a field, to another name")
+    return lambda batch, seed: kind.apply(fault, batch, seed)

@@ -1,0 +1,198 @@
+"""Faults of records, each injected on a running stream: proof read back from its far end, undo, undo again."""
+
+# ruff: noqa: ARG001  (fixtures are asked for what they set up)
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from fault_world import assert_undone, events, impatient
+from record_world import ENTITIES, Pipeline, record, serve_source
+
+from monkeyproof.bounds import Limits
+from monkeyproof.clock import wait_for
+from monkeyproof.errors import Refusal, Unproven, UsageError
+from monkeyproof.faults import data, drift, recorded
+from monkeyproof.history import Kind
+from monkeyproof.injection import revert
+from monkeyproof.repertoire import find
+from monkeyproof.targets import port
+
+
+@pytest.fixture
+def stream(world, proxy, server):
+    server.handler = serve_source
+    world.file = replace(world.file, allow_faults=("data", "drift"))
+    with Pipeline(proxy) as pipeline:
+        for one in (port.Features, port.Pipeline, port.Feedback):
+            world.parts[one] = pipeline
+        yield pipeline
+
+
+FAULTS = [
+    (data.scale_records, {}, "read back from the feature store: e"),
+    (data.add_noise, {"sd": 0.5, "columns": "1"}, "in column 1"),
+    (data.add_outliers, {"unit": 3.0}, "read back from the feature store: e"),
+    (data.flip_signs, {"columns": "0,2"}, "read back from the feature store: e"),
+    (data.change_unit, {"columns": "8"}, "in column 8"),
+    (data.swap_columns, {"first": 0, "second": 5}, "read back from the feature store: e"),
+    (data.swap_entities, {"window_records": 10}, "read back from the feature store: e"),
+    (data.freeze_records, {"window_records": 10}, "read back from the feature store: e"),
+    (data.missing_values, {}, "'None' among the features is not a finite"),
+    (data.missing_values, {"written_as": "NaN", "columns": "3"}, "'nan' among the features is not a finite"),
+    (data.missing_values, {"share": 1.0, "columns": "3", "where_column": "0", "at_least": 30.0}, "'None' among"),
+    (data.duplicate_records, {}, "position must be a whole number above"),
+    (data.reorder_records, {"window_records": 4}, "position must be a whole number above"),
+    (data.drop_column, {"column": "3"}, "features must be a list of 9 numbers"),
+    (data.drop_column, {"column": "label"}, "expected position, entity, features and label"),
+    (data.rename_column, {"column": "label", "to": "target"}, "expected position, entity, features and label"),
+    (data.retype_column, {"column": "3"}, "among the features is not a finite number"),
+    (data.retype_column, {"column": "position"}, "position must be a whole number"),
+    (data.add_column, {"column": "extra", "like": "label"}, "expected position, entity, features and label"),
+    (data.lose_records, {}, "never came"),
+    (data.truncate_batches, {"window_records": 4}, "never came"),
+    (data.delay_records, {"lag_records": 40}, "has left the source"),
+    (data.add_typos, {}, "read back from the feature store: features of 'e"),
+    (data.unseen_categories, {}, "under 'unseen'"),
+    (data.break_encoding, {}, "\ufffd"),
+    (data.flip_labels, {}, "instead of"),
+    (drift.covariate_shift, {"columns": "0,1", "shifts": "30,-1"}, "read back from the feature store: e"),
+    (drift.covariate_shift, {"columns": "0", "shifts": "30", "shape": "gradual"}, "in column 0"),
+    (drift.prior_shift, {}, "never came"),
+    (drift.concept_shift, {"column": 0, "at_least": 30.0}, "instead of"),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "words"), FAULTS)
+def test_a_fault_is_read_back_and_taken_off(world, stream, function, arguments, words):
+    found = function(link="web", **arguments)
+    assert words in found["evidence"]
+    json.dumps(found, allow_nan=False)
+    assert find(found["fault"]).function is function
+    assert revert() == ["web: fault removed"]
+    assert_undone(world)
+    # What passes afterwards is as it was made: each entity is refreshed.
+    clean = {one["entity"]: one["features"] for one in map(record, range(ENTITIES))}
+    assert wait_for(lambda: {name: stream.values.get(name) for name in clean} == clean, within_s=5)
+
+
+def test_what_a_stream_shows_before_a_fault_proves_nothing(world, stream, monkeypatch):
+    """A toxic that hits nobody: every look has to say so."""
+    monkeypatch.setattr(recorded, "inject", impatient(recorded.inject))
+    for function, arguments in (
+        (data.missing_values, {"columns": "0", "at_least": 1e9}),
+        (data.lose_records, {"share": 1e-12}),
+        (data.flip_labels, {"share": 1e-12}),
+        (data.add_typos, {"share": 1e-12}),
+        (drift.concept_shift, {"column": 0, "at_least": 1e9}),
+    ):
+        with pytest.raises(Unproven, match="no evidence"):
+            function(link="web", **arguments)
+        assert_undone(world)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "words"),
+    [
+        (data.scale_records, {"share": 0}, "scale: share: 0 is not in"),
+        (data.scale_records, {"columns": "a"}, "columns: 'a' are no numbers of features"),
+        (data.scale_records, {"columns": 3}, "columns: 3 are no numbers of features"),
+        (data.missing_values, {"written_as": "none"}, "written_as: 'none' is neither 'null' nor 'NaN'"),
+        (data.missing_values, {"where_column": "1"}, "say in which range"),
+        (data.missing_values, {"at_least": 2.0, "at_most": 1.0}, "at_least, 2.0, is above at_most"),
+        (data.add_noise, {"sd": -1}, "sd: -1 is not above 0"),
+        (data.add_outliers, {"unit": 0}, "unit: 0 is not above 0"),
+        (data.flip_signs, {"share": 2}, "share: 2 is not in"),
+        (data.change_unit, {"columns": "0", "factor": 1.0}, "changes nothing"),
+        (data.swap_columns, {"first": 1, "second": 1}, "cannot change places with itself"),
+        (data.swap_columns, {"first": "x", "second": 1}, "first: 'x' is not the number of a column"),
+        (data.swap_entities, {"window_records": 1}, "window_rows: 1 is not a whole number"),
+        (data.freeze_records, {"share": "half"}, "share: 'half' is not a finite number"),
+        (data.duplicate_records, {"share": 0}, "share: 0 is not in"),
+        (data.lose_records, {"share": -1}, "share: -1 is not in"),
+        (data.truncate_batches, {"kept": 1.0}, "kept: 1.0 is not in"),
+        (data.reorder_records, {"window_records": 0}, "window_rows: 0 is not"),
+        (data.delay_records, {"lag_records": 0}, "lag_records: 0 is not a whole number above 0"),
+        (data.drop_column, {"column": ""}, "column: '' is not the name of one"),
+        (data.rename_column, {"column": "3", "to": "f3"}, "a feature of a record has a place and no name"),
+        (data.rename_column, {"column": "label", "to": 3}, "rename a field, to another name"),
+        (data.retype_column, {"column": 3}, "column: 3 is not the name of one"),
+        (data.add_column, {"column": "", "like": "label"}, "column: '' is not the name of one"),
+        (data.add_typos, {"share": 2}, "share: 2 is not in"),
+        (data.unseen_categories, {"value": 3}, "values: (3,) is not a tuple of texts"),
+        (data.break_encoding, {"share": 0}, "share: 0 is not in"),
+        (data.flip_labels, {"share": 0}, "share: 0 is not in"),
+        (drift.covariate_shift, {"columns": "0", "shifts": "x"}, "shifts: 'x' are no numbers"),
+        (drift.covariate_shift, {"columns": "0,1", "shifts": "3"}, "one shift for each column"),
+        (drift.covariate_shift, {"columns": "0", "shifts": "0"}, "nothing would move"),
+        (drift.covariate_shift, {"columns": "0", "shifts": "3", "shape": "slow"}, "shape: 'slow' is none of"),
+        (drift.covariate_shift, {"columns": "0", "shifts": "3", "over_records": 0}, "over_records: 0 is not"),
+        (drift.prior_shift, {"label": "a"}, "label: 'a' is not a finite number"),
+        (drift.concept_shift, {"column": 0}, "say in which range the labels change"),
+        (drift.concept_shift, {"column": "0", "at_least": 1.0}, "column: '0' is not the number of a column"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_anything_is_done(world, idle, function, arguments, words):
+    with pytest.raises(UsageError) as refusal:
+        function(link="web", **arguments)
+    assert words in str(refusal.value)
+    assert not events(world, Kind.FAULT_INTENDED)
+
+
+@pytest.fixture
+def idle(world):
+    """The parts of a target, of which nothing is asked."""
+    world.file = replace(world.file, allow_faults=("data", "drift"))
+    pipeline = Pipeline(None)
+    for one in (port.Features, port.Pipeline, port.Feedback):
+        world.parts[one] = pipeline
+    return pipeline
+
+
+def test_a_target_that_cannot_show_the_effect_is_refused(world, idle):
+    del world.parts[port.Pipeline]
+    with pytest.raises(Refusal, match="offers no pipeline control"):
+        data.missing_values("web")
+    with pytest.raises(Refusal, match="offers no pipeline control"):
+        drift.covariate_shift("0", "3", shape="gradual", link="web")
+    del world.parts[port.Feedback]
+    with pytest.raises(Refusal, match="offers no feedback control"):
+        data.flip_labels("web")
+    assert not events(world, Kind.FAULT_INTENDED)
+
+
+def test_records_that_do_not_fit_the_fault_say_so(world, stream):
+    """Nobody knows how many features an entity has here, so it shows only when a record passes."""
+    with pytest.raises(UsageError, match=r"web: its records do not fit this fault: .* there is no column '12'"):
+        data.scale_records("web", columns="12")
+    with pytest.raises(UsageError, match="no such field: 'price'"):
+        data.drop_column("price", link="web")
+    assert_undone(world)
+
+
+def test_columns_beyond_what_an_entity_has_are_refused(world, stream, tmp_path):
+    golden = tmp_path / "golden.jsonl"
+    golden.write_text(json.dumps({"body": {"rows": [{"entity": "e0001"}]}, "expect": 0}) + "\n")
+    world.file = replace(world.file, predict=replace(world.file.predict, golden=golden))
+    with pytest.raises(UsageError, match="there is no feature 9; an entity has 9, from 0 on"):
+        data.change_unit("9", link="web")
+    with pytest.raises(UsageError, match="there is no feature 12"):
+        data.swap_columns(0, 12, link="web")
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "share"),
+    [
+        (data.flip_signs, {"columns": "0,1", "share": 0.5}, 0.75),
+        (data.lose_records, {"share": 0.3}, 0.3),
+        (data.drop_column, {"column": "label"}, 1.0),
+        (data.delay_records, {}, 1.0),
+        (drift.covariate_shift, {"columns": "0", "shifts": "1"}, 1.0),
+    ],
+)
+def test_the_share_of_rows_is_limited(world, idle, function, arguments, share):
+    world.file = replace(world.file, limits=Limits(rows_share=share - 0.01))
+    with pytest.raises(Refusal, match=f"the share of rows corrupted would be {share:g}, and target"):
+        function(link="web", **arguments)
