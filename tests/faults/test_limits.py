@@ -14,6 +14,7 @@ from monkeyproof.bounds import Limits
 from monkeyproof.errors import Refusal, UsageError
 from monkeyproof.faults import data, network, replicas
 from monkeyproof.faults.data import streamed
+from monkeyproof.faults.network import delays
 from monkeyproof.history import Kind
 from monkeyproof.in_force import InForce
 from monkeyproof.injection import current, revert, within_limit
