@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from monkeyproof.errors import UsageError
 
 _MASK = (1 << 64) - 1
@@ -25,8 +27,12 @@ def splitmix64(x: int) -> int:
 
 def uniform(seed: int, stream: int, n: int) -> float:
     """A number in [0, 1) that depends on its three arguments alone."""
-    key = splitmix64(splitmix64(seed & _MASK) ^ stream)
-    return (splitmix64((key + n * 0x9E3779B97F4A7C15) & _MASK) >> 11) * 2.0**-53
+    return (splitmix64((_key(seed, stream) + n * 0x9E3779B97F4A7C15) & _MASK) >> 11) * 2.0**-53
+
+
+@functools.lru_cache(1024)
+def _key(seed: int, stream: int) -> int:
+    return splitmix64(splitmix64(seed & _MASK) ^ stream)
 
 
 def chosen(seed: int, share: float, n: int, *, own: bool = False) -> bool:
