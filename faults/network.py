@@ -48,9 +48,14 @@ def add_latency(
     On a TCP link chunks are held instead of requests. Proven by a request that was held for at least ``low_ms``
     and then forwarded: a user's, or (on HTTP links that nobody uses meanwhile) one of our own.
     """
+    return slow_link("network.add_latency", link, low_ms, high_ms, share)
+
+
+def slow_link(name: str, link: str, low_ms: float, high_ms: float, share: float) -> dict[str, Json]:
+    """Inject a link that holds requests, as the fault ``name``."""
     context = current()
-    for name, value in (("low_ms", low_ms), ("high_ms", high_ms), ("share", share)):
-        check_number(name, value)
+    for what, value in (("low_ms", low_ms), ("high_ms", high_ms), ("share", share)):
+        check_number(what, value)
     if not 0 <= low_ms <= high_ms or high_ms == 0:
         raise UsageError(f"low_ms, high_ms: {low_ms} and {high_ms} are not 0 <= low_ms <= high_ms, high_ms > 0")
     check_share("share", share)
@@ -84,7 +89,7 @@ def add_latency(
     }
     return inject(
         proxy_fault(
-            "network.add_latency",
+            name,
             link,
             "latency",
             parameters,
@@ -113,6 +118,11 @@ def fail_requests(
 
     Proven by harmless requests of our own (``GET /health``), sent until one is answered so.
     """
+    return failing_link("network.fail_requests", link, probability, status)
+
+
+def failing_link(name: str, link: str, probability: float, status: int) -> dict[str, Json]:
+    """Inject a link that answers requests with failures, as the fault ``name``."""
     context = current()
     check_number("probability", probability)
     check_share("probability", probability)
@@ -148,9 +158,7 @@ def fail_requests(
         "status": status,
         "seed": seed_for(f"network.failing/{link}"),
     }
-    return inject(
-        proxy_fault("network.fail_requests", link, "http_error", parameters, links, evidence, within_s=10)
-    )
+    return inject(proxy_fault(name, link, "http_error", parameters, links, evidence, within_s=10))
 
 
 @fault(
