@@ -179,12 +179,21 @@ def strays(vectors: Mapping[str, Sequence[float] | None], known: Vectors) -> str
 
 
 def roll_back(hands: Hands, subject: str) -> str:  # noqa: ARG001
-    """Make the first version champion that proves itself: the last known good one first, then the newest."""
+    """Make the first version champion that proves itself: the last known good one first, then the newest.
+
+    Where the last known good one is champion already, and proves itself, nothing is changed: what answers wrongly
+    is a replica that does not follow, and another version would only make the others wrong as well.
+    """
     registry = hands.of(Telemetry).healer_registry()
     deadline_s = hands.clock.monotonic_s() + REGISTRY_WITHIN_S
     retry = Retry(hands.clock, deadline_s)
     champion = retry(registry.champion)
-    versions = [version for version in retry(registry.versions) if version.version != champion]
+    known = retry(registry.versions)
+    if champion == hands.version and any(
+        one.version == champion and not unfit(hands, registry, one, retry) for one in known
+    ):
+        raise CannotHeal(f"version {champion} is champion and proves itself: some replica does not follow it")
+    versions = [version for version in known if version.version != champion]
     versions.sort(key=lambda version: version.version != hands.version)
     rejected: list[str] = []
     for version in versions[:MOST_CANDIDATES]:
@@ -200,7 +209,10 @@ def roll_back(hands: Hands, subject: str) -> str:  # noqa: ARG001
 def unfit(hands: Hands, registry: Registry, version: ModelVersion, retry: Retry) -> str:
     """Why a version must not become champion, in words; "" if its bytes and its answers are right."""
     with tempfile.TemporaryDirectory(prefix="mp-candidate-") as folder:
-        model = retry(lambda: registry.download(version.version, Path(folder)))
+        try:
+            model = retry(lambda: registry.download(version.version, Path(folder)))
+        except TargetError as error:
+            return f"its bytes cannot be had ({error})"
         digest = hashlib.sha256(model.read_bytes()).hexdigest()
         if not version.sha256 or digest != version.sha256:
             return "its bytes are not those that were published" if version.sha256 else "it has no digest to check"

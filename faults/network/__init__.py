@@ -17,8 +17,8 @@ from monkeyproof.faults.network.breaks import (
 )
 from monkeyproof.faults.network.common import remove_toxic
 from monkeyproof.faults.network.damage import corrupt_bytes, garble_answers, lose_headers, truncate_answers
-from monkeyproof.faults.network.delays import add_latency, delay_closes, limit_bandwidth
-from monkeyproof.faults.network.refusals import fail_requests, limit_rate
+from monkeyproof.faults.network.delays import add_latency, delay_closes, limit_bandwidth, slow_link
+from monkeyproof.faults.network.refusals import fail_requests, failing_link, limit_rate
 
 __all__ = [
     "add_latency",
@@ -27,6 +27,7 @@ __all__ = [
     "corrupt_bytes",
     "delay_closes",
     "fail_requests",
+    "failing_link",
     "garble_answers",
     "half_close",
     "hang",
@@ -36,6 +37,7 @@ __all__ = [
     "partition",
     "remove_toxic",
     "reset_connections",
+    "slow_link",
     "swallow",
     "truncate_answers",
 ]

@@ -56,10 +56,27 @@ def add_latency(
     Proven by a request (or answer) that was held for at least ``low_ms`` and then forwarded: a user's, or (on HTTP
     links that nobody uses meanwhile) one of our own.
     """
+    shape = (direction, distribution, mean_ms, jitter_ms, tail)
+    return slow_link("network.add_latency", link, low_ms, high_ms, share, *shape)
+
+
+def slow_link(
+    name: str,
+    link: str,
+    low_ms: float,
+    high_ms: float,
+    share: float,
+    direction: str = "request",
+    distribution: str = "uniform",
+    mean_ms: float = 0.0,
+    jitter_ms: float = 0.0,
+    tail: float = 1.5,
+) -> dict[str, Json]:
+    """Inject a link that holds requests or answers, as the fault ``name``."""
     context = current()
     numbers = {"low_ms": low_ms, "high_ms": high_ms, "share": share, "mean_ms": mean_ms, "jitter_ms": jitter_ms}
-    for name, value in (*numbers.items(), ("tail", tail)):
-        check_number(name, value)
+    for what, value in (*numbers.items(), ("tail", tail)):
+        check_number(what, value)
     if distribution == "constant" and not high_ms:
         high_ms = mean_ms
     if not 0 <= low_ms <= high_ms or high_ms == 0:
@@ -75,30 +92,28 @@ def add_latency(
         "mean_ms": float(mean_ms),
         "jitter_ms": float(jitter_ms),
         "tail": float(tail),
-        "seed": seed_for(f"network.add_latency/{link}"),
+        "seed": seed_for(f"{name}/{link}"),
     }
     Latency(**parameters)  # type: ignore[arg-type]  # Checks the rest of them.
     check_link(context.target, link)
     within_limit("latency_ms", high_ms, f"the delay on {link}", adds_up=True)
     patience_s = 1.0 + high_ms / 1000
-    what = {"request": "requests", "response": "answers"}[direction]
+    held_are = {"request": "requests", "response": "answers"}[direction]
 
     def look(stats: Mapping[str, Json]) -> Evidence | None:
         for who, whose in (("", "users'"), ("own_", "our own")):
             held, least_ms = stats[f"{who}affected"], stats.get(f"{who}delay_min_ms", 0.0)
             if held and least_ms >= low_ms:
                 return Evidence(
-                    f"{link}: {held} of {whose} {what} held for at least {least_ms:.0f} ms, then forwarded",
-                    {what: held, "delay_min_ms": least_ms, "whose": whose},
+                    f"{link}: {held} of {whose} {held_are} held for at least {least_ms:.0f} ms, then forwarded",
+                    {held_are: held, "delay_min_ms": least_ms, "whose": whose},
                 )
         return None
 
     evidence = struck(link, look, quiet_s=patience_s, own_timeout_s=patience_s)
     links = require(context.target, Links)
     within_s = 5 + 3 * patience_s / share
-    return inject(
-        proxy_fault("network.add_latency", link, "latency", parameters, links, evidence, within_s=within_s)
-    )
+    return inject(proxy_fault(name, link, "latency", parameters, links, evidence, within_s=within_s))
 
 
 @fault(

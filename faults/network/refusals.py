@@ -49,6 +49,13 @@ def fail_requests(
     With ``retry_after_s`` above 0 the answer has a header ``Retry-After``, which means something in 429 and 503.
     Proven by harmless requests of our own (``GET /health``), sent until one is answered so.
     """
+    return failing_link("network.fail_requests", link, probability, status, retry_after_s)
+
+
+def failing_link(
+    name: str, link: str, probability: float, status: int, retry_after_s: float = 0.0
+) -> dict[str, Json]:
+    """Inject a link that answers requests with failures, as the fault ``name``."""
     context = current()
     check_number("probability", probability)
     check_share("probability", probability)
@@ -85,12 +92,10 @@ def fail_requests(
     parameters = {
         "probability": float(probability),
         "status": status,
-        "seed": seed_for(f"network.failing/{link}"),
+        "seed": seed_for(f"{name}/{link}"),
         **({"retry_after_s": float(retry_after_s)} if retry_after_s else {}),
     }
-    return inject(
-        proxy_fault("network.fail_requests", link, "http_error", parameters, links, evidence, within_s=10)
-    )
+    return inject(proxy_fault(name, link, "http_error", parameters, links, evidence, within_s=10))
 
 
 @fault(

@@ -125,7 +125,7 @@ def world(proxy, tmp_path) -> Iterator[World]:
         "small",
         Predict("http://127.0.0.1:1/", Path("golden")),
         links=links,
-        allow_faults=("network", "data", "features", "replicas", "registry"),
+        allow_faults=("network", "data", "features", "replicas", "registry", "models"),
         limits=Limits(replicas_down=3, rows_share=1.0),
         path=tmp_path / "target.yaml",
     )

@@ -1,7 +1,5 @@
 """Toxics that destroy nothing come and go at random under traffic, and not one byte is lost or out of place."""
 
-
-
 from __future__ import annotations
 
 import hashlib

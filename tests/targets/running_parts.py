@@ -74,6 +74,8 @@ def metrics(url: str) -> dict[str, float]:
 class Published:
     prepared: Prepared
     url: str
+    folder: Path
+    """Of the server's own: ``mlflow.db`` and ``artifacts``."""
 
     def client(self, **options: float) -> RegistryClient:
         return RegistryClient(self.url, self.prepared.model, **options)  # type: ignore[arg-type]
@@ -91,7 +93,7 @@ def running_registry(folder: Path) -> Iterator[Published]:
         group.start(command, log=folder / "mlflow.log", env=SERVER_ENVIRONMENT)
         url = f"http://127.0.0.1:{port}"
         assert wait_for(lambda: answers_200(f"{url}/health"), within_s=60, every_s=0.1)
-        yield Published(prepared, url)
+        yield Published(prepared, url, folder)
 
 
 def start_store(group: ProcessGroup, folder: Path, port: int) -> tuple[redis.Redis, Popen[bytes]]:

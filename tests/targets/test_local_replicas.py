@@ -27,6 +27,7 @@ from monkeyproof.errors import TargetError
 from monkeyproof.process import ProcessGroup
 from monkeyproof.rpc import TOKEN_SUFFIX, WRONG_TOKEN, Client
 from monkeyproof.targets.local.data import Entities
+from monkeyproof.targets.local.plan import REPLICAS
 
 pytest_plugins = ("running_fixtures",)
 
@@ -47,7 +48,7 @@ class Forks:
 def write_config(folder: Path, registry: Published) -> Path:
     config = folder / "replicas.json"
     settings = {
-        "registry_url": registry.url,
+        "registry_urls": dict.fromkeys(REPLICAS, registry.url),
         "model": registry.prepared.model,
         "alias": "champion",
         "features_host": "127.0.0.1",
@@ -159,7 +160,7 @@ def test_wrong_requests_are_answered_in_words(
 
 
 def test_settings_that_are_not_understood_end_it_at_once(tmp_path: Path) -> None:
-    (tmp_path / "replicas.json").write_text('{"registry_url": "http://127.0.0.1:1"}')
+    (tmp_path / "replicas.json").write_text('{"registry_urls": {}}')
     command = [
         sys.executable,
         "-m",

@@ -35,6 +35,7 @@ from monkeyproof.process import ProcessGroup
 from monkeyproof.targets.local.data import FEATURES, Entities
 from monkeyproof.targets.local.features import Serving, decode, encode, key_of
 from monkeyproof.targets.local.forms import MAX_ROWS, entities_of
+from monkeyproof.targets.local.plan import REPLICAS
 
 pytest_plugins = ("running_fixtures",)
 
@@ -151,7 +152,7 @@ def whole(registry: Published, tmp_path_factory: pytest.TempPathFactory) -> Iter
     entities = Entities.load(registry.prepared.data_dir / "features.npz")
     store_port, port = free_port(), free_port()
     settings = {
-        "registry_url": registry.url,
+        "registry_urls": dict.fromkeys(REPLICAS, registry.url),
         "model": registry.prepared.model,
         "alias": "champion",
         "features_host": "127.0.0.1",

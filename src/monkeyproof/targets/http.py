@@ -24,7 +24,7 @@ from monkeyproof.errors import TargetError, UsageError
 from monkeyproof.process import ProcessGroup, last_line
 from monkeyproof.rpc import Client, listens
 from monkeyproof.targets.links import ProxyLinks
-from monkeyproof.targets.port import Artifacts, Leases, Links, Registry
+from monkeyproof.targets.port import Artifacts, Leases, Links, Publishing, Registry
 from monkeyproof.targets.registry import RegistryClient
 from monkeyproof.types import Json
 
@@ -64,6 +64,7 @@ class HttpTarget:
         offered: Mapping[type, object | None] = {
             Registry: self._registry,
             Artifacts: self._registry,
+            Publishing: self._registry,
             Links: self._links,
             Leases: self._links,
         }

@@ -7,6 +7,7 @@ embedded stack and a cluster differ in how a thing is done, not in what is asked
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,10 +43,15 @@ def require(target: Target, capability: type[C]) -> C:
     found = target.find(capability)
     if found is None:
         raise Refusal(
-            f"target {target.file.name!r} offers no {capability.__name__.lower()} control",
+            f"target {target.file.name!r} offers no {_words(capability.__name__)} control",
             "choose an experiment that does not need it, or describe it in the target file",
         )
     return found
+
+
+def _words(name: str) -> str:
+    """``ArtifactFiles`` as people say it."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +134,58 @@ class Artifacts(Protocol):
         """Digest of each artifact that can be had within a moment, by its name; at least of one of ``version``.
 
         Empty if that cannot be had: it is too large, or the registry does not serve it.
+        """
+
+
+@runtime_checkable
+class ArtifactFiles(Protocol):
+    """Where the registry's artifacts lie: on this machine, so that they can be changed and put back."""
+
+    def file_of(self, version: str) -> Path:
+        """The model file of a version, whether or not it is there. Raises TargetError if that is not known."""
+
+
+@runtime_checkable
+class Publishing(Protocol):
+    """Publishing a version of the model, as those who train it do. What was published can be withdrawn again."""
+
+    def publish(self, model: Path, mark: str, tags: Mapping[str, str]) -> str:
+        """Make a file the newest version; returns it. ``mark`` is a word of the caller's, known before the act."""
+
+    def published(self, mark: str) -> Sequence[str]:
+        """Versions that were published with this mark and not withdrawn since."""
+
+    def withdraw(self, mark: str) -> None:
+        """Delete them, and their files. An alias of one of them would go with it. Idempotent."""
+
+    def set_tag(self, version: str, name: str, value: str) -> None:
+        """Change one tag of a version."""
+
+
+@runtime_checkable
+class Deletion(Protocol):
+    """Deleting versions from the registry in a way that can be taken back, bit by bit."""
+
+    def record(self, version: str) -> Mapping[str, Json]:
+        """All that is needed to put the version back, once it is deleted."""
+
+    def delete(self, version: str) -> None:
+        """Delete it, through the registry's own interface."""
+
+    def put_back(self, version: str, record: Mapping[str, Json]) -> bool:
+        """Undo ``delete``; False if it is there, deleted or not, as somebody else left it. Idempotent."""
+
+
+@runtime_checkable
+class OtherModels(Protocol):
+    """Models of other people's, that look at home in this registry and are not."""
+
+    def make(self, kind: str, to: Path) -> Path:
+        """Train one into the folder ``to``; returns its file.
+
+        Args:
+            kind: ``other_purpose`` answers another question from the same columns; ``other_columns`` expects as
+                many columns in another order; ``fewer_columns`` expects fewer.
         """
 
 

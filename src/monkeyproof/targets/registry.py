@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 
@@ -34,6 +34,10 @@ DIGEST_LIMIT_S = 5.0
 FIRST_BACKOFF_S = 0.2
 PAGE_SIZE = 200
 MAX_PAGES = 100
+PUBLISHED = "monkeyproof-"
+"""With what the names of runs begin that ``publish`` made."""
+EXPERIMENT = "0"
+"""MLflow's own, which every server has."""
 _API = "/api/2.0/mlflow"
 _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 
@@ -122,6 +126,61 @@ class RegistryClient:
             return {}
         return {f"{MODEL_FILE} of version {version}": digest.hexdigest()}
 
+    def artifact_path(self, version: str) -> str:
+        """Where the version's model file lies, relative to the root of the artifacts that the server serves."""
+        return unquote(self._address_of(version).removeprefix(f"{_ARTIFACTS}/"))
+
+    def publish(self, model: Path, mark: str, tags: Mapping[str, str]) -> str:
+        """``port.Publishing``: as the model of a run of its own, whose name bears the mark."""
+        name = f"{PUBLISHED}{mark}"
+        # Neither this nor the last step is retried: an answer that was lost would make two of one.
+        begun = {
+            "experiment_id": EXPERIMENT,
+            "run_name": name,
+            "start_time": int(1000 * self._clock.utc().timestamp()),
+        }
+        run = self._post("runs/create", begun).get("run", {}).get("info", {})
+        source = f"{run.get('artifact_uri', '')}/{name}"
+        self._artifact("PUT", f"{self._served_at(source)}/{MODEL_FILE}", model.read_bytes())
+        version = {
+            "name": self._model,
+            "source": source,
+            "run_id": run.get("run_id", ""),
+            "tags": [{"key": key, "value": value} for key, value in tags.items()],
+        }
+        answer = self._post("model-versions/create", version)
+        return self._model_version("model-versions/create", answer.get("model_version")).version
+
+    def published(self, mark: str) -> Sequence[str]:
+        """``port.Publishing``."""
+        return [one.version for one in self.versions() if one.artifact.endswith(f"/{PUBLISHED}{mark}")]
+
+    def withdraw(self, mark: str) -> None:
+        """``port.Publishing``: versions, the run, and its files."""
+        for version in self.published(mark):
+            try:
+                self.delete(version)
+            except TargetError:  # A repeated delete is refused, also where the first one's answer was lost.
+                if version in self.published(mark):
+                    raise
+        wanted = {"experiment_ids": [EXPERIMENT], "filter": f"attributes.run_name = '{PUBLISHED}{mark}'"}
+        for run in self._retrying(lambda: self._post("runs/search", wanted)).get("runs") or ():
+            self._artifact("DELETE", self._served_at(str(run["info"]["artifact_uri"])))
+            # It is not found again once it is deleted.
+            self._post("runs/delete", {"run_id": run["info"]["run_id"]})
+
+    def delete(self, version: str) -> None:
+        """Delete a version, with every alias that points to it."""
+        body = {"name": self._model, "version": version}
+        path = f"{_API}/model-versions/delete"
+        self._retrying(lambda: self._exchange("DELETE", path, self._timeout_s, MAX_ANSWER_BYTES, body=body))
+
+    def set_tag(self, version: str, name: str, value: str) -> None:
+        """``port.Publishing``."""
+        body = {"name": self._model, "version": version, "key": name, "value": value}
+        path = f"{_API}/model-versions/set-tag"
+        self._retrying(lambda: self._exchange("POST", path, self._timeout_s, MAX_ANSWER_BYTES, body=body))
+
     def close(self) -> None:
         """Give back the connections."""
         self._http.close()
@@ -129,12 +188,29 @@ class RegistryClient:
     def _address_of(self, version: str) -> str:
         path = f"{_API}/model-versions/get-download-uri"
         where = str(self._ask(path, {"name": self._model, "version": version}).get("artifact_uri", ""))
+        return f"{self._served_at(where)}/{MODEL_FILE}"
+
+    def _served_at(self, where: str) -> str:
+        """Path of an address that the registry gave."""
         if not where.startswith("mlflow-artifacts:"):
             raise TargetError(
-                f"{self._uri}: version {version} lies at {where or 'no address'}; only artifacts that the "
-                "server itself serves (mlflow-artifacts:/...) can be fetched"
+                f"{self._uri}: an artifact lies at {where or 'no address'}; only artifacts that the server itself "
+                "serves (mlflow-artifacts:/...) can be reached"
             )
-        return f"{_ARTIFACTS}/{quote(urlsplit(where).path.strip('/'))}/{MODEL_FILE}"
+        return f"{_ARTIFACTS}/{quote(urlsplit(where).path.strip('/'))}"
+
+    def _post(self, path: str, body: Mapping[str, Json]) -> dict[str, Json]:
+        return self._exchange("POST", f"{_API}/{path}", self._timeout_s, MAX_ANSWER_BYTES, body=body)
+
+    def _artifact(self, method: str, path: str, content: bytes | None = None) -> None:
+        """Change an artifact. Doing it twice changes nothing more; the answer is empty."""
+
+        def attempt() -> dict[str, Json]:
+            return self._exchange(
+                method, path, DOWNLOAD_LIMIT_S, MAX_ANSWER_BYTES, content=content, sink=lambda _: None
+            )
+
+        self._retrying(attempt)
 
     def _fetch(self, path: str, to: Path) -> Path:
         handle, name = tempfile.mkstemp(prefix=".partial-", dir=to.parent)
@@ -166,7 +242,8 @@ class RegistryClient:
         max_bytes: int,
         *,
         query: dict[str, str] | None = None,
-        body: dict[str, str] | None = None,
+        body: Mapping[str, Json] | None = None,
+        content: bytes | None = None,
         sink: Callable[[bytes], object] | None = None,
     ) -> dict[str, Json]:
         """One attempt. The answer goes to ``sink``, or is returned as the JSON object that it has to be."""
@@ -175,7 +252,7 @@ class RegistryClient:
         answer = bytearray()
         received = 0
         try:
-            with self._http.stream(method, address, params=query, json=body) as response:
+            with self._http.stream(method, address, params=query, json=body, content=content) as response:
                 for chunk in response.iter_bytes():
                     received += len(chunk)
                     if received > max_bytes:

@@ -10,7 +10,7 @@ import yaml
 
 from monkeyproof import config
 from monkeyproof.history import write_json
-from monkeyproof.targets.local.plan import CLIENT_LINK, Plan
+from monkeyproof.targets.local.plan import CLIENT_LINK, REPLICAS, Plan, registry_link
 from monkeyproof.targets.local.publish import ALIAS, MODEL
 from monkeyproof.types import Json
 
@@ -22,7 +22,7 @@ def write_configuration(plan: Plan) -> None:
     features_host, _, features_port = plan.listen("replica->features").rpartition(":")
     pipeline_host, _, pipeline_port = plan.listen("pipeline->features").rpartition(":")
     replicas = {
-        "registry_url": f"http://{plan.listen('replica->registry')}",
+        "registry_urls": {name: f"http://{plan.listen(registry_link(name))}" for name in REPLICAS},
         "model": MODEL,
         "alias": ALIAS,
         "features_host": features_host,

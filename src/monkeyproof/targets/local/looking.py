@@ -9,6 +9,7 @@ from pathlib import Path
 
 from monkeyproof.errors import TargetError
 from monkeyproof.targets.local.plan import STATE_FILE
+from monkeyproof.targets.registry import RegistryClient
 
 
 class LocalArtifacts:
@@ -26,6 +27,20 @@ class LocalArtifacts:
             }
         except OSError as error:
             raise TargetError(f"{error.filename}: cannot be read ({error.strerror})") from None
+
+
+class LocalArtifactFiles:
+    """``port.ArtifactFiles``: the registry serves its artifacts from a folder of this target's own."""
+
+    def __init__(self, folder: Path, registry: RegistryClient) -> None:
+        self._folder = folder
+        self._registry = registry
+
+    def file_of(self, version: str) -> Path:
+        path = self._folder / self._registry.artifact_path(version)
+        if not path.resolve().is_relative_to(self._folder.resolve()):
+            raise TargetError(f"{path}: version {version} lies outside of {self._folder}")
+        return path
 
 
 class LocalProcesses:

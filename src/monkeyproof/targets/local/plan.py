@@ -19,6 +19,13 @@ STATE_FILE = "stack.json"
 PRIMED = "primed"
 """The snapshot that is taken before anything can go wrong."""
 _PORTS_OF_PARTS = ("registry", "features", "source", "pipeline", "gateway", *REPLICAS)
+
+
+def registry_link(replica: str) -> str:
+    """The link between one replica and the registry."""
+    return f"{replica}->registry"
+
+
 _FORWARDS = {
     CLIENT_LINK: ("gateway", "http"),
     **{f"gateway->{name}": (name, "http") for name in REPLICAS},
@@ -26,6 +33,8 @@ _FORWARDS = {
     "pipeline->features": ("features", "redis"),
     "source->pipeline": ("source", "http"),
     "replica->registry": ("registry", "http"),
+    # What one replica asks passes its own link first, and then that of all of them.
+    **{registry_link(name): ("replica->registry", "http") for name in REPLICAS},
     HEALER_REGISTRY_LINK: ("registry", "http"),
 }
 _LOWEST_PORT = 15000
@@ -99,7 +108,7 @@ def make_plan(folder: Path, sockets: Path, port: int) -> Plan:
     links = {
         link: {
             "listen": f"127.0.0.1:{listens[link]}",
-            "forward": f"127.0.0.1:{ports[part]}",
+            "forward": f"127.0.0.1:{ports.get(part) or listens[part]}",
             "protocol": protocol,
         }
         for link, (part, protocol) in _FORWARDS.items()

@@ -12,7 +12,7 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +47,8 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 class Settings:
     """DIR/replicas.json."""
 
-    registry_url: str
+    registry_urls: Mapping[str, str]
+    """Of each replica, for each has a link of its own."""
     model: str
     alias: str
     features_host: str
@@ -161,7 +162,11 @@ def application(settings: Settings, name: str) -> Starlette:
     """A replica's application; it begins to follow the champion when it is started."""
     metrics = Metrics()
     registry = RegistryClient(
-        settings.registry_url, settings.model, settings.alias, timeout_s=settings.registry_timeout_s, retries=0
+        settings.registry_urls[name],
+        settings.model,
+        settings.alias,
+        timeout_s=settings.registry_timeout_s,
+        retries=0,
     )
     folder = settings.serving_file.parent / "replicas" / name
     follower = ModelFollower(registry, folder, poll_s=settings.poll_s, on_error=metrics.registry_errors.inc)

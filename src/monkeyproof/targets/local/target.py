@@ -14,19 +14,26 @@ from monkeyproof.errors import TargetError, UsageError
 from monkeyproof.history import write_json
 from monkeyproof.targets.links import ProxyLinks
 from monkeyproof.targets.local.calls import Calls
+from monkeyproof.targets.local.deletion import LocalDeletion
 from monkeyproof.targets.local.feature_store import FeatureStore
-from monkeyproof.targets.local.looking import LocalArtifacts, LocalProcesses
+from monkeyproof.targets.local.looking import LocalArtifactFiles, LocalArtifacts, LocalProcesses
+from monkeyproof.targets.local.other_models import LocalOtherModels
+from monkeyproof.targets.local.publish import ARTIFACTS, DATABASE
 from monkeyproof.targets.local.resetting import Reset
 from monkeyproof.targets.port import (
+    ArtifactFiles,
     Artifacts,
+    Deletion,
     Features,
     Feedback,
     Leases,
     Links,
     Models,
+    OtherModels,
     Pipeline,
     PipelineStatus,
     Processes,
+    Publishing,
     Registry,
     Replica,
     Replicas,
@@ -76,6 +83,10 @@ class LocalTarget:
                 self.__dict__[name].close()
         self._control.close()
 
+    @property
+    def _folder(self) -> Path:
+        return Path(self._places["folder"])
+
     @cached_property
     def replicas(self) -> LocalReplicas:
         return LocalReplicas(self._control)
@@ -86,7 +97,19 @@ class LocalTarget:
 
     @cached_property
     def artifacts(self) -> LocalArtifacts:
-        return LocalArtifacts(Path(self._places["folder"]) / "artifacts")
+        return LocalArtifacts(self._folder / ARTIFACTS)
+
+    @cached_property
+    def artifact_files(self) -> LocalArtifactFiles:
+        return LocalArtifactFiles(self._folder / ARTIFACTS, self.registry)
+
+    @cached_property
+    def deletion(self) -> LocalDeletion:
+        return LocalDeletion(self._folder / DATABASE, self._registry_address.model, self.registry)
+
+    @cached_property
+    def other_models(self) -> LocalOtherModels:
+        return LocalOtherModels(self._folder)
 
     @cached_property
     def processes(self) -> LocalProcesses:
@@ -144,6 +167,10 @@ _ATTRIBUTES: Mapping[type, str] = {
     Replicas: "replicas",
     Registry: "registry",
     Artifacts: "artifacts",
+    ArtifactFiles: "artifact_files",
+    Publishing: "registry",
+    Deletion: "deletion",
+    OtherModels: "other_models",
     Processes: "processes",
     Models: "models",
     Features: "features",

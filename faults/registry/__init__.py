@@ -1,0 +1,29 @@
+"""Faults of the model registry and of rollbacks."""
+
+from __future__ import annotations
+
+from monkeyproof.faults.registry.last_good import publish_copy, spoil_last_good, unspoil
+from monkeyproof.faults.registry.links import failing, outage, slow
+from monkeyproof.faults.registry.promoting import (
+    delete_previous,
+    flip_back,
+    promote_degraded,
+    put_back_version,
+    restore_champion,
+    stop_flipping,
+)
+
+__all__ = [
+    "delete_previous",
+    "failing",
+    "flip_back",
+    "outage",
+    "promote_degraded",
+    "publish_copy",
+    "put_back_version",
+    "restore_champion",
+    "slow",
+    "spoil_last_good",
+    "stop_flipping",
+    "unspoil",
+]

@@ -1,0 +1,387 @@
+"""Damaged and wrong models in a real MLflow registry: proven by what it gives, and put back bit by bit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fault_world import impatient
+from model_world import Follower, InProcess, bad_answers
+from running_parts import Published
+
+from monkeyproof.before import versions_of
+from monkeyproof.clock import wait_for
+from monkeyproof.errors import NotReverted, Refusal, TargetError, Unproven, UsageError
+from monkeyproof.faults import models, registry, versions
+from monkeyproof.faults.models import putting_back
+from monkeyproof.faults.models.putting_back import put_back_file
+from monkeyproof.faults.registry import promoting
+from monkeyproof.faults.weights import Flips, digest_of, flip_in_file
+from monkeyproof.injection import current, revert
+from monkeyproof.intents import read_log
+from monkeyproof.paths import home
+from monkeyproof.targets import port
+from monkeyproof.targets.local.deletion import LocalDeletion
+from monkeyproof.targets.local.looking import LocalArtifactFiles, LocalArtifacts
+from monkeyproof.targets.registry import RegistryClient
+
+pytest_plugins = ("running_fixtures",)
+
+
+@dataclass
+class Here:
+    target: Any
+    registry: RegistryClient
+    follower: Follower
+    data: Path
+    files: LocalArtifactFiles
+    artifacts: LocalArtifacts
+
+    def looks(self) -> tuple[object, ...]:
+        """All that the residue audit compares, and what was published for the occasion."""
+        return self.registry.champion(), versions_of(self.registry), dict(self.artifacts.digests("2"))
+
+
+@pytest.fixture
+def here(world, server, registry: Published, tmp_path: Path) -> Iterator[Here]:
+    client = registry.client(timeout_s=5)
+    data = registry.prepared.data_dir
+    artifacts = registry.folder / "artifacts"
+    follower = Follower(server, client, tmp_path / "follower")
+    files_of = LocalArtifactFiles(artifacts, client)
+    world.parts |= {
+        port.Registry: client,
+        port.Publishing: client,
+        port.Replicas: follower,
+        port.ArtifactFiles: files_of,
+        port.Deletion: LocalDeletion(registry.folder / "mlflow.db", registry.prepared.model, client),
+        port.OtherModels: InProcess(data / "features.npz"),
+    }
+    one = Here(world, client, follower, data, files_of, LocalArtifacts(artifacts))
+    before = one.looks()
+    assert follower.version == "2"
+    yield one
+    revert()
+    assert one.looks() == before
+    client.close()
+    assert not list((home() / putting_back.KEPT).glob("*"))
+
+
+# --- the stored artifact -------------------------------------------------------------------------------------
+
+DAMAGE = {
+    "one bit": (models.flip_bits, "sha256 differs"),
+    "exponents": (lambda: models.flip_bits("2", bits=100, where="exponent"), "sha256 differs"),
+    "cut": (lambda: models.truncate(keep_share=0.25), "sha256 differs"),
+    "empty": (lambda: models.truncate(keep_share=0), "sha256 differs"),
+    "gone": (models.remove, "HTTP"),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_damage_is_proven_by_what_the_registry_gives_and_put_back_bit_by_bit(here: Here, how: str, caplog) -> None:
+    inject, refused = DAMAGE[how]
+    path = here.files.file_of("2")
+    clean = digest_of(path)
+    found = inject()
+    assert found["data"]["before"] == clean != found["data"]["after"]
+    assert putting_back.digest_now(path) == found["data"]["after"]
+    # It is in memory: nobody notices. Who has to load it anew compares digests, and does not serve it.
+    assert here.follower.version == "2"
+    here.follower.start_anew()
+    assert here.follower.version == "0"
+    assert refused in caplog.text
+    (opened,) = current().undo.open_faults()
+    assert len(revert()) == 1
+    assert digest_of(path) == clean
+    assert here.follower.version == "2"
+    assert "as it was already" in opened.undo.run(here.target)
+
+
+def test_bits_are_chosen_by_the_seed_and_exponents_are_the_weights_own(here: Here) -> None:
+    path = here.files.file_of("2")
+    first = models.flip_bits(bits=5)["data"]
+    revert()
+    assert models.flip_bits(bits=5)["data"] == first
+    revert()
+    clean = path.read_bytes()
+    models.flip_bits(bits=30, where="exponent")
+    changed = [one ^ other for one, other in zip(clean, path.read_bytes(), strict=True) if one != other]
+    assert changed == [0x40] * 30  # The highest bit of the exponent, in the last byte of a float64.
+
+
+@pytest.mark.parametrize("state", ["half of the bits", "a stranger's byte", "gone"])
+def test_a_process_that_died_half_way_is_told_from_a_stranger(here: Here, state: str) -> None:
+    path = here.files.file_of("2")
+    clean = path.read_bytes()
+    models.flip_bits(bits=40)
+    (opened,) = read_log(current().undo.path).open  # All that another process would have.
+    bits = opened.undo.arguments["bits"]
+    if state == "half of the bits":
+        flip_in_file(path, Flips(np.array(bits[:20])))
+        assert "as it was again" in opened.undo.run(here.target)
+        assert path.read_bytes() == clean
+        return
+    damaged = path.read_bytes()
+    if state == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(damaged[:-1] + bytes([damaged[-1] ^ 1]))
+    theirs = putting_back.digest_now(path)
+    assert "somebody else changed it" in opened.undo.run(here.target)
+    assert putting_back.digest_now(path) == theirs
+    path.write_bytes(damaged)
+
+
+def test_a_file_that_somebody_else_wrote_is_left_and_the_bytes_of_before_are_named(here: Here) -> None:
+    path = here.files.file_of("1")
+    clean = path.read_bytes()
+    models.truncate("1")
+    (opened,) = current().undo.open_faults()
+    kept = Path(opened.undo.arguments["kept"])
+    assert kept.read_bytes() == clean
+    assert kept.stat().st_mode & 0o077 == 0
+    path.write_bytes(b"somebody's")
+    (said,) = revert()
+    assert f"left as it is; the bytes of before are in {kept}" in said
+    assert path.read_bytes() == b"somebody's"
+    path.write_bytes(kept.read_bytes())
+    assert "already" in opened.undo.run(here.target)
+
+
+def test_what_was_kept_and_is_damaged_is_never_put_back(here: Here) -> None:
+    path = here.files.file_of("1")
+    models.remove("1")
+    (opened,) = current().undo.open_faults()
+    kept = Path(opened.undo.arguments["kept"])
+    clean = kept.read_bytes()
+    kept.write_bytes(clean[:-1])
+    with pytest.raises(NotReverted, match="are gone or damaged"):
+        revert()
+    assert not path.exists()
+    kept.write_bytes(clean)
+    revert()
+
+
+def test_without_room_for_a_copy_nothing_is_damaged(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, os.strerror(28))
+
+    path = here.files.file_of("2")
+    clean = digest_of(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(putting_back.os, "fsync", full)
+        with pytest.raises(Refusal, match="no way back"):
+            putting_back.keep(path).save()
+    assert digest_of(path) == clean
+
+
+@pytest.mark.parametrize(
+    ("inject", "error", "words"),
+    [
+        (lambda: models.flip_bits(bits=0), UsageError, "bits: 0 is not a whole number from 1 to 10000"),
+        (lambda: models.flip_bits(bits=True), UsageError, "bits: True"),
+        (lambda: models.flip_bits(where="mantissa"), UsageError, "where: 'mantissa' is not one of any, exponent"),
+        (lambda: models.flip_bits(bits=9999, where="exponent"), UsageError, "how many weights there are"),
+        (lambda: models.flip_bits("9"), UsageError, "no version '9'; it has 3, 2, 1"),
+        (lambda: models.truncate(keep_share=1.0), UsageError, "keep_share: 1.0 is not in"),
+        (lambda: models.remove("nine"), UsageError, "no version 'nine'"),
+        (lambda: models.promote_damaged_copy(bits=-1), UsageError, "bits: -1"),
+        (lambda: models.deploy_wrong_schema("none"), UsageError, "schema: 'none' is not one of other_columns"),
+        (lambda: models.deploy_wrong_version("/nowhere"), UsageError, "model: /nowhere is no file"),
+        (lambda: registry.flip_back(times=-1), UsageError, "times: -1"),
+        (lambda: registry.flip_back(after_ms=-1), UsageError, "after_ms: -1"),
+        (lambda: registry.delete_previous("2"), Refusal, "version 2 is the champion already"),
+        (lambda: registry.spoil_last_good("7"), UsageError, "no version '7'"),
+        (lambda: registry.publish_copy("7"), UsageError, "no version '7'"),
+        (lambda: registry.slow(1, 2, link="web"), UsageError, "'web' does not lead to the registry"),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_mistakes_are_told_before_anything_is_done(inject, error, words) -> None:
+    with pytest.raises(error) as refusal:
+        inject()
+    assert words in str(refusal.value)
+    assert not read_log(current().undo.path).intents
+
+
+@pytest.mark.parametrize(
+    ("capability", "inject", "words"),
+    [
+        (port.ArtifactFiles, models.flip_bits, "offers no artifact files control"),
+        (port.Publishing, models.promote_damaged_copy, "offers no publishing control"),
+        (port.OtherModels, models.deploy_wrong_version, "offers no other models control"),
+        (port.Deletion, registry.delete_previous, "offers no deletion control"),
+    ],
+)
+def test_a_target_that_cannot_do_it_refuses_in_words(here: Here, capability, inject, words) -> None:
+    del here.target.parts[capability]
+    with pytest.raises(Refusal, match=words):
+        inject()
+
+
+# --- published and promoted ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("inject", "wrong"),
+    [
+        (models.promote_damaged_copy, 40),
+        (models.deploy_wrong_version, 20),
+        (models.deploy_wrong_schema, 40),
+    ],
+)
+def test_a_wrong_model_is_served_with_a_digest_that_fits_and_answers_wrongly(here: Here, inject, wrong) -> None:
+    found = inject()
+    version = found["data"]["version"]
+    assert here.registry.champion() == here.follower.version == version
+    assert here.registry.version(version).sha256 == found["data"]["sha256"]
+    assert (here.registry.version(version).accuracy or 0) > 0.99  # As its publisher says.
+    assert bad_answers(here.follower, here.data) >= wrong
+    (opened,) = current().undo.open_faults()
+    (said,) = revert()
+    assert said == f"version {version} is deleted; the champion is version 2"
+    assert here.follower.version == "2"
+    assert bad_answers(here.follower, here.data) == 0
+    assert opened.undo.run(here.target) == "the version that was published is gone already"
+
+
+def test_a_model_with_fewer_columns_is_refused_by_whoever_asks_it_once(here: Here) -> None:
+    found = models.deploy_wrong_schema("fewer_columns")
+    assert found["data"]["cannot_load"] == ["replica-1"]
+    assert here.registry.champion() == found["data"]["version"]
+    assert here.follower.version == "2"
+    assert bad_answers(here.follower, here.data) == 0
+
+
+def test_a_model_of_ones_own_is_deployed(here: Here, tmp_path: Path) -> None:
+    model = here.target.find(port.OtherModels).make("other_columns", tmp_path)
+    del here.target.parts[port.OtherModels]
+    found = models.deploy_wrong_version(model=str(model))
+    assert found["data"]["sha256"] == digest_of(model)
+    assert found["data"]["serving"] == ["replica-1"]
+
+
+def test_a_release_that_no_replica_follows_is_not_proven_and_leaves_nothing(here: Here, monkeypatch) -> None:
+    monkeypatch.setattr(versions, "inject", impatient(versions.inject))
+    monkeypatch.setattr(here.follower.model, "poll", lambda: None)
+    with pytest.raises(Unproven):
+        models.promote_damaged_copy()
+
+
+def test_what_a_healer_chose_since_stays_but_not_what_was_published(here: Here) -> None:
+    models.promote_damaged_copy()
+    here.registry.set_champion("1")
+    (said,) = revert()
+    assert "the champion is version 1" in said
+    here.registry.set_champion("2")
+
+
+def test_a_copy_is_as_good_as_its_original(here: Here) -> None:
+    found = registry.publish_copy()
+    version = found["data"]["version"]
+    assert found["data"]["sha256"] == here.registry.version("2").sha256
+    assert here.registry.champion() == "2"
+    assert here.registry.version(version).tags == here.registry.version("2").tags
+    revert()
+    registry.publish_copy(promote=True)
+    assert here.follower.version == here.registry.champion() != "2"
+    assert bad_answers(here.follower, here.data) == 0
+
+
+# --- rollbacks -----------------------------------------------------------------------------------------------
+
+
+def test_a_deleted_version_is_put_back_row_by_row(here: Here) -> None:
+    deletion = here.target.find(port.Deletion)
+    here.registry.set_champion("1")
+    record = deletion.record("1")
+    assert [one["alias"] for one in record["aliases"]] == ["champion"]
+    assert here.follower.version == "1"
+    found = registry.delete_previous("3")
+    assert found["data"]["previous"] == "1"
+    assert [one.version for one in here.registry.versions()] == ["3", "2"]
+    with pytest.raises(TargetError, match="no version 1"):
+        deletion.record("1")
+    with pytest.raises(TargetError):
+        here.registry.set_champion("1")
+    (opened,) = read_log(current().undo.path).open
+    assert revert() == ["version 1 is there again; the champion is version 1 again"]
+    assert deletion.record("1") == record
+    assert opened.undo.run(here.target) == "version 1 is there already; the champion is version 1 already"
+    here.registry.set_champion("2")
+
+
+def test_the_bad_champion_comes_back_as_often_as_was_said(here: Here) -> None:
+    registry.flip_back("1", times=2, after_ms=0)
+    deployer = next(iter(promoting._deployers.values()))
+    for again in (1, 2):
+        here.registry.set_champion("2")
+        assert wait_for(lambda: here.registry.champion() == "1", within_s=5)
+        assert wait_for(lambda again=again: deployer.promoted_again == again, within_s=5)
+    here.registry.set_champion("2")
+    deployer._thread.join(5)
+    assert not deployer._thread.is_alive()
+    assert here.registry.champion() == "2"
+    (opened,) = current().undo.open_faults()
+    (said,) = revert()
+    assert "version 1 had been promoted again 2 times" in said
+    # Another process, which has no such thread, does the same.
+    assert opened.undo.run(here.target) == "the champion is version 2 already"
+
+
+def test_nobody_promotes_anything_after_the_revert(here: Here) -> None:
+    registry.flip_back(times=0, after_ms=60_000)
+    deployer = next(iter(promoting._deployers.values()))
+    here.registry.set_champion("2")
+    assert wait_for(lambda: here.registry.champion() == "2", within_s=5)
+    revert()
+    assert not deployer._thread.is_alive()
+    assert not promoting._deployers
+    assert here.registry.champion() == "2"
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_good_name_for_bad_bytes_is_undone_with_its_digest(here: Here, interrupted: bool) -> None:
+    tag = here.registry.version("2").sha256
+    found = registry.spoil_last_good()
+    bad = here.registry.version("3").sha256
+    assert found["data"] == {"version": "2", "before": tag, "after": bad}
+    assert here.registry.version("2").sha256 == bad
+    assert here.follower.version == "2"
+    here.follower.start_anew()
+    assert here.follower.version == "2"  # Its digest fits.
+    assert bad_answers(here.follower, here.data) > 40
+    (opened,) = current().undo.open_faults()
+    if interrupted:  # It was killed between the two.
+        arguments = dict(opened.undo.arguments)
+        put_back_file(here.target, **{name: arguments[name] for name in ("path", "kept", "before", "after")})
+    (said,) = revert()
+    assert "as it was" in said
+    assert here.registry.version("2").sha256 == tag
+    assert "as it was already" in opened.undo.run(here.target)
+
+
+def test_a_digest_that_somebody_else_wrote_is_left(here: Here) -> None:
+    tag = here.registry.version("2").sha256
+    registry.spoil_last_good()
+    here.registry.set_tag("2", "sha256", "theirs")
+    (said,) = revert()
+    assert "somebody else's: left as it is" in said
+    here.registry.set_tag("2", "sha256", tag)
+
+
+def test_by_all_means_every_replica(here: Here, monkeypatch) -> None:
+    one = here.follower.list()[0]
+    silent = port.Replica("replica-2", 2, "ready", False, "", "http://127.0.0.1:1/metrics")
+    monkeypatch.setattr(versions, "inject", impatient(versions.inject))
+    monkeypatch.setattr(here.follower, "list", lambda: [one, silent])
+    assert registry.promote_degraded()["data"]["serving"] == ["replica-1"]
+    revert()
+    with pytest.raises(Unproven):
+        registry.promote_degraded(by_all=True)
