@@ -16,6 +16,7 @@ from monkeyproof.faults.data.cells import (
     UnitChange,
     Where,
 )
+from monkeyproof.faults.data.memory import Room
 from monkeyproof.faults.data.rows import (
     Duplicates,
     LateRows,
@@ -44,6 +45,7 @@ __all__ = [
     "Noise",
     "Outlier",
     "RenamedColumn",
+    "Room",
     "RowFault",
     "Scale",
     "SchemaFault",
