@@ -16,6 +16,7 @@ from monkeyproof.faults.data.cells import (
     UnitChange,
     Where,
 )
+from monkeyproof.faults.data.memory import Room
 from monkeyproof.faults.data.rows import (
     Duplicates,
     LateRows,
@@ -71,6 +72,7 @@ __all__ = [
     "Noise",
     "Outlier",
     "RenamedColumn",
+    "Room",
     "RowFault",
     "Scale",
     "SchemaFault",

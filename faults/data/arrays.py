@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.data.cells import CellFault
-from monkeyproof.faults.data.keyed import Index, Key, Rows
-from monkeyproof.faults.data.matrix import Bools, corrupt_matrix
+from monkeyproof.faults.data.keyed import Bools, Index, Key, Rows
+from monkeyproof.faults.data.matrix import corrupt_matrix
+from monkeyproof.faults.data.memory import Room
 from monkeyproof.faults.data.tables import Part, Sheet
 
 Array = NDArray[Any]
@@ -20,7 +21,7 @@ Array = NDArray[Any]
 class ArraySheet:
     """An array (n,) or (n, d) of numbers."""
 
-    def __init__(self, array: Array, names: Sequence[str] = (), out: Array | None = None) -> None:
+    def __init__(self, array: Array, names: Sequence[str] = (), out: Array | Room | None = None) -> None:
         if array.ndim not in (1, 2):
             raise UsageError(f"an array of shape {array.shape} is no table: (n,) or (n, d) is needed")
         if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
@@ -29,8 +30,9 @@ class ArraySheet:
         source: Array = array.reshape(-1, 1) if array.ndim == 1 else array
         self._source: Array | None = source
         self._by_column = source.flags.f_contiguous and not source.flags.c_contiguous
-        room = _room(array, out)
-        self._out: Array = room.reshape(-1, 1) if room.ndim == 1 else room
+        self._room = out if isinstance(out, Room) else Room()
+        copy = _copy_of(array, out)
+        self._out: Array = copy.reshape(-1, 1) if copy.ndim == 1 else copy
         self.names: Sequence[str] = names or [str(column) for column in range(self._out.shape[1])]
         self.count = len(array)
 
@@ -51,13 +53,12 @@ class ArraySheet:
             for column, key in zip(columns, keys, strict=True):
                 one = slice(column, column + 1)
                 part = None if source is None else source[:, one]
-                change = corrupt_matrix(
-                    self._out[:, column].reshape(-1, 1), part, fault, [key], np.zeros(1, np.int64), rows, allowed
-                )
+                to, first = self._out[:, column].reshape(-1, 1), np.zeros(1, np.int64)
+                change = corrupt_matrix(to, part, fault, [key], first, rows, allowed, room=self._room)
                 yield Part(0, self.count, (column,), change)
             return
         index = np.array(columns, np.int64)
-        change = corrupt_matrix(self._out, source, fault, keys, index, rows, allowed)
+        change = corrupt_matrix(self._out, source, fault, keys, index, rows, allowed, room=self._room)
         yield Part(0, self.count, tuple(columns), change)
 
     def restore(self, part: Part) -> None:
@@ -102,7 +103,9 @@ class ArraySheet:
         return self._out
 
 
-def _room(array: Array, out: Array | None) -> Array:
+def _copy_of(array: Array, out: Array | Room | None) -> Array:
+    if isinstance(out, Room):
+        return out.array(array.shape, array.dtype, "F" if array.flags.fnc else "C")
     if out is None:
         return np.empty_like(array, order="A")
     if out.shape != array.shape or out.dtype != array.dtype or not out.flags.writeable:

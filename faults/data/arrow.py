@@ -13,17 +13,16 @@ from numpy.typing import NDArray
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.data.arrays import fits_numbers
 from monkeyproof.faults.data.cells import OWN, CellFault
-from monkeyproof.faults.data.keyed import Index, Key, Rows
+from monkeyproof.faults.data.keyed import Bools, Index, Key, Rows
 from monkeyproof.faults.data.matrix import (
-    Bools,
     Change,
     Earlier,
     Journal,
-    bits_of,
     change_texts,
     corrupt_matrix,
     hit_rows,
 )
+from monkeyproof.faults.data.memory import Room
 from monkeyproof.faults.data.tables import Part, Sheet, told_apart
 from monkeyproof.faults.data.text import TextFault
 
@@ -35,8 +34,9 @@ class ArrowSheet:
     """A RecordBatch or a Table. ``Missing`` works on every type: the bit that says whether a value is there goes,
     the value stays in memory untouched. Other faults work on floats and integers."""
 
-    def __init__(self, table: pa.RecordBatch | pa.Table) -> None:
+    def __init__(self, table: pa.RecordBatch | pa.Table, room: Room | None = None) -> None:
         self._given = table
+        self._room = Room() if room is None else room
         self._schema = table.schema
         self.names: Sequence[str] = told_apart(table.schema.names)
         self.count: int = table.num_rows
@@ -72,7 +72,7 @@ class ArrowSheet:
                 if isinstance(fault, TextFault) and _is_text(array.type):
                     change, batch[column] = _change_text(array, fault, key, here, may)
                 elif fault.works_on != "anything":
-                    change, batch[column] = _change_numbers(array, fault, key, here, may)
+                    change, batch[column] = _change_numbers(array, fault, key, here, may, self._room)
                 else:
                     if fault.where is not None and fault.where.column == OWN:
                         held = fault.where.holds(_numbers(array, self.names[column]))
@@ -133,21 +133,21 @@ def _take_away(
     array: pa.Array, fault: CellFault, key: Key, rows: Rows, may: Bools | None
 ) -> tuple[Change, pa.Array]:
     mask = hit_rows(fault, key, rows, may)
-    bits = np.packbits(mask[None], axis=1, bitorder="little")
+    bits = np.packbits(mask, bitorder="little")
     if not _is_flat(array.type):
         new = pa.compute.if_else(pa.array(mask), pa.scalar(None, array.type), array)
-        return Change(bits, Journal(1, _NOWHERE, Earlier(array))), new
+        return Change(Journal(1, _NOWHERE, Earlier(array)), bits), new
     present = _present(array)
     valid = ~mask if present is None else present & ~mask
-    return Change(bits, Journal(1, _NOWHERE, None)), _with_validity(array, valid)
+    return Change(Journal(1, _NOWHERE, None), bits), _with_validity(array, valid)
 
 
 def _change_numbers(
-    array: pa.Array, fault: CellFault, key: Key, rows: Rows, may: Bools | None
+    array: pa.Array, fault: CellFault, key: Key, rows: Rows, may: Bools | None, room: Room
 ) -> tuple[Change, pa.Array]:
     values = _values_of(array)
-    out = np.empty((len(values), 1), values.dtype)
-    change = corrupt_matrix(out, values.reshape(-1, 1), fault, [key], _FIRST, rows, may)
+    out = room.array((len(values), 1), values.dtype)
+    change = corrupt_matrix(out, values.reshape(-1, 1), fault, [key], _FIRST, rows, may, room=room)
     return change, _with_values(array, out[:, 0])
 
 
@@ -166,7 +166,7 @@ def _change_text(
     new = pa.concat_arrays([plain, pa.array(texts, plain.type)]).take(pa.array(place))
     if plain is not array:
         new = new.dictionary_encode().cast(array.type)
-    return Change(bits_of(cells, len(array)), Journal(1, cells, Earlier(array))), new
+    return Change(Journal(1, cells, Earlier(array))), new
 
 
 def _is_text(kind: pa.DataType) -> bool:

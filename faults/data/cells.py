@@ -54,6 +54,8 @@ class CellFault:
     works_on: ClassVar[str] = "numbers"
     """``numbers``, of which those that are not finite are left alone, and none is made; ``text``; either
     (``text or numbers``); or ``anything`` that can go missing."""
+    is_sure: ClassVar[bool] = False
+    """Whether every number of 64 bits that is hit becomes another one, so that nobody has to look."""
 
     share: float
     """Probability that a cell is hit."""
@@ -78,6 +80,7 @@ class Missing(CellFault):
     """The value is gone: NaN where the column is of floats, null where it can hold nulls."""
 
     name: ClassVar[str] = "missing"
+    is_sure: ClassVar[bool] = True
     works_on: ClassVar[str] = "anything"
 
     def new(self, old: Floats, draws: Draws) -> Floats:  # noqa: ARG002
@@ -94,6 +97,7 @@ class Scale(CellFault):
     """
 
     name: ClassVar[str] = "scale"
+    is_sure: ClassVar[bool] = True
     low: float = -10.0
     high: float = 10.0
 
@@ -104,8 +108,9 @@ class Scale(CellFault):
     def new(self, old: Floats, draws: Draws) -> Floats:
         found = draws.between(self.low, self.high, 1)
         found *= old
-        unfit = np.flatnonzero(~np.isfinite(found) | (found == old))
-        if len(unfit):
+        # The sum is looked at first, for mostly that is all there is to do.
+        if not np.isfinite(found.sum()) or (found == old).any():
+            unfit = np.flatnonzero(~np.isfinite(found) | (found == old))
             offset = draws.between(self.low, self.high, 2)[unfit]
             mended = old[unfit] + np.where(offset == 0, 1.0, offset)
             stuck = ~np.isfinite(mended) | (mended == old[unfit])

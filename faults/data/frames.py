@@ -12,17 +12,16 @@ from numpy.typing import NDArray
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.data.arrays import ArraySheet, fits_numbers
 from monkeyproof.faults.data.cells import OWN, CellFault
-from monkeyproof.faults.data.keyed import Index, Key, Rows
+from monkeyproof.faults.data.keyed import Bools, Index, Key, Rows
 from monkeyproof.faults.data.matrix import (
-    Bools,
     Change,
     Earlier,
     Journal,
-    bits_of,
     change_texts,
     corrupt_matrix,
     hit_rows,
 )
+from monkeyproof.faults.data.memory import Room
 from monkeyproof.faults.data.tables import Part, Sheet, told_apart
 from monkeyproof.faults.data.text import TextFault
 
@@ -33,13 +32,14 @@ class FrameSheet:
     """A DataFrame. Columns of numpy numbers are changed as numbers; where a type has a missing value of its own
     (nullable and Arrow-backed columns, text, categories, times), ``Missing`` works too."""
 
-    def __init__(self, frame: pd.DataFrame) -> None:
+    def __init__(self, frame: pd.DataFrame, room: Room | None = None) -> None:
         self._frame = frame
+        self._room = Room() if room is None else room
         self.names: Sequence[str] = told_apart(list(frame.columns))
         self.count = len(frame)
         self._whole: ArraySheet | None = None
         if len(set(frame.dtypes)) == 1 and _is_number(frame.dtypes.iloc[0]):
-            self._whole = ArraySheet(frame.to_numpy(copy=False), self.names)
+            self._whole = ArraySheet(frame.to_numpy(copy=False), self.names, self._room)
         self._new: dict[int, Any] = {}
 
     def fits(self, column: int, fault: CellFault) -> str:
@@ -75,9 +75,9 @@ class FrameSheet:
         for column, key in zip(columns, keys, strict=True):
             values = self._values(column)
             if _is_number(values.dtype):
-                out = np.empty((self.count, 1), values.dtype)
+                out = self._room.array((self.count, 1), values.dtype)
                 source = np.asarray(values).reshape(-1, 1)
-                change = corrupt_matrix(out, source, fault, [key], _FIRST, rows, allowed)
+                change = corrupt_matrix(out, source, fault, [key], _FIRST, rows, allowed, room=self._room)
                 self._new[column] = out[:, 0]
             else:
                 change, self._new[column] = self._change_others(fault, column, key, rows, allowed)
@@ -153,14 +153,14 @@ class FrameSheet:
             if isinstance(values, pd.Categorical):
                 new = values.add_categories(sorted(set(texts) - set(values.categories)))
                 new[cells] = texts
-                return Change(bits_of(cells, len(values)), Journal(1, cells, Earlier(values.copy()))), new
+                return Change(Journal(1, cells, Earlier(values.copy()))), new
             new = values.copy()
             new[cells] = texts
         else:
             cells = np.flatnonzero(hit_rows(fault, key, rows, may))
             new = values.copy()
             new[cells] = None if values.dtype == object else pd.NaT if values.dtype.kind in "Mm" else pd.NA
-        return Change(bits_of(cells, len(values)), Journal(1, cells, values[cells])), new
+        return Change(Journal(1, cells, values[cells])), new
 
 
 def _is_text(dtype: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monkeyproof.faults.data.cells import OWN, CellFault
-from monkeyproof.faults.data.keyed import Draws, Floats, Hits, Index, Key, Rows, words_of
+from monkeyproof.faults.data.hits import BLOCK_ROWS, Found, Hits
+from monkeyproof.faults.data.keyed import Bools, Draws, Floats, Index, Key, Rows, Words, draws_at, words_of
+from monkeyproof.faults.data.memory import Room, scratch
 from monkeyproof.faults.data.text import TextFault
 
 Array = NDArray[Any]
 Bits = NDArray[np.uint8]
-Bools = NDArray[np.bool_]
 
 _BLOCK_CELLS = 1 << 18
-_BLOCK_ROWS_MAX = 1 << 14
-"""A block stays in a core's own cache. Larger ones are slower by a third, smaller ones by the number of calls."""
+"""A block stays near a core, in its own cache or the next one. Smaller ones are slower by the number of calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,24 +55,25 @@ class Earlier:
 class Change:
     """One fault's work on one array."""
 
-    bits: Bits
-    """(columns, ceil(rows / 8)): 1 where a cell was changed, least significant bit first, as Arrow has it."""
     journal: Journal
+    bits: Bits | None = None
+    """(ceil(rows / 8),): which of its one column's values were changed, least significant bit first, as in Arrow.
+    None where the journal tells."""
 
+    @property
+    def cells_count(self) -> int:
+        """How many cells were changed."""
+        return len(self.journal.cells) if self.bits is None else int(np.bitwise_count(self.bits).sum())
 
-@dataclass(frozen=True, slots=True)
-class _Hits:
-    """Cells of a block: which of the fault's columns, which row of the block, what stands there."""
-
-    column: Index
-    row: Index
-    cell: Index
-    old: Array
-
-    def only(self, keep: Bools) -> _Hits:
-        if keep.all():
-            return self
-        return _Hits(self.column[keep], self.row[keep], self.cell[keep], self.old[keep])
+    def mask(self, rows_count: int, columns: Sequence[int]) -> Bools:
+        """(rows, columns): which of some columns' cells were changed."""
+        if self.bits is not None:
+            return np.unpackbits(self.bits, count=rows_count, bitorder="little").astype(np.bool_)[:, None]
+        width = self.journal.width
+        found = np.zeros(rows_count * width, np.bool_)
+        found[self.journal.cells] = True
+        mask = found.reshape(rows_count, width)
+        return mask if width == 1 else mask[:, list(columns)]
 
 
 def corrupt_matrix(
@@ -83,6 +84,8 @@ def corrupt_matrix(
     columns: Index,
     rows: Rows,
     allowed: Bools | None = None,
+    *,
+    room: Room,
 ) -> Change:
     """Apply a fault to some columns of ``out``, in place.
 
@@ -91,40 +94,36 @@ def corrupt_matrix(
         source: what ``out`` is to be a corrupted copy of, copied on the way; None if ``out`` holds it already.
         keys: one for each of ``columns``, which are indices into the width.
         allowed: (n,) which rows may be hit; None for all.
+        room: for the journal.
     """
     count, width = out.shape
     hitting, words = Hits(keys, fault.share, rows), words_of(keys)
-    bits = np.zeros((len(keys), (count + 7) // 8), np.uint8)
-    every = len(columns) == width and bool((columns == np.arange(width)).all())
-    changes = _Growing(count * len(keys) * fault.share, out.dtype)
-    step = _rows_of_block(width)
-    for start in range(0, count, step):
-        part, here = out[start : start + step], rows.part(start, min(step, count - start))
+    changes = _Growing(count * len(keys) * fault.share, out.dtype, room)
+    values = out.reshape(-1)
+    for start, size in _blocks(rows, count, width):
         if source is not None:
-            np.copyto(part, source[start : start + step])
-        values = part.reshape(-1)
-        mask = hitting.mask(start, here.count)
-        column, row = _split(hitting.places(mask), here.count)
-        cell = row * width
-        cell += column if every else columns[column]
-        drawn = _Hits(column, row, cell, values[cell])
-        hits = drawn.only(_may_change(fault, drawn, None if allowed is None else allowed[start:]))
-        draws = Draws(words, hits.column, functools.partial(here.at, hits.row))
+            np.copyto(out[start : start + size], source[start : start + size])
+        found = hitting.found(start, size)
+        cells, old = changes.next(found.count)
+        found.index(width, columns + start * width, cells)
+        values.take(cells, out=old, mode="wrap")  # Which is only quicker: none is out of it.
+        keep = _may_change(fault, cells, old, width, allowed)
+        if keep is not None:
+            cells, old = cells[keep], old[keep]
+        draws = Draws(functools.partial(_places, found, words, keep))
         with np.errstate(over="ignore", invalid="ignore"):  # What leads out of the numbers is left alone, below.
-            new = _cast(fault.new(hits.old.astype(np.float64, copy=False), draws), hits.old)
-        changed = new != hits.old
-        if fault.works_on != "anything" and out.dtype.kind == "f":
-            changed &= np.isfinite(new)
-        if not changed.all():
-            hits, new = hits.only(changed), new[changed]
-        values[hits.cell] = new
-        if len(hits.cell) < len(drawn.cell):
-            mask[:] = False
-            mask[hits.column, hits.row] = True
-        packed = np.packbits(mask, axis=1, bitorder="little")
-        bits[:, start // 8 : start // 8 + packed.shape[1]] = packed
-        changes.add(hits.cell + start * width, hits.old)
-    return Change(bits, changes.journal(width))
+            new = _cast(fault.new(old.astype(np.float64, copy=False), draws), old)
+            changed = _changed(fault, old, new)
+        if changed is not None:
+            cells, old, new = cells[changed], old[changed], new[changed]
+        values[cells] = new
+        changes.add(cells, old, are_there=keep is None and changed is None)
+    return Change(changes.journal(width))
+
+
+def _places(found: Found, words: Words, keep: Bools | None, purpose: int) -> Words:
+    every = found.places(words, purpose)
+    return every if keep is None else every[keep]
 
 
 def change_texts(
@@ -140,18 +139,10 @@ def change_texts(
         Rows whose text changes, and what it changes to.
     """
     hits = np.flatnonzero(hit_rows(fault, key, rows, allowed))
-    draws = Draws(words_of([key]), np.zeros(len(hits), np.int64), functools.partial(rows.at, hits))
     old = texts_at(hits)
-    new = fault.new_texts(old, draws)
+    new = fault.new_texts(old, draws_at(key, rows, hits))
     changed = [place for place, (was, becomes) in enumerate(zip(old, new, strict=True)) if was != becomes]
     return hits[changed], [new[place] for place in changed]
-
-
-def bits_of(cells: Index, count: int) -> Bits:
-    """The mask of one column with these rows changed."""
-    mask = np.zeros((1, count), np.bool_)
-    mask[0, cells] = True
-    return np.packbits(mask, axis=1, bitorder="little")
 
 
 def hit_rows(fault: CellFault, key: Key, rows: Rows, allowed: Bools | None) -> Bools:
@@ -160,28 +151,40 @@ def hit_rows(fault: CellFault, key: Key, rows: Rows, allowed: Bools | None) -> B
     return mask if allowed is None else mask & allowed
 
 
-def _rows_of_block(width: int) -> int:
-    """A power of two: blocks begin at whole bytes of the mask, and a shift splits columns from rows."""
-    return min(_BLOCK_ROWS_MAX, 1 << max(3, int(math.log2(_BLOCK_CELLS / width))))
+def _blocks(rows: Rows, count: int, width: int) -> Iterator[tuple[int, int]]:
+    """Where each begins, and its size: they end where blocks of hits end, so that none is walked twice."""
+    step = max(1, round(_BLOCK_CELLS / (width * BLOCK_ROWS))) * BLOCK_ROWS
+    start = 0
+    while start < count:
+        size = min(step - (rows.first + start) % BLOCK_ROWS, count - start)
+        yield start, size
+        start += size
 
 
-def _split(index: Index, count: int) -> tuple[Index, Index]:
-    if count & (count - 1):
-        column, row = np.divmod(index, count)
-        return column, row
-    return index >> (count.bit_length() - 1), index & (count - 1)
-
-
-def _may_change(fault: CellFault, hits: _Hits, allowed: Bools | None) -> Bools:
-    """A value that is missing stays missing; and what is out of ``where`` stays as it is."""
-    keep: Bools = np.ones(len(hits.cell), np.bool_)
-    if hits.old.dtype.kind == "f":
-        keep = np.isfinite(hits.old) if fault.works_on != "anything" else ~np.isnan(hits.old)
+def _may_change(fault: CellFault, cells: Index, old: Array, width: int, allowed: Bools | None) -> Bools | None:
+    """A value that is missing stays missing; and what is out of ``where`` stays as it is. None: all may change."""
+    keep: Bools | None = None
+    if old.dtype.kind == "f":
+        flags = scratch().array("flags", np.bool_, len(old))
+        keep = np.isfinite(old, out=flags) if fault.works_on != "anything" else np.equal(old, old, out=flags)
     if allowed is not None:
-        keep &= allowed[hits.row]
+        among = allowed[cells // width]
+        keep = among if keep is None else keep & among
     if fault.where is not None and fault.where.column == OWN:
-        keep &= fault.where.holds(hits.old)
-    return keep
+        holds = fault.where.holds(old)
+        keep = holds if keep is None else keep & holds
+    # A copy, for the flags are needed again before it is.
+    return None if keep is None or keep.all() else keep.copy()
+
+
+def _changed(fault: CellFault, old: Array, new: Array) -> Bools | None:
+    """Which values are other ones now, and numbers if they have to be. None: all are."""
+    if fault.is_sure and old.dtype == np.float64:
+        return None
+    changed: Bools = np.not_equal(new, old, out=scratch().array("flags", np.bool_, len(old)))
+    if fault.works_on != "anything" and old.dtype.kind == "f":
+        changed &= np.isfinite(new)
+    return None if changed.all() else changed.copy()
 
 
 def _cast(new: Floats, old: Array) -> Array:
@@ -203,20 +206,26 @@ def _cast(new: Floats, old: Array) -> Array:
 
 
 class _Growing:
-    """Room for the journal. Made once for about as many as will come, for a list of parts would be held twice."""
+    """The journal. Room is made once for about as many as will come, for a list of parts would be held twice."""
 
-    def __init__(self, expected: float, dtype: np.dtype[Any]) -> None:
-        room = int(expected + 6 * math.sqrt(expected) + 64)
-        self._cells, self._old = np.empty(room, np.int64), np.empty(room, dtype)
+    def __init__(self, expected: float, dtype: np.dtype[Any], room: Room) -> None:
+        size = (int(expected + 6 * math.sqrt(expected) + 64),)
+        self._cells, self._old = room.array(size, np.dtype(np.int64)), room.array(size, dtype)
         self._count = 0
 
-    def add(self, cells: Index, old: Array) -> None:
+    def next(self, count: int) -> tuple[Index, Array]:
+        """Where the next ones go: at most so many."""
+        if (end := self._count + count) > len(self._cells):
+            more = end + len(self._cells) // 8 - len(self._cells)
+            self._cells = np.concatenate([self._cells, np.empty(more, np.int64)])
+            self._old = np.concatenate([self._old, np.empty(more, self._old.dtype)])
+        return self._cells[self._count : end], self._old[self._count : end]
+
+    def add(self, cells: Index, old: Array, *, are_there: bool) -> None:
+        """They are these; ``are_there``: they lie in their place already."""
         end = self._count + len(cells)
-        if end > len(self._cells):
-            room = max(end, len(self._cells) + len(self._cells) // 8)
-            self._cells.resize(room, refcheck=False)
-            self._old.resize(room, refcheck=False)
-        self._cells[self._count : end], self._old[self._count : end] = cells, old
+        if not are_there:
+            self._cells[self._count : end], self._old[self._count : end] = cells, old
         self._count = end
 
     def journal(self, width: int) -> Journal:

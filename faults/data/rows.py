@@ -14,7 +14,8 @@ from typing import ClassVar
 import numpy as np
 
 from monkeyproof.errors import UsageError
-from monkeyproof.faults.data.keyed import Draws, Hits, Index, Key, Rows, words_of
+from monkeyproof.faults.data.hits import Hits
+from monkeyproof.faults.data.keyed import Index, Key, Rows, draws_at
 from monkeyproof.faults.proxied import check_number, check_share
 
 
@@ -132,7 +133,7 @@ class SwappedRows(_Windowed):
     def index(self, rows: Rows, key: Key) -> Index:
         hits = self.hits(rows, key)
         hits = hits[hits < self.whole_windows(rows)]
-        order = Draws(words_of([key]), np.zeros(len(hits), np.int64), lambda: rows.at(hits)).uniform(1)
+        order = draws_at(key, rows, hits).uniform(1)
         found = np.arange(rows.count)
         found[hits] = hits[np.lexsort((order, hits // self.window_rows))]
         return found

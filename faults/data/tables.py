@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.data.cells import OWN, CellFault
-from monkeyproof.faults.data.keyed import Index, Key, Rows, key_of, rows_from
-from monkeyproof.faults.data.matrix import Bools, Change
+from monkeyproof.faults.data.keyed import Bools, Index, Key, Rows, key_of, rows_from
+from monkeyproof.faults.data.matrix import Change
+from monkeyproof.faults.data.memory import Room
 from monkeyproof.faults.data.rows import RowFault
 from monkeyproof.faults.data.schema import ExtraColumn, LostColumn, RenamedColumn, SchemaFault, TextColumn
 
@@ -39,7 +40,7 @@ class Part:
 
     def mask(self) -> Bools:
         """(rows, columns) of this part."""
-        return np.unpackbits(self.change.bits, axis=1, count=self.count, bitorder="little").astype(np.bool_).T
+        return self.change.mask(self.count, self.columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Applied:
 
     @property
     def cells_count(self) -> int:
-        return sum(int(np.bitwise_count(part.change.bits).sum()) for part in self.parts)
+        return sum(part.change.cells_count for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +192,7 @@ def corrupt(
     seed: int,
     first_row: int = 0,
     positions: object = None,
-    out: NDArray[Any] | None = None,
+    out: NDArray[Any] | Room | None = None,
 ) -> Corrupted[T]:
     """A corrupted copy of a table.
 
@@ -201,13 +202,16 @@ def corrupt(
         seed: any integer. The same seed, fault, column name and row position always give the same.
         first_row: absolute position of the first row; the others follow it.
         positions: instead of ``first_row``, the absolute position of every row, (n,) integers.
-        out: for numpy arrays, where the copy is to be: of the same shape and type, and not the table itself. To
-            use one again for batch after batch saves the time that fresh memory takes, often more than all else.
+        out: where all that is made is to lie: a ``Room``, to be used again for batch after batch, which saves the
+            time that fresh memory takes, often more than all else. Or, for numpy arrays, an array for the copy
+            alone: of the same shape and type, and not the table itself.
 
     Raises:
         UsageError: no such column, or a fault that cannot change it; positions that are none; no table.
     """
     every = [faults] if isinstance(faults, CellFault | RowFault | SchemaFault) else list(faults)
+    if isinstance(out, Room):
+        out.begin()
     sheet = sheet_of(table, out)
     rows = rows_from(sheet.count, first_row, positions)
     applied: list[Applied | Moved | Reshaped] = []
@@ -233,7 +237,7 @@ def corrupt(
     return Corrupted(sheet.table(), tuple(applied), tuple(sheet.names), rows, given_width)
 
 
-def sheet_of(table: object, out: NDArray[Any] | None = None) -> Sheet:
+def sheet_of(table: object, out: NDArray[Any] | Room | None = None) -> Sheet:
     """A copy of a table to work on; cells are copied when they are first needed.
 
     Raises:
@@ -243,8 +247,8 @@ def sheet_of(table: object, out: NDArray[Any] | None = None) -> Sheet:
         from monkeyproof.faults.data.arrays import ArraySheet
 
         return ArraySheet(table, out=out)
-    if out is not None:
-        raise UsageError("out: only the copy of a numpy array can be put somewhere")
+    if isinstance(out, np.ndarray):
+        raise UsageError("out: only the copy of a numpy array can be put into one; a Room takes any")
     kind = type(table).__module__.partition(".")[0]
     if kind == "pandas":
         import pandas
@@ -252,14 +256,14 @@ def sheet_of(table: object, out: NDArray[Any] | None = None) -> Sheet:
         if isinstance(table, pandas.DataFrame):
             from monkeyproof.faults.data.frames import FrameSheet
 
-            return FrameSheet(table)
+            return FrameSheet(table, out)
     if kind == "pyarrow":
         import pyarrow
 
         if isinstance(table, pyarrow.RecordBatch | pyarrow.Table):
             from monkeyproof.faults.data.arrow import ArrowSheet
 
-            return ArrowSheet(table)
+            return ArrowSheet(table, out)
     raise UsageError(
         f"a {type(table).__name__} is no table: give a numpy array, a pandas DataFrame, or an Arrow RecordBatch "
         "or Table"

@@ -38,7 +38,8 @@ from monkeyproof.faults.data import (
     Where,
     corrupt,
 )
-from monkeyproof.faults.data.keyed import Draws, Hits, Rows, key_of, words_of
+from monkeyproof.faults.data.hits import Hits, gaps_of
+from monkeyproof.faults.data.keyed import Rows, draws_at, key_of
 
 FAULTS = [
     Missing(share=0.3),
@@ -431,11 +432,39 @@ def test_cells_columns_faults_and_seeds_are_independent():
     assert abs(np.corrcoef(both[hit_in_both].T)[0, 1]) < 0.02
 
 
+@pytest.mark.parametrize("share", [1e-9, 0.03, 0.1, 0.5, 0.97, 1.0])
+def test_the_gaps_between_hits_are_geometric_to_the_last_bit_that_a_float_has(share):
+    gaps = gaps_of(share)
+    by_table = np.bincount(gaps.table, minlength=len(gaps.rest) + 1) / 2**16
+    left = np.diff(np.concatenate([[0.0], gaps.rest.astype(float)])) / 2**64
+    gap = np.arange(1, len(left) + 1)
+    found = by_table[1 : len(gap) + 1] + by_table[0] * left
+    assert np.abs(found - gaps.share * (1 - gaps.share) ** (gap - 1)).max() < 1e-15
+    assert (found * gap).sum() * gaps.share == pytest.approx(1, abs=1e-12)
+    assert gaps.share * gaps.keep == pytest.approx(share, rel=1e-15)
+
+
+@pytest.mark.parametrize("share", [0.003, 0.1, 0.6])
+def test_hits_follow_one_another_as_if_each_row_were_asked_by_itself(share):
+    """Gaps across the ends of blocks as well; and in every row of a block, hits are as many."""
+    from scipy import stats
+
+    rows = 2_000_000
+    hit = Hits([key_of(5, "x", "y")], share, Rows(rows, 2**40 + 77)).mask(0, rows)[0]
+    assert stats.binomtest(int(hit.sum()), rows, share).pvalue > 1e-4
+    gaps = np.diff(np.flatnonzero(hit))
+    most = int(np.log(100 / len(gaps)) / np.log1p(-share)) if share < 0.5 else 8
+    counts = np.bincount(np.minimum(gaps, most))[1:]
+    expected = len(gaps) * stats.geom.pmf(np.arange(1, most), share)
+    assert stats.chisquare(counts, [*expected, len(gaps) - expected.sum()]).pvalue > 1e-4
+    place = (np.flatnonzero(hit) + 77) % 8192
+    assert stats.kstest(place / 8192, "uniform").pvalue > 1e-4
+
+
 def test_what_is_drawn_is_distributed_as_it_says():
     from scipy import stats
 
-    words, rows = words_of([key_of(1, "x", "y")]), np.arange(200_000, dtype=np.uint64)
-    draws = Draws(words, np.zeros(len(rows), np.int64), rows.copy)
+    draws = draws_at(key_of(1, "x", "y"), Rows(200_000), np.arange(200_000))
     assert stats.kstest(draws.uniform(1), "uniform").pvalue > 1e-3
     assert stats.kstest(draws.normal(2), "norm").pvalue > 1e-3
     assert np.abs(stats.norm.ppf(draws.uniform(3)) - draws.normal(3)).max() < 1e-5
@@ -452,8 +481,8 @@ def test_known_answers():
     assert corrupt(np.ones((3, 2)), Scale(share=0.7, low=0, high=1), seed=1, first_row=10).table.tolist() == KNOWN
 
 
-KNOWN_HITS = [1, 5, 9, 13, 16, 19, 26, 27, 28, 31, 32, 35]
-KNOWN = [[1.0, 0.159576340339461], [1.0, 0.17581529124837547], [0.09953120925421177, 1.0]]
+KNOWN_HITS = [1, 2, 13, 14, 15, 16, 17, 29, 36, 39]
+KNOWN = [[1.0, 1.0], [1.0, 1.0], [1.0, 0.3603790136480063]]
 
 
 @pytest.mark.parametrize(
