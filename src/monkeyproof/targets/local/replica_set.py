@@ -112,12 +112,14 @@ class ReplicaSet:
         await self._signal(name, signal.SIGSTOP, lambda keeper: keeper.state == "paused")
 
     def renew(self, names: Sequence[str]) -> dict[str, str]:
-        """Begin the leases of paused replicas anew; returns which are not paused any more, and why."""
+        """Begin the leases of paused replicas anew; returns which were resumed, and why."""
         lost = {}
         for name in names:
-            pause = self._pauses.get(name)
+            pause, keeper = self._pauses.get(name), self._named(name)
+            if pause is not None and keeper.pid != pause.pid:
+                continue  # It ended, or was started anew, and the pause with it: so a healer heals it.
             # Also one that somebody else resumed: what gets better then is nobody's recovery.
-            if pause is None or self._named(name).pid != pause.pid or self._named(name).state != "paused":
+            if pause is None or keeper.state != "paused":
                 lost[name] = self._ran_out.get(name, f"{name} is not paused any more")
             else:
                 pause.due_s = time.monotonic() + pause.lease_s
