@@ -33,6 +33,8 @@ from monkeyproof.targets.port import (
     Resettable,
     Serving,
     Snapshots,
+    StartCondition,
+    Starts,
     Telemetry,
     Toxic,
     require,
@@ -78,7 +80,19 @@ def test_golden_questions_are_answered_right_by_all_replicas(target: LocalTarget
 
 def test_every_capability_is_there(target: LocalTarget) -> None:
     for capability in (
-        *(Replicas, Registry, Models, Features, Snapshots, Serving, Pipeline, Links, Telemetry, Resettable),
+        *(
+            Replicas,
+            Starts,
+            Registry,
+            Models,
+            Features,
+            Snapshots,
+            Serving,
+            Pipeline,
+            Links,
+            Telemetry,
+            Resettable,
+        ),
     ):
         assert isinstance(target.find(capability), capability)
     assert target.find(int) is None
@@ -101,6 +115,38 @@ def test_a_killed_replica_costs_no_answer_and_comes_back(target: LocalTarget) ->
         assert eventually(lambda: load.seen["right"] > already + 30, within_s=10)
     assert 0.2 <= back_after_s < 3.0
     assert set(load.seen) == {"right"}, load.problems
+
+
+def test_a_start_that_is_held_back_is_waited_for_by_whoever_asks_for_one(target: LocalTarget) -> None:
+    starts, before = require(target, Starts), replica(target, "replica-1")
+    with steady_load(target.file) as load:
+        assert eventually(lambda: load.seen["right"] > 20, within_s=10)
+        starts.end("replica-1", StartCondition(1.5), notice_s=2.0, lease_s=5.0)
+        ended_s = time.monotonic()
+        assert becomes(target, "replica-1", "down", within_s=5)
+        assert 0 < starts.conditions()["replica-1"].delay_s <= 1.5
+        require(target, Replicas).restart("replica-1")
+        assert time.monotonic() - ended_s >= 1.5
+        assert becomes(target, "replica-1", "ready")
+    assert replica(target, "replica-1").starts == before.starts + 1
+    assert (starts.conditions(), starts.release("replica-1")) == ({}, False)
+    assert set(load.seen) == {"right"}, load.problems
+
+
+def test_a_replica_in_another_environment_until_that_is_taken_back(target: LocalTarget) -> None:
+    starts = require(target, Starts)
+
+    def environment() -> bytes:
+        pid = replica(target, "replica-2").pid
+        return Path(f"/proc/{pid}/environ").read_bytes() if pid is not None else b""
+
+    starts.end("replica-2", StartCondition(0.0, {"SKEWED": "yes"}), lease_s=60.0)
+    assert becomes(target, "replica-2", "ready", within_s=20)
+    assert b"SKEWED=yes" in environment()
+    assert all_right(target.file, 9)
+    assert starts.release("replica-2")
+    assert becomes(target, "replica-2", "ready", within_s=20)
+    assert b"SKEWED=yes" not in environment()
 
 
 def test_a_replica_that_keeps_dying_is_started_ever_more_slowly(target: LocalTarget) -> None:

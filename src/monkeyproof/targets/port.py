@@ -97,6 +97,39 @@ class Replicas(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class StartCondition:
+    """What the next start of a scoring process meets."""
+
+    delay_s: float = 0.0
+    """From its end, or from now where it has ended, to its start."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Added to its own, for as long as the condition is in force."""
+
+
+@runtime_checkable
+class Starts(Protocol):
+    """Control over how a scoring process ends, and over how its platform starts it anew."""
+
+    def end(
+        self, name: str, condition: StartCondition, *, notice_s: float = 0.0, lease_s: float | None = None
+    ) -> Replica:
+        """SIGTERM, and SIGKILL if it is still there after ``notice_s``; at once where that is 0.
+
+        Returns the replica as it was before. Its next start meets the condition, which ends by itself when its
+        delay is over, when it is released, or once its lease is not renewed.
+        """
+
+    def conditions(self) -> Mapping[str, StartCondition]:
+        """Those in force, by replica, each with the delay that is left."""
+
+    def release(self, name: str) -> bool:
+        """Take it back: what waits starts at once, and what runs in another environment is started anew.
+
+        False if there was none any more.
+        """
+
+
+@dataclass(frozen=True, slots=True)
 class ModelVersion:
     """A version in the model registry."""
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from monkeyproof.errors import TargetError
 from monkeyproof.targets.local.supervisor import Supervisor
+from monkeyproof.targets.port import StartCondition
 from monkeyproof.types import Json
 
 
@@ -39,9 +40,19 @@ class ControlSession:
                 return [asdict(replica) for replica in replicas.all()]
             case "replicas.kill":
                 return asdict(await replicas.kill(name))
+            case "replicas.end":
+                condition = StartCondition(float(params["delay_s"]), dict(params["environment"]))
+                return asdict(
+                    await replicas.end(name, condition, float(params["notice_s"]), _seconds(params.get("lease_s")))
+                )
+            case "replicas.conditions":
+                return {replica: asdict(one) for replica, one in replicas.conditions().items()}
+            case "replicas.release":
+                return await replicas.release(name)
+            case "replicas.renew_starts":
+                return replicas.renew_starts([str(one) for one in params.get("names", ())])
             case "replicas.pause":
-                lease_s = params.get("lease_s")
-                await replicas.pause(name, None if lease_s is None else float(lease_s))
+                await replicas.pause(name, _seconds(params.get("lease_s")))
             case "replicas.renew":
                 return replicas.renew([str(one) for one in params.get("names", ())])
             case "replicas.resume":
@@ -81,3 +92,7 @@ class ControlSession:
         if prepared is None:
             raise TargetError("the target is still starting")
         return {**self._supervisor.plan.addresses(), "champion": prepared.champion}
+
+
+def _seconds(value: Json) -> float | None:
+    return None if value is None else float(value)

@@ -15,7 +15,8 @@ from monkeyproof.targets.local.front_door import FrontDoor
 from monkeyproof.targets.local.keeper import Keeper
 from monkeyproof.targets.local.plan import REPLICAS, Plan
 from monkeyproof.targets.local.services import call, http_ok
-from monkeyproof.targets.port import Replica
+from monkeyproof.targets.local.starting import StartConditions
+from monkeyproof.targets.port import Replica, StartCondition
 
 SETTLE_WITHIN_S = 15.0
 SIGNAL_SEEN_WITHIN_S = 2.0
@@ -42,6 +43,7 @@ class ReplicaSet:
         self._one_at_a_time = asyncio.Lock()
         self._pauses: dict[str, _Pause] = {}
         self._ran_out: dict[str, str] = {}
+        self._starts = StartConditions(self._as_usual)
         self.keepers = {name: self._keeper(name, changed) for name in REPLICAS}
 
     def keep(self, running: list[asyncio.Task[None]]) -> None:
@@ -64,6 +66,44 @@ class ReplicaSet:
         await self._signal(name, signal.SIGKILL, lambda keeper: keeper.pid != before.pid)
         return before
 
+    async def end(self, name: str, condition: StartCondition, notice_s: float, lease_s: float | None) -> Replica:
+        before = self._replica(name)
+        if before.pid is None:
+            raise TargetError(f"{name} is not running ({before.state})")
+        self._starts.hold(name, condition, lease_s)
+        # The delay alone decides when it starts, not how often it died before.
+        self._named(name).start_at_once()
+        if notice_s == 0:
+            await self._signal(name, signal.SIGKILL, lambda keeper: keeper.pid != before.pid)
+        else:
+            await self._signal(name, signal.SIGTERM, lambda _: True)
+            asyncio.get_running_loop().call_later(notice_s, self._kill_if_still, name, before.pid)
+        return before
+
+    def conditions(self) -> dict[str, StartCondition]:
+        return self._starts.all()
+
+    async def release(self, name: str) -> bool:
+        self._named(name)
+        condition = self._starts.release(name)
+        if condition is not None:
+            await self._as_usual(name, condition)
+        return condition is not None
+
+    async def _as_usual(self, name: str, condition: StartCondition) -> None:
+        """What runs in another environment goes on doing so until it is started anew."""
+        if condition.environment and self._named(name).pid is not None:
+            await self.restart(name)
+
+    def _kill_if_still(self, name: str, pid: int) -> None:
+        if self.keepers[name].pid == pid:
+            with contextlib.suppress(TargetError):
+                self.keepers[name].signal(signal.SIGKILL)
+
+    def renew_starts(self, names: Sequence[str]) -> dict[str, str]:
+        """As ``renew``, of what is done to their starts."""
+        return self._starts.renew(names)
+
     async def pause(self, name: str, lease_s: float | None = None) -> None:
         self._ran_out.pop(name, None)
         if lease_s is not None:
@@ -72,7 +112,7 @@ class ReplicaSet:
         await self._signal(name, signal.SIGSTOP, lambda keeper: keeper.state == "paused")
 
     def renew(self, names: Sequence[str]) -> dict[str, str]:
-        """Begin the leases of paused replicas anew; returns which are not paused any more, and why."""
+        """Begin the leases of paused replicas anew; returns which were resumed, and why."""
         lost = {}
         for name in names:
             pause = self._pauses.get(name)
@@ -124,6 +164,9 @@ class ReplicaSet:
     async def settle(self) -> list[str]:
         """Undrained, running and ready, all of them, with no memory of earlier failures; says what that took."""
         done = []
+        for name in self.conditions():
+            await self.release(name)
+            done.append(f"something was done to the start of {name}: it starts as usual")
         for one in self.all():
             keeper = self.keepers[one.name]
             if one.state == "paused":
@@ -174,7 +217,10 @@ class ReplicaSet:
         port = self._plan.ports[name]
 
         async def start() -> int:
-            answer = await call(self._plan.socket("fork-server"), "start", name=name, port=port)
+            environment = dict(await self._starts.before_start(name))
+            answer = await call(
+                self._plan.socket("fork-server"), "start", name=name, port=port, environment=environment
+            )
             pid = int(answer["pid"])
             # The replica leads a group of its own, which must not outlive the supervisor.
             self._group.adopt(pid)

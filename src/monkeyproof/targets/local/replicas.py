@@ -6,8 +6,9 @@ Speaks the protocol of monkeyproof.rpc, but from one plain thread with a selecto
 has threads or a running event loop hands the child locks that nobody will release, and a loop whose epoll it
 shares with its parent. The child starts its own event loop, after closing everything that was ours.
 
-Methods: ``ping``; ``start {name, port}`` forks a replica; ``trial_load {model, sha256, rows}`` loads a model in
-a child that may die of it, which is an answer and not an error.
+Methods: ``ping``; ``start {name, port, environment}`` forks a replica, which takes seconds where it needs an
+environment of its own, as its libraries are then loaded anew; ``trial_load {model, sha256, rows}`` loads a model
+in a child that may die of it, which is an answer and not an error.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -83,7 +84,9 @@ class _Trial:
 class ForkServer:
     """One thread, one selector; see the module."""
 
-    def __init__(self, control: Path, run_replica: Callable[[str, socket.socket], None]) -> None:
+    def __init__(
+        self, control: Path, run_replica: Callable[[str, socket.socket, Mapping[str, str]], None]
+    ) -> None:
         self._run_replica = run_replica
         self._selector = selectors.DefaultSelector()
         self._connections: set[_Connection] = set()
@@ -148,7 +151,8 @@ class ForkServer:
             if method == "ping":
                 self._send(connection, {"id": request_id, "result": {"pid": os.getpid()}})
             elif method == "start":
-                pid = self._start(str(params["name"]), int(params["port"]))
+                environment = {str(key): str(value) for key, value in params.get("environment", {}).items()}
+                pid = self._start(str(params["name"]), int(params["port"]), environment)
                 self._send(connection, {"id": request_id, "result": {"pid": pid}})
             elif method == "trial_load":
                 self._begin_trial(connection, request_id, params)
@@ -172,7 +176,7 @@ class ForkServer:
 
     # Replicas
 
-    def _start(self, name: str, port: int) -> int:
+    def _start(self, name: str, port: int, environment: Mapping[str, str]) -> int:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -184,7 +188,7 @@ class ForkServer:
 
             def replica() -> None:
                 os.close(tell)
-                self._run_replica(name, listener)
+                self._run_replica(name, listener, environment)
 
             pid = fork(replica, keep={listener.fileno(), tell}, leave=self._leave)
             os.close(tell)
@@ -255,18 +259,39 @@ def preload() -> None:
     gc.freeze()
 
 
-def main() -> None:
+def _run_elsewhere(config: Path, name: str, listener: socket.socket, environment: Mapping[str, str]) -> NoReturn:
+    """In a child: become a replica in another environment, with the same pid and the same end."""
+    os.set_inheritable(listener.fileno(), True)
+    command = [sys.executable, "-m", "monkeyproof.targets.local.replicas", "--config", str(config)]
+    command += ["--serve", name, "--listener", str(listener.fileno())]
+    os.execve(sys.executable, command, {**os.environ, **environment})
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Fork scoring replicas on request.")
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--control", type=Path, required=True)
-    arguments = parser.parse_args()
+    parser.add_argument("--control", type=Path, help="where to be asked; not with --serve")
+    parser.add_argument("--serve", metavar="NAME", help="be that replica, and nothing else")
+    parser.add_argument("--listener", type=int, metavar="FD", help="the socket on which it answers")
+    arguments = parser.parse_args(argv)
     os.environ.update(ONE_THREAD)
+    config: Path = arguments.config
     try:
-        preload()
+        if not arguments.serve:
+            preload()
         from monkeyproof.targets.local import scoring
 
-        settings = read_settings(scoring.Settings, arguments.config)
-        server = ForkServer(arguments.control, lambda name, listener: scoring.run(name, listener, settings))
+        settings = read_settings(scoring.Settings, config)
+
+        def run_replica(name: str, listener: socket.socket, environment: Mapping[str, str]) -> None:
+            if environment:
+                _run_elsewhere(config, name, listener, environment)
+            scoring.run(name, listener, settings)
+
+        if arguments.serve:
+            scoring.run(arguments.serve, socket.socket(fileno=arguments.listener), settings)
+            return
+        server = ForkServer(arguments.control, run_replica)
     except (UsageError, OSError) as error:
         sys.exit(str(error))
     server.serve()

@@ -40,6 +40,8 @@ from monkeyproof.targets.port import (
     Resettable,
     Serving,
     Snapshots,
+    StartCondition,
+    Starts,
     Telemetry,
     TrialLoad,
 )
@@ -165,6 +167,7 @@ class LocalTarget:
 
 _ATTRIBUTES: Mapping[type, str] = {
     Replicas: "replicas",
+    Starts: "replicas",
     Registry: "registry",
     Artifacts: "artifacts",
     ArtifactFiles: "artifact_files",
@@ -196,11 +199,13 @@ class LocalLeases:
 
 
 class LocalReplicas:
-    """``port.Replicas``."""
+    """``port.Replicas`` and ``port.Starts``."""
 
     def __init__(self, control: Calls) -> None:
         self._control = control
         self._leased: set[str] = set()
+        self._started: set[str] = set()
+        """Those whose start is leased."""
 
     def list(self) -> Sequence[Replica]:
         return tuple(Replica(**one) for one in self._control.call("replicas.list"))
@@ -215,10 +220,36 @@ class LocalReplicas:
 
     def renew(self) -> Mapping[str, str]:
         """Renew the leases of what was paused here; of each that was resumed meanwhile, why."""
-        if not self._leased:
-            return {}
-        lost: Mapping[str, str] = self._control.call("replicas.renew", names=sorted(self._leased))
-        return {name: why for name, why in lost.items() if name in self._leased}
+        lost: dict[str, str] = {}
+        for method, leased in (("replicas.renew", self._leased), ("replicas.renew_starts", self._started)):
+            if leased:
+                answer: Mapping[str, str] = self._control.call(method, names=sorted(leased))
+                lost |= {name: why for name, why in answer.items() if name in leased}
+        return lost
+
+    def end(
+        self, name: str, condition: StartCondition, *, notice_s: float = 0.0, lease_s: float | None = None
+    ) -> Replica:
+        before = Replica(
+            **self._control.call(
+                "replicas.end",
+                name=name,
+                delay_s=condition.delay_s,
+                environment=dict(condition.environment),
+                notice_s=notice_s,
+                lease_s=lease_s,
+            )
+        )
+        if lease_s is not None:
+            self._started.add(name)
+        return before
+
+    def conditions(self) -> Mapping[str, StartCondition]:
+        return {name: StartCondition(**one) for name, one in self._control.call("replicas.conditions").items()}
+
+    def release(self, name: str) -> bool:
+        self._started.discard(name)
+        return bool(self._control.call("replicas.release", timeout_s=SLOW_CALL_S, name=name))
 
     def resume(self, name: str) -> None:
         self._leased.discard(name)
