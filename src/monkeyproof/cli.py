@@ -12,6 +12,7 @@ import click
 from monkeyproof import __version__, paths
 from monkeyproof.campaign_commands import gate, run, write_and_name
 from monkeyproof.errors import EXIT_REFUSED, EXIT_USAGE, MonkeyproofError, UsageError
+from monkeyproof.fault_command import fault
 from monkeyproof.plan_command import plan
 from monkeyproof.stop_command import stop
 
@@ -56,6 +57,7 @@ main.add_command(run)
 main.add_command(gate)
 main.add_command(plan)
 main.add_command(stop)
+main.add_command(fault)
 
 
 @main.command("calibrate")

@@ -8,19 +8,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from monkeyproof import history, processes
-from monkeyproof.aftermath import look_and_put_back, note_taken_away, put_back, tell
+from monkeyproof.aftermath import look_and_put_back, put_back, tell
 from monkeyproof.clock import SystemClock
-from monkeyproof.errors import MonkeyproofError, NotReverted, TargetError, UsageError
+from monkeyproof.errors import MonkeyproofError, NotReverted, UsageError
+from monkeyproof.guarded import Guarded
 from monkeyproof.history import HistoryWriter, Kind, events_in
-from monkeyproof.injection import Context, revert, set_current
+from monkeyproof.injection import Context
 from monkeyproof.observers import Observers, start_observers
 from monkeyproof.overseer import Overseer
-from monkeyproof.residue import Audit, Residue
-from monkeyproof.safeguards import Safeguards
+from monkeyproof.residue import Residue
 from monkeyproof.targets.opening import check_answers, is_gone, open_target
-from monkeyproof.targets.port import Target
 from monkeyproof.trial_plan import TrialPlan, trial_json
-from monkeyproof.undo import UndoLog, begin, undo_dir
 
 
 class OpenTrial:
@@ -35,8 +33,7 @@ class OpenTrial:
         self._observers = observers
         self._prepared_s = 0.0
         self._overseer: Overseer | None = None
-        self._audit: Audit | None = None
-        self._log: UndoLog | None = None
+        self._ground: Guarded | None = None
         self._aborted = ""
 
     def start(self, hold_at_most_s: float = 0.0) -> None:
@@ -79,27 +76,21 @@ class OpenTrial:
         history.write_json(self.folder / history.TRIAL_FILE, trial_json(self.plan, target.file, anchor))
         writer = HistoryWriter(self.folder, anchor, "trial", self._clock, keeps_going=True)
         self._exits.callback(writer.close)
-        log = self._log = begin(undo_dir() / f"{run_name(self.folder)}.jsonl")
-        # Closed after the log: a worker that is killed while it closes that is still watched.
-        safeguards = Safeguards(log.path, self.folder, target, writer)
-        self._exits.callback(safeguards.close)
-        self._exits.callback(log.close, self.folder / history.UNDO_FILE)
-        context = Context(self.folder, target, writer, log, self.plan.seed, self.plan.arm, self._clock)
-        context.before_injection, context.why_blind = safeguards.check, self._observers.why_blind
-        context.before_revert = lambda: self._before_revert(context, safeguards)
-        self._context = context
-        set_current(context)
-        self._exits.callback(set_current, None)
+        ground = self._ground = Guarded(
+            self._exits, target, writer, seed=self.plan.seed, arm=self.plan.arm, clock=self._clock
+        )
+        self._context = ground.context
+        self._context.why_blind = self._observers.why_blind
         writer.event(Kind.TRIAL_STARTED, self.plan.experiment, title=self.plan.title)
         looks = (
             self._observers.why_unwatched,
             writer.why_unrecorded,
-            lambda: _why_gone(target),
-            lambda: context.in_force.why_too_long(target.file.windows, self._clock.monotonic_s()),
+            ground.why_gone,
+            ground.why_too_long,
         )
         self._overseer = Overseer(self.abort, *looks)
         put_back(target, writer, "prepare")
-        self._audit = Audit.begin(target, self.folder)
+        ground.look()
         self._prepared_s = writer.now_s()
         self._observers.let_heal()
 
@@ -111,14 +102,14 @@ class OpenTrial:
         """
         if self._overseer is not None:
             self._overseer.end()
-        if self._context is not None and (why := _why_gone(self._context.target)):
+        if self._context is not None and self._ground is not None and (why := self._ground.why_gone()):
             self.abort(why)
         context, self._context = self._context, None
         residue: list[Residue] = []
         failed: NotReverted | None = None
         unwritten: list[OSError] = []
         with _kept_in(unwritten), self._exits:
-            if context is None:
+            if context is None or self._ground is None:
                 processes.unmark()
                 return
             context.history.event(Kind.TRIAL_ENDING, self.plan.experiment)
@@ -127,13 +118,13 @@ class OpenTrial:
                 self._observers.end("sentry")
             status = "not reverted"
             try:
-                failed = self._revert()
+                failed = self._ground.take_back()
                 residue = self._look_and_put_back(context, reverted=not failed)
                 status = "not reverted" if failed or residue else "closed"
             finally:
                 context.history.event(Kind.TRIAL_ENDED, self.plan.experiment, status=status)
         processes.unmark()
-        residue += self._audit.strays() if self._audit is not None else []
+        residue += self._ground.audit.strays() if self._ground.audit is not None else []
         try:
             tell(self.folder, context.history.anchor, residue)
         except NotReverted as error:
@@ -143,27 +134,15 @@ class OpenTrial:
         if unwritten:
             raise unwritten[0]
 
-    def _revert(self) -> NotReverted | None:
-        # However it fails, what else is left has to be known as well.
-        try:
-            revert()
-        except NotReverted as error:
-            return error
-        except Exception as error:  # Also one of ours: it must not skip the looks that follow.
-            left = self._log.open_faults() if self._log is not None else []
-            words = ", ".join(f"{one.fault} on {one.subject}" for one in left) or "what is open now is not known"
-            return NotReverted(f"taking back what was injected failed: {error!r} ({words})")
-        return None
-
     @property
     def end_words(self) -> str:
         """What became of what was injected."""
-        return "nothing had been injected" if self._log is None else self._log.known.end_words
+        return "nothing had been injected" if self._ground is None else self._ground.log.known.end_words
 
     @property
     def is_open(self) -> bool:
         """Whether something that was injected may still be there."""
-        return self._log is not None and bool(self._log.open_faults())
+        return self._ground is not None and bool(self._ground.log.open_faults())
 
     def _look_and_put_back(self, context: Context, *, reverted: bool) -> list[Residue]:
         if self._observers is not None:
@@ -173,19 +152,11 @@ class OpenTrial:
             self._observers.end("healer", "load")
         if is_gone(context.target.file):
             return []
+        audit = self._ground.audit if self._ground is not None else None
         if not reverted:  # It would be put back under a fault; 'monkeyproof revert' comes first.
-            return self._audit.left(events_in(self.folder)) if self._audit is not None else []
+            return audit.left(events_in(self.folder)) if audit is not None else []
         # Watching ends where that phase starts: what gets better from there on is our doing.
-        return look_and_put_back(self._audit, context.target, context.history)
-
-    def _before_revert(self, context: Context, safeguards: Safeguards) -> None:
-        safeguards.settle()
-        note_taken_away(context)
-        of_data = any(one.fault.startswith("data.") for one in context.undo.open_faults())
-        if of_data and self._audit is not None:
-            # What cannot be asked now is told by the look at the fault proxy.
-            with contextlib.suppress(TargetError):
-                self._audit.note_written()
+        return look_and_put_back(audit, context.target, context.history)
 
     def note_failure(self, activity: str, error: MonkeyproofError) -> None:
         """Write down that an action of the method failed, so that no trial is judged without its fault."""
@@ -208,10 +179,6 @@ class OpenTrial:
             self._context.history.event(Kind.TRIAL_ABORTED, self.plan.experiment, why=why)
 
 
-def _why_gone(target: Target) -> str:
-    return "the embedded target ended in the middle of the trial" if is_gone(target.file) else ""
-
-
 @contextlib.contextmanager
 def _kept_in(errors: list[OSError]) -> Iterator[None]:
     """What a disk did not take must not keep anybody from looking at what is left."""
@@ -219,9 +186,3 @@ def _kept_in(errors: list[OSError]) -> Iterator[None]:
         yield
     except OSError as error:
         errors.append(error)
-
-
-def run_name(folder: Path) -> str:
-    """What a trial is called where those of all campaigns are: ``CAMPAIGN-TRIAL``."""
-    campaign = folder.parent if folder.parent.name != "trials" else folder.parent.parent
-    return f"{campaign.name}-{folder.name}"

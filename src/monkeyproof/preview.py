@@ -23,7 +23,7 @@ from monkeyproof.history import HistoryWriter
 from monkeyproof.in_force import InForce
 from monkeyproof.injection import Context, Injection, revert, set_current
 from monkeyproof.probes.watch import longest_hold_s, promised_hold
-from monkeyproof.repertoire import WHEN_SEEN
+from monkeyproof.repertoire import WHEN_SEEN, Fault
 from monkeyproof.roles import OWN_FAULTS, Roles, activity_named, roles_of
 from monkeyproof.targets.port import Links, Registry, Target, Toxic
 from monkeyproof.targets.registry import RegistryClient
@@ -106,6 +106,16 @@ class Preview:
     file: TargetFile
     target: Target | None
 
+    def by_hand(self, fault: Fault, arguments: Mapping[str, Json], seed: int, hold_s: float) -> Step:
+        """One fault that no experiment is about. For a target that can be looked at."""
+        assert self.target is not None
+        in_force = InForce()
+        in_force.hold_at_most_s = hold_s
+        with planning(self.target, seed, "none", in_force) as context:
+            fault.function(**arguments)
+            planned, guards = (context.planned or [])[0], "; ".join(context.guards)
+        return _step(planned, guards, f"for {hold_s:g} s, or until Ctrl-C")
+
     def steps(self, experiment: Experiment, seed: int, arm: str) -> list[Step]:
         """In the order of the experiment's method."""
         document = experiment.document
@@ -152,7 +162,7 @@ class Preview:
                     ("undo", "is on record before the act; 'monkeyproof target up' first, and this names it"),
                 ),
             )
-        with self._planning(self.target, seed, arm, in_force) as context:
+        with planning(self.target, seed, arm, in_force) as context:
             try:
                 _call(document, module, provider["func"], arguments)
             except MonkeyproofError as error:
@@ -188,21 +198,22 @@ class Preview:
             ),
         )
 
-    @contextlib.contextmanager
-    def _planning(self, target: Target, seed: int, arm: str, in_force: InForce) -> Iterator[Context]:
-        """A trial that is none: its folder is gone afterwards."""
-        with tempfile.TemporaryDirectory(prefix="mp-plan-") as name:
-            folder, clock = Path(name), SystemClock()
-            writer = HistoryWriter(folder, Anchor.now(clock), "plan", clock)
-            log = UndoLog(folder / "undo.jsonl")
-            context = Context(folder, target, writer, log, seed, arm, clock, planned=[], in_force=in_force)
-            set_current(context)
-            try:
-                yield context
-            finally:
-                set_current(None)
-                log.close()
-                writer.close()
+
+@contextlib.contextmanager
+def planning(target: Target, seed: int, arm: str, in_force: InForce) -> Iterator[Context]:
+    """A trial that is none: what is injected is built and kept in ``planned``; its folder is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="mp-plan-") as name:
+        folder, clock = Path(name), SystemClock()
+        writer = HistoryWriter(folder, Anchor.now(clock), "plan", clock)
+        log = UndoLog(folder / "undo.jsonl")
+        context = Context(folder, target, writer, log, seed, arm, clock, planned=[], in_force=in_force)
+        set_current(context)
+        try:
+            yield context
+        finally:
+            set_current(None)
+            log.close()
+            writer.close()
 
 
 def _step(planned: Injection, guards: str, held: str) -> Step:

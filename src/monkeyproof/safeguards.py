@@ -36,11 +36,11 @@ NO_WATCHDOG = "the watchdog, which would undo the fault if this process were kil
 class Watchdog:
     """The watchdog of this process; see monkeyproof.watchdog. It outlives every process group of the harness."""
 
-    def __init__(self, log: Path, folder: Path) -> None:
+    def __init__(self, log: Path, folder: Path, *, ends_group: bool) -> None:
         self._output = folder / LOG_NAME
         ours, its = socket.socketpair()
         pidfd = os.pidfd_open(os.getpid())
-        group = os.getpid() if os.getpgid(0) == os.getpid() else 0
+        group = os.getpid() if ends_group and os.getpgid(0) == os.getpid() else 0
         try:
             with open_private(self._output, append=True) as output:
                 # Not by ProcessGroup: its guard would end the watchdog together with this process.
@@ -91,15 +91,23 @@ class Watchdog:
 class Safeguards:
     """Watchdog and leases of one trial, from its undo log's first line to its last."""
 
-    def __init__(self, log: Path, folder: Path, target: Target, history: HistoryWriter) -> None:
-        """Raises: Refusal: no watchdog can be started."""
-        self._log, self._folder, self._history = log, folder, history
+    def __init__(
+        self, log: Path, folder: Path, target: Target, history: HistoryWriter, *, ends_group: bool = True
+    ) -> None:
+        """
+        Args:
+            ends_group: whether the group that this process leads ends with it; not where others are in it, too.
+
+        Raises:
+            Refusal: no watchdog can be started.
+        """
+        self._log, self._folder, self._history, self._ends_group = log, folder, history, ends_group
         self._leases = target.find(Leases)
         self._lock, self._renewing = threading.Lock(), threading.Lock()
         self._told: set[str] = set()
         self._closed = threading.Event()
         try:
-            self._watchdog = Watchdog(log, folder)
+            self._watchdog = Watchdog(log, folder, ends_group=ends_group)
         except OSError as error:
             raise Refusal(f"{NO_WATCHDOG} ({error.strerror or error})", "see what the machine lacks") from None
         self._thread = threading.Thread(target=self._keep, name="safeguards", daemon=True)
@@ -143,7 +151,7 @@ class Safeguards:
         """The watchdog is gone or stands still, and this process lives: start another."""
         with contextlib.suppress(OSError):
             self._watchdog.dismiss(within_s=0.0)  # The leases wait.
-            self._watchdog = Watchdog(self._log, self._folder)
+            self._watchdog = Watchdog(self._log, self._folder, ends_group=self._ends_group)
             return self._watchdog.watches()
         return False
 

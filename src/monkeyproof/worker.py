@@ -22,10 +22,10 @@ from monkeyproof.errors import (
     Refusal,
     UsageError,
 )
+from monkeyproof.guarded import run_name
 from monkeyproof.history import History, Kind, events_in
 from monkeyproof.intents import Contents
 from monkeyproof.locks import shared
-from monkeyproof.open_trial import run_name
 from monkeyproof.overseer import LEAVES_WITHIN_S, is_leaving
 from monkeyproof.process import ProcessGroup, await_end, last_line
 from monkeyproof.reverting import revert_all
