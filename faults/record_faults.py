@@ -20,8 +20,8 @@ import numpy as np
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.data.cells import CellFault, Missing, Noise, Outlier, Scale, SignFlip, UnitChange, Where
-from monkeyproof.faults.data.keyed import Draws, Hits, Index, Rows, key_of, words_of
-from monkeyproof.faults.data.matrix import Bools
+from monkeyproof.faults.data.hits import Hits
+from monkeyproof.faults.data.keyed import Bools, Index, Rows, draws_at, key_of
 from monkeyproof.faults.data.rows import (
     Duplicates,
     LateRows,
@@ -118,7 +118,7 @@ def _field(fault: CellFault, batch: Batch, seed: int) -> None:
     fits = str if isinstance(fault, TextFault) and not isinstance(fault, LabelNoise) else int
     here = [number for number, value in enumerate(old) if type(value) is fits]
     hits, old = hits[here], [old[number] for number in here]
-    draws = Draws(words_of([key]), np.zeros(len(hits), np.int64), lambda: batch.rows.at(hits))
+    draws = draws_at(key, batch.rows, hits)
     if isinstance(fault, TextFault) and fits is str:
         new: Sequence[Json] = fault.new_texts(old, draws)
     else:

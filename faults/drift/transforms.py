@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.data.cells import Where
-from monkeyproof.faults.data.keyed import Draws, Floats, Index, key_of, rows_from, words_of
+from monkeyproof.faults.data.keyed import Floats, Index, draws_at, key_of, rows_from
 from monkeyproof.faults.proxied import check_number, check_share
 
 SHAPES = ("sudden", "gradual", "recurring")
@@ -155,6 +155,5 @@ class ConceptShift(_Drift):
 def _uniform(seed: int, name: str, positions: NDArray[Any]) -> Floats:
     """(n,) in [0, 1), each by its own position: the same draw, whatever strength it is held against."""
     rows = rows_from(len(positions), positions=positions)
-    every = np.arange(len(positions))
     key = key_of(seed, f"{name}#0", "")
-    return Draws(words_of([key]), np.zeros(len(positions), np.int64), lambda: rows.at(every)).uniform(1)
+    return draws_at(key, rows, np.arange(len(positions))).uniform(1)
