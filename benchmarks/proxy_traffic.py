@@ -213,26 +213,25 @@ def upload(port: int, size: int) -> float:
 
 
 def _bulk(connection: socket.socket) -> None:
+    """Answer the requests of one connection, one after the other."""
     buffer = bytearray(1 << 20)
-    with connection:
+    with connection, contextlib.suppress(ConnectionError):
         head = b""
-        while b"\r\n\r\n" not in head:
-            if not (more := connection.recv(1 << 16)):
-                return
+        while more := connection.recv(1 << 16):
             head += more
-        if head.startswith(b"GET /"):
-            size = int(head[5:].split()[0])
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
-            for _ in range(size // len(_BLOCK)):
-                connection.sendall(_BLOCK)
-            connection.recv(1)
-            return
-        size = int(head.lower().split(b"content-length:")[1].split()[0])
-        got = len(head) - head.find(b"\r\n\r\n") - 4
-        while got < size and (count := connection.recv_into(buffer)):
-            got += count
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        connection.recv(1)
+            if (end := head.find(b"\r\n\r\n") + 4) < 4:
+                continue
+            if head.startswith(b"GET /"):
+                size = int(head[5:].split()[0])
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+                for _ in range(size // len(_BLOCK)):
+                    connection.sendall(_BLOCK)
+            else:
+                left = int(head.lower().split(b"content-length:")[1].split()[0]) - (len(head) - end)
+                while left > 0 and (count := connection.recv_into(buffer)):
+                    left -= count
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            head = b""
 
 
 def _serve_bulk(listening: socket.socket) -> None:

@@ -13,6 +13,9 @@ from collections.abc import Callable
 
 from monkeyproof.timerfd import TimerFile
 
+LEAD_S = 60e-6
+"""So much before a timer is due the loop is woken, since waking a process that sleeps takes about as long. What is
+left it waits for awake, and does whatever else comes."""
 _FEW = 64
 
 
@@ -74,8 +77,7 @@ class Timers:
 
     def _set(self, due_s: float) -> None:
         self._set_to_s = due_s
-        # Rounded up: a timer that the kernel thinks due must be due by our clock as well.
-        self._file.set(max(1, int(due_s * 1e9) + 1))
+        self._file.set(max(1, int((due_s - LEAD_S) * 1e9)))
 
     def _ring(self) -> None:
         """Ring all that are due, and set the file to the next."""
@@ -86,8 +88,9 @@ class Timers:
                 self._cancelled -= 1
             else:
                 ring()
-        if self._heap:
-            self._set(self._heap[0][0])
-        else:
+        if not self._heap:
             self._set_to_s = float("inf")
             self._file.acknowledge()
+        elif self._heap[0][0] - LEAD_S > time.monotonic():
+            self._set(self._heap[0][0])
+        # Else the file stays readable: the loop does not sleep, and comes back here after what else there is.
