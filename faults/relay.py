@@ -216,7 +216,7 @@ class Relay:
             self._finish()
 
     def _settle(self) -> None:
-        over = self.client.eof and self.server.eof and not self._queue and self.flows.idle
+        over = self.client.eof and self.server.eof and not self._queue
         if over and not self.closed and not self._breaking:
             self._finish()
 

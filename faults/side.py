@@ -135,17 +135,21 @@ class Side(asyncio.Protocol):
             self.transport.abort()
 
     def unsent_bytes(self) -> int:
-        """How much of what was written has not left yet."""
-        return self.transport.get_write_buffer_size() if self.usable and self.transport is not None else 0
+        """How much of what was written the peer has not confirmed yet."""
+        if not self.usable or self.transport is None:
+            return 0
+        return self.transport.get_write_buffer_size() + self._queued_bytes(termios.TIOCOUTQ)
 
     def waiting_bytes(self) -> int:
         """How much the peer sent that was not read yet."""
         unread = sum(map(len, self._unread))
-        if not self.usable or self.transport is None:
-            return unread
+        return unread + self._queued_bytes(termios.FIONREAD) if self.usable else unread
+
+    def _queued_bytes(self, which: int) -> int:
+        """How much the kernel holds, unread or unconfirmed."""
+        if self.transport is None:
+            return 0
         count = array.array("i", [0])
-        try:
-            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, count)
-        except OSError:
-            return unread
-        return unread + count[0]
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), which, count)
+        return count[0]

@@ -12,8 +12,6 @@ from typing import ClassVar
 
 from monkeyproof.faults.seeded import CHOSEN, PLACE, check, chosen, of_connection, uniform
 
-BLOCK_BYTES = 256
-"""Of each so many bytes at most one bit is flipped."""
 MAX_AFTER_BYTES = 1 << 40
 
 
@@ -121,28 +119,30 @@ class SlowClose(_OnConnections):
 
 @dataclass(frozen=True, slots=True)
 class CorruptBytes(_OnConnections):
-    """Flip one bit in each of a share of the blocks of ``BLOCK_BYTES`` bytes of a direction.
+    """Flip one bit in each of a share of the blocks of ``block_bytes`` bytes of a direction.
 
     Which bit depends on (seed, the connection's number, the byte's position) alone, not on how the bytes arrive.
     Positions count from the connection's begin; of one that lives already, from the moment that the toxic came.
     """
 
     block_share: float = 1.0
+    block_bytes: int = 256
 
     kind: ClassVar[str] = "corrupt_bytes"
 
     def __post_init__(self) -> None:
         _OnConnections.__post_init__(self)
+        check(8 <= self.block_bytes <= 1 << 20, self.kind, "block_bytes is in 8..1048576")
         check(0 < self.block_share <= 1, self.kind, "block_share is in (0, 1]")
 
     def flips(self, number: int, begin: int, end: int) -> Sequence[tuple[int, int]]:
         """The flips in the bytes ``[begin, end)`` of connection ``number``: position and mask of each."""
         picking, placing = of_connection(number, CHOSEN), of_connection(number, PLACE)
         found = []
-        for block in range(begin // BLOCK_BYTES, -(-end // BLOCK_BYTES)):
+        for block in range(begin // self.block_bytes, -(-end // self.block_bytes)):
             if uniform(self.seed, picking, block) < self.block_share:
-                bit = int(uniform(self.seed, placing, block) * 8 * BLOCK_BYTES)
-                at = block * BLOCK_BYTES + bit // 8
+                bit = int(uniform(self.seed, placing, block) * 8 * self.block_bytes)
+                at = block * self.block_bytes + bit // 8
                 if begin <= at < end:
                     found.append((at, 1 << bit % 8))
         return found

@@ -116,10 +116,11 @@ def lose_headers(
 def corrupt_bytes(
     link: str,
     block_share: float = 1.0,
+    block_bytes: int = 256,
     direction: str = "response",
     share: float = 1.0,
 ) -> dict[str, Json]:
-    """Flip one bit in each of a ``block_share`` of the 256-byte blocks of one ``direction``.
+    """Flip one bit in each of a ``block_share`` of the blocks of ``block_bytes`` bytes of one ``direction``.
 
     On a ``share`` of the connections. Which bit depends on the seed, the connection's number and the byte's place
     in it, not on how the bytes arrive. Proven by bits that were flipped in what was delivered.
@@ -127,8 +128,10 @@ def corrupt_bytes(
     context = current()
     for name, value in (("block_share", block_share), ("share", share)):
         check_number(name, value)
+    check_count("block_bytes", block_bytes)
     parameters = {
         "block_share": float(block_share),
+        "block_bytes": block_bytes,
         "direction": direction,
         "share": float(share),
         "seed": seed_for(f"network.corrupt_bytes/{link}"),

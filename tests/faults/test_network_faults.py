@@ -180,6 +180,7 @@ WRONG = [
     (lambda: network.limit_bandwidth("web", 5, per="user"), "per is 'link' or 'connection'"),
     (lambda: network.delay_closes("web", 0), "delay_ms is in (0, 600000]"),
     (lambda: network.corrupt_bytes("web", 0), "block_share is in (0, 1]"),
+    (lambda: network.corrupt_bytes("web", block_bytes=4), "block_bytes is in 8..1048576"),
     (lambda: network.truncate_answers("web", keep_bytes=True), "keep_bytes: True is not a whole number"),
     (lambda: network.garble_answers("web", "softly"), "mode is 'unparsable' or 'changed'"),
     (lambda: network.lose_headers("web", "content-length"), "without content-length nobody could tell"),

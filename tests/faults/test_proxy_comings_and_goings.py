@@ -44,13 +44,14 @@ def test_nothing_is_lost(proxy, server, link):
 
     server.handler = handler
     wrong: list[str] = []
+    finished: list[int] = []
 
     def user(number: int) -> None:
         rng = random.Random(number)
         for _ in range(3):
             with proxy.connect(link) as connection:
                 for _ in range(6):
-                    body = rng.randbytes(rng.choice([0, 3, 5000, 60_000]))
+                    body = rng.randbytes(rng.choice([0, 3, 5000, 60_000] * 2 + [700_000]))
                     connection.sendall(b"PUT / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
                     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (32 + len(body))
                     expected = head + hashlib.sha256(body).digest() + body
@@ -60,6 +61,7 @@ def test_nothing_is_lost(proxy, server, link):
                 connection.shutdown(socket.SHUT_WR)
                 if connection.recv(10) != b"":
                     wrong.append(f"user {number}: no end")
+        finished.append(number)
 
     users = [threading.Thread(target=user, args=(number,)) for number in range(5)]
     for one in users:
@@ -78,3 +80,4 @@ def test_nothing_is_lost(proxy, server, link):
     for one in users:
         one.join(10)
     assert wrong == []
+    assert sorted(finished) == [0, 1, 2, 3, 4]

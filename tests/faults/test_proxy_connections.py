@@ -114,6 +114,22 @@ def test_a_reset_comes_after_so_many_bytes_and_they_arrive(proxy, echoing):
     assert stat(proxy, toxic_id, "affected") == 1
 
 
+def test_bytes_before_a_reset_arrive_though_their_reader_is_slow(proxy, server):
+    size = 6 << 20
+
+    def handler(connection: socket.socket) -> None:
+        connection.sendall(b"s" * (size + 1000))
+
+    server.handler = handler
+    add(proxy, "reset", link="raw", seed=1, direction="response", after_bytes=size)
+    with proxy.connect("raw") as client:
+        read_exactly(client, size // 2)
+        time.sleep(0.2)  # By now all that passes waits in buffers, which are full.
+        assert len(read_exactly(client, size // 2)) == size // 2
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
 @pytest.mark.parametrize("link", ["web", "raw"])
 def test_a_reset_after_a_time_breaks_live_connections_and_new_ones(proxy, server, link):
     server.handler = echo
@@ -185,6 +201,27 @@ def _fails(browser: Browser) -> str:
     except ConnectionResetError:
         return "reset"
     return "answered"
+
+
+def test_a_black_hole_swallows_the_end_as_well(proxy, server):
+    ended = threading.Event()
+
+    def handler(connection: socket.socket) -> None:
+        connection.sendall(connection.recv(10))
+        while connection.recv(10):
+            pass
+        ended.set()
+
+    server.handler = handler
+    with proxy.connect("raw") as client:
+        client.sendall(b"x")
+        assert read_exactly(client, 1) == b"x"
+        toxic_id = add(proxy, "blackhole", link="raw", seed=1, direction="request")
+        client.shutdown(socket.SHUT_WR)
+        assert not ended.wait(0.15)
+        proxy.links.remove(toxic_id)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
 
 
 def test_connections_that_lost_nothing_in_a_black_hole_live_on(proxy, browser, web):
