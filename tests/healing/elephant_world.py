@@ -69,6 +69,8 @@ class World:
     corrupt_source: bool = False
     store_down: bool = False
     registry_fails: int = 0
+    missing: set[str] = field(default_factory=set)
+    """Versions whose artifacts are gone."""
     silent: bool = False
     # state
     model: str = "3"
@@ -277,6 +279,8 @@ class FakeRegistry:
 
     def download(self, version: str, to: Path) -> Path:
         self._may_fail()
+        if version in self._world.missing:
+            raise TargetError("HTTP 404: no such artifact")
         path = to / "model.pkl"
         path.write_text(self._world.models[version])
         return path
