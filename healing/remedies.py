@@ -18,7 +18,7 @@ from statistics import median
 from typing import TypeVar
 
 from monkeyproof.clock import Clock
-from monkeyproof.errors import TargetError
+from monkeyproof.errors import NotThere, TargetError
 from monkeyproof.healing.policy import Remedy
 from monkeyproof.healing.samples import Canary
 from monkeyproof.targets.port import (
@@ -239,10 +239,12 @@ class Retry:
         self.failures = 0
 
     def __call__(self, call: Callable[[], T]) -> T:
-        """Raises what the last try raised."""
+        """Raises what the last try raised; at once where what was asked for is not there."""
         for number in range(REGISTRY_TRIES):
             try:
                 return call()
+            except NotThere:
+                raise
             except TargetError:
                 self.failures += 1
                 pause_s = FIRST_BACKOFF_S * 2**number

@@ -67,3 +67,7 @@ class NotReverted(MonkeyproofError):
 
 class TargetError(MonkeyproofError):
     """The target answered a control request with a failure, or not at all."""
+
+
+class NotThere(TargetError):
+    """What the target was asked for does not exist: asking again changes nothing."""

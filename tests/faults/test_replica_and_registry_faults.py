@@ -18,7 +18,7 @@ from fault_world import events, impatient
 from monkeyproof.aftermath import note_taken_away
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import MonkeyproofError, NotReverted, Refusal, TargetError, UsageError
-from monkeyproof.faults import registry, replicas
+from monkeyproof.faults import registry, replicas, versions
 from monkeyproof.history import Kind
 from monkeyproof.injection import current, revert
 from monkeyproof.targets import port
@@ -257,7 +257,7 @@ def test_what_somebody_did_to_the_old_champion_since_is_said(world, models):
 
 def test_a_promotion_that_no_replica_follows_is_not_proven(world, models, monkeypatch):
     models.follows = False
-    monkeypatch.setattr(registry, "inject", impatient(registry.inject))
+    monkeypatch.setattr(versions, "inject", impatient(versions.inject))
     with pytest.raises(MonkeyproofError, match="no evidence"):
         registry.promote_degraded()
     assert models.alias == "3"

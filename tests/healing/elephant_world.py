@@ -17,7 +17,7 @@ import numpy as np
 
 from monkeyproof.clock import Anchor, ManualClock
 from monkeyproof.config import Predict, TargetFile
-from monkeyproof.errors import TargetError
+from monkeyproof.errors import NotThere, TargetError
 from monkeyproof.healing.mind import Mind
 from monkeyproof.healing.policy import Attempt
 from monkeyproof.healing.reference import Reference
@@ -69,6 +69,8 @@ class World:
     corrupt_source: bool = False
     store_down: bool = False
     registry_fails: int = 0
+    missing: set[str] = field(default_factory=set)
+    """Versions whose artifacts are gone."""
     silent: bool = False
     # state
     model: str = "3"
@@ -277,6 +279,8 @@ class FakeRegistry:
 
     def download(self, version: str, to: Path) -> Path:
         self._may_fail()
+        if version in self._world.missing:
+            raise NotThere("HTTP 404: no such artifact")
         path = to / "model.pkl"
         path.write_text(self._world.models[version])
         return path

@@ -153,6 +153,27 @@ def test_bytes_that_differ_from_what_was_published_never_become_champion() -> No
     assert world.model == "1"
 
 
+def test_a_version_whose_bytes_cannot_be_had_is_passed_over() -> None:
+    world = degraded(missing={"3"})
+    said = roll_back(hands(world), "model")
+    assert world.model == "2"
+    assert "version 3: its bytes cannot be had (HTTP 404: no such artifact)" in said
+    assert world.clock.now_s == 0.0, "it waited for what does not come"
+    with pytest.raises(CannotHeal, match=r"version 3: its bytes cannot.*version 2: its bytes cannot"):
+        roll_back(hands(degraded(missing={"2", "3"})), "model")
+
+
+def test_a_good_champion_is_not_left_because_a_replica_does_not_follow_it() -> None:
+    world = World(model="3")
+    with pytest.raises(CannotHeal, match="version 3 is champion and proves itself: some replica does not follow"):
+        roll_back(hands(world), "model")
+    assert world.model == "3"
+    # One that went bad under its name is.
+    world.models = {**world.models, "3": "degraded"}
+    roll_back(hands(world), "model")
+    assert world.model == "2"
+
+
 @pytest.mark.parametrize(
     "models", [{"1": "degraded"}, {"1": "degraded", "2": "degraded"}, {"1": "degraded", "2": "crashes"}]
 )

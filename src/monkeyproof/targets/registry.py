@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote, urlsplit
 import httpx
 
 from monkeyproof.clock import Clock, SystemClock
-from monkeyproof.errors import TargetError
+from monkeyproof.errors import NotThere, TargetError
 from monkeyproof.targets.port import ModelVersion
 from monkeyproof.types import Json
 
@@ -269,7 +269,8 @@ class RegistryClient:
         except httpx.HTTPError as error:
             raise _Transient(f"{address}: {str(error) or type(error).__name__}") from None
         if response.is_error:
-            kind = _Transient if response.status_code >= 500 or response.status_code == 429 else TargetError
+            transient = response.status_code >= 500 or response.status_code == 429
+            kind = _Transient if transient else NotThere if response.status_code == 404 else TargetError
             raise kind(f"{address}: HTTP {response.status_code}{_reason(bytes(answer))}")
         return {} if sink else _json_object(address, bytes(answer))
 
