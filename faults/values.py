@@ -156,7 +156,7 @@ class WrongEntity(_OfKeys):
 
 @dataclass(frozen=True, slots=True)
 class PartialAnswers(_OfKeys):
-    """A share of the values are missing from replies: nil, or (``fewer``) not there at all."""
+    """Of a share of the keys the value is missing, or every other field by lot: nil, or (``fewer``) not there."""
 
     how: str = "nil"
 
@@ -165,10 +165,13 @@ class PartialAnswers(_OfKeys):
         if self.how not in HOWS:
             raise UsageError(f"how: {self.how!r} is not one of {', '.join(HOWS)}")
 
+    def takes(self, key: bytes, name: bytes) -> bool:
+        """Whether a field of a key that is hit is missing."""
+        return chosen(self.seed, 0.5, b"field", key + b"\0" + name)
+
     def maker(self) -> Maker:
         def missing(read: Read, name: bytes) -> bool:
-            place = read.key + b"\0" + name if name else read.key
-            return self.may_touch(read.key) and chosen(self.seed, self.share, b"value", place)
+            return self.hits(read.key) and (not name or self.takes(read.key, name))
 
         def change(parts: Sequence[Part]) -> list[Part]:
             found = []

@@ -74,9 +74,9 @@ def partial_answers(
     how: str = "nil",
     key_prefix: str = "",
 ) -> dict[str, Json]:
-    """Leave a ``share`` of the values out of answers: ``nil`` in their places, or ``fewer`` values than asked for.
+    """Leave the values of a ``share`` of the keys out of answers: ``nil`` in their places, or ``fewer`` of them.
 
-    A value is that of a key, or of a field of a hash. With ``fewer``, answers to MGET and HMGET are shorter; those
+    Of a hash every other field is left out, by lot. With ``fewer``, answers to MGET and HMGET are shorter; those
     to other reads are nil. Fields that are left out of an answer to HGETALL are always just not there.
     """
     if how not in HOWS:

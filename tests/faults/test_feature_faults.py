@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import redis
-from fault_world import World, assert_undone, events, impatient
+from fault_world import RunningProxy, Traffic, World, assert_undone, events, impatient
 from store_world import ENTITIES, PASSWORD, Store, vector
 
 from monkeyproof.bounds import Limits
@@ -193,6 +193,15 @@ def test_slow_holds_each_request_once(store_world: World, readers: Readers) -> N
     assert readers.another_round() == RIGHT
     assert revert() == ["features: fault removed"]
     assert_undone(store_world)
+
+
+@pytest.mark.usefixtures("asked")
+def test_slow_takes_a_store_behind_http(world: World, proxy: RunningProxy) -> None:
+    with Traffic(proxy, "web"):
+        found = features.slow("web", low_ms=20, high_ms=30)
+    assert found["data"]["delay_min_ms"] >= 20
+    revert()
+    assert_undone(world)
 
 
 def test_slow_without_readers_is_not_proven(store_world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from test_resp import CUTS, REPLIES, REQUESTS
 from monkeyproof.clock import wait_for
 from monkeyproof.faults.resp import OWN_NAME, command
 from monkeyproof.faults.toxics import Latency
+from monkeyproof.faults.values import PartialAnswers
 
 pytest_plugins = ("store_fixtures",)
 
@@ -126,6 +127,41 @@ def test_inline_words_and_pushes_between_replies(store_proxy, store):
         assert client.recv(4096).startswith(b">2\r\n$10\r\ninvalidate\r\n")
         client.sendall(b"GET e1\r\n" + command(b"GET", b"nobody"))
         assert read_exactly(client, 26) == b"$16\r\n" + vector(1)[:-8] + b"\r\n_\r\n"
+
+
+def test_pushes_and_other_requests_keep_the_count(store_proxy, server):
+    """Of what comes back, only the reply to the read is changed."""
+    others, push = [b"+OK\r\n", b":1\r\n", b"+OK\r\n"], b">2\r\n$1\r\nx\r\n$8\r\n12345678\r\n"
+
+    def handler(connection: socket.socket) -> None:
+        read_exactly(connection, len(asked))
+        connection.sendall(b"".join([others[0], push, *others[1:], push, b"$8\r\n12345678\r\n", push]))
+        connection.recv(1)
+
+    asked = b"SET a b\r\n" + command(b"INCR", b"n") + command(b"SET", b"c", b"d") + command(b"GET", b"k")
+    server.handler = handler
+    toxic_id = add(store_proxy, "partial_answers", link="odd", share=1, seed=1)
+    expected = b"".join([others[0], push, *others[1:], push, b"$-1\r\n", push])
+    with store_proxy.connect("odd") as client:
+        client.sendall(asked)
+        assert read_exactly(client, len(expected)) == expected
+    stats = store_proxy.links.stats(toxic_id)
+    assert stats["seen"] == stats["affected"] == 1
+
+
+def test_a_connection_that_subscribed_is_left_alone(store_proxy, store):
+    """In RESP 3 the subscription is told by a push, so that its request has no reply; reads may follow it."""
+    add(store_proxy, "schema_mismatch", link="features", share=1, seed=1)
+    with store_proxy.connect("features") as client:
+        client.sendall(b"HELLO 3\r\n")
+        hello = b""
+        while b"modules" not in hello:
+            hello += client.recv(4096)
+        client.sendall(b"SUBSCRIBE news\r\nGET e1\r\nGET e2\r\n")
+        got = b""
+        while got.count(b"$24\r\n") < 2 or len(got.rpartition(b"$24\r\n")[2]) < 26:
+            got += client.recv(4096)
+        assert got.endswith(b"$24\r\n" + vector(1) + b"\r\n$24\r\n" + vector(2) + b"\r\n")
 
 
 @pytest.mark.parametrize("first", [b"SUBSCRIBE news\r\n", b"CLIENT REPLY SKIP\r\n", b"MONITOR\r\n"])
@@ -259,13 +295,19 @@ def test_the_seed_and_the_key_alone_choose(store_proxy, connect):
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_partial_answers_of_every_read(store_proxy, connect, protocol):
     client = connect(protocol=protocol)
-    for how, many, fields in (("nil", [None] * 3, [None, None]), ("fewer", [], [])):
+    toxic = PartialAnswers(share=1, seed=1)
+    kept = {name: client.hget("row2", name) for name in "abc" if not toxic.takes(b"row2", name.encode())}
+    assert 0 < len(kept) < 3
+    for how, many, fields in (
+        ("nil", [None] * 3, [kept.get(name) for name in "abc"]),
+        ("fewer", [], list(kept.values())),
+    ):
         toxic_id = add(store_proxy, "partial_answers", link="features", share=1, seed=1, how=how)
         assert client.mget(ENTITIES[:3]) == many
         assert client.get("e1") is None
-        assert client.hmget("row1", ["a", "b"]) == fields
-        assert client.hget("row1", "a") is None
-        assert client.hgetall("row1") == {}
+        assert client.hmget("row2", *"abc") == fields
+        assert [client.hget("row2", name) for name in "abc"] == [kept.get(name) for name in "abc"]
+        assert client.hgetall("row2") == {name.encode(): value for name, value in kept.items()}
         assert client.get("nobody") is None
         store_proxy.links.remove(toxic_id)
     assert client.hget("row1", "a") == vector(1)
