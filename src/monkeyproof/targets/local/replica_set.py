@@ -116,10 +116,9 @@ class ReplicaSet:
         lost = {}
         for name in names:
             pause, keeper = self._pauses.get(name), self._named(name)
-            if pause is not None and keeper.pid != pause.pid:
-                continue  # It ended, or was started anew, and the pause with it: so a healer heals it.
-            # Also one that somebody else resumed: what gets better then is nobody's recovery.
-            if pause is None or keeper.state != "paused":
+            # If it ended, or was started anew, the pause ended with it: so a healer heals it. But of one that
+            # somebody else resumed, what gets better then is nobody's recovery.
+            if pause is None or (keeper.pid == pause.pid and keeper.state != "paused"):
                 lost[name] = self._ran_out.get(name, f"{name} is not paused any more")
             else:
                 pause.due_s = time.monotonic() + pause.lease_s
@@ -133,8 +132,8 @@ class ReplicaSet:
             asyncio.get_running_loop().call_later(remaining_s, self._look_at_lease, name, pause)
             return
         del self._pauses[name]
-        self._ran_out[name] = f"{name} was paused, and that not renewed for {pause.lease_s:g} s: resumed"
         if self.keepers[name].pid == pause.pid:
+            self._ran_out[name] = f"{name} was paused, and that not renewed for {pause.lease_s:g} s: resumed"
             with contextlib.suppress(TargetError):
                 self.keepers[name].signal(signal.SIGCONT)
 
