@@ -49,7 +49,8 @@ def test_a_paused_replica_that_somebody_resumed_has_lost_its_lease() -> None:
 def test_a_paused_replica_that_was_started_anew_has_lost_no_lease() -> None:
     parts: Any = None
     plan: Any = SimpleNamespace(ports=dict.fromkeys(REPLICAS, 0))
-    replicas = ReplicaSet(plan, parts, parts, lambda: None)
+    group: Any = SimpleNamespace(disown=lambda _: None)
+    replicas = ReplicaSet(plan, group, parts, lambda: None)
     sleepers = [subprocess.Popen(["/bin/sleep", "60"]) for _ in range(2)]
     keeper: Keeper = replicas.keepers["replica-1"]
     keeper.pid, keeper._pidfd = sleepers[0].pid, os.pidfd_open(sleepers[0].pid)
