@@ -40,11 +40,34 @@ def test_a_paused_replica_that_somebody_resumed_has_lost_its_lease() -> None:
 
     try:
         assert asyncio.run(pause_and_renew()) == [{}, {"replica-1": "replica-1 is not paused any more"}]
-        keeper.pid = None  # A healer has started it anew, or somebody killed it: that is no lost lease.
-        assert replicas.renew(["replica-1"]) == {}
     finally:
         sleeper.kill()
         sleeper.wait()
+        os.close(keeper._pidfd)
+
+
+def test_a_paused_replica_that_was_started_anew_has_lost_no_lease() -> None:
+    parts: Any = None
+    plan: Any = SimpleNamespace(ports=dict.fromkeys(REPLICAS, 0))
+    group: Any = SimpleNamespace(disown=lambda _: None)
+    replicas = ReplicaSet(plan, group, parts, lambda: None)
+    sleepers = [subprocess.Popen(["/bin/sleep", "60"]) for _ in range(2)]
+    keeper: Keeper = replicas.keepers["replica-1"]
+    keeper.pid, keeper._pidfd = sleepers[0].pid, os.pidfd_open(sleepers[0].pid)
+
+    async def pause_and_renew() -> None:
+        await replicas.pause("replica-1", lease_s=0.3)
+        keeper.pid = sleepers[1].pid  # What a healer's restart does.
+        for _ in range(10):
+            await asyncio.sleep(0.05)
+            assert replicas.renew(["replica-1"]) == {}
+
+    try:
+        asyncio.run(pause_and_renew())
+    finally:
+        for one in sleepers:
+            one.kill()
+            one.wait()
         os.close(keeper._pidfd)
 
 

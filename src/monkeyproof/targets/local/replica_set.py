@@ -115,13 +115,12 @@ class ReplicaSet:
         """Begin the leases of paused replicas anew; returns which were resumed, and why."""
         lost = {}
         for name in names:
-            pause = self._pauses.get(name)
-            if pause is None or name in self._ran_out:
+            pause, keeper = self._pauses.get(name), self._named(name)
+            # If it ended, or was started anew, the pause ended with it: so a healer heals it. But of one that
+            # somebody else resumed, what gets better then is nobody's recovery.
+            if pause is None or (keeper.pid == pause.pid and keeper.state != "paused"):
                 lost[name] = self._ran_out.get(name, f"{name} is not paused any more")
-            elif self._named(name).pid == pause.pid and self._named(name).state != "paused":
-                # Somebody else resumed it: what gets better then is nobody's recovery.
-                lost[name] = f"{name} is not paused any more"
-            else:  # Also where another was started in its place: that is how one that stands still is healed.
+            else:
                 pause.due_s = time.monotonic() + pause.lease_s
         return lost
 
@@ -133,8 +132,8 @@ class ReplicaSet:
             asyncio.get_running_loop().call_later(remaining_s, self._look_at_lease, name, pause)
             return
         del self._pauses[name]
-        self._ran_out[name] = f"{name} was paused, and that not renewed for {pause.lease_s:g} s: resumed"
         if self.keepers[name].pid == pause.pid:
+            self._ran_out[name] = f"{name} was paused, and that not renewed for {pause.lease_s:g} s: resumed"
             with contextlib.suppress(TargetError):
                 self.keepers[name].signal(signal.SIGCONT)
 
