@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,23 +12,35 @@ from numpy.typing import NDArray
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.data.cells import CellFault
+from monkeyproof.faults.data.engines import NUMPY, Engine
 from monkeyproof.faults.data.keyed import Bools, Index, Key, Rows
-from monkeyproof.faults.data.matrix import corrupt_matrix
 from monkeyproof.faults.data.memory import Room
 from monkeyproof.faults.data.tables import Part, Sheet
 
 Array = NDArray[Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Of a table: some rows of some columns."""
+
+    start: int
+    count: int
+    columns: tuple[int, ...]
+    room: Room
+
+
 class ArraySheet:
     """An array (n,) or (n, d) of numbers."""
 
-    def __init__(self, array: Array, names: Sequence[str] = (), out: Array | Room | None = None) -> None:
+    def __init__(
+        self, array: Array, names: Sequence[str] = (), out: Array | Room | None = None, engine: Engine = NUMPY
+    ) -> None:
         if array.ndim not in (1, 2):
             raise UsageError(f"an array of shape {array.shape} is no table: (n,) or (n, d) is needed")
         if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
             raise UsageError(f"an array of {array.dtype} holds no numbers that can be corrupted")
-        self._given = array
+        self._given, self._engine = array, engine
         source: Array = array.reshape(-1, 1) if array.ndim == 1 else array
         self._source: Array | None = source
         self._by_column = source.flags.f_contiguous and not source.flags.c_contiguous
@@ -46,37 +60,58 @@ class ArraySheet:
         self, fault: CellFault, columns: Sequence[int], keys: Sequence[Key], rows: Rows, allowed: Bools | None
     ) -> Iterator[Part]:
         source, self._source = self._source, None
+        if self._by_column and source is not None:
+            untouched = [column for column in range(self._out.shape[1]) if column not in columns]
+            self._out[:, untouched] = source[:, untouched]
+
+        def work(piece: Piece) -> Part:
+            here = slice(piece.start, piece.start + piece.count)
+            out, part = self._out[here], None if source is None else source[here]
+            index = np.array(piece.columns, np.int64)
+            if self._by_column:
+                out, part = (
+                    out[:, index[0]].reshape(-1, 1),
+                    None if part is None else part[:, index[0]].reshape(-1, 1),
+                )
+                index = np.zeros(1, np.int64)
+            change = self._engine.corrupt(
+                out,
+                part,
+                fault,
+                [keys[columns.index(column)] for column in piece.columns],
+                index,
+                rows.part(piece.start, piece.count),
+                None if allowed is None else allowed[here],
+                room=piece.room,
+            )
+            return Part(piece.start, piece.count, piece.columns, change)
+
+        yield from self._engine.map(work, self._pieces(columns))
+
+    def _pieces(self, columns: Sequence[int]) -> list[Piece]:
+        """What is done at once, by one thread each."""
         if self._by_column:
-            if source is not None:
-                untouched = [column for column in range(self._out.shape[1]) if column not in columns]
-                self._out[:, untouched] = source[:, untouched]
-            for column, key in zip(columns, keys, strict=True):
-                one = slice(column, column + 1)
-                part = None if source is None else source[:, one]
-                to, first = self._out[:, column].reshape(-1, 1), np.zeros(1, np.int64)
-                change = corrupt_matrix(to, part, fault, [key], first, rows, allowed, room=self._room)
-                yield Part(0, self.count, (column,), change)
-            return
-        index = np.array(columns, np.int64)
-        change = corrupt_matrix(self._out, source, fault, keys, index, rows, allowed, room=self._room)
-        yield Part(0, self.count, tuple(columns), change)
+            return [Piece(0, self.count, (column,), self._room.part(column)) for column in columns]
+        cuts = self._engine.cuts(self.count, self._out.shape[1])
+        pairs = enumerate(itertools.pairwise(cuts))
+        return [Piece(start, end - start, tuple(columns), self._room.part(n)) for n, (start, end) in pairs]
 
     def restore(self, part: Part) -> None:
-        out = self._copied()
-        if part.change.journal.width == out.shape[1] and not self._by_column:
-            part.change.journal.restore(out)
+        out, journal = self._copied()[part.start : part.start + part.count], part.change.journal
+        if journal.width == 1:
+            out[journal.cells, part.columns[0]] = journal.old
         else:
-            out[part.change.journal.cells, part.columns[0]] = part.change.journal.old
+            journal.restore(out)
 
     def table(self) -> Array:
         out = self._copied()
         return out.reshape(self._given.shape) if self._given.ndim == 1 else out
 
     def taken(self, index: Index) -> ArraySheet:
-        return ArraySheet(self.table()[index], self.names)
+        return ArraySheet(self.table()[index], self.names, engine=self._engine)
 
     def followed_by(self, other: Sheet) -> ArraySheet:
-        return ArraySheet(np.concatenate([self.table(), other.table()]), self.names)
+        return ArraySheet(np.concatenate([self.table(), other.table()]), self.names, engine=self._engine)
 
     def column(self, column: int) -> Array:
         return self.table().reshape(self.count, -1)[:, column].copy()
@@ -84,12 +119,12 @@ class ArraySheet:
     def without(self, column: int) -> ArraySheet:
         if self._given.ndim == 1:
             raise UsageError("an array (n,) is one column, which cannot be lost")
-        return ArraySheet(np.delete(self.table(), column, axis=1))
+        return ArraySheet(np.delete(self.table(), column, axis=1), engine=self._engine)
 
     def with_column(self, column: int, name: str, values: Array) -> ArraySheet:
         if name != str(column):
             raise UsageError("columns of a numpy array are called by their numbers, so none has another name")
-        return ArraySheet(np.insert(self.table(), column, values, axis=1))
+        return ArraySheet(np.insert(self.table(), column, values, axis=1), engine=self._engine)
 
     def as_text(self, values: Array) -> Array:  # noqa: ARG002
         raise UsageError(

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.data.arrays import fits_numbers
 from monkeyproof.faults.data.cells import OWN, CellFault
+from monkeyproof.faults.data.engines import NUMPY, Engine
 from monkeyproof.faults.data.keyed import Bools, Index, Key, Rows
 from monkeyproof.faults.data.matrix import (
     Change,
     Earlier,
     Journal,
     change_texts,
-    corrupt_matrix,
     hit_rows,
 )
 from monkeyproof.faults.data.memory import Room
@@ -34,8 +34,8 @@ class ArrowSheet:
     """A RecordBatch or a Table. ``Missing`` works on every type: the bit that says whether a value is there goes,
     the value stays in memory untouched. Other faults work on floats and integers."""
 
-    def __init__(self, table: pa.RecordBatch | pa.Table, room: Room | None = None) -> None:
-        self._given = table
+    def __init__(self, table: pa.RecordBatch | pa.Table, room: Room | None = None, engine: Engine = NUMPY) -> None:
+        self._given, self._engine = table, engine
         self._room = Room() if room is None else room
         self._schema = table.schema
         self.names: Sequence[str] = told_apart(table.schema.names)
@@ -72,7 +72,7 @@ class ArrowSheet:
                 if isinstance(fault, TextFault) and _is_text(array.type):
                     change, batch[column] = _change_text(array, fault, key, here, may)
                 elif fault.works_on != "anything":
-                    change, batch[column] = _change_numbers(array, fault, key, here, may, self._room)
+                    change, batch[column] = self._change_numbers(array, fault, key, here, may)
                 else:
                     if fault.where is not None and fault.where.column == OWN:
                         held = fault.where.holds(_numbers(array, self.names[column]))
@@ -102,23 +102,23 @@ class ArrowSheet:
         return pa.Table.from_batches(batches, schema=self._schema)
 
     def taken(self, index: Index) -> ArrowSheet:
-        return ArrowSheet(self.table().take(pa.array(index)))
+        return ArrowSheet(self.table().take(pa.array(index)), engine=self._engine)
 
     def followed_by(self, other: Sheet) -> ArrowSheet:
         mine, others = self.table(), other.table()
         if isinstance(mine, pa.Table):
-            return ArrowSheet(pa.concat_tables([mine, others]).combine_chunks())
-        return ArrowSheet(pa.concat_batches([mine, others]))
+            return ArrowSheet(pa.concat_tables([mine, others]).combine_chunks(), engine=self._engine)
+        return ArrowSheet(pa.concat_batches([mine, others]), engine=self._engine)
 
     def column(self, column: int) -> tuple[pa.Field, Any]:
         return self._schema.field(column), self.table().column(column)
 
     def without(self, column: int) -> ArrowSheet:
-        return ArrowSheet(self.table().remove_column(column))
+        return ArrowSheet(self.table().remove_column(column), engine=self._engine)
 
     def with_column(self, column: int, name: str, values: tuple[pa.Field, Any]) -> ArrowSheet:
         field, array = values
-        return ArrowSheet(self.table().add_column(column, field.with_name(name), array))
+        return ArrowSheet(self.table().add_column(column, field.with_name(name), array), engine=self._engine)
 
     def as_text(self, values: tuple[pa.Field, Any]) -> tuple[pa.Field, Any]:
         field, array = values
@@ -127,6 +127,15 @@ class ArrowSheet:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             raise UsageError(f"text_column: {field.type} has no form as text") from None
         return field.with_type(pa.string()), text
+
+    def _change_numbers(
+        self, array: pa.Array, fault: CellFault, key: Key, rows: Rows, may: Bools | None
+    ) -> tuple[Change, pa.Array]:
+        values = _values_of(array)
+        out = self._room.array((len(values), 1), values.dtype)
+        source = values.reshape(-1, 1)
+        change = self._engine.corrupt(out, source, fault, [key], _FIRST, rows, may, room=self._room)
+        return change, _with_values(array, out[:, 0])
 
 
 def _take_away(
@@ -140,15 +149,6 @@ def _take_away(
     present = _present(array)
     valid = ~mask if present is None else present & ~mask
     return Change(Journal(1, _NOWHERE, None), bits), _with_validity(array, valid)
-
-
-def _change_numbers(
-    array: pa.Array, fault: CellFault, key: Key, rows: Rows, may: Bools | None, room: Room
-) -> tuple[Change, pa.Array]:
-    values = _values_of(array)
-    out = room.array((len(values), 1), values.dtype)
-    change = corrupt_matrix(out, values.reshape(-1, 1), fault, [key], _FIRST, rows, may, room=room)
-    return change, _with_values(array, out[:, 0])
 
 
 def _change_text(

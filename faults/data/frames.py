@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.data.arrays import ArraySheet, fits_numbers
 from monkeyproof.faults.data.cells import OWN, CellFault
+from monkeyproof.faults.data.engines import NUMPY, Engine
 from monkeyproof.faults.data.keyed import Bools, Index, Key, Rows
 from monkeyproof.faults.data.matrix import (
     Change,
     Earlier,
     Journal,
     change_texts,
-    corrupt_matrix,
     hit_rows,
 )
 from monkeyproof.faults.data.memory import Room
@@ -32,14 +32,14 @@ class FrameSheet:
     """A DataFrame. Columns of numpy numbers are changed as numbers; where a type has a missing value of its own
     (nullable and Arrow-backed columns, text, categories, times), ``Missing`` works too."""
 
-    def __init__(self, frame: pd.DataFrame, room: Room | None = None) -> None:
-        self._frame = frame
+    def __init__(self, frame: pd.DataFrame, room: Room | None = None, engine: Engine = NUMPY) -> None:
+        self._frame, self._engine = frame, engine
         self._room = Room() if room is None else room
         self.names: Sequence[str] = told_apart(list(frame.columns))
         self.count = len(frame)
         self._whole: ArraySheet | None = None
         if len(set(frame.dtypes)) == 1 and _is_number(frame.dtypes.iloc[0]):
-            self._whole = ArraySheet(frame.to_numpy(copy=False), self.names, self._room)
+            self._whole = ArraySheet(frame.to_numpy(copy=False), self.names, self._room, engine)
         self._new: dict[int, Any] = {}
 
     def fits(self, column: int, fault: CellFault) -> str:
@@ -77,7 +77,7 @@ class FrameSheet:
             if _is_number(values.dtype):
                 out = self._room.array((self.count, 1), values.dtype)
                 source = np.asarray(values).reshape(-1, 1)
-                change = corrupt_matrix(out, source, fault, [key], _FIRST, rows, allowed, room=self._room)
+                change = self._engine.corrupt(out, source, fault, [key], _FIRST, rows, allowed, room=self._room)
                 self._new[column] = out[:, 0]
             else:
                 change, self._new[column] = self._change_others(fault, column, key, rows, allowed)
@@ -110,23 +110,24 @@ class FrameSheet:
         return found
 
     def taken(self, index: Index) -> FrameSheet:
-        return FrameSheet(self.table().iloc[index])
+        return FrameSheet(self.table().iloc[index], engine=self._engine)
 
     def followed_by(self, other: Sheet) -> FrameSheet:
-        return FrameSheet(pd.concat([self.table(), other.table()]))
+        return FrameSheet(pd.concat([self.table(), other.table()]), engine=self._engine)
 
     def column(self, column: int) -> Any:
         return self.table().iloc[:, column]
 
     def without(self, column: int) -> FrameSheet:
         frame = self.table()
-        return FrameSheet(frame.iloc[:, [other for other in range(frame.shape[1]) if other != column]])
+        others = [other for other in range(frame.shape[1]) if other != column]
+        return FrameSheet(frame.iloc[:, others], engine=self._engine)
 
     def with_column(self, column: int, name: str, values: Any) -> FrameSheet:
         frame = self.table()
         # Whatever the index: it is the rows' order that counts, also where labels come twice.
         frame.insert(column, name, pd.Series(values.array, frame.index, values.dtype), allow_duplicates=True)
-        return FrameSheet(frame)
+        return FrameSheet(frame, engine=self._engine)
 
     def as_text(self, values: Any) -> Any:
         return values.astype("str")

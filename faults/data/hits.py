@@ -150,7 +150,7 @@ class Hits:
     """Which cells of a batch are hit. Asked for some of its rows at a time."""
 
     def __init__(self, keys: Sequence[Key], share: float, rows: Rows) -> None:
-        self._words = words_of(keys)
+        self.words = words_of(keys)
         self._lines = np.array([key.gaps for key in keys], np.uint64)
         self._gaps = gaps_of(float(share))
         self._rows = rows
@@ -159,7 +159,7 @@ class Hits:
         """Hits in ``count`` of the batch's rows, from its row ``start`` on. The next ones overwrite them."""
         rows = self._rows.part(start, count)
         found = self._in_run(rows) if rows.scattered is None else self._in_scattered(rows.scattered, rows)
-        return found if self._gaps.keep == 1 else found.thinned(self._words, self._gaps.keep)
+        return found if self._gaps.keep == 1 else found.thinned(self.words, self._gaps.keep)
 
     def mask(self, start: int, count: int) -> Bools:
         """The same as a mask: (columns, count)."""

@@ -6,20 +6,21 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monkeyproof.faults.data.cells import OWN, CellFault
 from monkeyproof.faults.data.hits import BLOCK_ROWS, Found, Hits
-from monkeyproof.faults.data.keyed import Bools, Draws, Floats, Index, Key, Rows, Words, draws_at, words_of
+from monkeyproof.faults.data.keyed import Bools, Draws, Floats, Index, Key, Rows, Words, draws_at
 from monkeyproof.faults.data.memory import Room, scratch
 from monkeyproof.faults.data.text import TextFault
 
 Array = NDArray[Any]
 Bits = NDArray[np.uint8]
 
+_COLUMNS_AT_ONCE = 64
 _BLOCK_CELLS = 1 << 18
 """A block stays near a core, in its own cache or the next one. Smaller ones are slower by the number of calls."""
 
@@ -76,6 +77,23 @@ class Change:
         return mask if width == 1 else mask[:, list(columns)]
 
 
+class CorruptMatrix(Protocol):
+    """Who applies a fault to some columns of an array, in place."""
+
+    def __call__(
+        self,
+        out: Array,
+        source: Array | None,
+        fault: CellFault,
+        keys: Sequence[Key],
+        columns: Index,
+        rows: Rows,
+        allowed: Bools | None = None,
+        *,
+        room: Room,
+    ) -> Change: ...
+
+
 def corrupt_matrix(
     out: Array,
     source: Array | None,
@@ -97,28 +115,49 @@ def corrupt_matrix(
         room: for the journal.
     """
     count, width = out.shape
-    hitting, words = Hits(keys, fault.share, rows), words_of(keys)
     changes = _Growing(count * len(keys) * fault.share, out.dtype, room)
-    values = out.reshape(-1)
+    groups = [
+        (Hits(keys[at : at + _COLUMNS_AT_ONCE], fault.share, rows), columns[at : at + _COLUMNS_AT_ONCE])
+        for at in range(0, len(keys), _COLUMNS_AT_ONCE)
+    ]
     for start, size in _blocks(rows, count, width):
         if source is not None:
             np.copyto(out[start : start + size], source[start : start + size])
-        found = hitting.found(start, size)
-        cells, old = changes.next(found.count)
-        found.index(width, columns + start * width, cells)
-        values.take(cells, out=old, mode="wrap")  # Which is only quicker: none is out of it.
-        keep = _may_change(fault, cells, old, width, allowed)
-        if keep is not None:
-            cells, old = cells[keep], old[keep]
-        draws = Draws(functools.partial(_places, found, words, keep))
-        with np.errstate(over="ignore", invalid="ignore"):  # What leads out of the numbers is left alone, below.
-            new = _cast(fault.new(old.astype(np.float64, copy=False), draws), old)
-            changed = _changed(fault, old, new)
-        if changed is not None:
-            cells, old, new = cells[changed], old[changed], new[changed]
-        values[cells] = new
-        changes.add(cells, old, are_there=keep is None and changed is None)
+        for hitting, some in groups:
+            found = hitting.found(start, size)
+            cells, old = changes.next(found.count)
+            found.index(width, some + start * width, cells)
+            changes.add(*_change(out.reshape(-1), found, cells, old, hitting.words, fault, width, allowed))
     return Change(changes.journal(width))
+
+
+def _change(
+    values: Array,
+    found: Found,
+    cells: Index,
+    old: Array,
+    words: Words,
+    fault: CellFault,
+    width: int,
+    allowed: Bools | None,
+) -> tuple[Index, Array, bool]:
+    """Change some cells, in place. ``old``: room for what stood there.
+
+    Returns:
+        Which were changed, and what stood there; and whether these are all of them, as given.
+    """
+    values.take(cells, out=old, mode="wrap")  # Which is only quicker: none is out of it.
+    keep = _may_change(fault, cells, old, width, allowed)
+    if keep is not None:
+        cells, old = cells[keep], old[keep]
+    draws = Draws(functools.partial(_places, found, words, keep))
+    with np.errstate(over="ignore", invalid="ignore"):  # What leads out of the numbers is left alone, below.
+        new = _cast(fault.new(old.astype(np.float64, copy=False), draws), old)
+        changed = _changed(fault, old, new)
+    if changed is not None:
+        cells, old, new = cells[changed], old[changed], new[changed]
+    values[cells] = new
+    return cells, old, keep is None and changed is None
 
 
 def _places(found: Found, words: Words, keep: Bools | None, purpose: int) -> Words:
@@ -205,12 +244,17 @@ def _cast(new: Floats, old: Array) -> Array:
     return cast
 
 
+def journal_of(expected: float, dtype: np.dtype[Any], room: Room) -> tuple[Index, Array]:
+    """Room for the cells and old values of about as many changes as are expected: mostly for all."""
+    size = (int(expected + 6 * math.sqrt(expected) + 64),)
+    return room.array(size, np.dtype(np.int64)), room.array(size, dtype)
+
+
 class _Growing:
     """The journal. Room is made once for about as many as will come, for a list of parts would be held twice."""
 
     def __init__(self, expected: float, dtype: np.dtype[Any], room: Room) -> None:
-        size = (int(expected + 6 * math.sqrt(expected) + 64),)
-        self._cells, self._old = room.array(size, np.dtype(np.int64)), room.array(size, dtype)
+        self._cells, self._old = journal_of(expected, dtype, room)
         self._count = 0
 
     def next(self, count: int) -> tuple[Index, Array]:
@@ -221,7 +265,7 @@ class _Growing:
             self._old = np.concatenate([self._old, np.empty(more, self._old.dtype)])
         return self._cells[self._count : end], self._old[self._count : end]
 
-    def add(self, cells: Index, old: Array, *, are_there: bool) -> None:
+    def add(self, cells: Index, old: Array, are_there: bool) -> None:
         """They are these; ``are_there``: they lie in their place already."""
         end = self._count + len(cells)
         if not are_there:

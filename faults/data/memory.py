@@ -22,11 +22,18 @@ class Room:
 
     def __init__(self) -> None:
         self._kept: list[NDArray[np.uint8]] = []
+        self._parts: dict[int, Room] = {}
         self._next = 0
 
     def begin(self) -> None:
         """From here on, all of it may be used again."""
         self._next = 0
+        for part in self._parts.values():
+            part.begin()
+
+    def part(self, number: int) -> Room:
+        """One of its own, for a thread of its own."""
+        return self._parts.setdefault(number, Room())
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype[Any], order: str = "C") -> NDArray[Any]:
         """Some of it, as an array with anything in it."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.data.cells import OWN, CellFault
+from monkeyproof.faults.data.engines import NUMPY, Engine, EngineName, engine_of
 from monkeyproof.faults.data.keyed import Bools, Index, Key, Rows, key_of, rows_from
 from monkeyproof.faults.data.matrix import Change
 from monkeyproof.faults.data.memory import Room
@@ -193,6 +194,7 @@ def corrupt(
     first_row: int = 0,
     positions: object = None,
     out: NDArray[Any] | Room | None = None,
+    engine: EngineName = "numpy",
 ) -> Corrupted[T]:
     """A corrupted copy of a table.
 
@@ -205,14 +207,15 @@ def corrupt(
         out: where all that is made is to lie: a ``Room``, to be used again for batch after batch, which saves the
             time that fresh memory takes, often more than all else. Or, for numpy arrays, an array for the copy
             alone: of the same shape and type, and not the table itself.
+        engine: ``numba`` (an extra) for large tables: the same bytes, on all cores, after seconds of compiling.
 
     Raises:
-        UsageError: no such column, or a fault that cannot change it; positions that are none; no table.
+        UsageError: no such column, or a fault that cannot change it; positions that are none; no table; no engine.
     """
     every = [faults] if isinstance(faults, CellFault | RowFault | SchemaFault) else list(faults)
     if isinstance(out, Room):
         out.begin()
-    sheet = sheet_of(table, out)
+    sheet = sheet_of(table, out, engine_of(engine))
     rows = rows_from(sheet.count, first_row, positions)
     applied: list[Applied | Moved | Reshaped] = []
     given_width = len(sheet.names)
@@ -237,7 +240,7 @@ def corrupt(
     return Corrupted(sheet.table(), tuple(applied), tuple(sheet.names), rows, given_width)
 
 
-def sheet_of(table: object, out: NDArray[Any] | Room | None = None) -> Sheet:
+def sheet_of(table: object, out: NDArray[Any] | Room | None = None, engine: Engine = NUMPY) -> Sheet:
     """A copy of a table to work on; cells are copied when they are first needed.
 
     Raises:
@@ -246,7 +249,7 @@ def sheet_of(table: object, out: NDArray[Any] | Room | None = None) -> Sheet:
     if isinstance(table, np.ndarray):
         from monkeyproof.faults.data.arrays import ArraySheet
 
-        return ArraySheet(table, out=out)
+        return ArraySheet(table, out=out, engine=engine)
     if isinstance(out, np.ndarray):
         raise UsageError("out: only the copy of a numpy array can be put into one; a Room takes any")
     kind = type(table).__module__.partition(".")[0]
@@ -256,14 +259,14 @@ def sheet_of(table: object, out: NDArray[Any] | Room | None = None) -> Sheet:
         if isinstance(table, pandas.DataFrame):
             from monkeyproof.faults.data.frames import FrameSheet
 
-            return FrameSheet(table, out)
+            return FrameSheet(table, out, engine)
     if kind == "pyarrow":
         import pyarrow
 
         if isinstance(table, pyarrow.RecordBatch | pyarrow.Table):
             from monkeyproof.faults.data.arrow import ArrowSheet
 
-            return ArrowSheet(table, out)
+            return ArrowSheet(table, out, engine)
     raise UsageError(
         f"a {type(table).__name__} is no table: give a numpy array, a pandas DataFrame, or an Arrow RecordBatch "
         "or Table"
