@@ -15,6 +15,14 @@ QUEUE_BYTES = 256 * 1024
 """How much may wait between the sides before the one that sends it is no longer read."""
 
 
+class Outlet(Protocol):
+    """What stands before a side while a toxic acts on what is written to it."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def end(self) -> None: ...
+
+
 class Owner(Protocol):
     """What a side needs of the relay that it belongs to."""
 
@@ -44,6 +52,8 @@ class Side(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.eof = False
         self.lost = False
+        self.flow: Outlet | None = None
+        """Takes whatever is written to this side, and hands on what is to be sent."""
         self._holds: set[str] = set()
         self._hung = False
         self._unread: list[bytes] = []  # b"" is end-of-file.
@@ -113,11 +123,25 @@ class Side(asyncio.Protocol):
                 self.transport.resume_reading()
 
     def write(self, data: bytes) -> None:
-        if self.usable and self.transport is not None:
-            self.transport.write(data)
+        if self.flow is not None:
+            self.flow.write(data)
+        else:
+            self.send(data)
 
     def end(self) -> None:
         """Send end-of-file after what is still unsent."""
+        if self.flow is not None:
+            self.flow.end()
+        else:
+            self.send_end()
+
+    def send(self, data: bytes) -> None:
+        """Write past the flow."""
+        if self.usable and self.transport is not None:
+            self.transport.write(data)
+
+    def send_end(self) -> None:
+        """End past the flow."""
         if self.usable and self.transport is not None:
             with contextlib.suppress(OSError, RuntimeError):  # The peer may be gone already.
                 self.transport.write_eof()
