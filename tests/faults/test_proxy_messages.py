@@ -7,6 +7,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import threading
 import time
 
 import pytest
@@ -73,6 +74,34 @@ def test_pipelined_answers_stay_in_order(proxy, web):
         client.sendall(b"".join(b"GET /%d HTTP/1.1\r\n\r\n" % n for n in range(10)))
         expected = b"".join(counted(b"/%d" % n) for n in range(10))
         assert read_exactly(client, len(expected)) == expected
+
+
+def test_a_streamed_answer_is_delayed_at_its_head_and_keeps_its_gaps(proxy, server):
+    go = [threading.Event() for _ in range(2)]
+
+    def handler(connection: socket.socket) -> None:
+        connection.recv(1000)
+        connection.sendall(JSON_HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+        for one in go:
+            one.wait(10)
+            connection.sendall(b"1\r\nb\r\n")
+        connection.sendall(b"0\r\n\r\n")
+
+    server.handler = handler
+    toxic_id = add(proxy, "latency", low_ms=250, high_ms=250, seed=1, direction="response")
+    with proxy.connect("web") as client:
+        started_s = time.monotonic()
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        got = client.recv(1000)
+        assert time.monotonic() - started_s >= 0.25
+        # What comes later comes at once, not another delay later and not with the rest.
+        for one in go:
+            assert not got.endswith(b"b\r\n")
+            one.set()
+            asked_s = time.monotonic()
+            assert read_exactly(client, 6) == b"1\r\nb\r\n"
+            assert time.monotonic() - asked_s < 0.2
+    assert proxy.links.stats(toxic_id)["affected"] == 1
 
 
 def test_an_answer_is_delayed_once_though_an_interim_one_came_before(proxy, server):
