@@ -73,6 +73,8 @@ class Flow:
                     break
                 self._queued_bytes -= count
                 self.side.send(item[:count])
+                if self.relay.closed:
+                    return
                 if count < len(item):
                     self._queue[0] = item[count:]
                     continue

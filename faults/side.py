@@ -38,6 +38,8 @@ class Owner(Protocol):
 
     def other(self, side: Side) -> Side: ...
 
+    def reset(self) -> None: ...
+
 
 def reset_socket(sock: socket.socket) -> None:
     """Have the next close send a reset, at once and without what is still unsent."""
@@ -55,6 +57,7 @@ class Side(asyncio.Protocol):
         self.flow: Outlet | None = None
         """Takes whatever is written to this side, and hands on what is to be sent."""
         self._holds: set[str] = set()
+        self._ended = False
         self._hung = False
         self._unread: list[bytes] = []  # b"" is end-of-file.
 
@@ -136,12 +139,15 @@ class Side(asyncio.Protocol):
             self.send_end()
 
     def send(self, data: bytes) -> None:
-        """Write past the flow."""
-        if self.usable and self.transport is not None:
+        """Write past the flow. After the end nothing can be sent: like a machine that is gone, it resets."""
+        if self._ended and not self._relay.closed:
+            self._relay.reset()
+        elif self.usable and self.transport is not None:
             self.transport.write(data)
 
     def send_end(self) -> None:
         """End past the flow."""
+        self._ended = True
         if self.usable and self.transport is not None:
             with contextlib.suppress(OSError, RuntimeError):  # The peer may be gone already.
                 self.transport.write_eof()

@@ -331,6 +331,15 @@ def _is_broken(client: socket.socket) -> bool:
     return False
 
 
+def test_what_comes_after_an_early_end_resets_also_when_the_toxic_has_gone(proxy, echoing):
+    toxic_id = add(proxy, "half_close", link="raw", seed=1, direction="response", after_bytes=3)
+    echoing.sendall(b"abc")
+    assert read_exactly(echoing, 100) == b"abc"
+    proxy.links.remove(toxic_id)  # Nothing was lost so far.
+    echoing.sendall(b"d")
+    assert wait_for(lambda: _is_broken(echoing), within_s=5)
+
+
 def test_a_server_that_is_told_the_end_early_can_still_answer(proxy, server):
     def handler(connection: socket.socket) -> None:
         got = read_exactly(connection, 1 << 20)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import socket
@@ -341,6 +342,25 @@ def test_a_header_is_left_out_with_the_lines_that_belong_to_it():
 
 
 # Together.
+
+
+def test_a_request_that_is_refused_after_the_server_has_closed_ends_in_a_reset(proxy, server):
+    def handler(connection: socket.socket) -> None:
+        connection.recv(1000)
+        connection.sendall(OK)
+
+    server.handler = handler
+    with proxy.connect("web") as client:
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert read_exactly(client, 1000) == OK
+        add(proxy, "http_error", probability=1, status=503, seed=1)
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert wait_for(lambda: _is_reset(client), within_s=5)
+    assert "Traceback" not in proxy.log.read_text()
+
+
+def _is_reset(client: socket.socket) -> bool:
+    return client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET
 
 
 def test_a_refusal_takes_its_turn_behind_an_answer_that_is_held(proxy, web):
