@@ -1,30 +1,23 @@
 """One direction of a relayed connection while a fault acts on its bytes: what passes, when, and how it ends.
 
-A relay writes straight to its sides. Only where a toxic asks for it does a flow stand in between, and it goes when
-it is needed no more; so links without such toxics pay nothing for them.
+Only where a toxic asks for it does a flow stand before a side, and it goes when it is needed no more. Whatever is
+written to that side, by whomever, passes through it.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from monkeyproof.faults.side import QUEUE_BYTES, Side
-from monkeyproof.faults.stages import Stage, stage_of
+from monkeyproof.faults.stages import Holding, Stage, stage_of
 from monkeyproof.faults.toxic_bytes import OnConnections, Partition
+from monkeyproof.faults.toxic_latency import Latency
 from monkeyproof.faults.toxics import Active
 
 if TYPE_CHECKING:
     from monkeyproof.faults.relay import Gate, Relay
-
-
-class Outlet(Protocol):
-    """What a relay writes to: a side, or a flow before it."""
-
-    def write(self, data: bytes) -> None: ...
-
-    def end(self) -> None: ...
 
 
 class Flow:
@@ -48,6 +41,7 @@ class Flow:
     def write(self, data: bytes) -> None:
         turns: list[Callable[[], None]] = []
         for stage in self.stages:
+            self._queue.extend(stage.before(data))
             data, turn = stage.passing(data)
             if turn is not None:
                 turns.append(turn)
@@ -64,7 +58,7 @@ class Flow:
         if all(stage.passes_end() for stage in self.stages):
             for stage in self.stages:
                 self.hold(stage.before_end())
-            self._queue.append(self.side.end)
+            self._queue.append(self.side.send_end)
             self.pump()
 
     def pump(self) -> None:
@@ -78,7 +72,9 @@ class Flow:
                 if count == 0:
                     break
                 self._queued_bytes -= count
-                self.side.write(item[:count])
+                self.side.send(item[:count])
+                if self.relay.closed:
+                    return
                 if count < len(item):
                     self._queue[0] = item[count:]
                     continue
@@ -131,13 +127,8 @@ class Flows:
         """The flow of one direction; from now on all of that direction passes through it."""
         if direction not in self._flows:
             relay = self._relay
-            to_server = direction == "request"
-            flow = Flow(relay, relay.server if to_server else relay.client, direction)
-            self._flows[direction] = flow
-            if to_server:
-                relay.to_server = flow
-            else:
-                relay.to_client = flow
+            side = relay.server if direction == "request" else relay.client
+            side.flow = self._flows[direction] = Flow(relay, side, direction)
         return self._flows[direction]
 
     def holds_back(self, direction: str) -> bool:
@@ -148,8 +139,11 @@ class Flows:
         """The direction that a partition holds back here; "" if it did not choose this connection."""
         return self._partitions.get(active, "")
 
-    def meet(self, active: Active, toxic: OnConnections) -> None:
+    def meet(self, active: Active, toxic: OnConnections | Latency) -> None:
         """Decide whether a toxic hits this connection; if so, it does from now on."""
+        if isinstance(toxic, Latency):
+            self._place(active, toxic.direction, Holding)
+            return
         number = active.draw(False)
         if not toxic.strikes(number):
             return
@@ -157,12 +151,14 @@ class Flows:
             self._partitions[active] = toxic.direction
             self._relay.hang()
             return
-        placed = []
         for direction in toxic.ways:
-            flow = self.of(direction)
-            placed.append((flow, stage_of(active, flow, number)))
-            flow.stages.append(placed[-1][1])
-        self._stages[active] = placed
+            self._place(active, direction, lambda active, flow: stage_of(active, flow, number))
+
+    def _place(self, active: Active, direction: str, make: Callable[[Active, Flow], Stage]) -> None:
+        flow = self.of(direction)
+        stage = make(active, flow)
+        flow.stages.append(stage)
+        self._stages.setdefault(active, []).append((flow, stage))
 
     def part(self, active: Active) -> None:
         """A toxic is gone: what it held flows on."""
@@ -180,14 +176,10 @@ class Flows:
 
     def tidy(self) -> None:
         """Take flows that nothing needs any more out of the way."""
-        relay = self._relay
         for direction, flow in list(self._flows.items()):
             if flow.idle and not flow.stages:
                 del self._flows[direction]
-                if direction == "request":
-                    relay.to_server = relay.server
-                else:
-                    relay.to_client = relay.client
+                flow.side.flow = None
 
     def drop(self) -> None:
         """The connection is gone."""

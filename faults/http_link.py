@@ -89,7 +89,7 @@ class HttpRelay(Relay):
         head = self._responses.whole(data, first.head.method)
         if head is None or head.status < 200:
             return False
-        self.to_client.write(data)
+        self.client.write(data)
         exchanges.popleft()
         if exchanges:
             self._give_answers()
@@ -154,7 +154,7 @@ class HttpRelay(Relay):
                 break
             self._exchanges.popleft()
             first.error.hit(first.head.own)
-            self.to_client.write(first.answer)
+            self.client.write(first.answer)
             if closes(first):
                 self._finish()
         if len(self._exchanges) < MAX_PIPELINED:
@@ -170,7 +170,7 @@ class HttpRelay(Relay):
         if self.link.messages_stay_whole and self._pass_response(data):
             return
         if self._responses is None:
-            self.to_client.write(data)
+            self.client.write(data)
             return
         self._responses.feed(data)
         while self._responses is not None and not self.ending:
@@ -193,7 +193,7 @@ class HttpRelay(Relay):
             if self.ending:
                 return
         elif self._held is None:
-            self.to_client.write(data)
+            self.client.write(data)
         else:
             self._held.add(data)
             if self._held.size_bytes > MAX_BODY_BYTES + framing.MAX_HEAD_BYTES:
@@ -226,7 +226,7 @@ class HttpRelay(Relay):
         if self._held is not None:
             self.let_go(self._held)
         if responses is not None and (rest := responses.rest()):
-            self.to_client.write(rest)
+            self.client.write(rest)
         if requests is not None and (rest := requests.rest()):
             self.forward(rest)
         self.client.go("the protocol may change")
@@ -242,7 +242,7 @@ class HttpRelay(Relay):
             else:
                 self.let_go(self._held)  # Cut short: not ours to mend.
         if self._responses is not None and (rest := self._responses.rest()):
-            self.to_client.write(rest)
+            self.client.write(rest)
 
     # Changing responses.
     def _begin_response(self, head: Head, data: bytes, exchange: Exchange | None) -> bytes:
@@ -281,7 +281,7 @@ class HttpRelay(Relay):
     def _cut_off(self, truncation: Truncation, data: bytes, piece: Piece | None) -> None:
         if piece is not None:
             is_head = piece.head is not None
-            self.to_client.write(truncation.passing(data, is_head=is_head, is_end=piece.end))
+            self.client.write(truncation.passing(data, is_head=is_head, is_end=piece.end))
         if piece is None or truncation.done:
             truncation.active.hit(truncation.own)
             self._truncation = None
@@ -311,14 +311,14 @@ class HttpRelay(Relay):
         """Pass on unchanged what was collected so far; the rest of the response follows as it comes."""
         self._drop_hold()
         for data in held.pieces:
-            self.to_client.write(data)
+            self.client.write(data)
 
     def _release_changed(self, held: HeldResponse) -> None:
         self._drop_hold()
         raw = b"".join(held.pieces)
         for change in held.changes.values():
             raw = change(raw)
-        self.to_client.write(raw)
+        self.client.write(raw)
 
     def _drop_hold(self) -> None:
         if self._held is not None:

@@ -52,7 +52,7 @@ class Link:
         """What changes answers that have to be collected whole."""
         self.truncations: list[tuple[Active, Truncate]] = []
         self.header_losses: list[tuple[Active, LoseHeaders]] = []
-        self.on_connections: list[tuple[Active, OnConnections]] = []
+        self.on_connections: list[tuple[Active, OnConnections | Latency]] = []
         self.values: list[Active] = []
         """Toxics that change what reads of a feature store bring back."""
         self._latencies: list[tuple[Active, Latency]] = []
@@ -90,9 +90,10 @@ class Link:
         if isinstance(active.parameters, Partition):
             active.sample = lambda: self._held_back(active)
         self._refresh()
-        if isinstance(active.parameters, OnConnections):
-            for relay in sorted(self.relays, key=lambda one: one.number):
-                relay.flows.meet(active, active.parameters)
+        for one, toxic in self.on_connections:
+            if one is active:
+                for relay in sorted(self.relays, key=lambda one: one.number):
+                    relay.flows.meet(active, toxic)
         if isinstance(active.parameters, Down):
             active.affected += len(self.relays)
             active.count("live_connections", len(self.relays))
@@ -111,7 +112,8 @@ class Link:
     def _refresh(self) -> None:
         latencies = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, Latency)]
         self._latencies = [pair for pair in latencies if pair[1].direction == "request"]
-        self._answer_latencies = [pair for pair in latencies if pair[1].direction == "response"]
+        of_answers = [pair for pair in latencies if pair[1].direction == "response"]
+        self._answer_latencies = of_answers if self.protocol == "http" else []
         self.errors = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, Refusing)]
         self.corruptions = [one for one in self.toxics if isinstance(one.parameters, CorruptRecords | Garble)]
         self.truncations = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, Truncate)]
@@ -119,7 +121,8 @@ class Link:
             (one, one.parameters) for one in self.toxics if isinstance(one.parameters, LoseHeaders)
         ]
         self.on_connections = [
-            (one, one.parameters) for one in self.toxics if isinstance(one.parameters, OnConnections)
+            *((one, one.parameters) for one in self.toxics if isinstance(one.parameters, OnConnections)),
+            *(of_answers if self.protocol != "http" else []),
         ]
         self.messages_stay_whole = not self._answer_latencies and all(
             isinstance(one.parameters, _ON_WHOLE_MESSAGES) for one in self.toxics

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from monkeyproof.faults.flow import Flows, Outlet
+from monkeyproof.faults.flow import Flows
 from monkeyproof.faults.side import QUEUE_BYTES, Side
 from monkeyproof.faults.toxics import Active
 
@@ -77,8 +77,6 @@ class Relay:
         self.link = link
         self.client = Side(self)
         self.server = Side(self)
-        self.to_client: Outlet = self.client
-        self.to_server: Outlet = self.server
         self.flows = Flows(self)
         self.closed = False
         self.stalled = False
@@ -119,7 +117,7 @@ class Relay:
         self.forward(data)
 
     def from_server(self, data: bytes) -> None:
-        self.to_client.write(data)
+        self.client.write(data)
 
     def client_made(self) -> None: ...
 
@@ -133,7 +131,7 @@ class Relay:
     def forward(self, data: bytes, gates: Sequence[Gate] = ()) -> None:
         """Send bytes to the server, in order, behind the gates."""
         if not self._queue and not gates and self._flowing:
-            self.to_server.write(data)
+            self.server.write(data)
             return
         self._queue.extend(gates)
         self._queue.append(data)
@@ -161,10 +159,10 @@ class Relay:
                     break
                 item.passed()
             elif item is None:
-                self.to_server.end()
+                self.server.end()
             else:
                 self._queued_bytes -= len(item)
-                self.to_server.write(item)
+                self.server.write(item)
             if self.closed:
                 return
             self._queue.popleft()
@@ -204,7 +202,7 @@ class Relay:
             self.pump()
         else:
             self.server_ending()
-            self.to_client.end()
+            self.client.end()
             self._settle()
 
     def side_lost(self, error: Exception | None) -> None:

@@ -15,6 +15,14 @@ QUEUE_BYTES = 256 * 1024
 """How much may wait between the sides before the one that sends it is no longer read."""
 
 
+class Outlet(Protocol):
+    """What stands before a side while a toxic acts on what is written to it."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def end(self) -> None: ...
+
+
 class Owner(Protocol):
     """What a side needs of the relay that it belongs to."""
 
@@ -30,6 +38,8 @@ class Owner(Protocol):
 
     def other(self, side: Side) -> Side: ...
 
+    def reset(self) -> None: ...
+
 
 def reset_socket(sock: socket.socket) -> None:
     """Have the next close send a reset, at once and without what is still unsent."""
@@ -44,7 +54,10 @@ class Side(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.eof = False
         self.lost = False
+        self.flow: Outlet | None = None
+        """Takes whatever is written to this side, and hands on what is to be sent."""
         self._holds: set[str] = set()
+        self._ended = False
         self._hung = False
         self._unread: list[bytes] = []  # b"" is end-of-file.
 
@@ -113,12 +126,30 @@ class Side(asyncio.Protocol):
                 self.transport.resume_reading()
 
     def write(self, data: bytes) -> None:
+        if self.flow is not None:
+            self.flow.write(data)
+        else:
+            self.send(data)
+
+    def end(self) -> None:
+        """Send end-of-file after what is still unsent."""
+        if self.flow is not None:
+            self.flow.end()
+        else:
+            self.send_end()
+
+    def send(self, data: bytes) -> None:
+        """Write past the flow. After the end nothing can be sent: like a machine that is gone, it resets."""
+        if self._ended and not self._relay.closed:
+            self._relay.reset()
+            return
         transport = self.transport
         if transport is not None and not self.lost and not transport.is_closing():
             transport.write(data)
 
-    def end(self) -> None:
-        """Send end-of-file after what is still unsent."""
+    def send_end(self) -> None:
+        """End past the flow."""
+        self._ended = True
         if self.usable and self.transport is not None:
             with contextlib.suppress(OSError, RuntimeError):  # The peer may be gone already.
                 self.transport.write_eof()

@@ -16,6 +16,7 @@ from monkeyproof.faults.toxic_bytes import (
     Reset,
     SlowClose,
 )
+from monkeyproof.faults.toxic_latency import Latency
 from monkeyproof.faults.toxics import Active
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ class Stage:
     def __init__(self, active: Active, flow: Flow) -> None:
         self._active, self._flow = active, flow
         self._struck = False
+
+    def before(self, data: bytes) -> Sequence[Gate]:  # noqa: ARG002
+        """What the bytes have to wait for."""
+        return ()
 
     def passing(self, data: bytes) -> tuple[bytes, Turn | None]:
         """What of the bytes goes on, and what is to happen when they have."""
@@ -61,6 +66,17 @@ class Stage:
         if not self._struck:
             self._struck = True
             self._active.hit(False)
+
+
+class Holding(Stage):
+    """Latency of answers where nobody can tell answers apart: each chunk is held."""
+
+    def before(self, data: bytes) -> Sequence[Gate]:
+        toxic = self._active.parameters
+        if not data or not isinstance(toxic, Latency):
+            return ()
+        delay_ms = toxic.delay_ms(self._active.draw(False))
+        return () if delay_ms is None else (self._flow.relay.gate(self._active, delay_ms),)
 
 
 class _Swallowing(Stage):
@@ -139,7 +155,7 @@ class _ResettingLater(Stage):
 class _HalfClosing(_Cutting):
     def _turn(self) -> None:
         self._hit()
-        self._flow.side.end()
+        self._flow.side.send_end()
 
     def passes_end(self) -> bool:
         return not self._cut  # It was sent before.

@@ -15,11 +15,6 @@ class TcpRelay(Relay):
     def from_client(self, data: bytes) -> None:
         self.forward(data, self.link.gates(self))
 
-    def from_server(self, data: bytes) -> None:
-        if self.link.holds_answers:
-            self.flows.of("response").hold(self.link.answer_gates(self))
-        self.to_client.write(data)
-
     def hang(self) -> None:
         super().hang()
         if not self.stalled and self.client.transport is not None:

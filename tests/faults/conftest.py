@@ -72,7 +72,7 @@ def start_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
                     for name, text in client.call("addresses").items()
                 }
             opened.append(ProxyLinks(control))
-            return RunningProxy(child.pid, control, opened[-1], found)
+            return RunningProxy(child.pid, control, opened[-1], found, folder / "log")
 
         yield start
         for one in opened:

@@ -59,6 +59,7 @@ class RunningProxy:
     control: Path
     links: ProxyLinks
     addresses: dict[str, tuple[str, int]]
+    log: Path
 
     def connect(self, link: str) -> socket.socket:
         return socket.create_connection(self.addresses[link], timeout=TIMEOUT_S)

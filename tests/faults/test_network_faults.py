@@ -222,10 +222,10 @@ def test_arguments_that_are_drawn_by_chance_are_taken(world, proxy, answering, m
     for module in (network.breaks, network.damage, network.delays, network.refusals):
         monkeypatch.setattr(module, "inject", note)
     faults = [one for one in repertoire.all_faults() if one.family == "network" and one.draw is not None]
-    assert len(faults) == 15
+    assert len(faults) >= 15
     for number, one in enumerate(faults):
         for intensity in (0.05, 1.0):
             arguments = one.draw(np.random.default_rng(number), world.file, intensity)
             one.function(**arguments)
-    assert len(injected) == 30
+    assert len(injected) == 2 * len(faults)
     assert set(injected) == {one.name for one in faults}

@@ -14,6 +14,8 @@ from fault_world import OK, Browser, add, in_background, read_exactly
 
 from monkeyproof.clock import wait_for
 from monkeyproof.faults.toxic_bytes import CorruptBytes, Reset
+from monkeyproof.targets.links import ProxyLinks
+from monkeyproof.targets.port import Toxic
 
 PAYLOAD = bytes(range(256)) * 40
 
@@ -130,8 +132,18 @@ def test_bytes_before_a_reset_arrive_though_their_reader_is_slow(proxy, server):
             client.recv(1)
 
 
-@pytest.mark.parametrize("link", ["web", "raw"])
-def test_a_reset_after_a_time_breaks_live_connections_and_new_ones(proxy, server, link):
+def test_bytes_count_over_all_answers_of_a_kept_alive_connection(proxy, browser, web):
+    toxic_id = add(proxy, "reset", seed=1, direction="response", after_bytes=2 * len(OK) + 10)
+    other_id = add(proxy, "half_close", seed=1, direction="request", after_bytes=1 << 20)
+    assert [browser.ask(f"/{n}") for n in range(2)] == [(200, b"ok")] * 2
+    with pytest.raises(ConnectionResetError):
+        browser.ask("/third")
+    assert [path for path, _ in web.saw] == ["/first", "/0", "/1", "/third"]
+    assert stat(proxy, toxic_id, "affected") == 1
+    assert stat(proxy, other_id, "affected") == 0
+
+
+def test_a_reset_after_a_time_breaks_live_connections_and_new_ones(proxy, server):
     server.handler = echo
     with proxy.connect("raw") as live:
         live.sendall(b"x")
@@ -319,6 +331,15 @@ def _is_broken(client: socket.socket) -> bool:
     return False
 
 
+def test_what_comes_after_an_early_end_resets_also_when_the_toxic_has_gone(proxy, echoing):
+    toxic_id = add(proxy, "half_close", link="raw", seed=1, direction="response", after_bytes=3)
+    echoing.sendall(b"abc")
+    assert read_exactly(echoing, 100) == b"abc"
+    proxy.links.remove(toxic_id)  # Nothing was lost so far.
+    echoing.sendall(b"d")
+    assert wait_for(lambda: _is_broken(echoing), within_s=5)
+
+
 def test_a_server_that_is_told_the_end_early_can_still_answer(proxy, server):
     def handler(connection: socket.socket) -> None:
         got = read_exactly(connection, 1 << 20)
@@ -405,6 +426,23 @@ def test_an_upgraded_connection_is_hit_as_well(proxy, server):
         client.sendall(b"frames")
         assert read_exactly(client, 100) == b"fram"
         assert stat(proxy, toxic_id, "affected") == 1
+
+
+def test_an_owner_that_goes_takes_all_of_them_along(proxy, browser, web):
+    owner = ProxyLinks(proxy.control)
+    seeded = {"seed": 1, "direction": "response"}
+    owner.add(Toxic("web", "latency", {**seeded, "low_ms": 60_000, "high_ms": 60_000}))
+    owner.add(Toxic("web", "bandwidth", {**seeded, "kib_per_s": 0.1}))
+    held_id = owner.add(Toxic("web", "slow_close", {**seeded, "delay_ms": 60_000}))
+    owner.add(Toxic("web", "rate_limit", {"limit_per_s": 0.001}))
+    parted_id = owner.add(Toxic("web", "partition", seeded))
+    answer = in_background(lambda: browser.ask("/held", body=PAYLOAD))
+    assert wait_for(lambda: stat(proxy, parted_id, "waiting_bytes") > 0, within_s=5)
+    assert held_id in proxy.links.active()
+    owner.close()
+    assert answer() == (200, b"ok")
+    assert list(proxy.links.active()) == []
+    assert web.saw[-1] == ("/held", PAYLOAD)
 
 
 def test_several_toxics_on_one_connection_all_act(proxy, echoing):

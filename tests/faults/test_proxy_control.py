@@ -142,6 +142,26 @@ WRONG = [
         {"fault": "scale", "parameters": {"share": 0.1, "low": 2, "high": 1}, "seed": 1},
         "corrupt_records: scale: low: 2 is above high, 1",
     ),
+    ("raw", "blackhole", {"seed": 1}, "'direction' is missing; it takes seed, direction, share"),
+    ("raw", "blackhole", {"seed": 1, "direction": "up"}, "direction is 'request' or 'response' or 'both'"),
+    ("raw", "partition", {"seed": 1, "direction": "both"}, "direction is 'request' or 'response'"),
+    ("raw", "reset", {"seed": 1, "direction": "request", "share": 0}, "share is in (0, 1]"),
+    (
+        "raw",
+        "reset",
+        {"seed": 1, "direction": "request", "after_bytes": 1.5},
+        "after_bytes must be a whole number",
+    ),
+    ("raw", "reset", {"seed": 1, "direction": "request", "after_bytes": 1, "after_ms": 1.0}, "not both"),
+    ("raw", "half_close", {"seed": 1, "direction": "request", "after_bytes": -1}, "after_bytes is at least 0"),
+    ("raw", "bandwidth", {"seed": 1, "direction": "request", "kib_per_s": 0}, "kib_per_s is between 0.1 and"),
+    ("raw", "slow_close", {"seed": 1, "direction": "request", "delay_ms": 0}, "delay_ms is in (0, 600000]"),
+    ("raw", "corrupt_bytes", {"seed": 1, "direction": "request", "block_share": 2}, "block_share is in (0, 1]"),
+    ("raw", "truncate", {"seed": 1}, "protocol is http, and this one is tcp"),
+    ("web", "truncate", {"seed": 1, "keep_bytes": -1}, "keep_bytes is at least 0"),
+    ("web", "rate_limit", {"limit_per_s": 1, "retry_after_s": -1}, "retry_after_s is in 0..86400"),
+    ("web", "garble", {"seed": 1, "mode": "loudly"}, "mode is 'unparsable' or 'changed'"),
+    ("web", "lose_headers", {"seed": 1, "names": ","}, "names is empty"),
 ]
 
 

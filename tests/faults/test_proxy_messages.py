@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import socket
+import threading
 import time
 
 import pytest
@@ -73,6 +75,34 @@ def test_pipelined_answers_stay_in_order(proxy, web):
         client.sendall(b"".join(b"GET /%d HTTP/1.1\r\n\r\n" % n for n in range(10)))
         expected = b"".join(counted(b"/%d" % n) for n in range(10))
         assert read_exactly(client, len(expected)) == expected
+
+
+def test_a_streamed_answer_is_delayed_at_its_head_and_keeps_its_gaps(proxy, server):
+    go = [threading.Event() for _ in range(2)]
+
+    def handler(connection: socket.socket) -> None:
+        connection.recv(1000)
+        connection.sendall(JSON_HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+        for one in go:
+            one.wait(10)
+            connection.sendall(b"1\r\nb\r\n")
+        connection.sendall(b"0\r\n\r\n")
+
+    server.handler = handler
+    toxic_id = add(proxy, "latency", low_ms=250, high_ms=250, seed=1, direction="response")
+    with proxy.connect("web") as client:
+        started_s = time.monotonic()
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        got = client.recv(1000)
+        assert time.monotonic() - started_s >= 0.25
+        # What comes later comes at once, not another delay later and not with the rest.
+        for one in go:
+            assert not got.endswith(b"b\r\n")
+            one.set()
+            asked_s = time.monotonic()
+            assert read_exactly(client, 6) == b"1\r\nb\r\n"
+            assert time.monotonic() - asked_s < 0.2
+    assert proxy.links.stats(toxic_id)["affected"] == 1
 
 
 def test_an_answer_is_delayed_once_though_an_interim_one_came_before(proxy, server):
@@ -312,6 +342,26 @@ def test_a_header_is_left_out_with_the_lines_that_belong_to_it():
 
 
 # Together.
+
+
+def test_a_request_that_is_refused_after_the_server_has_closed_ends_in_a_reset(proxy, server):
+    def handler(connection: socket.socket) -> None:
+        connection.recv(1000)
+        connection.sendall(OK)
+
+    server.handler = handler
+    with proxy.connect("web") as client:
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert read_exactly(client, 1000) == OK
+        add(proxy, "http_error", probability=1, status=503, seed=1)
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert wait_for(lambda: _is_reset(client), within_s=5)
+    assert "Traceback" not in proxy.log.read_text()
+
+
+def _is_reset(client: socket.socket) -> bool:
+    # After an end, a reset is told as a broken pipe.
+    return client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EPIPE
 
 
 def test_a_refusal_takes_its_turn_behind_an_answer_that_is_held(proxy, web):
