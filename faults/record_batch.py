@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from monkeyproof.faults.data.keyed import Floats, Rows, Words, rows_from
+from monkeyproof.faults.data.keyed import Floats, Words
 from monkeyproof.types import Json
 
 Record = dict[str, Json]
@@ -40,10 +40,6 @@ class Batch:
         if values.ndim != 2:
             raise ValueError("no records, or none with features")
         return cls(records, positions, values)
-
-    @property
-    def rows(self) -> Rows:
-        return rows_from(len(self.records), positions=self.positions)
 
     def put(self, row: int, column: int | str, new: Json) -> None:
         """Change one value of a record, and note it down."""

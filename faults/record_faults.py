@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.data.cells import CellFault, Missing, Noise, Outlier, Scale, SignFlip, UnitChange, Where
-from monkeyproof.faults.data.hits import Hits
-from monkeyproof.faults.data.keyed import Bools, Index, Rows, draws_at, key_of
+from monkeyproof.faults.data.keyed import Index, key_of, rows_from
 from monkeyproof.faults.data.rows import (
     Duplicates,
     LateRows,
@@ -35,6 +35,7 @@ from monkeyproof.faults.data.schema import ExtraColumn, LostColumn, RenamedColum
 from monkeyproof.faults.data.tables import corrupt
 from monkeyproof.faults.data.text import BrokenEncoding, LabelNoise, TextFault, Typo, UnseenCategory
 from monkeyproof.faults.drift.transforms import ConceptShift, CovariateShift, PriorShift
+from monkeyproof.faults.placed import draws_for, uniform_at
 from monkeyproof.faults.proxied import check_share
 from monkeyproof.faults.record_batch import Batch, Record
 from monkeyproof.types import Json
@@ -108,28 +109,28 @@ def _missing(fault: MissingInJson, batch: Batch, seed: int) -> None:
     _values(fault.values(), batch, seed, missing=None if fault.written_as == "null" else math.nan)
 
 
-def _field(fault: CellFault, batch: Batch, seed: int) -> None:
+def _field(fault: TextFault, batch: Batch, seed: int) -> None:
     """A fault of texts or labels, on the one column of the record that it names."""
     (column,) = fault.columns
-    key = key_of(seed, f"{fault.name}#0", column)
-    mask = Hits([key], fault.share, batch.rows).mask(0, len(batch.records))[0]
-    hits = np.flatnonzero(mask if fault.where is None else mask & _where(fault.where, batch))
-    old: list[Any] = [batch.records[row].get(column) for row in hits.tolist()]
-    fits = str if isinstance(fault, TextFault) and not isinstance(fault, LabelNoise) else int
-    here = [number for number, value in enumerate(old) if type(value) is fits]
-    hits, old = hits[here], [old[number] for number in here]
-    draws = draws_at(key, batch.rows, hits)
-    if isinstance(fault, TextFault) and fits is str:
-        new: Sequence[Json] = fault.new_texts(old, draws)
+    name = f"{fault.name}/{column}"
+    mask = uniform_at(seed, name, batch.positions) < fault.share
+    if fault.where is not None:
+        mask &= _where(fault.where, batch)
+    fits = int if isinstance(fault, LabelNoise) else str
+    rows = [row for row in np.flatnonzero(mask).tolist() if type(batch.records[row].get(column)) is fits]
+    old: list[Any] = [batch.records[row][column] for row in rows]
+    draws = draws_for(seed, name, batch.positions[rows])
+    if isinstance(fault, LabelNoise):
+        new: Sequence[Json] = fault.new(np.array(old, np.float64), draws).astype(np.int64).tolist()
     else:
-        new = [int(value) for value in fault.new(np.array(old, np.float64), draws).tolist()]
+        new = fault.new_texts(old, draws)
     changed = [number for number, value in enumerate(new) if value != old[number]]
     for number in changed:
-        batch.put(int(hits[number]), column, new[number])
-    _count_cells(batch, hits[changed])
+        batch.put(rows[number], column, new[number])
+    _count_cells(batch, np.array(rows, np.int64)[changed])
 
 
-def _where(where: Where, batch: Batch) -> Bools:
+def _where(where: Where, batch: Batch) -> NDArray[np.bool_]:
     if not where.column.isdecimal() or int(where.column) >= batch.values.shape[1]:
         raise UsageError(f"where: there is no feature {where.column!r}; there are {batch.values.shape[1]}")
     return where.holds(batch.values[:, int(where.column)])
@@ -140,13 +141,13 @@ def _index(fault: RowFault, batch: Batch, seed: int) -> Index:
     key = key_of(seed, f"{fault.name}#0", "")
     window_rows: int = getattr(fault, "window_rows", 0)
     if not window_rows:
-        return fault.index(batch.rows, key)
+        return fault.index(rows_from(len(batch.records), positions=batch.positions), key)
     breaks = np.flatnonzero(np.diff(batch.positions.astype(np.int64)) != 1) + 1
     parts = []
     for run in np.split(np.arange(len(batch.records)), breaks):
         first = int(batch.positions[run[0]])
         cut = min(-first % window_rows, len(run))
-        whole = Rows(len(run) - cut, first + cut)
+        whole = rows_from(len(run) - cut, first + cut)
         parts += [run[:cut], run[0] + cut + fault.index(whole, key)] if whole.count else [run]
     return np.concatenate(parts)
 
@@ -228,9 +229,8 @@ def _swapped_columns(fault: SwappedColumns, batch: Batch, seed: int) -> None:
     pair = (fault.first, fault.second)
     if max(pair) >= batch.values.shape[1]:
         raise UsageError(f"{fault.name}: there is no column {max(pair)}; there are {batch.values.shape[1]}")
-    key = key_of(seed, f"{fault.name}#0", f"{fault.first}/{fault.second}")
-    hits = Hits([key], fault.share, batch.rows).mask(0, len(batch.records))[0]
-    hits = np.flatnonzero(hits & (batch.values[:, fault.first] != batch.values[:, fault.second]))
+    mask = uniform_at(seed, f"{fault.name}/{fault.first}/{fault.second}", batch.positions) < fault.share
+    hits = np.flatnonzero(mask & (batch.values[:, fault.first] != batch.values[:, fault.second]))
     for row in hits.tolist():
         features = batch.records[row]["features"]
         for column, new in zip(pair, [features[fault.second], features[fault.first]], strict=True):

@@ -16,6 +16,7 @@ from monkeyproof.faults.recorded import entity_in
 from monkeyproof.targets.port import Features, Models, Registry, Target, Telemetry, require
 
 _FRACTIONS = (1.0, 0.75, 0.5, 0.25, 0.1)
+_PARTS = (1.0, 0.5, 0.25)
 _FIRST_ASKED = 48
 """Entities with which each feature is tried alone; what is found is then asked of all."""
 _NINE_TENTHS = 3.29
@@ -41,7 +42,7 @@ def harmless_move(target: Target, columns: Sequence[int], size: float) -> Mappin
         raise UsageError(f"columns: there is no feature {max(columns)}; an entity has {width}, from 0 on")
     low, high = np.quantile(values, [0.05, 0.95], axis=0)
     steps = {
-        column: size * (high[column] - low[column]) / _NINE_TENTHS
+        column: float(size * (high[column] - low[column]) / _NINE_TENTHS)
         for column in (columns or range(width))
         if high[column] > low[column]
     }
@@ -54,20 +55,27 @@ def harmless_move(target: Target, columns: Sequence[int], size: float) -> Mappin
         for move in _harmless(target, model, few, alone):
             for column, shift in move.items():
                 found.setdefault(column, shift)  # The largest stands first.
-        together = [{column: shift * part for column, shift in found.items()} for part in _FRACTIONS]
-        harmless = _harmless(target, model, values, together) if found else []
+        # All of them at once, or only those that may go far: what is harmless alone need not be so together.
+        together = [
+            {column: shift * part for column, shift in found.items() if shift >= least * steps[column]}
+            for least in _FRACTIONS
+            for part in _PARTS
+        ]
+        harmless = _harmless(target, model, values, [move for move in together if move])
     if not harmless:
         raise Refusal(
             "every move of these features changes an answer, so none of them would be benign",
             "choose other columns, or a smaller size",
         )
-    return harmless[0]
+    return max(harmless, key=lambda move: sum(move[column] / steps[column] for column in move))
 
 
 def _harmless(
     target: Target, model: Path, values: Floats, moves: Sequence[Mapping[int, float]]
 ) -> list[Mapping[int, float]]:
     """Those of the moves after which the model answers as before."""
+    if not moves:
+        return []
     tables = [values]
     for move in moves:
         moved = values.copy()

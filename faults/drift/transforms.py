@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.data.cells import Where
-from monkeyproof.faults.data.keyed import Floats, Index, draws_at, key_of, rows_from
+from monkeyproof.faults.data.keyed import Floats, Index
+from monkeyproof.faults.placed import uniform_at
 from monkeyproof.faults.proxied import check_number, check_share
 
 SHAPES = ("sudden", "gradual", "recurring")
@@ -110,7 +111,7 @@ class PriorShift(_Drift):
 
     def kept(self, labels: Index, positions: NDArray[Any], seed: int) -> NDArray[np.bool_]:
         """(n,) which rows still come."""
-        drawn = _uniform(seed, self.name, positions) < self.share * self.strength(positions)
+        drawn = uniform_at(seed, self.name, positions) < self.share * self.strength(positions)
         found: NDArray[np.bool_] = ~(drawn & (labels == self.label))
         return found
 
@@ -147,13 +148,6 @@ class ConceptShift(_Drift):
         """
         if self.column >= values.shape[1]:
             raise UsageError(f"column: there is no column {self.column}; there are {values.shape[1]}")
-        drawn = _uniform(seed, self.name, positions) < self.share * self.strength(positions)
+        drawn = uniform_at(seed, self.name, positions) < self.share * self.strength(positions)
         hit = drawn & self._where().holds(values[:, self.column]) & np.isin(labels, (0, 1))
         return np.where(hit, 1 - labels, labels)
-
-
-def _uniform(seed: int, name: str, positions: NDArray[Any]) -> Floats:
-    """(n,) in [0, 1), each by its own position: the same draw, whatever strength it is held against."""
-    rows = rows_from(len(positions), positions=positions)
-    key = key_of(seed, f"{name}#0", "")
-    return draws_at(key, rows, np.arange(len(positions))).uniform(1)

@@ -1,12 +1,13 @@
 """Faults of records, each injected on a running stream: proof read back from its far end, undo, undo again."""
 
-# ruff: noqa: ARG001  (fixtures are asked for what they set up)
+# ruff: noqa: ARG001, ARG002  (fixtures are asked for what they set up; stand-ins ignore arguments)
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from fault_world import assert_undone, events, impatient
 from record_world import ENTITIES, Pipeline, record, serve_source
@@ -16,8 +17,8 @@ from monkeyproof.clock import wait_for
 from monkeyproof.errors import Refusal, Unproven, UsageError
 from monkeyproof.faults import data, drift, recorded
 from monkeyproof.history import Kind
-from monkeyproof.injection import revert
-from monkeyproof.repertoire import find
+from monkeyproof.injection import current, revert
+from monkeyproof.repertoire import all_faults, find
 from monkeyproof.targets import port
 
 
@@ -196,3 +197,94 @@ def test_the_share_of_rows_is_limited(world, idle, function, arguments, share):
     world.file = replace(world.file, limits=Limits(rows_share=share - 0.01))
     with pytest.raises(Refusal, match=f"the share of rows corrupted would be {share:g}, and target"):
         function(link="web", **arguments)
+
+
+class Showing:
+    """A target that shows one state of its pipeline, its store and its feedback."""
+
+    def __init__(self, now: port.PipelineStatus, values=None) -> None:
+        self.now, self.values = now, values or {}
+
+    def find(self, capability):
+        return self
+
+    def status(self):
+        return self.now
+
+    def read(self, entities):
+        return {one: self.values.get(one) for one in entities}
+
+
+BEFORE = port.PipelineStatus(False, 5, 0, 100, 100, records_read=90, batches_rejected=2, last_rejection="old")
+
+
+def look(function, now, *cells, values=None, **stats):
+    found = recorded.Seen(Showing(now, values), {"journal": cells, **stats}, BEFORE, 101)
+    return function(found)
+
+
+def lost(position: int) -> dict:
+    return {"position": position, "entity": "e1", "column": "lost_rows", "old": 1, "new": 0}
+
+
+def test_rejections_from_before_the_fault_prove_nothing():
+    assert look(recorded.rejected, BEFORE) is None
+    words, told = look(recorded.rejected, replace(BEFORE, batches_rejected=3, last_rejection="record 4: odd"))
+    assert "rejected 1 batch (record 4: odd)" in words
+    assert told["last_written"] == 100
+
+
+def test_only_a_gap_that_a_lost_record_lies_in_proves_that_it_never_came():
+    whole = replace(BEFORE, last_position=150, records_read=140)
+    short = replace(BEFORE, last_position=150, records_read=130)
+    assert look(recorded.never_read, whole, lost(120)) is None
+    assert look(recorded.never_read, short, lost(160)) is None
+    assert look(recorded.never_read, replace(short, records_read=0), lost(120)) is None
+    words, told = look(recorded.never_read, short, lost(120))
+    assert "went on by 50 positions and read 40 records: 10 never came" in words
+    assert told == {"positions": 50, "never_came": 10}
+
+
+def test_a_stream_is_behind_until_what_left_the_source_is_read():
+    held = {"newest_position": 150, "held_back_records": 20}
+    assert look(recorded.behind, replace(BEFORE, last_position=150), **held) is None
+    assert look(recorded.behind, BEFORE, newest_position=150) is None
+    assert look(recorded.behind, replace(BEFORE, last_position=130), **held)[1]["position"] == 130
+
+
+def test_features_under_a_name_prove_it_only_if_they_are_those_of_the_record():
+    renamed = {
+        "position": 120,
+        "entity": "e1",
+        "column": "entity",
+        "old": "e1",
+        "new": "x",
+        "features": [1.0, 2.0],
+    }
+    assert look(recorded.under_another_name, BEFORE, renamed) is None
+    assert look(recorded.under_another_name, BEFORE, renamed, values={"x": [1.0, 3.0]}) is None
+    words, _ = look(recorded.under_another_name, BEFORE, renamed, values={"x": [1.0, 2.0]})
+    assert "features of 'e1' under 'x'" in words
+
+
+def test_a_batch_that_was_written_proves_it_where_a_healer_was_quicker():
+    cell = {"position": 101, "entity": "e1", "column": 0, "old": 1.0, "new": 2.0}
+    assert look(recorded.written, BEFORE, cell) is None
+    now = replace(BEFORE, last_written_position=101)
+    assert "mended or overwritten since" in look(recorded.written, now, cell, values={"e1": [1.0]})[0]
+    assert "has 2.0 for 1.0" in look(recorded.written, now, cell, values={"e1": [2.0]})[0]
+
+
+DRAWN = [one for one in all_faults() if one.family in ("data", "drift") and one.function is not drift.benign_shift]
+
+
+@pytest.mark.parametrize("one", DRAWN, ids=lambda one: one.name)
+def test_what_is_drawn_by_chance_could_be_injected(world, idle, one):
+    assert one.draw is not None
+    assert one.draw(np.random.default_rng(1), world.file, 0.5) is None
+    streaming = replace(world.file, links={recorded.LINK: world.file.links["web"]})
+    current().planned = []
+    for intensity in (0.1, 1.0):
+        one.function(link="web", **one.draw(np.random.default_rng(1), streaming, intensity))
+    assert [injection.fault for injection in current().planned] == [one.name] * 2
+    assert {injection.subject for injection in current().planned} == {"web"}

@@ -7,7 +7,6 @@ import json
 import math
 
 import numpy as np
-import pandas
 import pytest
 from fault_world import add
 from record_world import answer, records
@@ -111,21 +110,20 @@ def test_features_become_what_the_data_engine_makes_of_the_same_table(fault, nam
     np.testing.assert_array_equal(np.array(got), expected)
 
 
-@pytest.mark.parametrize(
-    ("fault", "name"),
-    [
-        (data.Typo(share=0.4, columns=("entity",)), "typo"),
-        (data.BrokenEncoding(share=0.4, columns=("entity",)), "broken_encoding"),
-        (data.LabelNoise(share=0.4, columns=("label",), classes=(0, 1)), "label_noise"),
-    ],
-)
-def test_names_and_labels_become_what_the_data_engine_makes_of_the_same_frame(fault, name):
-    parameters = {"share": 0.4} | ({"classes": [0, 1]} if name == "label_noise" else {})
-    frame = pandas.DataFrame([{key: one[key] for key in ("entity", "label")} for one in records(0, COUNT)])
-    expected = data.corrupt(frame, fault, seed=SEED).table
-    batch = corrupted(name, parameters)
-    assert [one["entity"] for one in batch.records] == expected["entity"].tolist()
-    assert [one["label"] for one in batch.records] == expected["label"].tolist()
+def test_a_share_of_names_or_labels_is_hit_by_position_and_seed():
+    clean = records(0, COUNT)
+    for name, field, parameters in (
+        ("typo", "entity", {"share": 0.4}),
+        ("broken_encoding", "entity", {"share": 0.4}),
+        ("label_noise", "label", {"share": 0.4, "classes": [0, 1]}),
+    ):
+        batch = corrupted(name, parameters)
+        hit = [was[field] != got[field] for was, got in zip(clean, batch.records, strict=True)]
+        assert np.mean(hit) == pytest.approx(0.4, abs=0.08)
+        assert [{**got, field: 0} for got in batch.records] == [{**was, field: 0} for was in clean]
+        other = Batch.of(records(0, COUNT))
+        record_fault(name, parameters)(other, SEED + 1)
+        assert hit != [was[field] != got[field] for was, got in zip(clean, other.records, strict=True)]
 
 
 def test_every_change_is_noted_with_what_was_there():

@@ -28,6 +28,7 @@ from monkeyproof.process import ProcessGroup
 from monkeyproof.rpc import Client
 from monkeyproof.targets.local import data
 from monkeyproof.targets.local.data import FEATURES, Entities, Floats
+from monkeyproof.targets.local.feature_store import FeatureStore
 from monkeyproof.targets.local.features import decode, key_of
 from monkeyproof.targets.local.records import MAX_QUARANTINED_FILES, Batch, parse_batch, set_aside
 from monkeyproof.targets.local.reference import MAX_OUT_OF_RANGE_SHARE, MAX_ROBUST_Z, Reference
@@ -321,6 +322,11 @@ def test_feedback_tells_the_accuracy_of_what_users_got(running: Running) -> None
     assert entry.keys() == {b"entity", b"predicted", b"label", b"model_version", b"position"}
     assert entry[b"model_version"] == b"2"
     assert entry[b"predicted"] == entry[b"label"]
+    port = running.store.connection_pool.connection_kwargs["port"]
+    (newest,) = FeatureStore(port, running.folder / "snapshots").latest(1)
+    assert newest.entity in running.outside.entities.names
+    assert newest.predicted == newest.label
+    assert 0 <= newest.position <= running.status()["last_position"]
     assert running.outside.asked[-1] == "/invocations"
     running.outside.wrong = True
     assert wait_for(lambda: running.count("pipeline_feedback_accuracy") < 0.5, within_s=10)
@@ -345,9 +351,21 @@ def test_a_garbled_batch_is_rejected_and_fetched_again(running: Running) -> None
     running.outside.garble = lambda records: [one | {"features": [None] * 9} for one in records]
     assert running.grows('pipeline_batches_total{result="rejected"}', by=2)
     assert running.all_right()
-    lost = running.status()["last_position"]
+    status = running.status()
+    assert status["batches_rejected"] >= 2
+    assert status["last_rejection"] == "record 0: 'None' among the features is not a finite number"
+    lost = status["last_position"]
     running.outside.garble = lambda records: records
     assert wait_for(lambda: running.status()["last_position"] > lost, within_s=2)
+
+
+def test_records_that_never_come_are_told_by_what_was_read(running: Running) -> None:
+    before = running.status()
+    running.outside.garble = lambda records: records[::2]
+    assert running.grows('pipeline_batches_total{result="written"}', by=2)
+    after = running.status()
+    read, positions = (after[name] - before[name] for name in ("records_read", "last_position"))
+    assert read < 0.9 * positions
 
 
 def test_corrupt_numbers_reach_the_store_unless_in_quarantine(running: Running) -> None:
