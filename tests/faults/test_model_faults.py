@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +139,24 @@ def test_a_process_that_died_half_way_is_told_from_a_stranger(here: Here, state:
     assert "somebody else changed it" in opened.undo.run(here.target)
     assert putting_back.digest_now(path) == theirs
     path.write_bytes(damaged)
+
+
+@pytest.mark.parametrize(("kind", "damaged"), [("flip_bits", True), ("truncate", True), ("remove", False)])
+def test_whoever_is_killed_in_the_middle_leaves_a_way_back(
+    here: Here, registry: Published, tmp_path: Path, kind: str, damaged: bool
+) -> None:
+    path = here.files.file_of("2")
+    clean = digest_of(path)
+    (tmp_path / "killed").mkdir()
+    script = Path(__file__).with_name("killed_in_the_middle.py")
+    arguments = [kind, registry.url, str(registry.folder / "artifacts"), str(tmp_path / "killed")]
+    done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert (digest_of(path) != clean) == damaged
+    (opened,) = read_log(tmp_path / "killed" / "undo.jsonl").open
+    assert ("again" if damaged else "already") in opened.undo.run(here.target)
+    assert digest_of(path) == clean
+    assert "already" in opened.undo.run(here.target)
 
 
 def test_a_file_that_somebody_else_wrote_is_left_and_the_bytes_of_before_are_named(here: Here) -> None:

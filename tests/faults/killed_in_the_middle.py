@@ -1,0 +1,55 @@
+"""Injects one fault of a stored artifact, and is killed in the middle of it: ``... KIND URL ARTIFACTS FOLDER``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from fault_world import World
+
+from monkeyproof.clock import Anchor, SystemClock
+from monkeyproof.config import Predict, TargetFile
+from monkeyproof.faults import models
+from monkeyproof.faults.models import files, putting_back
+from monkeyproof.faults.weights import Flips
+from monkeyproof.history import HistoryWriter
+from monkeyproof.injection import Context, set_current
+from monkeyproof.targets import port
+from monkeyproof.targets.local.looking import LocalArtifactFiles
+from monkeyproof.targets.registry import RegistryClient
+from monkeyproof.undo import UndoLog
+
+
+def die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def half(path: Path, flips: Flips) -> None:
+    putting_back.flip_in_file(path, Flips(flips.bits[: len(flips.bits) // 2]))
+    die()
+
+
+def main() -> None:
+    kind, url, artifacts, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
+    client = RegistryClient(url, "shuttle", timeout_s=5)
+    file = TargetFile(
+        "small", Predict("http://127.0.0.1:1/", Path("g")), allow_faults=("models",), path=folder / "t"
+    )
+    world = World(file)
+    world.parts = {port.Registry: client, port.ArtifactFiles: LocalArtifactFiles(artifacts, client)}
+    history = HistoryWriter(folder, Anchor.now(SystemClock()), "test")
+    set_current(Context(folder, world, history, UndoLog(folder / "undo.jsonl"), seed=1, arm="none"))
+    if kind == "flip_bits":
+        files.flip_in_file = half
+        models.flip_bits(bits=200)
+    elif kind == "truncate":
+        files.digest_given = die  # The file is cut, and nobody has looked yet.
+        models.truncate()
+    else:
+        files.Kept.save = die  # Nothing is saved, so nothing is done.
+        models.remove()
+
+
+main()
