@@ -39,8 +39,6 @@ class Link:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.errors: list[tuple[Active, HttpError]] = []
         self.corruptions: list[Active] = []
-        self.values: list[Active] = []
-        """Toxics that change what reads of a feature store bring back."""
         self._latencies: list[tuple[Active, Latency]] = []
         self._resetting: Active | None = None
         self._refusing = False
@@ -51,6 +49,11 @@ class Link:
     def address(self) -> tuple[str, int]:
         host, port = self._socket.getsockname()
         return str(host), int(port)
+
+    @property
+    def values(self) -> list[Active]:
+        """Toxics that change what reads of a feature store bring back."""
+        return [one for one in self.toxics if one.maker is not None]
 
     def close(self) -> None:
         self._stop_listening()
@@ -90,7 +93,6 @@ class Link:
         self._latencies = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, Latency)]
         self.errors = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, HttpError)]
         self.corruptions = [one for one in self.toxics if isinstance(one.parameters, CorruptRecords)]
-        self.values = [one for one in self.toxics if one.maker is not None]
         downs = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, Down)]
         self._resetting = downs[0][0] if downs else None
         refusing = any(down.mode == "refuse-like" for _, down in downs)

@@ -184,7 +184,7 @@ class RespRelay(TcpRelay):
             out.clear()
 
     def _relay_reply(self, piece: Piece, out: list[bytes]) -> None:
-        if piece.start and piece.kind != resp.PUSH and self.link.values and self._due:
+        if piece.start and piece.kind != resp.PUSH and self._due and self._due[0].request is not None:
             self._hold_if_changing(self._due[0].request)
         if self._held is None:
             out.append(piece.data)
@@ -222,10 +222,11 @@ class RespRelay(TcpRelay):
             self._tell(rest)
 
     # Changing what reads bring back.
-    def _hold_if_changing(self, request: bytes | None) -> None:
-        reads = resp.reads_of(resp.words(request)) if request is not None else []
+    def _hold_if_changing(self, request: bytes) -> None:
+        actives = self.link.values
+        reads = resp.reads_of(resp.words(request)) if actives else []
         if reads:
-            self._held = HeldReply(self, self.link.values, reads)
+            self._held = HeldReply(self, actives, reads)
 
     def let_go(self, held: HeldReply) -> None:
         """Pass on unchanged what was collected so far; the rest of the reply follows as it comes."""
