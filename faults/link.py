@@ -53,8 +53,6 @@ class Link:
         self.truncations: list[tuple[Active, Truncate]] = []
         self.header_losses: list[tuple[Active, LoseHeaders]] = []
         self.on_connections: list[tuple[Active, OnConnections | Latency]] = []
-        self.values: list[Active] = []
-        """Toxics that change what reads of a feature store bring back."""
         self._latencies: list[tuple[Active, Latency]] = []
         self._answer_latencies: list[tuple[Active, Latency]] = []
         self._resetting: Active | None = None
@@ -66,6 +64,11 @@ class Link:
     def address(self) -> tuple[str, int]:
         host, port = self._socket.getsockname()
         return str(host), int(port)
+
+    @property
+    def values(self) -> list[Active]:
+        """Toxics that change what reads of a feature store bring back."""
+        return [one for one in self.toxics if one.maker is not None]
 
     def close(self) -> None:
         self._stop_listening()
@@ -127,7 +130,6 @@ class Link:
         self.messages_stay_whole = not self._answer_latencies and all(
             isinstance(one.parameters, _ON_WHOLE_MESSAGES) for one in self.toxics
         )
-        self.values = [one for one in self.toxics if one.maker is not None]
         downs = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, Down)]
         self._resetting = downs[0][0] if downs else None
         refusing = any(down.mode == "refuse-like" for _, down in downs)

@@ -20,6 +20,9 @@ OWN_NAME = b"monkeyproof-evidence"
 """``CLIENT SETNAME`` of this name marks a connection of the harness's own."""
 PUSH = ord(">")
 """A message that answers no request."""
+_BULK = ord("$")
+_LONGEST_LENGTH = 16
+"""Digits."""
 _BIGGEST = 1 << 53
 
 
@@ -91,8 +94,16 @@ class Framer:
                 if start and at == self._at:
                     return None  # Not even its first line.
                 break
-            self._count(buffer[at], buffer[at + 1 : line_end], first=start and at == self._at)
-            at = line_end + len(END)
+            kind, line = buffer[at], buffer[at + 1 : line_end]
+            first, at = start and at == self._at, line_end + len(END)
+            if kind == _BULK and line.isdigit() and len(line) < _LONGEST_LENGTH and not (first and self._requests):
+                # Nearly everything is one of these, and nearly all of them are here whole.
+                after = at + int(line) + len(END)
+                if after <= len(buffer):
+                    at = after
+                    self._frames -= 1
+                    continue
+            self._count(kind, line, first=first)
         if at == self._at:
             return None
         data, self._at = buffer[self._at : at], at
@@ -107,7 +118,7 @@ class Framer:
         if kind in _SCALARS and not self._requests:
             self._frames -= 1
             return
-        if not (line.isdigit() or line == b"-1") or len(line) > 16:
+        if not (line.isdigit() or line == b"-1") or len(line) > _LONGEST_LENGTH:
             raise NotResp(f"{line[:20]!r} is no length")
         count = int(line)
         if kind in _BULKS:

@@ -146,7 +146,7 @@ class RespRelay(TcpRelay):
         if self._held is not None:
             self.let_go(self._held)
         if replies is not None and (rest := replies.rest()):
-            self.client.write(rest)
+            self._tell(rest)
         if requests is not None and (rest := requests.rest()):
             plain.append(rest)
         self._forward(plain)
@@ -158,7 +158,7 @@ class RespRelay(TcpRelay):
     # Replies.
     def from_server(self, data: bytes) -> None:
         if self._replies is None:
-            self.client.write(data)
+            self._tell(data)
             return
         self._replies.feed(data)
         out: list[bytes] = []
@@ -174,13 +174,17 @@ class RespRelay(TcpRelay):
             self._relay_reply(piece, out)
         self._write(out)
 
+    def _tell(self, data: bytes) -> None:
+        """To the client, as a TCP link would."""
+        super().from_server(data)
+
     def _write(self, out: list[bytes]) -> None:
         if out:
-            self.client.write(b"".join(out))
+            self._tell(b"".join(out))
             out.clear()
 
     def _relay_reply(self, piece: Piece, out: list[bytes]) -> None:
-        if piece.start and piece.kind != resp.PUSH and self.link.values and self._due:
+        if piece.start and piece.kind != resp.PUSH and self._due and self._due[0].request is not None:
             self._hold_if_changing(self._due[0].request)
         if self._held is None:
             out.append(piece.data)
@@ -215,19 +219,20 @@ class RespRelay(TcpRelay):
         if self._held is not None:
             self.let_go(self._held)  # Cut short: not ours to mend.
         if self._replies is not None and (rest := self._replies.rest()):
-            self.client.write(rest)
+            self._tell(rest)
 
     # Changing what reads bring back.
-    def _hold_if_changing(self, request: bytes | None) -> None:
-        reads = resp.reads_of(resp.words(request)) if request is not None else []
+    def _hold_if_changing(self, request: bytes) -> None:
+        actives = self.link.values
+        reads = resp.reads_of(resp.words(request)) if actives else []
         if reads:
-            self._held = HeldReply(self, self.link.values, reads)
+            self._held = HeldReply(self, actives, reads)
 
     def let_go(self, held: HeldReply) -> None:
         """Pass on unchanged what was collected so far; the rest of the reply follows as it comes."""
         if held is self._held:
             for data in self._drop_hold():
-                self.client.write(data)
+                self._tell(data)
 
     def _drop_hold(self) -> list[bytes]:
         held, self._held = self._held, None

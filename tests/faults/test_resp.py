@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monkeyproof.faults.resp import (
@@ -64,6 +64,7 @@ def cut(framer: Framer, stream: bytes, cuts: list[int]) -> list[bytes]:
     return found
 
 
+@settings(max_examples=60)
 @given(st.lists(REQUESTS, max_size=8), CUTS)
 def test_requests_are_told_apart_however_they_come(requests: list[bytes], cuts: list[int]) -> None:
     framer = Framer(requests=True)
@@ -71,6 +72,7 @@ def test_requests_are_told_apart_however_they_come(requests: list[bytes], cuts: 
     assert framer.rest() == b""
 
 
+@settings(max_examples=60)
 @given(st.lists(REPLIES, max_size=8), CUTS)
 def test_replies_are_told_apart_however_they_come(replies: list[bytes], cuts: list[int]) -> None:
     framer = Framer(requests=False)
@@ -101,6 +103,7 @@ def test_words_of_a_request(arguments: list[bytes]) -> None:
         assert name_of(command(*arguments)) == arguments[0].upper()
 
 
+@settings(max_examples=60)
 @given(st.lists(REPLIES, max_size=6))
 def test_elements_of_a_reply(replies: list[bytes]) -> None:
     assert elements(b"*%d\r\n%b" % (len(replies), b"".join(replies))) == replies
