@@ -150,9 +150,10 @@ def delay_start(name: str = "", delay_s: float = 5.0) -> dict[str, Json]:
     _refuse_if_held(starts, [victim])
 
     def evidence(_: object) -> Evidence | None:
-        left = starts.conditions().get(victim.name)
-        if left is None or not _has_ended(replicas, victim):
+        if not _has_ended(replicas, victim):
             return None
+        # None: so short a delay may be over by now.
+        left = starts.conditions().get(victim.name, StartCondition())
         return Evidence(
             f"{victim.name}: pid {victim.pid} is gone, and its next start is held for {left.delay_s:.1f} s more",
             {"pid_before": victim.pid, "delay_left_s": round(left.delay_s, 3)},
