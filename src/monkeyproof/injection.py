@@ -303,6 +303,19 @@ def revert() -> list[str]:
     return done
 
 
+def take_back(fault_id: str) -> list[str]:
+    """Take back one fault where others stay, as in a storm. Idempotent.
+
+    Raises:
+        NotReverted: it could not be.
+    """
+    context = current()
+    if all(one.id != fault_id for one in context.undo.open_faults()):
+        return []
+    context.before_revert()
+    return _revert_open(context, only=fault_id)
+
+
 def _take_back(fault: OpenFault, target: Target) -> str:
     try:
         return fault.undo.run(target)

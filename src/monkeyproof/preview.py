@@ -127,7 +127,7 @@ class Preview:
         return [
             step
             for activity in _actions_of(document)
-            if (step := self._own(document, activity, seed, arm, in_force)) is not None
+            for step in self._own(document, activity, seed, arm, in_force)
         ]
 
     def _own(
@@ -137,42 +137,36 @@ class Preview:
         seed: int,
         arm: str,
         in_force: InForce,
-    ) -> Step | None:
+    ) -> list[Step]:
         provider = activity["provider"]
         module = str(provider.get("module", ""))
         if provider["type"] != "python" or not module.startswith(OURS):
             words = ", ".join(f"{key} {value}" for key, value in told_of(activity).items() if key != "activity")
-            return Step(
-                f"{activity.get('name', 'an activity')} (not a fault of monkeyproof)",
-                (("runs", words), ("limit", "none: what it does is its own"), ("undo", "none is known")),
-            )
+            told = (("runs", words), ("limit", "none: what it does is its own"), ("undo", "none is known"))
+            return [Step(f"{activity.get('name', 'an activity')} (not a fault of monkeyproof)", told)]
         if (module, provider.get("func")) == (revert.__module__, revert.__name__):
             in_force.clear()
         if not module.startswith(OWN_FAULTS):
-            return None  # A hold, a revert.
+            return []  # A hold, a revert.
         held = promised_hold(document, self.file.windows, ends_trial=True)
         arguments = dict(provider.get("arguments") or {})
         if self.target is None:
             given = ", ".join(f"{key} {_short(value)}" for key, value in arguments.items()) or "no arguments"
-            return Step(
-                f"{module.removeprefix(OWN_FAULTS)}.{provider['func']}",
-                (
-                    ("with", given),
-                    ("held", held),
-                    ("undo", "is on record before the act; 'monkeyproof target up' first, and this names it"),
-                ),
-            )
+            undo = "is on record before the act; 'monkeyproof target up' first, and this names it"
+            headline = f"{module.removeprefix(OWN_FAULTS)}.{provider['func']}"
+            return [Step(headline, (("with", given), ("held", held), ("undo", undo)))]
         with planning(self.target, seed, arm, in_force) as context:
             try:
                 _call(document, module, provider["func"], arguments)
             except MonkeyproofError as error:
-                return Step(str(activity.get("name", provider["func"])), (("", str(error)),), error)
+                return [Step(str(activity.get("name", provider["func"])), (("", str(error)),), error)]
             except Exception as error:  # A trial would find the same when it is too late to be told in order.
                 wrong = UsageError(f"{provider['func']} cannot be called so: {error}")
-                return Step(str(activity.get("name", provider["func"])), (("", str(wrong)),), wrong)
+                return [Step(str(activity.get("name", provider["func"])), (("", str(wrong)),), wrong)]
             planned = list(context.planned or ())
             guards = "; ".join(context.guards)
-        return _step(planned[0], guards, held) if planned else None
+        # More than one of a storm.
+        return [_step(one, guards, held) for one in planned]
 
     def _foreign(self, document: Mapping[str, Json], roles: Roles) -> Step:
         told = told_of(activity_named(document, roles.inject) or {})
