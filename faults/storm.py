@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -27,7 +28,8 @@ def ride(faults: list[dict[str, Json]]) -> dict[str, Json]:
     """Inject each fault at its ``start_s`` after this begins, and take it back ``duration_s`` later.
 
     A storm goes on whatever its target does not let happen: a fault that is refused, or of which no evidence is
-    found (it is taken back at once), is on record, and the next one follows. It ends when nothing that it injected
+    found as long as it is wanted (it is taken back at once), is on record, and the next one follows. Faults are
+    injected one after another, so one that is slow to prove delays the next. It ends when nothing that it injected
     is left; sooner if what it does cannot be judged any more, because an observer died.
 
     Returns:
@@ -48,7 +50,7 @@ def ride(faults: list[dict[str, Json]]) -> dict[str, Json]:
     ridden = _Storm(context)
     if context.planned is not None:
         for one in planned:
-            context.in_force.clear()  # They are told without their times, so each is held against the limits alone.
+            context.in_force.clear()  # Told without their times, so each is held against the limits alone.
             ridden.begin(one)
         return ridden.counts
     context.history.event(Kind.PHASE_STARTED, "storm")
@@ -84,16 +86,17 @@ class _Storm:
                 if one.end_s <= now_s:
                     self._refused(one, "its time was over before it could begin")
                 else:
-                    self.begin(one)
+                    self.begin(one, one.end_s - now_s)
                 continue
             due_s = min([*self.ends_s.values(), *(one.start_s for one in waiting[:1])], default=now_s)
             clock.sleep_s(min(POLL_S, max(0.0, due_s - (clock.monotonic_s() - begun_s))))
         return ", ".join(f"{count} {name}" for name, count in self.counts.items())
 
-    def begin(self, one: StormFault) -> None:
+    def begin(self, one: StormFault, within_s: float = math.inf) -> None:
+        """Inject one fault, if it can be proven in time: while its proof is awaited, no other can begin or end."""
         before = self.context.faults_count
         try:
-            with self._seeded(one.seed):
+            with self._for(one.seed, within_s):
                 found = find(one.fault).function(**one.arguments)
         except NotReverted:
             raise
@@ -116,9 +119,10 @@ class _Storm:
         )
 
     @contextlib.contextmanager
-    def _seeded(self, seed: int) -> Iterator[None]:
-        before, self.context.seed = self.context.seed, seed
+    def _for(self, seed: int, within_s: float) -> Iterator[None]:
+        before = self.context.seed, self.context.prove_within_s
+        self.context.seed, self.context.prove_within_s = seed, within_s
         try:
             yield
         finally:
-            self.context.seed = before
+            self.context.seed, self.context.prove_within_s = before

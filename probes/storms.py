@@ -33,7 +33,8 @@ def is_storm(events: Sequence[Event]) -> bool:
 def measure_storm(readings: Readings, events: Sequence[Event], slo: Slo) -> Recovery:
     """What the users saw of one storm, and whether the target came back after it.
 
-    Faults of the storm that were refused, or not proven and taken back at once, are no part of it.
+    Faults of the storm that were refused, or not proven and taken back at once, are no part of it. That one ended
+    before its time (its lease ran out, somebody took it away) spoils nothing, for no recovery is claimed under it.
 
     Returns:
         ``absorbed`` if not one reading was bad; ``fault_removed`` if the objective holds in the end (``recovered``
@@ -94,7 +95,12 @@ def measure_storm(readings: Readings, events: Sequence[Event], slo: Slo) -> Reco
 def _of_what_took_effect(events: Sequence[Event]) -> list[Event]:
     unproven = {event.data.get("id") for event in events if event.kind is Kind.FAULT_UNPROVEN} - {"", None}
     steps = (Kind.FAULT_INTENDED, Kind.FAULT_UNPROVEN, Kind.FAULT_REVERTED)
-    return [event for event in events if event.kind not in steps or event.data.get("id") not in unproven]
+    early = (Kind.LEASE_RAN_OUT, Kind.FAULT_TAKEN_AWAY)
+    return [
+        event
+        for event in events
+        if event.kind not in early and (event.kind not in steps or event.data.get("id") not in unproven)
+    ]
 
 
 def _over_s(events: Sequence[Event]) -> float | None:

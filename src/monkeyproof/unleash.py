@@ -33,6 +33,12 @@ _DECISIONS = {
     Outcome.FAULT_REMOVED: SURVIVED,
     Outcome.NOT_RECOVERED: FAILED,
 }
+_LEFT_OUT = {
+    Kind.FAULT_REFUSED: "refused",
+    Kind.FAULT_UNPROVEN: "not proven",
+    Kind.LEASE_RAN_OUT: "ended before its time",
+    Kind.FAULT_TAKEN_AWAY: "ended before its time",
+}
 _EXITS = {SURVIVED: EXIT_OK, FAILED: EXIT_FAIL, COULD_NOT_TELL: EXIT_INCONCLUSIVE}
 
 
@@ -44,7 +50,7 @@ class Ridden:
     decision: str
     reason: str
     left_out: tuple[str, ...]
-    """Faults that were refused or not proven, each with why."""
+    """Faults that were refused, not proven, or ended before their time, each with why."""
     effective_count: int
     error: str = ""
     """Why it did not end in order; "" if it did."""
@@ -84,9 +90,8 @@ def ride_out(plan: StormPlan, file: TargetFile, arm: str, folder: Path, watcher:
     trial = finished.campaign.trials[0]
     events = History.read(folder / trial.folder)
     left_out = [
-        f"{event.data['fault']} ({'refused' if event.kind is Kind.FAULT_REFUSED else 'not proven'}): "
-        f"{event.data['why']}"
-        for event in events.of_kind(Kind.FAULT_REFUSED, Kind.FAULT_UNPROVEN)
+        f"{event.data.get('fault', event.subject)} ({_LEFT_OUT[event.kind]}): {event.data['why']}"
+        for event in events.of_kind(*_LEFT_OUT)
     ]
     return Ridden(
         finished.campaign,
@@ -149,7 +154,8 @@ class Shrinker:
 
     def _fails(self, parts: tuple[StormFault, ...]) -> bool | None:
         if self.trials_count >= self.max_trials:
-            self.ended = f"{self.max_trials} trials were made"
+            were = "trial was" if self.max_trials == 1 else "trials were"
+            self.ended = f"no more than {self.max_trials} {were} allowed"
             raise Spent
         if self.ends_s is not None and self.clock.monotonic_s() >= self.ends_s:
             self.ended = "the time was over"

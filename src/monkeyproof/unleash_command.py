@@ -196,8 +196,8 @@ def _told(ridden: Ridden) -> int:
 def _print_end(ridden: Ridden) -> None:
     if ridden.reason:
         click.echo(f"{ridden.decision.upper()}: {ridden.reason}.")
-    without = f"; {len(ridden.left_out)} took none:" if ridden.left_out else "."
-    click.echo(f"{ridden.effective_count} faults took effect{without}")
+    count, others = ridden.effective_count, ", and not all went as planned:" if ridden.left_out else ""
+    click.echo(f"{count} fault{'' if count == 1 else 's'} took effect{others or '.'}")
     for line in ridden.left_out:
         click.echo(f"  {line}")
 

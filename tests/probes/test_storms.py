@@ -81,7 +81,11 @@ def test_what_was_not_proven_is_no_part_of_it() -> None:
         event(8.1, Kind.FAULT_REVERTED, "part", id="f3", fault="x", summary="taken back"),
         event(8.5, Kind.FAULT_REFUSED, "x", id="", fault="x", why="not injecting: it may not"),
     ]
-    assert measured(text, events(*unproven)) == measured(text, events())
+    early = [
+        event(3.0, Kind.LEASE_RAN_OUT, "toxic-1", why="replica-2 is not paused any more"),
+        event(3.5, Kind.FAULT_TAKEN_AWAY, "part", id="f1", fault="x", why="somebody did"),
+    ]
+    assert measured(text, events(*unproven, *early)) == measured(text, events())
     only = [event(1.9, Kind.BASELINE_MET), event(1.95, Kind.PHASE_STARTED, "storm"), *unproven]
     assert measured(text, only).outcome is Outcome.INVALID
     assert "no fault of the storm took effect" in measured(text, only).reason
