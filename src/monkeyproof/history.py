@@ -51,7 +51,7 @@ class Kind(StrEnum):
     TRIAL_ABORTED = "trial.aborted"  # why
     TRIAL_ENDING = "trial.ending"  # from here on what is still there is taken back, whatever else is asked for
     TRIAL_ENDED = "trial.ended"  # status
-    PHASE_STARTED = "phase.started"  # subject: prepare, baseline, hold, storm, revert, after_revert, put_back
+    PHASE_STARTED = "phase.started"  # subject: prepare, baseline, hold, revert, after_revert, cool_down, put_back
     PHASE_ENDED = "phase.ended"  # subject: the phase; why
     BASELINE_MET = "baseline.met"  # good_share, window_s (as used), readings (how many that were)
     BASELINE_MISSED = "baseline.missed"  # good_share, window_s, readings, why
@@ -59,7 +59,7 @@ class Kind(StrEnum):
     FAULT_INJECTED = "fault.injected"  # id, fault: somebody else's, done, and nothing is named that would prove it
     FAULT_EFFECTIVE = "fault.effective"  # id, fault, summary, evidence
     FAULT_UNPROVEN = "fault.unproven"  # id ("" if it was not even intended), fault, why
-    FAULT_REFUSED = "fault.refused"  # id (""), fault, parameters, why: of a storm, which goes on
+    FAULT_REFUSED = "fault.refused"  # id (""), fault, parameters, why: in the phase "storm", which goes on
     FAULT_REVERTED = "fault.reverted"  # id, fault, summary
     FAULT_NOT_REVERTED = "fault.not_reverted"  # id, fault, why
     LEASE_RAN_OUT = "lease.ran_out"  # why: a fault ended by itself, for nobody renewed it; subject: its id

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from monkeyproof.catalogue import Experiment
 from monkeyproof.clock import Anchor, SystemClock
@@ -22,13 +22,15 @@ from monkeyproof.faults.foreign import told_of
 from monkeyproof.history import HistoryWriter
 from monkeyproof.in_force import InForce
 from monkeyproof.injection import Context, Injection, revert, set_current
-from monkeyproof.probes.watch import longest_hold_s, promised_hold
-from monkeyproof.repertoire import Fault
+from monkeyproof.probes.watch import STORM, longest_hold_s, promised_hold
 from monkeyproof.roles import OWN_FAULTS, Roles, activity_named, roles_of
 from monkeyproof.targets.port import Links, Registry, Target, Toxic
 from monkeyproof.targets.registry import RegistryClient
 from monkeyproof.types import Json
 from monkeyproof.undo import Undo, UndoLog
+
+if TYPE_CHECKING:
+    from monkeyproof.repertoire import Fault
 
 C = TypeVar("C")
 REGISTRY_TIMEOUT_S = 3.0
@@ -124,11 +126,26 @@ class Preview:
             return [self._foreign(document, roles)]
         in_force = InForce()  # Of the whole trial: what its faults use of a limit adds up.
         in_force.hold_at_most_s = longest_hold_s(document)
-        return [
-            step
-            for activity in _actions_of(document)
-            for step in self._own(document, activity, seed, arm, in_force)
-        ]
+        steps = []
+        for activity in _actions_of(document):
+            if activity["provider"].get("module") == STORM and self.target is not None:
+                steps += self._storm(document, activity, self.target, seed, arm)
+            elif (step := self._own(document, activity, seed, arm, in_force)) is not None:
+                steps.append(step)
+        return steps
+
+    def _storm(
+        self, document: Mapping[str, Json], activity: Mapping[str, Json], target: Target, seed: int, arm: str
+    ) -> list[Step]:
+        """Its faults, each as if it were alone; what would be refused stands among the limits."""
+        provider = activity["provider"]
+        with planning(target, seed, arm, InForce()) as context:
+            try:
+                _call(document, provider["module"], provider["func"], dict(provider.get("arguments") or {}))
+            except MonkeyproofError as error:
+                return [Step(str(activity.get("name", provider["func"])), (("", str(error)),), error)]
+            planned, guards = list(context.planned or ()), "; ".join(context.guards)
+        return [_step(one, guards, "for as long as the storm says") for one in planned]
 
     def _own(
         self,
@@ -137,36 +154,42 @@ class Preview:
         seed: int,
         arm: str,
         in_force: InForce,
-    ) -> list[Step]:
+    ) -> Step | None:
         provider = activity["provider"]
         module = str(provider.get("module", ""))
         if provider["type"] != "python" or not module.startswith(OURS):
             words = ", ".join(f"{key} {value}" for key, value in told_of(activity).items() if key != "activity")
-            told = (("runs", words), ("limit", "none: what it does is its own"), ("undo", "none is known"))
-            return [Step(f"{activity.get('name', 'an activity')} (not a fault of monkeyproof)", told)]
+            return Step(
+                f"{activity.get('name', 'an activity')} (not a fault of monkeyproof)",
+                (("runs", words), ("limit", "none: what it does is its own"), ("undo", "none is known")),
+            )
         if (module, provider.get("func")) == (revert.__module__, revert.__name__):
             in_force.clear()
         if not module.startswith(OWN_FAULTS):
-            return []  # A hold, a revert.
+            return None  # A hold, a revert.
         held = promised_hold(document, self.file.windows, ends_trial=True)
         arguments = dict(provider.get("arguments") or {})
         if self.target is None:
             given = ", ".join(f"{key} {_short(value)}" for key, value in arguments.items()) or "no arguments"
-            undo = "is on record before the act; 'monkeyproof target up' first, and this names it"
-            headline = f"{module.removeprefix(OWN_FAULTS)}.{provider['func']}"
-            return [Step(headline, (("with", given), ("held", held), ("undo", undo)))]
+            return Step(
+                f"{module.removeprefix(OWN_FAULTS)}.{provider['func']}",
+                (
+                    ("with", given),
+                    ("held", held),
+                    ("undo", "is on record before the act; 'monkeyproof target up' first, and this names it"),
+                ),
+            )
         with planning(self.target, seed, arm, in_force) as context:
             try:
                 _call(document, module, provider["func"], arguments)
             except MonkeyproofError as error:
-                return [Step(str(activity.get("name", provider["func"])), (("", str(error)),), error)]
+                return Step(str(activity.get("name", provider["func"])), (("", str(error)),), error)
             except Exception as error:  # A trial would find the same when it is too late to be told in order.
                 wrong = UsageError(f"{provider['func']} cannot be called so: {error}")
-                return [Step(str(activity.get("name", provider["func"])), (("", str(wrong)),), wrong)]
+                return Step(str(activity.get("name", provider["func"])), (("", str(wrong)),), wrong)
             planned = list(context.planned or ())
             guards = "; ".join(context.guards)
-        # More than one of a storm.
-        return [_step(one, guards, held) for one in planned]
+        return _step(planned[0], guards, held) if planned else None
 
     def _foreign(self, document: Mapping[str, Json], roles: Roles) -> Step:
         told = told_of(activity_named(document, roles.inject) or {})
