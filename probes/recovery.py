@@ -32,7 +32,7 @@ def measure(readings: Readings, events: Sequence[Event], slo: Slo) -> Recovery:
     times = fault_times(events)
     if times is None:
         return Recovery(Outcome.INVALID, _why_nothing_was_injected(events))
-    readings = _before(readings, times.put_back_s)
+    readings = before(readings, times.put_back_s)
     slots = Slots.of(readings)
     if slots is None:
         return Recovery(
@@ -42,8 +42,8 @@ def measure(readings: Readings, events: Sequence[Event], slo: Slo) -> Recovery:
             effective_s=times.effective_s,
             reverted_s=times.reverted_s,
         )
-    seen = _what_was_seen(slots, times, slo)
-    why_invalid = _why_proof_fails(events, times) or _why_cannot_tell(slots, times, slo)
+    seen = what_was_seen(slots, times, slo)
+    why_invalid = why_proof_fails(events, times) or why_cannot_tell(slots, times, slo)
     if why_invalid:
         return replace(seen, outcome=Outcome.INVALID, reason=why_invalid)
     judged = _judge(seen, slots, events, times, slo)
@@ -65,7 +65,7 @@ def _why_nothing_was_injected(events: Sequence[Event]) -> str:
     return f"no fault was injected, for the baseline was not met: {missed.data.get('why', 'it was not steady')}"
 
 
-def _before(readings: Readings, end_s: float | None) -> Readings:
+def before(readings: Readings, end_s: float | None) -> Readings:
     """What was due before ``end_s``. A good answer that came later may be good only because of what began then."""
     if end_s is None:
         return readings
@@ -73,7 +73,7 @@ def _before(readings: Readings, end_s: float | None) -> Readings:
     return Readings(**{column.name: getattr(readings, column.name)[keep] for column in fields(Readings)})
 
 
-def _what_was_seen(slots: Slots, times: FaultTimes, slo: Slo) -> Recovery:
+def what_was_seen(slots: Slots, times: FaultTimes, slo: Slo) -> Recovery:
     """Counts and sums, which need no judgement. The outcome is filled in later."""
     play = slots.in_play(times.t0_s)
     impact = impact_index(slots, times.t0_s)
@@ -110,7 +110,7 @@ def _resilience_loss_s(slots: Slots, play: NDArray[np.bool_], slo: Slo) -> float
     return float(sum(shortfalls))
 
 
-def _why_proof_fails(events: Sequence[Event], times: FaultTimes) -> str:
+def why_proof_fails(events: Sequence[Event], times: FaultTimes) -> str:
     """Why the trial proves nothing: an observer died, no baseline, a fault not proven. Empty if it does."""
     lost = next((event for event in events if event.kind is Kind.LEASE_RAN_OUT), None)
     if lost is not None:
@@ -145,7 +145,7 @@ def _why_proof_fails(events: Sequence[Event], times: FaultTimes) -> str:
     return f"not proven to have taken effect: {'; '.join(unproven)}" if unproven else ""
 
 
-def _why_cannot_tell(slots: Slots, times: FaultTimes, slo: Slo) -> str:
+def why_cannot_tell(slots: Slots, times: FaultTimes, slo: Slo) -> str:
     """Why the readings do not show what the users saw. Empty if they do."""
     play = slots.in_play(times.t0_s)
     if not play.any():
@@ -172,7 +172,7 @@ def _judge(seen: Recovery, slots: Slots, events: Sequence[Event], times: FaultTi
     seen = replace(seen, ttd_s=None if detected_s is None else detected_s - t0_s)
     impact = impact_index(slots, t0_s)
     if impact is None:
-        return _absorbed(seen, aborted, end_s, times, slo)
+        return absorbed(seen, aborted, end_s, times, slo)
 
     begins_s = times.revert_begins_s
     start = None if begins_s is None else lasting_by(slots, slo, impact, begins_s)
@@ -218,7 +218,7 @@ def _judge(seen: Recovery, slots: Slots, events: Sequence[Event], times: FaultTi
     return replace(seen, outcome=Outcome.NOT_RECOVERED, reason=reason)
 
 
-def _absorbed(seen: Recovery, aborted: Event | None, end_s: float, times: FaultTimes, slo: Slo) -> Recovery:
+def absorbed(seen: Recovery, aborted: Event | None, end_s: float, times: FaultTimes, slo: Slo) -> Recovery:
     """Nothing bad was seen. That counts only if somebody looked, for long enough."""
     watched_s = end_s - (times.effective_s or times.t0_s)
     if aborted is not None:

@@ -28,6 +28,8 @@ __all__ = ["hold_until_recovered", "watch_after_revert"]
 POLL_S = 0.1
 WRITTEN_WITHIN_S = 0.5
 LIVE_S = 1.0
+STORM = "monkeyproof.faults.storm"
+"""The module of the action that holds each fault of a storm for a while of its own."""
 _BOUNDS = ("at_most_s", "at_least_s")
 
 
@@ -78,16 +80,29 @@ def held_at_most_s(windows: Windows, at_most_s: float, at_least_s: float) -> flo
 
 
 def longest_hold_s(document: Mapping[str, Json]) -> float:
-    """The longest time that an experiment gives ``hold_until_recovered``; 0 if it leaves that to the target."""
-    return max((_number(one.get(name)) for one in _holds(document) for name in _BOUNDS), default=0.0)
+    """The longest time for which an experiment asks that a fault be held; 0 if it leaves that to the target."""
+    held = [_number(one.get(name)) for one in _holds(document) for name in _BOUNDS]
+    return max([*held, *_stormy_s(document)], default=0.0)
 
 
 def _holds(document: Mapping[str, Json]) -> Iterator[Mapping[str, Json]]:
     """Arguments of each of an experiment's holds."""
-    for one in document.get("method") or ():
-        provider = one.get("provider") or {}
+    for provider in _providers(document):
         if provider.get("func") == hold_until_recovered.__name__ and provider.get("module") == __name__:
             yield provider.get("arguments") or {}
+
+
+def _stormy_s(document: Mapping[str, Json]) -> Iterator[float]:
+    """How long each fault of a storm is held."""
+    for provider in _providers(document):
+        if provider.get("module") == STORM:
+            faults = (provider.get("arguments") or {}).get("faults")
+            yield from (_number(one.get("duration_s")) for one in faults or () if isinstance(one, dict))
+
+
+def _providers(document: Mapping[str, Json]) -> Iterator[Mapping[str, Json]]:
+    for one in document.get("method") or ():
+        yield one.get("provider") or {}
 
 
 def _number(value: Json) -> float:

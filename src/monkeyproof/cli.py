@@ -15,6 +15,7 @@ from monkeyproof.errors import EXIT_REFUSED, EXIT_USAGE, MonkeyproofError, Usage
 from monkeyproof.fault_command import fault
 from monkeyproof.plan_command import plan
 from monkeyproof.stop_command import stop
+from monkeyproof.unleash_command import unleash
 
 
 class _Group(click.Group):
@@ -58,6 +59,7 @@ main.add_command(gate)
 main.add_command(plan)
 main.add_command(stop)
 main.add_command(fault)
+main.add_command(unleash)
 
 
 @main.command("calibrate")

@@ -61,6 +61,7 @@ class Kind(StrEnum):
     FAULT_INJECTED = "fault.injected"  # id, fault: somebody else's, done, and nothing is named that would prove it
     FAULT_EFFECTIVE = "fault.effective"  # id, fault, summary, evidence
     FAULT_UNPROVEN = "fault.unproven"  # id ("" if it was not even intended), fault, why
+    FAULT_REFUSED = "fault.refused"  # id (""), fault, parameters, why: in the phase "storm", which goes on
     FAULT_REVERTED = "fault.reverted"  # id, fault, summary
     FAULT_NOT_REVERTED = "fault.not_reverted"  # id, fault, why
     LEASE_RAN_OUT = "lease.ran_out"  # why: a fault ended by itself, for nobody renewed it; subject: its id

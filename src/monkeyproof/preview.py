@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from monkeyproof.catalogue import Experiment
 from monkeyproof.clock import Anchor, SystemClock
@@ -22,13 +22,16 @@ from monkeyproof.faults.foreign import told_of
 from monkeyproof.history import HistoryWriter
 from monkeyproof.in_force import InForce
 from monkeyproof.injection import Context, Injection, revert, set_current
-from monkeyproof.probes.watch import longest_hold_s, promised_hold
+from monkeyproof.probes.watch import STORM, longest_hold_s, promised_hold
 from monkeyproof.repertoire import WHEN_SEEN, Fault
 from monkeyproof.roles import OWN_FAULTS, Roles, activity_named, roles_of
 from monkeyproof.targets.port import Links, Registry, Target, Toxic
 from monkeyproof.targets.registry import RegistryClient
 from monkeyproof.types import Json
 from monkeyproof.undo import Undo, UndoLog
+
+if TYPE_CHECKING:
+    from monkeyproof.repertoire import Fault
 
 C = TypeVar("C")
 REGISTRY_TIMEOUT_S = 3.0
@@ -124,11 +127,26 @@ class Preview:
             return [self._foreign(document, roles)]
         in_force = InForce()  # Of the whole trial: what its faults use of a limit adds up.
         in_force.hold_at_most_s = longest_hold_s(document)
-        return [
-            step
-            for activity in _actions_of(document)
-            if (step := self._own(document, activity, seed, arm, in_force)) is not None
-        ]
+        steps = []
+        for activity in _actions_of(document):
+            if activity["provider"].get("module") == STORM and self.target is not None:
+                steps += self._storm(document, activity, self.target, seed, arm)
+            elif (step := self._own(document, activity, seed, arm, in_force)) is not None:
+                steps.append(step)
+        return steps
+
+    def _storm(
+        self, document: Mapping[str, Json], activity: Mapping[str, Json], target: Target, seed: int, arm: str
+    ) -> list[Step]:
+        """Its faults, each as if it were alone; what would be refused stands among the limits."""
+        provider = activity["provider"]
+        with planning(target, seed, arm, InForce()) as context:
+            try:
+                _call(document, provider["module"], provider["func"], dict(provider.get("arguments") or {}))
+            except MonkeyproofError as error:
+                return [Step(str(activity.get("name", provider["func"])), (("", str(error)),), error)]
+            planned, guards = list(context.planned or ()), "; ".join(context.guards)
+        return [_step(one, guards, "for as long as the storm says") for one in planned]
 
     def _own(
         self,

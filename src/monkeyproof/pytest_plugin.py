@@ -4,6 +4,13 @@
         trial = chaos.run("replica-kill")
         assert trial.recovered_within_s(10)
 
+A single fault, in a test of one's own, is taken back on every way out:
+
+    def test_slow_features(chaos):
+        with chaos.break_target() as monkey:
+            monkey.inject("network.add_latency", link="replica->features", low_ms=100, high_ms=200)
+            assert ask_my_service() == "the fallback"
+
 The fixture ``chaos`` starts the embedded target once a session if no ``--chaos-target`` is given and none is
 up, and ends what it started. With allure-pytest installed, each trial is a step whose sub-steps are the
 trial's phases, with the timeline, the history and the evidence attached.
@@ -22,6 +29,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from monkeyproof.by_hand import Monkey
     from monkeyproof.config import Slo, TargetFile
     from monkeyproof.types import Outcome, Recovery, TrialResult
 
@@ -70,7 +80,7 @@ class Trial:
 
 
 class Chaos:
-    """Runs experiments against one target; what the fixture ``chaos`` gives to a test."""
+    """Breaks one target, by experiments or by hand; what the fixture ``chaos`` gives to a test."""
 
     def __init__(self, target: TargetFile, folder: Path, healer: str, seed: int) -> None:
         self.target = target
@@ -112,6 +122,18 @@ class Chaos:
         _attach(trial, folder, self.target.slo)
         return trial
 
+    def break_target(self, *, seed: int | None = None, at_most_s: float = 300.0) -> AbstractContextManager[Monkey]:
+        """Open the target for faults by hand; see ``monkeyproof.break_target``, which says what it raises."""
+        from monkeyproof.by_hand import break_target
+
+        self._count += 1
+        return break_target(
+            self.target.path,
+            seed=self._seed if seed is None else seed,
+            at_most_s=at_most_s,
+            folder=self._folder / f"{self._count:02d}-by-hand",
+        )
+
 
 @pytest.fixture(scope="session")
 def chaos_target(pytestconfig: pytest.Config) -> Iterator[TargetFile]:
@@ -134,7 +156,7 @@ def chaos_target(pytestconfig: pytest.Config) -> Iterator[TargetFile]:
 
 @pytest.fixture(scope="session")
 def chaos(chaos_target: TargetFile, pytestconfig: pytest.Config) -> Chaos:
-    """Runs experiments: ``chaos.run("replica-kill")``."""
+    """Runs experiments, ``chaos.run("replica-kill")``, and breaks things by hand, ``chaos.break_target()``."""
     folder = pytestconfig.getoption("--chaos-out")
     if folder is None:
         folder = pytestconfig.rootpath / "runs" / f"pytest-{datetime.now(UTC).strftime('%Y%m%d-%H%M%S')}"

@@ -17,6 +17,7 @@ from monkeyproof.errors import UsageError
 from monkeyproof.history import Event, History, Kind
 from monkeyproof.plan import CAMPAIGN_FILE, TRIALS_DIR, summary_of
 from monkeyproof.probes.recovery import measure, remedies
+from monkeyproof.probes.storms import is_storm, measure_storm
 from monkeyproof.readings import Readings
 from monkeyproof.types import Campaign, Json, Outcome, Recovery, TrialResult
 
@@ -179,7 +180,7 @@ def _recovery(trial: History, slo: Slo) -> Recovery:
         readings = Readings.read(trial.folder / history.READINGS_FILE)
     except UsageError as error:
         return Recovery(Outcome.INVALID, f"could not tell: {error}")
-    return measure(readings, trial.events, slo)
+    return (measure_storm if is_storm(trial.events) else measure)(readings, trial.events, slo)
 
 
 def _load(folder: Path) -> dict[str, object]:

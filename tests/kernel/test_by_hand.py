@@ -20,9 +20,11 @@ from monkeyproof import stopping, undo
 from monkeyproof.by_hand import Ended
 from monkeyproof.cli import main
 from monkeyproof.clock import wait_for
+from monkeyproof.config import read_target_file
 from monkeyproof.errors import EXIT_NOT_REVERTED, EXIT_REFUSED, EXIT_USAGE, NotReverted, Refusal, UsageError
 from monkeyproof.history import UNDO_FILE, Kind, events_in
 from monkeyproof.injection import current, has_current
+from monkeyproof.pytest_plugin import Chaos
 from monkeyproof.targets.port import Links
 
 __all__ = ["small"]
@@ -283,3 +285,25 @@ def test_plain_import_stays_light() -> None:
     assert json.loads(done.stdout) == []
     with pytest.raises(AttributeError):
         _ = monkeyproof.nothing_of_that_name
+
+
+def test_the_documented_block_does_what_it_says(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "by-hand.md").read_text(encoding="utf-8")
+    block = page.split("```python\n")[1].split("```")[0]
+    assert "break_target" in block
+    monkeypatch.chdir(small.parent)
+    exec(compile(block, "docs/by-hand.md", "exec"), {})  # noqa: S102
+    said = capsys.readouterr().out.splitlines()
+    assert "held for at least" in said[0]
+    assert said[1] == f"['network.fail_requests on {LINK}', 'network.add_latency on {LINK}']"
+    assert undo.open_logs() == []
+
+
+def test_fixture_of_the_plugin_breaks_its_target_by_hand(small: Path, tmp_path: Path) -> None:
+    chaos = Chaos(read_target_file(small), tmp_path / "out", "none", 3)
+    with chaos.break_target() as monkey:
+        monkey.inject("noop.nothing")
+        assert current().seed == 3
+    assert (tmp_path / "out" / "01-by-hand" / UNDO_FILE).exists()
