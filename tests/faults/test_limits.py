@@ -12,7 +12,7 @@ from fault_world import Traffic, events
 
 from monkeyproof.bounds import Limits
 from monkeyproof.errors import Refusal, UsageError
-from monkeyproof.faults import data, network, recorded, replicas
+from monkeyproof.faults import data, network, recorded, replicas, victims
 from monkeyproof.faults.network import delays
 from monkeyproof.history import Kind
 from monkeyproof.in_force import InForce
@@ -115,7 +115,7 @@ def test_replicas_down_counts_those_that_are_down_anyway(world, asked, limited):
     refused(world, words, replicas.kill)
     refused(world, words, replicas.pause, "r3")
     limited(replicas_down=2)
-    replicas._choose(world.parts[port.Replicas], "", "p")
+    victims.choose(world.parts[port.Replicas], "", "p")
     world.parts[port.Replicas] = Ready(down=2)
     refused(world, "replicas down at once would be 3", replicas.kill)
 

@@ -75,7 +75,7 @@ def test_a_server_that_fails_by_itself_is_no_proof(world, server, monkeypatch):
             connection.sendall(b"HTTP/1.1 503 Down\r\nContent-Length: 0\r\n\r\n")
 
     server.handler = handler
-    found = network.fail_requests("web", probability=0.05, status=503)
+    found = network.fail_requests("web", probability=0.04, status=503)
     assert found["data"]["own_failed"] == 1
     assert found["data"]["own_requests"] > 1  # Those before were answered 503 as well, by the server.
 

@@ -134,7 +134,13 @@ def test_a_fault_of_answers_changes_one_that_was_due_when_it_came(proxy, told):
             client.sendall(REQUEST % n)
             told.saw_requests(n + 1)
             if changed:
-                toxic = add(proxy, "corrupt_records", share=1.0, low=3.0, high=3.0, seed=1)
+                toxic = add(
+                    proxy,
+                    "corrupt_records",
+                    fault="scale",
+                    parameters={"share": 1.0, "low": 3.0, "high": 3.0},
+                    seed=1,
+                )
             told.put(answer)
             head = b""
             while not head.endswith(b"\r\n\r\n"):

@@ -92,9 +92,9 @@ def test_what_is_wrong_is_told_and_injects_nothing(small: Path) -> None:
         for name, arguments, words in (
             ("network.add_latncy", {}, "did you mean 'network.add_latency'"),
             (
-                "network.add_latency",
-                {"link": LINK, "low_ms": 1.0},
-                "needs high_ms; it takes: link=STR (needed)",
+                "network.delay_closes",
+                {"link": LINK},
+                "needs delay_ms; it takes: link=STR (needed)",
             ),
             ("network.add_latency", {"link": LINK, "low_ms": 1.0, "high": 1.0}, "takes no 'high'"),
             (
@@ -245,7 +245,7 @@ def test_dry_run_injects_nothing(small: Path) -> None:
     ("words", "code", "said"),
     [
         (["network.add_latncy"], EXIT_USAGE, "did you mean"),
-        (["network.add_latency", "low_ms=x"], EXIT_USAGE, "low_ms=FLOAT (milliseconds; needed)"),
+        (["network.delay_closes", "delay_ms=x"], EXIT_USAGE, "delay_ms=FLOAT (milliseconds; needed)"),
         (["network.add_latency", "low_ms"], EXIT_USAGE, "is not NAME=VALUE"),
         (["network.add_latency", "low_ms=1", "low_ms=2"], EXIT_USAGE, "given twice"),
         (["noop.nothing", "--for", "soon"], EXIT_USAGE, "is not a time"),
@@ -261,7 +261,8 @@ def test_slips_are_told(words: list[str], code: int, said: str) -> None:
 
 def test_help_of_a_fault_says_what_it_takes_and_what_undoes_it() -> None:
     output = CliRunner().invoke(main, ["fault", "network.add_latency", "--help"]).output
-    assert "low_ms=FLOAT (milliseconds; needed)" in output
+    assert "low_ms=FLOAT (milliseconds; default 0.0)" in output
+    assert "link=STR (needed)" in output
     assert "share=FLOAT (of all, 0 to 1; default 1.0)" in output
     assert "evidence: a request was held that long" in output
     assert "undo: taken off the link" in output

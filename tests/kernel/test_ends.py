@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from monkeyproof import aftermath, open_trial, trial, undo, worker
+from monkeyproof import aftermath, guarded, trial, undo, worker
 from monkeyproof.clock import Anchor, SystemClock
 from monkeyproof.errors import EXIT_NOT_REVERTED, EXIT_REFUSED, NotReverted
+from monkeyproof.guarded import Guarded, run_name
 from monkeyproof.history import UNDO_FILE, HistoryWriter, Kind, events_in
-from monkeyproof.open_trial import OpenTrial, run_name
+from monkeyproof.open_trial import OpenTrial
 from monkeyproof.residue import Residue
 from monkeyproof.trial_plan import TrialPlan
 from monkeyproof.undo import OpenFault, Undo, UndoLog
@@ -55,6 +56,13 @@ def test_a_killed_worker_whose_undo_log_is_gone_leaves_what_is_not_known(plan: T
     assert worker.NOT_KNOWN in words
 
 
+def ground_with(log: UndoLog) -> Guarded:
+    """With an undo log, and nothing else."""
+    ground = Guarded.__new__(Guarded)
+    ground.log = log
+    return ground
+
+
 def test_a_killed_worker_is_told_by_its_log(plan: TrialPlan) -> None:
     assert after_death(plan) == (EXIT_REFUSED, "a signal ended the trial; nothing had been injected")
     log = log_of(plan)
@@ -78,10 +86,11 @@ def test_a_trial_that_ends_early_says_of_its_faults_what_is_known(plan: TrialPla
     assert trial._end_of(None, "why") == (EXIT_REFUSED, "why; nothing had been injected")
     one = OpenTrial(plan)
     assert trial._end_of(one, "why") == (EXIT_REFUSED, "why; nothing had been injected")
-    one._log = log_of(plan)
-    intended(plan, one._log, held=True)
+    log = log_of(plan)
+    one._ground = ground_with(log)
+    intended(plan, log, held=True)
     assert trial._end_of(one, "why")[0] == EXIT_NOT_REVERTED
-    one._log.reverted("1", "done")
+    log.reverted("1", "done")
     assert trial._end_of(one, "why") == (EXIT_REFUSED, "why; what was injected is reverted")
 
 
@@ -98,10 +107,9 @@ def test_whatever_fails_while_faults_are_taken_back_is_not_reverted(
     def fail() -> Any:
         raise FileNotFoundError("undo.jsonl")
 
-    one = OpenTrial(plan)
-    one._log = log_of(plan)
-    intended(plan, one._log, held=True)
-    monkeypatch.setattr(open_trial, "revert", fail)
-    found = one._revert()
+    log = log_of(plan)
+    intended(plan, log, held=True)
+    monkeypatch.setattr(guarded, "revert", fail)
+    found = ground_with(log).take_back()
     assert isinstance(found, NotReverted)
     assert "noop.nothing on s" in str(found)
