@@ -6,6 +6,7 @@ found = corrupt(frame, [Missing(share=0.1), Scale(share=0.1, columns=("price",))
 found.table, found.mask(), found.restored()
 """
 
+from monkeyproof.faults.data.batches import CorruptBatch
 from monkeyproof.faults.data.cells import (
     CellFault,
     Missing,
@@ -15,6 +16,15 @@ from monkeyproof.faults.data.cells import (
     SignFlip,
     UnitChange,
     Where,
+)
+from monkeyproof.faults.data.drift import (
+    BenignDrift,
+    ConceptDrift,
+    CovariateShift,
+    PriorShift,
+    Ramp,
+    Recurring,
+    Sudden,
 )
 from monkeyproof.faults.data.memory import Room
 from monkeyproof.faults.data.rows import (
@@ -28,13 +38,18 @@ from monkeyproof.faults.data.rows import (
 )
 from monkeyproof.faults.data.schema import ExtraColumn, LostColumn, RenamedColumn, SchemaFault, TextColumn
 from monkeyproof.faults.data.streamed import scale_records
+from monkeyproof.faults.data.swaps import SwapFault, SwappedColumns, SwappedValues
 from monkeyproof.faults.data.tables import Corrupted, corrupt
 from monkeyproof.faults.data.text import BrokenEncoding, LabelNoise, TextFault, Typo, UnseenCategory
 
 __all__ = [
+    "BenignDrift",
     "BrokenEncoding",
     "CellFault",
+    "ConceptDrift",
+    "CorruptBatch",
     "Corrupted",
+    "CovariateShift",
     "Duplicates",
     "ExtraColumn",
     "LabelNoise",
@@ -44,6 +59,9 @@ __all__ = [
     "Missing",
     "Noise",
     "Outlier",
+    "PriorShift",
+    "Ramp",
+    "Recurring",
     "RenamedColumn",
     "Room",
     "RowFault",
@@ -51,7 +69,11 @@ __all__ = [
     "SchemaFault",
     "SignFlip",
     "StaleRows",
+    "Sudden",
+    "SwapFault",
+    "SwappedColumns",
     "SwappedRows",
+    "SwappedValues",
     "TextColumn",
     "TextFault",
     "TruncatedBatches",
