@@ -23,8 +23,8 @@ class CorruptBatch:
     """Call it with an Arrow table, and get a corrupted one: the same bytes in every row as of one pass over all.
 
     It is a value, can be pickled, and keeps nothing from one call to the next. The column of row numbers stays as
-    it is; where a fault moves, repeats or drops rows, it says where each one came from. Faults that need windows of
-    rows (``window_rows``) work on batches whose rows follow one another and that begin with a window.
+    it is; where a fault moves, repeats or drops rows, it says where each one came from. Faults that need windows
+    (``window_rows``) work on batches whose rows follow one another and that begin with a window.
     """
 
     faults: Fault | Sequence[Fault]
