@@ -6,6 +6,7 @@ found = corrupt(frame, [Missing(share=0.1), Scale(share=0.1, columns=("price",))
 found.table, found.mask(), found.restored()
 """
 
+from monkeyproof.faults.data.batches import CorruptBatch
 from monkeyproof.faults.data.cells import (
     CellFault,
     Missing,
@@ -15,6 +16,15 @@ from monkeyproof.faults.data.cells import (
     SignFlip,
     UnitChange,
     Where,
+)
+from monkeyproof.faults.data.drift import (
+    BenignDrift,
+    ConceptDrift,
+    CovariateShift,
+    PriorShift,
+    Ramp,
+    Recurring,
+    Sudden,
 )
 from monkeyproof.faults.data.memory import Room
 from monkeyproof.faults.data.rows import (
@@ -55,13 +65,18 @@ from monkeyproof.faults.data.streamed_rows import (
     swap_entities,
     truncate_batches,
 )
+from monkeyproof.faults.data.swaps import SwapFault, SwappedColumns, SwappedValues
 from monkeyproof.faults.data.tables import Corrupted, corrupt
 from monkeyproof.faults.data.text import BrokenEncoding, LabelNoise, TextFault, Typo, UnseenCategory
 
 __all__ = [
+    "BenignDrift",
     "BrokenEncoding",
     "CellFault",
+    "ConceptDrift",
+    "CorruptBatch",
     "Corrupted",
+    "CovariateShift",
     "Duplicates",
     "ExtraColumn",
     "LabelNoise",
@@ -71,6 +86,9 @@ __all__ = [
     "Missing",
     "Noise",
     "Outlier",
+    "PriorShift",
+    "Ramp",
+    "Recurring",
     "RenamedColumn",
     "Room",
     "RowFault",
@@ -78,7 +96,11 @@ __all__ = [
     "SchemaFault",
     "SignFlip",
     "StaleRows",
+    "Sudden",
+    "SwapFault",
+    "SwappedColumns",
     "SwappedRows",
+    "SwappedValues",
     "TextColumn",
     "TextFault",
     "TruncatedBatches",

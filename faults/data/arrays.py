@@ -15,7 +15,7 @@ from monkeyproof.faults.data.cells import CellFault
 from monkeyproof.faults.data.engines import NUMPY, Engine
 from monkeyproof.faults.data.keyed import Bools, Index, Key, Rows
 from monkeyproof.faults.data.memory import Room
-from monkeyproof.faults.data.tables import Part, Sheet
+from monkeyproof.faults.data.sheets import Part, Sheet
 
 Array = NDArray[Any]
 
@@ -103,6 +103,22 @@ class ArraySheet:
         else:
             journal.restore(out)
 
+    def labels(self, column: int) -> Array:
+        return self._copied()[:, column]
+
+    def type_of(self, column: int) -> str:  # noqa: ARG002
+        return str(self._out.dtype)
+
+    def values_at(self, column: int, index: Index) -> Array:
+        found: Array = self._copied()[index, column]
+        return found
+
+    def put(self, column: int, index: Index, values: Array) -> Bools:
+        out = self._copied()
+        differs = bits_differ(out[index, column], values)
+        out[index, column] = values
+        return differs
+
     def table(self) -> Array:
         out = self._copied()
         return out.reshape(self._given.shape) if self._given.ndim == 1 else out
@@ -149,6 +165,13 @@ def _copy_of(array: Array, out: Array | Room | None) -> Array:
     if not right or np.may_share_memory(out, array):
         raise UsageError(f"out: it has to lie in memory in one piece, in {order} order, and apart from the table")
     return out
+
+
+def bits_differ(one: Array, other: Array) -> Bools:
+    """Which of some numbers are not the same, bit by bit."""
+    bits = np.dtype(f"u{one.dtype.itemsize}")
+    found: Bools = one.view(bits) != other.view(bits)
+    return found
 
 
 def fits_numbers(dtype: np.dtype[Any], fault: CellFault) -> str:

@@ -23,7 +23,7 @@ from monkeyproof.faults.data.matrix import (
     hit_rows,
 )
 from monkeyproof.faults.data.memory import Room
-from monkeyproof.faults.data.tables import Part, Sheet, told_apart
+from monkeyproof.faults.data.sheets import Part, Sheet, told_apart
 from monkeyproof.faults.data.text import TextFault
 
 _FIRST = np.zeros(1, np.int64)
@@ -95,6 +95,28 @@ class ArrowSheet:
             values[journal.cells] = journal.old
             batch[part.columns[0]] = _with_values(array, values)
 
+    def labels(self, column: int) -> NDArray[Any]:
+        values: list[Any] = self.table().column(column).to_pylist()
+        return np.array([*values, None], object)[:-1]
+
+    def type_of(self, column: int) -> str:
+        return str(self._schema.field(column).type)
+
+    def values_at(self, column: int, index: Index) -> pa.Array:
+        found = self.table().column(column).take(pa.array(index))
+        found = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+        return found.dictionary_decode() if pa.types.is_dictionary(found.type) else found
+
+    def put(self, column: int, index: Index, values: pa.Array) -> Bools:
+        old = self.values_at(column, index)
+        for start, batch in zip(self._starts, self._batches, strict=True):
+            here = np.flatnonzero((index >= start) & (index < start + len(batch[column])))
+            batch[column] = _replaced(batch[column], index[here] - start, values.take(pa.array(here)))
+        same = pa.compute.fill_null(pa.compute.equal(old, values), False)
+        both = pa.compute.and_(pa.compute.is_null(old), pa.compute.is_null(values))
+        found: Bools = ~pa.compute.or_(same, both).to_numpy(zero_copy_only=False)
+        return found
+
     def table(self) -> pa.RecordBatch | pa.Table:
         batches = [pa.RecordBatch.from_arrays(arrays, schema=self._schema) for arrays in self._batches]
         if isinstance(self._given, pa.RecordBatch):
@@ -160,13 +182,17 @@ def _change_text(
 
     there = np.ones(len(array), np.bool_) if may is None else may
     cells, texts = change_texts(fault, key, rows, there, texts_at)
+    kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+    return Change(Journal(1, cells, Earlier(array))), _replaced(array, cells, pa.array(texts, kind))
+
+
+def _replaced(array: pa.Array, index: Index, values: pa.Array) -> pa.Array:
+    """With other values in some places; those of a dictionary are given as themselves."""
     plain = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
     place = np.arange(len(array))
-    place[cells] = len(array) + np.arange(len(cells))
-    new = pa.concat_arrays([plain, pa.array(texts, plain.type)]).take(pa.array(place))
-    if plain is not array:
-        new = new.dictionary_encode().cast(array.type)
-    return Change(Journal(1, cells, Earlier(array))), new
+    place[index] = len(array) + np.arange(len(index))
+    new = pa.concat_arrays([plain, values]).take(pa.array(place))
+    return new if plain is array else new.dictionary_encode().cast(array.type)
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from monkeyproof.errors import UsageError
-from monkeyproof.faults.data.arrays import ArraySheet, fits_numbers
+from monkeyproof.faults.data.arrays import ArraySheet, bits_differ, fits_numbers
 from monkeyproof.faults.data.cells import OWN, CellFault
 from monkeyproof.faults.data.engines import NUMPY, Engine
 from monkeyproof.faults.data.keyed import Bools, Index, Key, Rows
@@ -22,7 +22,7 @@ from monkeyproof.faults.data.matrix import (
     hit_rows,
 )
 from monkeyproof.faults.data.memory import Room
-from monkeyproof.faults.data.tables import Part, Sheet, told_apart
+from monkeyproof.faults.data.sheets import Part, Sheet, told_apart
 from monkeyproof.faults.data.text import TextFault
 
 _FIRST = np.zeros(1, np.int64)
@@ -94,6 +94,27 @@ class FrameSheet:
         new = self._values(column).copy()
         new[journal.cells] = journal.old
         self._new[column] = new
+
+    def labels(self, column: int) -> NDArray[Any]:
+        return self.table().iloc[:, column].to_numpy(object)
+
+    def type_of(self, column: int) -> str:
+        return repr(self._frame.dtypes.iloc[column])
+
+    def values_at(self, column: int, index: Index) -> Any:
+        return self._whole.values_at(column, index) if self._whole is not None else self._values(column)[index]
+
+    def put(self, column: int, index: Index, values: Any) -> Bools:
+        if self._whole is not None:
+            return self._whole.put(column, index, values)
+        new = self._values(column).copy()
+        old, new[index] = new[index], values
+        self._new[column] = new
+        if _is_number(new.dtype):
+            return bits_differ(old, values)
+        before, after = pd.Series(old).reset_index(drop=True), pd.Series(values).reset_index(drop=True)
+        same = ((before == after).fillna(False) | (before.isna() & after.isna())).to_numpy(np.bool_)
+        return ~same
 
     def table(self) -> pd.DataFrame:
         if self._whole is not None:

@@ -105,10 +105,14 @@ def words_of(keys: Sequence[Key]) -> Words:
 class Draws:
     """Numbers for cells that are hit, each by its own column and row."""
 
-    def __init__(self, places: Callable[[int], Words]) -> None:
+    def __init__(self, places: Callable[[int], Words], positions: Callable[[], Words]) -> None:
         """``places``: for each cell, the words of its column and of a purpose plus its row times ``GOLDEN``; in an
-        array for each purpose, to be written into."""
-        self._places = places
+        array for each purpose, to be written into. ``positions``: the cells' absolute rows."""
+        self._places, self._positions = places, positions
+
+    def positions(self) -> Words:
+        """Absolute row of each cell."""
+        return self._positions()
 
     def uniform(self, purpose: int) -> Floats:
         """In [0, 1), in steps of 2**-52; another purpose gives other, independent numbers. Ask once for each."""
@@ -159,7 +163,7 @@ def draws_at(key: Key, rows: Rows, index: Index) -> Draws:
         found += np.uint64((key.word + int(of_purpose(purpose))) % 2**64)
         return found
 
-    return Draws(places)
+    return Draws(places, lambda: rows.at(index))
 
 
 def units(words: Words) -> Floats:

@@ -127,7 +127,7 @@ def corrupt_matrix(
             found = hitting.found(start, size)
             cells, old = changes.next(found.count)
             found.index(width, some + start * width, cells)
-            changes.add(*_change(out.reshape(-1), found, cells, old, hitting.words, fault, width, allowed))
+            changes.add(*_change(out.reshape(-1), found, cells, old, hitting.words, fault, width, rows, allowed))
     return Change(changes.journal(width))
 
 
@@ -139,6 +139,7 @@ def _change(
     words: Words,
     fault: CellFault,
     width: int,
+    rows: Rows,
     allowed: Bools | None,
 ) -> tuple[Index, Array, bool]:
     """Change some cells, in place. ``old``: room for what stood there.
@@ -150,7 +151,7 @@ def _change(
     keep = _may_change(fault, cells, old, width, allowed)
     if keep is not None:
         cells, old = cells[keep], old[keep]
-    draws = Draws(functools.partial(_places, found, words, keep))
+    draws = Draws(functools.partial(_places, found, words, keep), lambda: rows.at(cells // width))
     with np.errstate(over="ignore", invalid="ignore"):  # What leads out of the numbers is left alone, below.
         new = _cast(fault.new(old.astype(np.float64, copy=False), draws), old)
         changed = _changed(fault, old, new)

@@ -13,10 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from monkeyproof.errors import UsageError
-from monkeyproof.faults.data.cells import CellFault
-from monkeyproof.faults.data.rows import RowFault
-from monkeyproof.faults.data.schema import SchemaFault
-from monkeyproof.faults.data.tables import Applied, Fault, corrupt
+from monkeyproof.faults.data.sheets import Applied
+from monkeyproof.faults.data.tables import Fault, corrupt
 
 BATCH_ROWS = 65_536
 
@@ -50,7 +48,7 @@ def corrupt_parquet(
     source, to = Path(source), Path(to)
     if to.exists() and source.exists() and to.samefile(source):
         raise UsageError(f"{to}: is the file that is read; nothing is corrupted in place")
-    every = [faults] if isinstance(faults, CellFault | RowFault | SchemaFault) else list(faults)
+    every = [faults] if isinstance(faults, Fault) else list(faults)
     try:
         file = pq.ParquetFile(source)
     except (OSError, pa.ArrowInvalid) as error:

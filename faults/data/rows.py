@@ -63,7 +63,9 @@ class LostRows(RowFault):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Windowed(RowFault):
+class WindowedRows(RowFault):
+    """What those that move rows have in common."""
+
     window_rows: int
 
     def __post_init__(self) -> None:
@@ -88,7 +90,7 @@ class _Windowed(RowFault):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TruncatedBatches(_Windowed):
+class TruncatedBatches(WindowedRows):
     """Of a window of rows, a batch as it was sent, the end is missing. ``share`` is of windows, not of rows."""
 
     name: ClassVar[str] = "truncated_batches"
@@ -96,7 +98,7 @@ class TruncatedBatches(_Windowed):
     """Share of a window that still comes."""
 
     def __post_init__(self) -> None:
-        _Windowed.__post_init__(self)
+        WindowedRows.__post_init__(self)
         check_number("kept", self.kept)
         if not 0 <= self.kept < 1:
             raise UsageError(f"kept: {self.kept} is not in [0, 1)")
@@ -111,7 +113,7 @@ class TruncatedBatches(_Windowed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LateRows(_Windowed):
+class LateRows(WindowedRows):
     """A row comes after all others of its window."""
 
     name: ClassVar[str] = "late_rows"
@@ -125,7 +127,7 @@ class LateRows(_Windowed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SwappedRows(_Windowed):
+class SwappedRows(WindowedRows):
     """The rows of a window that are hit change places with one another."""
 
     name: ClassVar[str] = "swapped_rows"
@@ -140,7 +142,7 @@ class SwappedRows(_Windowed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StaleRows(_Windowed):
+class StaleRows(WindowedRows):
     """A row is sent as the first one of its window was: a source that stands still, and says so to nobody."""
 
     name: ClassVar[str] = "stale_rows"

@@ -9,140 +9,29 @@ table (pandas) plays no part in it, so one with duplicates does no harm. Missing
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.data.cells import OWN, CellFault
+from monkeyproof.faults.data.drift import PriorShift
 from monkeyproof.faults.data.engines import NUMPY, Engine, EngineName, engine_of
-from monkeyproof.faults.data.keyed import Bools, Index, Key, Rows, key_of, rows_from
-from monkeyproof.faults.data.matrix import Change
+from monkeyproof.faults.data.keyed import Bools, Rows, key_of, rows_from
 from monkeyproof.faults.data.memory import Room
 from monkeyproof.faults.data.rows import RowFault
-from monkeyproof.faults.data.schema import ExtraColumn, LostColumn, RenamedColumn, SchemaFault, TextColumn
+from monkeyproof.faults.data.schema import ExtraColumn, RenamedColumn, SchemaFault, TextColumn
+from monkeyproof.faults.data.sheets import Applied, Exchanged, Moved, Reshaped, Sheet
+from monkeyproof.faults.data.swaps import SwapFault, SwappedColumns, SwappedValues
 
 T = TypeVar("T")
-Fault = CellFault | RowFault | SchemaFault
+Fault = CellFault | RowFault | SchemaFault | SwapFault
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What a fault did to some columns of some of the rows."""
-
-    start: int
-    """The first of the rows, counted from the batch's first."""
-    count: int
-    columns: tuple[int, ...]
-    change: Change
-
-    def mask(self) -> Bools:
-        """(rows, columns) of this part."""
-        return self.change.mask(self.count, self.columns)
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """One fault's work on a table."""
-
-    fault: CellFault
-    parts: tuple[Part, ...]
-
-    @property
-    def cells_count(self) -> int:
-        return sum(part.change.cells_count for part in self.parts)
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """One fault's work on a table's rows."""
-
-    fault: RowFault
-    index: Index
-    """Which row stood before the fault at each place after it."""
-    given_count: int
-    lost: Sheet
-    """Rows that are not there any more, in their order."""
-
-    def back(self, sheet: Sheet) -> Sheet:
-        place = np.full(self.given_count, -1, np.int64)
-        place[self.index[::-1]] = np.arange(len(self.index))[::-1]
-        gone = np.flatnonzero(place < 0)
-        place[gone] = len(self.index) + np.arange(len(gone))
-        return sheet.followed_by(self.lost).taken(place)
-
-
-@dataclass(frozen=True, slots=True)
-class Reshaped:
-    """One fault's work on a table's columns."""
-
-    fault: SchemaFault
-    at: int
-    """Which column it was about, or became one."""
-    column: Any
-    """The column as it was; None where there was none."""
-
-    def back(self, sheet: Sheet) -> Sheet:
-        if not isinstance(self.fault, LostColumn):
-            sheet = sheet.without(self.at)
-        return sheet if self.column is None else sheet.with_column(self.at, self.fault.column, self.column)
-
-    def masked(self, mask: Bools) -> Bools:
-        """What came as text, or from nowhere, is wrong in every row."""
-        if isinstance(self.fault, LostColumn):
-            return np.delete(mask, self.at, axis=1)
-        if isinstance(self.fault, ExtraColumn):
-            return np.insert(mask, self.at, values=True, axis=1)
-        if isinstance(self.fault, TextColumn):
-            mask[:, self.at] = True
-        return mask
-
-
-class Sheet(Protocol):
-    """A copy of a table that faults work on, and that is a table of the same kind again at the end."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Of the columns; the n-th of the same name is told apart by its number."""
-
-    @property
-    def count(self) -> int: ...
-
-    def fits(self, column: int, fault: CellFault) -> str:
-        """Why a fault cannot change a column; "" if it can."""
-
-    def numbers(self, column: int) -> NDArray[Any]:
-        """A column's values for ``where``: numbers, NaN for missing ones."""
-
-    def apply(
-        self, fault: CellFault, columns: Sequence[int], keys: Sequence[Key], rows: Rows, allowed: Bools | None
-    ) -> Iterator[Part]:
-        """Change the columns."""
-
-    def restore(self, part: Part) -> None:
-        """Put back what a part changed; the parts' latest first."""
-
-    def table(self) -> Any: ...
-
-    def taken(self, index: Index) -> Sheet:
-        """A sheet of some rows, in any order, also twice."""
-
-    def followed_by(self, other: Sheet) -> Sheet:
-        """A sheet of the rows of this one and of another of the same columns."""
-
-    def column(self, column: int) -> Any:
-        """One column, as its kind of table has it."""
-
-    def without(self, column: int) -> Sheet: ...
-
-    def with_column(self, column: int, name: str, values: Any) -> Sheet:
-        """A sheet with one column more, at a place."""
-
-    def as_text(self, values: Any) -> Any:
-        """A column's values as text; missing ones stay missing."""
+Work = Applied | Moved | Reshaped | Exchanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +39,7 @@ class Corrupted(Generic[T]):
     """A corrupted copy, the truth about what is wrong with it, and the way back."""
 
     table: T
-    applied: tuple[Applied | Moved | Reshaped, ...]
+    applied: tuple[Work, ...]
     """In the order in which the faults worked."""
     columns: tuple[str, ...]
     positions: Rows
@@ -169,6 +58,10 @@ class Corrupted(Generic[T]):
             if isinstance(one, Reshaped):
                 found = one.masked(found)
                 continue
+            if isinstance(one, Exchanged):
+                for column, rows, differs in zip(one.columns, one.rows, one.differs, strict=True):
+                    found[rows[differs], column] = True
+                continue
             for part in one.parts:
                 found[part.start : part.start + part.count, list(part.columns)] |= part.mask()
         return found
@@ -179,6 +72,10 @@ class Corrupted(Generic[T]):
         for one in reversed(self.applied):
             if isinstance(one, Moved | Reshaped):
                 sheet = one.back(sheet)
+                continue
+            if isinstance(one, Exchanged):
+                for column, rows, old in zip(one.columns, one.rows, one.old, strict=True):
+                    sheet.put(column, rows, old)
                 continue
             for part in reversed(one.parts):
                 sheet.restore(part)
@@ -212,12 +109,12 @@ def corrupt(
     Raises:
         UsageError: no such column, or a fault that cannot change it; positions that are none; no table; no engine.
     """
-    every = [faults] if isinstance(faults, CellFault | RowFault | SchemaFault) else list(faults)
+    every = [faults] if isinstance(faults, Fault) else list(faults)
     if isinstance(out, Room):
         out.begin()
     sheet = sheet_of(table, out, engine_of(engine))
     rows = rows_from(sheet.count, first_row, positions)
-    applied: list[Applied | Moved | Reshaped] = []
+    applied: list[Work] = []
     given_width = len(sheet.names)
     seen = Counter[str]()
     for fault in every:
@@ -225,7 +122,11 @@ def corrupt(
         label = f"{fault.name}#{seen[fault.name]}"
         seen[fault.name] += 1
         if isinstance(fault, RowFault):
-            index = fault.index(rows, key_of(seed, label, ""))
+            key = key_of(seed, label, "")
+            if isinstance(fault, PriorShift):
+                index = fault.index_by(sheet.labels(_column(fault, fault.column, sheet)), rows, key)
+            else:
+                index = fault.index(rows, key)
             lost = sheet.taken(np.setdiff1d(np.arange(sheet.count), index))
             applied.append(Moved(fault, index, sheet.count, lost))
             sheet, rows = sheet.taken(index), rows.taken(index)
@@ -233,6 +134,9 @@ def corrupt(
         if isinstance(fault, SchemaFault):
             reshaped, sheet = _reshape(fault, sheet)
             applied.append(reshaped)
+            continue
+        if isinstance(fault, SwapFault):
+            applied.append(_exchange(fault, sheet, rows, seed, label))
             continue
         columns = _columns_for(fault, sheet)
         keys = [key_of(seed, label, sheet.names[column]) for column in columns]
@@ -273,16 +177,6 @@ def sheet_of(table: object, out: NDArray[Any] | Room | None = None, engine: Engi
     )
 
 
-def told_apart(names: Sequence[object]) -> list[str]:
-    """Names as text; of several that are the same, the second is ``name#2``, and so on."""
-    seen: Counter[str] = Counter()
-    found = []
-    for name in names:
-        seen[str(name)] += 1
-        found.append(str(name) if seen[str(name)] == 1 else f"{name}#{seen[str(name)]}")
-    return found
-
-
 def _reshape(fault: SchemaFault, sheet: Sheet) -> tuple[Reshaped, Sheet]:
     new = fault.to if isinstance(fault, RenamedColumn) else fault.column
     if isinstance(fault, ExtraColumn | RenamedColumn) and new in sheet.names:
@@ -301,6 +195,27 @@ def _reshape(fault: SchemaFault, sheet: Sheet) -> tuple[Reshaped, Sheet]:
     return Reshaped(fault, at, values), left
 
 
+def _exchange(fault: SwapFault, sheet: Sheet, rows: Rows, seed: int, label: str) -> Exchanged:
+    columns = tuple(_column(fault, name, sheet) for name in fault.columns)
+    if isinstance(fault, SwappedColumns):
+        hits = fault.hits(rows, key_of(seed, label, ""))
+        if sheet.type_of(columns[0]) != sheet.type_of(columns[1]):
+            kinds = " and ".join(sheet.type_of(column) for column in columns)
+            raise UsageError(f"{fault.name}: columns of one type can be swapped, not {kinds}")
+        indices, sources = [(hits, hits)] * 2, columns[::-1]
+    elif isinstance(fault, SwappedValues):
+        found = [fault.index(rows, key_of(seed, label, sheet.names[column])) for column in columns]
+        moved = [np.flatnonzero(index != np.arange(rows.count)) for index in found]
+        indices, sources = [(to, index[to]) for to, index in zip(moved, found, strict=True)], columns
+    else:
+        raise TypeError(f"{fault.name} is no fault that swaps")
+    old = [sheet.values_at(column, to) for column, (to, _) in zip(columns, indices, strict=True)]
+    new = [sheet.values_at(column, come_from) for column, (_, come_from) in zip(sources, indices, strict=True)]
+    places = [to for to, _ in indices]
+    differs = [sheet.put(*one) for one in zip(columns, places, new, strict=True)]
+    return Exchanged(fault, columns, tuple(places), tuple(old), tuple(differs))
+
+
 def _columns_for(fault: CellFault, sheet: Sheet) -> list[int]:
     if not fault.columns:
         found = [column for column in range(len(sheet.names)) if not sheet.fits(column, fault)]
@@ -315,7 +230,7 @@ def _columns_for(fault: CellFault, sheet: Sheet) -> list[int]:
     return found
 
 
-def _column(fault: CellFault | SchemaFault, name: str, sheet: Sheet) -> int:
+def _column(fault: Fault, name: str, sheet: Sheet) -> int:
     if name not in sheet.names:
         raise UsageError(f"{fault.name}: there is no column {name!r}; there are {', '.join(sheet.names)}")
     return list(sheet.names).index(name)

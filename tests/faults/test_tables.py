@@ -26,6 +26,7 @@ from monkeyproof.faults.data import (
     Noise,
     Outlier,
     RenamedColumn,
+    Room,
     Scale,
     SignFlip,
     StaleRows,
@@ -68,8 +69,11 @@ def a_table(rows: int, columns: int = 3, seed: int = 1) -> Any:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_thousand_ways_of_cutting_give_the_same_bytes(fault):
-    """Some of them in another order, and some with the rows themselves shuffled."""
-    rng, first = np.random.default_rng(7), 2**33 + 5
+    """Some of them in another order, and some with the rows themselves shuffled: a hundred for each of ten faults.
+
+    Randomness has blocks of its own (8192 rows), whose ends are met in the table's middle.
+    """
+    rng, first = np.random.default_rng(7), 2**33 - 2500
     table = a_table(5000)
     whole = corrupt(table, fault, seed=9, first_row=first)
     mask = whole.mask()
@@ -117,12 +121,55 @@ def test_a_copy_can_be_put_where_the_last_one_was(by_column):
         assert found.restored().tobytes() == table.tobytes()
 
 
-def test_bits_that_compare_as_equal_come_back_too():
+def bits_of(table: Any) -> list[bytes]:
+    """Of the columns of floats; of Arrow's also beneath nulls."""
+    if isinstance(table, pa.Table):
+        return [
+            np.frombuffer(part.buffers()[1], np.uint64).tobytes()
+            for column in table.columns
+            if column.type == pa.float64()
+            for part in column.chunks
+        ]
+    if isinstance(table, pd.DataFrame):
+        table = table.select_dtypes("float64").to_numpy()
+    return [np.ascontiguousarray(column).tobytes() for column in table.T]
+
+
+def test_a_room_is_used_again_by_tables_of_every_kind():
+    room, array = Room(), a_table(3000)
+    frame = pd.DataFrame(array, columns=list("abc"))
+    tables = [array, frame, frame.assign(d="x"), np.asfortranarray(array), pa.Table.from_pandas(frame), array[:10]]
+    for table in tables:
+        faults = [
+            Scale(share=0.2, columns=("0",) if isinstance(table, np.ndarray) else ("a",)),
+            Missing(share=0.3),
+        ]
+        fresh, found = corrupt(table, faults, seed=2), corrupt(table, faults, seed=2, out=room)
+        assert (found.mask() == fresh.mask()).all()
+        for one, other in [(found.table, fresh.table), (found.restored(), table)]:
+            assert one.tobytes() == other.tobytes() if isinstance(one, np.ndarray) else one.equals(other)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "pandas", "mixed", "arrow"])
+def test_bits_that_compare_as_equal_come_back_too_and_what_is_given_stays(kind):
+    """NaNs with payloads, both zeros."""
     odd = np.array([0x7FF8000000000123, 0xFFF0000000000001, 1 << 63, 0, 0x7FF0000000000000], np.uint64)
-    table = np.tile(odd.view(np.float64), (50, 1))
-    found = corrupt(table, [Missing(share=0.5), Scale(share=0.9), SignFlip(share=0.9)], seed=1)
-    assert found.mask().any()
-    assert found.restored().tobytes() == table.tobytes()
+    table: Any = np.tile(odd.view(np.float64), (50, 1))
+    table = np.roll(table.reshape(-1), 1).reshape(50, 5)
+    if kind != "numpy":
+        table = pd.DataFrame(table, columns=list("abcde"))
+    if kind != "numpy" and kind != "pandas":
+        table["f"] = "x"
+    if kind == "arrow":
+        table = pa.table({name: pa.array(table[name].to_numpy(), from_pandas=False) for name in table})
+    before = bits_of(table)
+    floats = ("0", "1", "2", "3", "4") if kind == "numpy" else tuple("abcde")
+    faults = [Missing(share=0.5), Scale(share=0.9, columns=floats), SignFlip(share=0.9, columns=floats)]
+    found = corrupt(table, faults, seed=1)
+    assert found.mask().sum() > 50
+    assert bits_of(found.table) != before
+    assert bits_of(table) == before
+    assert bits_of(found.restored()) == before
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f2", "i1", "u1", "i4", "i8", "u8", ">f8", ">i4"])
@@ -177,6 +224,7 @@ def test_pandas_keeps_its_types_index_and_names_and_copies():
     )
     assert as_frame.table.shape == as_array.table.shape
     pd.testing.assert_frame_equal(as_frame.restored(), one_type)
+    pd.testing.assert_frame_equal(one_type, pd.DataFrame(a_table(300), columns=list("abc")))
 
 
 def test_a_column_is_known_by_its_name_whatever_stands_beside_it():
