@@ -78,7 +78,7 @@ class Parts:
 
     def stats(self, toxic_id: str) -> Mapping[str, Any]:
         assert toxic_id in self.toxics
-        cells = [("e1", 0, 1.0, 70.0), ("e2", 1, 4.0, -4.0)]
+        cells = [("e1", 0, 1.0, 70.0), ("e2", 1, 4.0, -4.0), ("e2", "label", 0, 1)]
         return {"journal": [dict(zip(("entity", "column", "old", "new"), cell, strict=True)) for cell in cells]}
 
     def list(self) -> Sequence[Replica]:
