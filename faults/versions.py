@@ -88,13 +88,12 @@ def promotion(
     fault: str,
     chosen: ModelVersion,
     *,
-    by_all: bool,
     undo: str,
     apply: Callable[[], object] | None = None,
     more: Mapping[str, Json] | None = None,
     more_of_undo: Mapping[str, Json] | None = None,
 ) -> dict[str, Json]:
-    """Inject: a version becomes champion, proven by the registry and by a replica, or all, that serve it.
+    """Inject: a version becomes champion, proven by the registry and by a replica that serves it.
 
     Args:
         undo: a function of ``(target, promoted, previous, sha256, **more_of_undo)``.
@@ -108,8 +107,8 @@ def promotion(
     def evidence(_: object) -> Evidence | None:
         if registry.champion() != chosen.version:
             return None
-        yes, no = serving(replicas, chosen.version)
-        if not yes or (by_all and no):
+        yes, _others = serving(replicas, chosen.version)
+        if not yes:
             return None
         accuracy = f" (accuracy {chosen.accuracy:.3f})" if chosen.accuracy is not None else ""
         return Evidence(
@@ -126,7 +125,6 @@ def promotion(
                 "version": chosen.version,
                 "previous": previous,
                 "accuracy": chosen.accuracy,
-                "by_all": by_all,
                 **(more or {}),
             },
             apply=apply or (lambda: registry.set_champion(chosen.version)),

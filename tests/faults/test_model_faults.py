@@ -62,6 +62,7 @@ def here(world, server, registry: Published, tmp_path: Path) -> Iterator[Here]:
         port.Publishing: client,
         port.Replicas: follower,
         port.ArtifactFiles: files_of,
+        port.Pins: follower.pins,
         port.Deletion: LocalDeletion(registry.folder / "mlflow.db", registry.prepared.model, client),
         port.OtherModels: InProcess(data / "features.npz"),
     }
@@ -220,6 +221,8 @@ def test_without_room_for_a_copy_nothing_is_damaged(here: Here, monkeypatch: pyt
         (lambda: registry.delete_previous("2"), Refusal, "version 2 is the champion already"),
         (lambda: registry.spoil_last_good("7"), UsageError, "no version '7'"),
         (lambda: registry.publish_copy("7"), UsageError, "no version '7'"),
+        (lambda: registry.pin("replica-9"), UsageError, "no replica 'replica-9'; there are replica-1"),
+        (lambda: registry.pin(version="9"), UsageError, "no version '9'"),
         (lambda: registry.slow(1, 2, link="web"), UsageError, "'web' does not lead to the registry"),
     ],
 )
@@ -397,12 +400,31 @@ def test_a_digest_that_somebody_else_wrote_is_left(here: Here) -> None:
     here.registry.set_tag("2", "sha256", tag)
 
 
-def test_by_all_means_every_replica(here: Here, monkeypatch) -> None:
-    one = here.follower.list()[0]
-    silent = port.Replica("replica-2", 2, "ready", False, "", "http://127.0.0.1:1/metrics")
-    monkeypatch.setattr(versions, "inject", impatient(versions.inject))
-    monkeypatch.setattr(here.follower, "list", lambda: [one, silent])
-    assert registry.promote_degraded()["data"]["serving"] == ["replica-1"]
-    revert()
-    with pytest.raises(Unproven):
-        registry.promote_degraded(by_all=True)
+def test_a_pinned_replica_is_reached_by_no_rollback(here: Here) -> None:
+    found = registry.pin()
+    assert found["data"] == {"replica": "replica-1", "version": "3", "champion": "2"}
+    assert here.follower.version == "3"
+    with pytest.raises(Refusal, match="replica-1 is pinned to version 3 already"):
+        registry.pin("replica-1", "1")
+    here.registry.set_champion("1")
+    here.registry.set_champion("2")
+    assert here.follower.version == "3"
+    (opened,) = current().undo.open_faults()
+    assert revert() == ["replica-1 follows the registry again"]
+    assert here.follower.version == "2"
+    assert opened.undo.run(here.target) == "replica-1 follows the registry already"
+    registry.pin(version="1")
+    here.follower.pins.pin("replica-1", "3")
+    (said,) = revert()
+    assert said == "replica-1 is pinned to version 3 by now, by somebody else: left as it is"
+    here.follower.pins.unpin("replica-1")
+
+
+def test_an_alias_goes_with_its_version_and_comes_back_with_it(here: Here) -> None:
+    deletion = here.target.find(port.Deletion)
+    record = deletion.record("3")
+    assert [one["alias"] for one in record["aliases"]] == ["challenger"]
+    deletion.delete("3")
+    assert deletion.put_back("3", record)
+    assert deletion.record("3") == record
+    assert not deletion.put_back("3", record)
