@@ -298,6 +298,35 @@ def test_a_release_that_no_replica_follows_is_not_proven_and_leaves_nothing(here
         models.promote_damaged_copy()
 
 
+def test_a_healer_that_is_quicker_than_the_proof_does_not_undo_it(here: Here, monkeypatch) -> None:
+    scrape, looks = versions.metrics_of, []
+
+    def slowly(replica: port.Replica) -> dict[str, float]:
+        looks.append(scrape(replica))
+        if len(looks) == 2:  # The first look is before the act; here its version is being served.
+            here.registry.set_champion("2")
+            return {}
+        return dict(looks[1]) if len(looks) > 2 else dict(looks[0])
+
+    monkeypatch.setattr(versions, "metrics_of", slowly)
+    found = models.promote_damaged_copy()
+    assert here.registry.champion() == "2"
+    assert found["data"]["serving"] == ["replica-1"]
+
+
+@pytest.mark.parametrize("promote", [False, True])
+def test_what_somebody_else_took_away_is_told(here: Here, promote: bool) -> None:
+    found = registry.publish_copy(promote=promote)
+    (look,) = current().looks.values()
+    assert look() == ""
+    if promote:
+        here.registry.set_champion("1")
+    else:
+        here.registry.delete(found["data"]["version"])
+    assert look()
+    here.registry.set_champion("2")
+
+
 def test_what_a_healer_chose_since_stays_but_not_what_was_published(here: Here) -> None:
     models.promote_damaged_copy()
     here.registry.set_champion("1")
