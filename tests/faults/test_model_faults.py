@@ -209,7 +209,7 @@ def test_without_room_for_a_copy_nothing_is_damaged(here: Here, monkeypatch: pyt
         (lambda: models.flip_bits(bits=0), UsageError, "bits: 0 is not a whole number from 1 to 10000"),
         (lambda: models.flip_bits(bits=True), UsageError, "bits: True"),
         (lambda: models.flip_bits(where="mantissa"), UsageError, "where: 'mantissa' is not one of any, exponent"),
-        (lambda: models.flip_bits(bits=9999, where="exponent"), UsageError, "how many weights there are"),
+        (lambda: models.flip_bits(bits=9999, where="exponent"), UsageError, "weights below 2 are needed"),
         (lambda: models.flip_bits("9"), UsageError, "no version '9'; it has 3, 2, 1"),
         (lambda: models.truncate(keep_share=1.0), UsageError, "keep_share: 1.0 is not in"),
         (lambda: models.remove("nine"), UsageError, "no version 'nine'"),
