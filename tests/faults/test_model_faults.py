@@ -203,50 +203,52 @@ def test_without_room_for_a_copy_nothing_is_damaged(here: Here, monkeypatch: pyt
     assert digest_of(path) == clean
 
 
-@pytest.mark.parametrize(
-    ("inject", "error", "words"),
-    [
-        (lambda: models.flip_bits(bits=0), UsageError, "bits: 0 is not a whole number from 1 to 10000"),
-        (lambda: models.flip_bits(bits=True), UsageError, "bits: True"),
-        (lambda: models.flip_bits(where="mantissa"), UsageError, "where: 'mantissa' is not one of any, exponent"),
-        (lambda: models.flip_bits(bits=9999, where="exponent"), UsageError, "weights below 2 are needed"),
-        (lambda: models.flip_bits("9"), UsageError, "no version '9'; it has 3, 2, 1"),
-        (lambda: models.truncate(keep_share=1.0), UsageError, "keep_share: 1.0 is not in"),
-        (lambda: models.remove("nine"), UsageError, "no version 'nine'"),
-        (lambda: models.promote_damaged_copy(bits=-1), UsageError, "bits: -1"),
-        (lambda: models.deploy_wrong_schema("none"), UsageError, "schema: 'none' is not one of other_columns"),
-        (lambda: models.deploy_wrong_version("/nowhere"), UsageError, "model: /nowhere is no file"),
-        (lambda: registry.flip_back(times=-1), UsageError, "times: -1"),
-        (lambda: registry.flip_back(after_ms=-1), UsageError, "after_ms: -1"),
-        (lambda: registry.delete_previous("2"), Refusal, "version 2 is the champion already"),
-        (lambda: registry.spoil_last_good("7"), UsageError, "no version '7'"),
-        (lambda: registry.publish_copy("7"), UsageError, "no version '7'"),
-        (lambda: registry.pin("replica-9"), UsageError, "no replica 'replica-9'; there are replica-1"),
-        (lambda: registry.pin(version="9"), UsageError, "no version '9'"),
-        (lambda: registry.slow(1, 2, link="web"), UsageError, "'web' does not lead to the registry"),
-    ],
-)
+MISTAKES = [
+    (lambda: models.flip_bits(bits=0), UsageError, "bits: 0 is not a whole number from 1 to 10000"),
+    (lambda: models.flip_bits(bits=True), UsageError, "bits: True"),
+    (lambda: models.flip_bits(where="mantissa"), UsageError, "where: 'mantissa' is not one of any, exponent"),
+    (lambda: models.flip_bits(bits=9999, where="exponent"), UsageError, "weights below 2 are needed"),
+    (lambda: models.flip_bits("9"), UsageError, "no version '9'; it has 3, 2, 1"),
+    (lambda: models.truncate(keep_share=1.0), UsageError, "keep_share: 1.0 is not in"),
+    (lambda: models.remove("nine"), UsageError, "no version 'nine'"),
+    (lambda: models.promote_damaged_copy(bits=-1), UsageError, "bits: -1"),
+    (lambda: models.deploy_wrong_schema("none"), UsageError, "schema: 'none' is not one of other_columns"),
+    (lambda: models.deploy_wrong_version("/nowhere"), UsageError, "model: /nowhere is no file"),
+    (lambda: registry.flip_back(times=-1), UsageError, "times: -1"),
+    (lambda: registry.flip_back(after_ms=-1), UsageError, "after_ms: -1"),
+    (lambda: registry.delete_previous("2"), Refusal, "version 2 is the champion already"),
+    (lambda: registry.spoil_last_good("7"), UsageError, "no version '7'"),
+    (lambda: registry.publish_copy("7"), UsageError, "no version '7'"),
+    (lambda: registry.pin("replica-9"), UsageError, "no replica 'replica-9'; there are replica-1"),
+    (lambda: registry.pin(version="9"), UsageError, "no version '9'"),
+    (lambda: registry.slow(1, 2, link="web"), UsageError, "'web' does not lead to the registry"),
+]
+
+
 @pytest.mark.usefixtures("here")
-def test_mistakes_are_told_before_anything_is_done(inject, error, words) -> None:
-    with pytest.raises(error) as refusal:
-        inject()
-    assert words in str(refusal.value)
+def test_mistakes_are_told_before_anything_is_done() -> None:
+    # One after the other: what they find is set up for all of them.
+    for inject, error, words in MISTAKES:
+        with pytest.raises(error) as refusal:
+            inject()
+        assert words in str(refusal.value)
     assert not read_log(current().undo.path).intents
 
 
-@pytest.mark.parametrize(
-    ("capability", "inject", "words"),
-    [
-        (port.ArtifactFiles, models.flip_bits, "offers no artifact files control"),
-        (port.Publishing, models.promote_damaged_copy, "offers no publishing control"),
-        (port.OtherModels, models.deploy_wrong_version, "offers no other models control"),
-        (port.Deletion, registry.delete_previous, "offers no deletion control"),
-    ],
-)
-def test_a_target_that_cannot_do_it_refuses_in_words(here: Here, capability, inject, words) -> None:
-    del here.target.parts[capability]
-    with pytest.raises(Refusal, match=words):
-        inject()
+NEEDED = [
+    (port.ArtifactFiles, models.flip_bits, "offers no artifact files control"),
+    (port.Publishing, models.promote_damaged_copy, "offers no publishing control"),
+    (port.OtherModels, models.deploy_wrong_version, "offers no other models control"),
+    (port.Deletion, registry.delete_previous, "offers no deletion control"),
+]
+
+
+def test_a_target_that_cannot_do_it_refuses_in_words(here: Here) -> None:
+    for capability, inject, words in NEEDED:
+        offered = here.target.parts.pop(capability)
+        with pytest.raises(Refusal, match=words):
+            inject()
+        here.target.parts[capability] = offered
 
 
 # --- published and promoted ----------------------------------------------------------------------------------
