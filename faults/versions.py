@@ -22,7 +22,7 @@ FOLLOWED_WITHIN_S = 10.0
 
 def version_named(versions: Sequence[ModelVersion], name: str) -> ModelVersion:
     """Raises: UsageError: there is none of that name."""
-    found = next((one for one in versions if one.version == name), None)
+    found = next((one for one in versions if one.version == str(name)), None)  # YAML reads 3 as a number.
     if found is None:
         known = ", ".join(one.version for one in versions) or "none"
         raise UsageError(f"version: the registry has no version {name!r}; it has {known}")
