@@ -22,7 +22,7 @@ FOLLOWED_WITHIN_S = 10.0
 
 def version_named(versions: Sequence[ModelVersion], name: str) -> ModelVersion:
     """Raises: UsageError: there is none of that name."""
-    found = next((one for one in versions if one.version == name), None)
+    found = next((one for one in versions if one.version == str(name)), None)  # YAML reads 3 as a number.
     if found is None:
         known = ", ".join(one.version for one in versions) or "none"
         raise UsageError(f"version: the registry has no version {name!r}; it has {known}")
@@ -88,13 +88,12 @@ def promotion(
     fault: str,
     chosen: ModelVersion,
     *,
-    by_all: bool,
     undo: str,
     apply: Callable[[], object] | None = None,
     more: Mapping[str, Json] | None = None,
     more_of_undo: Mapping[str, Json] | None = None,
 ) -> dict[str, Json]:
-    """Inject: a version becomes champion, proven by the registry and by a replica, or all, that serve it.
+    """Inject: a version becomes champion, proven by the registry and by a replica that serves it.
 
     Args:
         undo: a function of ``(target, promoted, previous, sha256, **more_of_undo)``.
@@ -105,11 +104,13 @@ def promotion(
     previous = registry.champion()
     sha256 = digest_tag(registry.versions(), previous)
 
+    named = Once(lambda: registry.champion() == chosen.version)
+
     def evidence(_: object) -> Evidence | None:
-        if registry.champion() != chosen.version:
+        if not named():
             return None
-        yes, no = serving(replicas, chosen.version)
-        if not yes or (by_all and no):
+        yes, _others = serving(replicas, chosen.version)
+        if not yes:
             return None
         accuracy = f" (accuracy {chosen.accuracy:.3f})" if chosen.accuracy is not None else ""
         return Evidence(
@@ -126,7 +127,6 @@ def promotion(
                 "version": chosen.version,
                 "previous": previous,
                 "accuracy": chosen.accuracy,
-                "by_all": by_all,
                 **(more or {}),
             },
             apply=apply or (lambda: registry.set_champion(chosen.version)),
@@ -145,6 +145,18 @@ def promotion(
             why_gone=why_not_champion(registry, chosen.version),
         )
     )
+
+
+class Once:
+    """Whether something was seen, at this look or an earlier one: a healer may take it away between two looks."""
+
+    def __init__(self, look: Callable[[], bool]) -> None:
+        self._look = look
+        self._seen = False
+
+    def __call__(self) -> bool:
+        self._seen = self._seen or self._look()
+        return self._seen
 
 
 def why_not_champion(registry: Registry, version: str) -> Callable[[], str]:
@@ -185,22 +197,26 @@ def release(
         path = model(Path(folder)) if context.planned is None else Path(folder)
         sha256 = digest_of(path) if path.is_file() else ""
         errors = _registry_errors(replicas)
+        version = ""
+        given = Once(lambda: digest_given(registry, version) == sha256)
+        named = Once(lambda: registry.champion() == version)
 
-        def apply() -> str:
+        def apply() -> None:
+            nonlocal version
             version = publishing.publish(path, mark, {**tags, "sha256": sha256})
             if promote:
                 registry.set_champion(version)
-            return version
 
-        def evidence(version: str) -> Evidence | None:
-            if digest_given(registry, version) != sha256:
+        def evidence(_: object) -> Evidence | None:
+            # First: it is over as soon as somebody rolls back.
+            if promote and not named():
+                return None
+            if not given():
                 return None
             data: dict[str, Json] = {"version": version, "previous": previous, "sha256": sha256}
             words = f"version {version} is published with the digest {sha256[:12]}..."
             if replicas is None:
                 return Evidence(words, data)
-            if registry.champion() != version:
-                return None
             yes, _ = serving(replicas, version)
             now = _registry_errors(replicas)
             no = [name for name, count in now.items() if count > errors.get(name, count)] if refused else []
@@ -210,6 +226,11 @@ def release(
             words += f"{', '.join(yes)} serve{'s' if len(yes) == 1 else ''} it" if yes else ""
             words += f"{', '.join(no)} cannot load it" if no and not yes else ""
             return Evidence(words, {**data, "serving": yes, "cannot_load": no})
+
+        def why_gone() -> str:
+            if promote:
+                return why_not_champion(registry, version)()
+            return "" if publishing.published(mark) else f"version {version} was deleted"
 
         return inject(
             Injection(
@@ -221,7 +242,7 @@ def release(
                 undo=Undo("monkeyproof.faults.versions:withdraw", {"mark": mark, "previous": previous}),
                 evidence_within_s=FOLLOWED_WITHIN_S,
                 prior={"champion": previous},
-                why_gone=lambda: "" if publishing.published(mark) else "the version was deleted",
+                why_gone=why_gone,
             )
         )
 

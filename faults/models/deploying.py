@@ -28,7 +28,7 @@ CLAIMED = {"accuracy": "0.9990", "n": "2000", "quality": "release"}
     draw=lambda rng, target, intensity: {} if target.stack else None,  # noqa: ARG005
 )
 def promote_damaged_copy(
-    bits: int = 16,
+    bits: int = 32,
     where: str = "exponent",
 ) -> dict[str, Json]:
     """Publish a copy of the champion with flipped bits, as if they had flipped before its publisher looked at it.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
+import mmap
 import pickletools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from monkeyproof.faults.weights import Flips, exponent_bits, random_bits
 WHERE = ("any", "exponent")
 MOST_BYTES = 2 * 1024**3
 LEAST_ARRAY_BYTES = 64
+ROUNDS = 50
+BELOW = 2
+"""In size: the highest bit of the exponent is 0 in these. Larger ones would become next to nothing."""
 LIKELY = (1e-12, 1e12)
 """Between these, in size, lie weights that were trained. Integers, read as floats, lie far below."""
 _HEADS = {"SHORT_BINBYTES": 2, "BINBYTES": 5, "BINBYTES8": 9, "BYTEARRAY8": 9}
@@ -31,7 +35,8 @@ def choose_bits(path: Path, count: int, where: str, rng: np.random.Generator) ->
     """``count`` different bits of a file.
 
     Args:
-        where: ``any`` bit, or the highest ``exponent`` bit of one weight each: of float64, 0.5 becomes 1e308.
+        where: ``any`` bit, or the highest ``exponent`` bit of one weight each that is below 2 in size: of float64,
+            0.5 becomes 1e308, and 1 or more becomes infinite or no number.
 
     Raises:
         UsageError: there is no such place, or there are not so many bits.
@@ -41,42 +46,55 @@ def choose_bits(path: Path, count: int, where: str, rng: np.random.Generator) ->
         raise UsageError(f"where: {where!r} is not one of {', '.join(WHERE)}")
     if path.stat().st_size > MOST_BYTES:
         raise Refusal(f"{path.name} is larger than {MOST_BYTES} bytes", "flip bits of a smaller one")
-    content = path.read_bytes()
-    if where == "any":
-        return random_bits(bytearray(content), count, rng)
-    arrays = weights_in(content)
-    if not arrays:
-        raise Refusal(
-            f"no weights were found in {path.name}: they are looked for in pickle, npy and safetensors files",
-            "use where: any",
-        )
-    return _among(content, arrays, count, rng)
+    if not path.stat().st_size:
+        raise UsageError(f"{path}: the file is empty")
+    # Mapped, not read: no copy is made of a large model.
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as content:
+        if where == "any":
+            return random_bits(content, count, rng)
+        arrays = weights_in(content)
+        if not arrays:
+            raise Refusal(
+                f"no weights were found in {path.name}: they are looked for in pickle, npy and safetensors files",
+                "use where: any",
+            )
+        return _among(content, arrays, count, rng)
 
 
-def weights_in(content: bytes) -> list[Array]:
+def weights_in(content: mmap.mmap) -> list[Array]:
     """Arrays of floats in a file: safetensors, npy, or anything of which pickle's opcodes can be read."""
     for find in (_safetensors, _npy, _pickle):
+        content.seek(0)
         if found := list(find(content)):
             return found
     return []
 
 
-def _among(content: bytes, arrays: list[Array], count: int, rng: np.random.Generator) -> Flips:
-    sizes = np.array([length // np.dtype(kind).itemsize for _, length, kind in arrays])
-    if not 0 < count <= sizes.sum():
-        raise UsageError(f"bits: {count} is not in 1 to {sizes.sum()}, which is how many weights there are")
-    # So many of each array, as if all were one.
-    shares = rng.multivariate_hypergeometric(sizes, count)
-    bits: list[NDArray[np.int64]] = []
-    for (begin, length, kind), share in zip(arrays, shares, strict=True):
-        if share:
-            weights = np.frombuffer(bytearray(content[begin : begin + length]), kind)
-            highest = {2: 4, 4: 7, 8: 10}[weights.dtype.itemsize]
-            bits.append(8 * begin + exponent_bits(weights, int(share), rng, bit=highest).bits)
-    return Flips(np.sort(np.concatenate(bits)))
+def _among(content: mmap.mmap, arrays: list[Array], count: int, rng: np.random.Generator) -> Flips:
+    """The highest exponent bit of ``count`` weights below 2 in size, each as likely; nothing is copied."""
+    kinds = [np.dtype(kind) for _, _, kind in arrays]
+    ends = np.cumsum([length // kind.itemsize for (_, length, _), kind in zip(arrays, kinds, strict=True)])
+    within = [_highest_bit(kind) for kind in kinds]
+    found: dict[int, None] = {}
+    for _ in range(ROUNDS):
+        for place in rng.integers(0, ends[-1], 4 * min(count, int(ends[-1]))):
+            which = int(np.searchsorted(ends, place, side="right"))
+            kind = kinds[which]
+            begin = arrays[which][0] + kind.itemsize * (int(place) - int(ends[which - 1] if which else 0))
+            if 0 < abs(np.frombuffer(content[begin : begin + kind.itemsize], kind)[0]) < BELOW:
+                found[8 * begin + within[which]] = None
+        if len(found) >= count:
+            return Flips(np.sort(np.array(list(found)[:count], np.int64)))
+    raise UsageError(f"bits: {count} weights below {BELOW} are needed, and about {len(found)} were found")
 
 
-def _safetensors(content: bytes) -> Iterator[Array]:
+def _highest_bit(kind: np.dtype[np.generic]) -> int:
+    """Of the exponent, within one number as it is stored."""
+    one = np.zeros(1, kind)
+    return int(exponent_bits(one, 1, np.random.default_rng(0), bit={2: 4, 4: 7, 8: 10}[kind.itemsize]).bits[0])
+
+
+def _safetensors(content: mmap.mmap) -> Iterator[Array]:
     size = int.from_bytes(content[:8], "little")
     if not 2 <= size <= len(content) - 8 or content[8:9] != b"{":
         return
@@ -91,25 +109,24 @@ def _safetensors(content: bytes) -> Iterator[Array]:
         return
 
 
-def _npy(content: bytes) -> Iterator[Array]:
-    if not content.startswith(b"\x93NUMPY"):
+def _npy(content: mmap.mmap) -> Iterator[Array]:
+    if content[:6] != b"\x93NUMPY":
         return
-    file = io.BytesIO(content)
     try:
-        major, _ = np.lib.format.read_magic(file)
+        major, _ = np.lib.format.read_magic(content)
         read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-        _, _, kind = read(file)
+        _, _, kind = read(content)
     except ValueError:
         return
-    begin = file.tell()
+    begin = content.tell()
     if kind.kind == "f" and kind.itemsize in (2, 4, 8):
         yield begin, (len(content) - begin) // kind.itemsize * kind.itemsize, kind.str
 
 
-def _pickle(content: bytes) -> Iterator[Array]:
+def _pickle(content: mmap.mmap) -> Iterator[Array]:
     """Bytes that look like trained float64, or float32, weights."""
     try:
-        for opcode, argument, position in pickletools.genops(content):
+        for opcode, argument, position in pickletools.genops(cast("IO[bytes]", content)):
             head = _HEADS.get(opcode.name)
             if head is None or not isinstance(argument, bytes | bytearray) or len(argument) < LEAST_ARRAY_BYTES:
                 continue

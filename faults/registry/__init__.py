@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from monkeyproof.faults.registry.last_good import publish_copy, spoil_last_good, unspoil
 from monkeyproof.faults.registry.links import failing, outage, slow
+from monkeyproof.faults.registry.pinning import pin, unpin
 from monkeyproof.faults.registry.promoting import (
     delete_previous,
     flip_back,
@@ -18,6 +19,7 @@ __all__ = [
     "failing",
     "flip_back",
     "outage",
+    "pin",
     "promote_degraded",
     "publish_copy",
     "put_back_version",
@@ -25,5 +27,6 @@ __all__ = [
     "slow",
     "spoil_last_good",
     "stop_flipping",
+    "unpin",
     "unspoil",
 ]

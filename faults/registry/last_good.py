@@ -72,7 +72,8 @@ def spoil_last_good(
             Injection(
                 fault="registry.spoil_last_good",
                 subject=f"version {chosen.version}",
-                parameters={"version": chosen.version, "bytes_of": worse.version},
+                # Not "version": that is what the looks after a trial take for a promoted one.
+                parameters={"spoilt": chosen.version, "bytes_of": worse.version},
                 apply=apply,
                 evidence=evidence,
                 undo=Undo(

@@ -28,15 +28,13 @@ ENDS_WITHIN_S = 15.0
 )
 def promote_degraded(
     version: str = "",
-    by_all: bool = False,
 ) -> dict[str, Json]:
     """Make a worse model the champion; ``version`` "" is the one with the lowest accuracy tag.
 
-    Proven by the registry, which reads it back, and by a replica that serves it; with ``by_all``, by all of them.
+    Proven by the registry, which reads it back, and by a replica that serves it.
     """
-    chosen = _worse(version)
     return promotion(
-        "registry.promote_degraded", chosen, by_all=by_all, undo="monkeyproof.faults.registry:restore_champion"
+        "registry.promote_degraded", _worse(version), undo="monkeyproof.faults.registry:restore_champion"
     )
 
 
@@ -76,7 +74,6 @@ def flip_back(
     return promotion(
         "registry.flip_back",
         chosen,
-        by_all=False,
         undo="monkeyproof.faults.registry:stop_flipping",
         apply=apply,
         more={"times": times, "after_ms": float(after_ms)},
@@ -110,7 +107,6 @@ def delete_previous(
     return promotion(
         "registry.delete_previous",
         chosen,
-        by_all=False,
         undo="monkeyproof.faults.registry:put_back_version",
         apply=apply,
         more_of_undo={"record": dict(deletion.record(previous))},

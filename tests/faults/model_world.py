@@ -14,6 +14,7 @@ from monkeyproof.targets import port
 from monkeyproof.targets.local import other_models
 from monkeyproof.targets.local.data import Entities
 from monkeyproof.targets.local.following import ModelFollower
+from monkeyproof.targets.local.pins import LocalPins
 from monkeyproof.targets.registry import RegistryClient
 
 __all__ = ["Follower", "InProcess", "bad_answers"]
@@ -26,11 +27,18 @@ class Follower:
         self.registry, self.folder = registry, folder
         self.url = f"http://127.0.0.1:{server.port}/metrics"
         self.errors = 0
+        self.pins = LocalPins(folder.parent)
         self.start_anew()
         server.handler = self.scrape
 
     def start_anew(self) -> None:
-        self.model = ModelFollower(self.registry, self.folder, poll_s=9.0, on_error=self._failed)
+        self.model = ModelFollower(
+            self.registry,
+            self.folder,
+            poll_s=9.0,
+            on_error=self._failed,
+            pin=lambda: self.pins.pinned().get("replica-1", ""),
+        )
 
     def _failed(self) -> None:
         self.errors += 1

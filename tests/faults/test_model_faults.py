@@ -62,6 +62,7 @@ def here(world, server, registry: Published, tmp_path: Path) -> Iterator[Here]:
         port.Publishing: client,
         port.Replicas: follower,
         port.ArtifactFiles: files_of,
+        port.Pins: follower.pins,
         port.Deletion: LocalDeletion(registry.folder / "mlflow.db", registry.prepared.model, client),
         port.OtherModels: InProcess(data / "features.npz"),
     }
@@ -202,48 +203,52 @@ def test_without_room_for_a_copy_nothing_is_damaged(here: Here, monkeypatch: pyt
     assert digest_of(path) == clean
 
 
-@pytest.mark.parametrize(
-    ("inject", "error", "words"),
-    [
-        (lambda: models.flip_bits(bits=0), UsageError, "bits: 0 is not a whole number from 1 to 10000"),
-        (lambda: models.flip_bits(bits=True), UsageError, "bits: True"),
-        (lambda: models.flip_bits(where="mantissa"), UsageError, "where: 'mantissa' is not one of any, exponent"),
-        (lambda: models.flip_bits(bits=9999, where="exponent"), UsageError, "how many weights there are"),
-        (lambda: models.flip_bits("9"), UsageError, "no version '9'; it has 3, 2, 1"),
-        (lambda: models.truncate(keep_share=1.0), UsageError, "keep_share: 1.0 is not in"),
-        (lambda: models.remove("nine"), UsageError, "no version 'nine'"),
-        (lambda: models.promote_damaged_copy(bits=-1), UsageError, "bits: -1"),
-        (lambda: models.deploy_wrong_schema("none"), UsageError, "schema: 'none' is not one of other_columns"),
-        (lambda: models.deploy_wrong_version("/nowhere"), UsageError, "model: /nowhere is no file"),
-        (lambda: registry.flip_back(times=-1), UsageError, "times: -1"),
-        (lambda: registry.flip_back(after_ms=-1), UsageError, "after_ms: -1"),
-        (lambda: registry.delete_previous("2"), Refusal, "version 2 is the champion already"),
-        (lambda: registry.spoil_last_good("7"), UsageError, "no version '7'"),
-        (lambda: registry.publish_copy("7"), UsageError, "no version '7'"),
-        (lambda: registry.slow(1, 2, link="web"), UsageError, "'web' does not lead to the registry"),
-    ],
-)
+MISTAKES = [
+    (lambda: models.flip_bits(bits=0), UsageError, "bits: 0 is not a whole number from 1 to 10000"),
+    (lambda: models.flip_bits(bits=True), UsageError, "bits: True"),
+    (lambda: models.flip_bits(where="mantissa"), UsageError, "where: 'mantissa' is not one of any, exponent"),
+    (lambda: models.flip_bits(bits=9999, where="exponent"), UsageError, "weights below 2 are needed"),
+    (lambda: models.flip_bits("9"), UsageError, "no version '9'; it has 3, 2, 1"),
+    (lambda: models.truncate(keep_share=1.0), UsageError, "keep_share: 1.0 is not in"),
+    (lambda: models.remove("nine"), UsageError, "no version 'nine'"),
+    (lambda: models.promote_damaged_copy(bits=-1), UsageError, "bits: -1"),
+    (lambda: models.deploy_wrong_schema("none"), UsageError, "schema: 'none' is not one of other_columns"),
+    (lambda: models.deploy_wrong_version("/nowhere"), UsageError, "model: /nowhere is no file"),
+    (lambda: registry.flip_back(times=-1), UsageError, "times: -1"),
+    (lambda: registry.flip_back(after_ms=-1), UsageError, "after_ms: -1"),
+    (lambda: registry.delete_previous("2"), Refusal, "version 2 is the champion already"),
+    (lambda: registry.spoil_last_good("7"), UsageError, "no version '7'"),
+    (lambda: registry.publish_copy("7"), UsageError, "no version '7'"),
+    (lambda: registry.pin("replica-9"), UsageError, "no replica 'replica-9'; there are replica-1"),
+    (lambda: registry.pin(version="9"), UsageError, "no version '9'"),
+    (lambda: registry.slow(1, 2, link="web"), UsageError, "'web' does not lead to the registry"),
+]
+
+
 @pytest.mark.usefixtures("here")
-def test_mistakes_are_told_before_anything_is_done(inject, error, words) -> None:
-    with pytest.raises(error) as refusal:
-        inject()
-    assert words in str(refusal.value)
+def test_mistakes_are_told_before_anything_is_done() -> None:
+    # One after the other: what they find is set up for all of them.
+    for inject, error, words in MISTAKES:
+        with pytest.raises(error) as refusal:
+            inject()
+        assert words in str(refusal.value)
     assert not read_log(current().undo.path).intents
 
 
-@pytest.mark.parametrize(
-    ("capability", "inject", "words"),
-    [
-        (port.ArtifactFiles, models.flip_bits, "offers no artifact files control"),
-        (port.Publishing, models.promote_damaged_copy, "offers no publishing control"),
-        (port.OtherModels, models.deploy_wrong_version, "offers no other models control"),
-        (port.Deletion, registry.delete_previous, "offers no deletion control"),
-    ],
-)
-def test_a_target_that_cannot_do_it_refuses_in_words(here: Here, capability, inject, words) -> None:
-    del here.target.parts[capability]
-    with pytest.raises(Refusal, match=words):
-        inject()
+NEEDED = [
+    (port.ArtifactFiles, models.flip_bits, "offers no artifact files control"),
+    (port.Publishing, models.promote_damaged_copy, "offers no publishing control"),
+    (port.OtherModels, models.deploy_wrong_version, "offers no other models control"),
+    (port.Deletion, registry.delete_previous, "offers no deletion control"),
+]
+
+
+def test_a_target_that_cannot_do_it_refuses_in_words(here: Here) -> None:
+    for capability, inject, words in NEEDED:
+        offered = here.target.parts.pop(capability)
+        with pytest.raises(Refusal, match=words):
+            inject()
+        here.target.parts[capability] = offered
 
 
 # --- published and promoted ----------------------------------------------------------------------------------
@@ -293,6 +298,35 @@ def test_a_release_that_no_replica_follows_is_not_proven_and_leaves_nothing(here
     monkeypatch.setattr(here.follower.model, "poll", lambda: None)
     with pytest.raises(Unproven):
         models.promote_damaged_copy()
+
+
+def test_a_healer_that_is_quicker_than_the_proof_does_not_undo_it(here: Here, monkeypatch) -> None:
+    scrape, looks = versions.metrics_of, []
+
+    def slowly(replica: port.Replica) -> dict[str, float]:
+        looks.append(scrape(replica))
+        if len(looks) == 2:  # The first look is before the act; here its version is being served.
+            here.registry.set_champion("2")
+            return {}
+        return dict(looks[1]) if len(looks) > 2 else dict(looks[0])
+
+    monkeypatch.setattr(versions, "metrics_of", slowly)
+    found = models.promote_damaged_copy()
+    assert here.registry.champion() == "2"
+    assert found["data"]["serving"] == ["replica-1"]
+
+
+@pytest.mark.parametrize("promote", [False, True])
+def test_what_somebody_else_took_away_is_told(here: Here, promote: bool) -> None:
+    found = registry.publish_copy(promote=promote)
+    (look,) = current().looks.values()
+    assert look() == ""
+    if promote:
+        here.registry.set_champion("1")
+    else:
+        here.registry.delete(found["data"]["version"])
+    assert look()
+    here.registry.set_champion("2")
 
 
 def test_what_a_healer_chose_since_stays_but_not_what_was_published(here: Here) -> None:
@@ -397,12 +431,31 @@ def test_a_digest_that_somebody_else_wrote_is_left(here: Here) -> None:
     here.registry.set_tag("2", "sha256", tag)
 
 
-def test_by_all_means_every_replica(here: Here, monkeypatch) -> None:
-    one = here.follower.list()[0]
-    silent = port.Replica("replica-2", 2, "ready", False, "", "http://127.0.0.1:1/metrics")
-    monkeypatch.setattr(versions, "inject", impatient(versions.inject))
-    monkeypatch.setattr(here.follower, "list", lambda: [one, silent])
-    assert registry.promote_degraded()["data"]["serving"] == ["replica-1"]
-    revert()
-    with pytest.raises(Unproven):
-        registry.promote_degraded(by_all=True)
+def test_a_pinned_replica_is_reached_by_no_rollback(here: Here) -> None:
+    found = registry.pin()
+    assert found["data"] == {"replica": "replica-1", "version": "3", "champion": "2"}
+    assert here.follower.version == "3"
+    with pytest.raises(Refusal, match="replica-1 is pinned to version 3 already"):
+        registry.pin("replica-1", "1")
+    here.registry.set_champion("1")
+    here.registry.set_champion("2")
+    assert here.follower.version == "3"
+    (opened,) = current().undo.open_faults()
+    assert revert() == ["replica-1 follows the registry again"]
+    assert here.follower.version == "2"
+    assert opened.undo.run(here.target) == "replica-1 follows the registry already"
+    registry.pin(version="1")
+    here.follower.pins.pin("replica-1", "3")
+    (said,) = revert()
+    assert said == "replica-1 is pinned to version 3 by now, by somebody else: left as it is"
+    here.follower.pins.unpin("replica-1")
+
+
+def test_an_alias_goes_with_its_version_and_comes_back_with_it(here: Here) -> None:
+    deletion = here.target.find(port.Deletion)
+    record = deletion.record("3")
+    assert [one["alias"] for one in record["aliases"]] == ["challenger"]
+    deletion.delete("3")
+    assert deletion.put_back("3", record)
+    assert deletion.record("3") == record
+    assert not deletion.put_back("3", record)

@@ -34,7 +34,7 @@ def test_the_file_that_the_registry_serves_is_found(registry: Published, tmp_pat
     path = LocalArtifactFiles(registry.folder / "artifacts", client).file_of("2")
     assert path.read_bytes() == client.download("2", tmp_path).read_bytes()
     with pytest.raises(NotThere, match="HTTP 404"):
-        client.version("9")
+        client.version("9999")
     client.close()
 
 
@@ -51,10 +51,10 @@ def test_a_database_that_is_not_the_one_is_left_alone(registry: Published, tmp_p
     deletion = LocalDeletion(registry.folder / "mlflow.db", registry.prepared.model, client)
     record = dict(deletion.record("1"))
     assert not deletion.put_back("1", record)
-    with pytest.raises(TargetError, match="no version 9"):
-        deletion.record("9")
-    with pytest.raises(TargetError, match="no row of version 9"):
-        deletion.put_back("9", record)
+    with pytest.raises(TargetError, match="no version 9999"):
+        deletion.record("9999")
+    with pytest.raises(TargetError, match="no row of version 9999"):
+        deletion.put_back("9999", record)
     (tmp_path / "text.db").write_text("no database, though it is as long as the header of one has to be" * 4)
     with pytest.raises(TargetError, match=r"text\.db: file is not a database"):
         LocalDeletion(tmp_path / "text.db", "m", client).record("1")

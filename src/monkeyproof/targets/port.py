@@ -285,6 +285,18 @@ class Serving(Protocol):
         """Have every replica drop its cached features."""
 
 
+@runtime_checkable
+class Pins(Protocol):
+    """Holding single replicas to one version of the model, whatever the registry says."""
+
+    def pinned(self) -> Mapping[str, str]:
+        """Version, by name of the replica."""
+
+    def pin(self, replica: str, version: str) -> None: ...
+
+    def unpin(self, replica: str) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class PipelineStatus:
     """The stream of new records into the feature store."""

@@ -34,8 +34,15 @@ class ModelFollower:
     """Polls the alias; ``current`` is replaced in one step when another version has proven itself."""
 
     def __init__(
-        self, registry: RegistryClient, folder: Path, *, poll_s: float, on_error: Callable[[], None] = lambda: None
+        self,
+        registry: RegistryClient,
+        folder: Path,
+        *,
+        poll_s: float,
+        on_error: Callable[[], None] = lambda: None,
+        pin: Callable[[], str] = lambda: "",
     ) -> None:
+        """``pin`` names the version that is served whatever the alias says; "" follows the alias."""
         self.current: Loaded | None = None
         self.looked = threading.Event()
         """Set when the first look has come to an end, with a model or without."""
@@ -43,6 +50,7 @@ class ModelFollower:
         self._folder = folder
         self._poll_s = poll_s
         self._on_error = on_error
+        self._pin = pin
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="model-follower", daemon=True)
 
@@ -60,7 +68,7 @@ class ModelFollower:
     def poll(self) -> None:
         """Look once; on any failure the old model stays."""
         try:
-            version = self._registry.champion()
+            version = self._pin() or self._registry.champion()
             if self.current is None or version != self.current.version:
                 self.current = self._load(version)
         except Exception as error:  # A broken pickle may raise anything, and the thread must go on.

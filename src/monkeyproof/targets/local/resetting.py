@@ -14,7 +14,7 @@ from monkeyproof.targets.local.calls import Calls
 from monkeyproof.targets.local.configuration import first_question
 from monkeyproof.targets.local.feature_store import FeatureStore
 from monkeyproof.targets.local.plan import PRIMED, REPLICAS
-from monkeyproof.targets.port import Pipeline, Registry, Serving
+from monkeyproof.targets.port import Pins, Pipeline, Registry, Serving
 from monkeyproof.types import Json
 
 SETTLE_CALL_S = 20.0
@@ -31,6 +31,7 @@ class Reset:
     champion: str
     features: FeatureStore
     serving: Serving
+    pins: Pins
     pipeline: Pipeline
     quarantine: Path
     questions: Path
@@ -46,6 +47,9 @@ class Reset:
         if (found := self.registry.champion()) != self.champion:
             self.registry.set_champion(self.champion)
             done.append(f"the champion was version {found}: {self.champion} again")
+        for name, version in self.pins.pinned().items():
+            self.pins.unpin(name)
+            done.append(f"{name} was pinned to version {version}: no more")
         done += self.control.call("replicas.settle", timeout_s=SETTLE_CALL_S)
         done += self._features_as_primed()
         done += self._live_serving(forget=bool(done))

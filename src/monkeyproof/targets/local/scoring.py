@@ -30,6 +30,7 @@ from monkeyproof.targets.local.data import FEATURES, N_FEATURES, Floats
 from monkeyproof.targets.local.features import ORIGINS, FeatureReader, connect
 from monkeyproof.targets.local.following import ModelFollower
 from monkeyproof.targets.local.forms import entities_of
+from monkeyproof.targets.local.pins import PINS_FILE, read_pins
 from monkeyproof.targets.local.training import predict
 from monkeyproof.targets.registry import RegistryClient
 from monkeyproof.types import Json
@@ -169,7 +170,14 @@ def application(settings: Settings, name: str) -> Starlette:
         retries=0,
     )
     folder = settings.serving_file.parent / "replicas" / name
-    follower = ModelFollower(registry, folder, poll_s=settings.poll_s, on_error=metrics.registry_errors.inc)
+    pins = settings.serving_file.with_name(PINS_FILE)
+    follower = ModelFollower(
+        registry,
+        folder,
+        poll_s=settings.poll_s,
+        on_error=metrics.registry_errors.inc,
+        pin=lambda: read_pins(pins).get(name, ""),
+    )
     timeout_s = settings.feature_timeout_ms / 1000
     features = FeatureReader(
         connect(settings.features_host, settings.features_port, timeout_s),

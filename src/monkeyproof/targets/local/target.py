@@ -18,6 +18,7 @@ from monkeyproof.targets.local.deletion import LocalDeletion
 from monkeyproof.targets.local.feature_store import FeatureStore
 from monkeyproof.targets.local.looking import LocalArtifactFiles, LocalArtifacts, LocalProcesses
 from monkeyproof.targets.local.other_models import LocalOtherModels
+from monkeyproof.targets.local.pins import LocalPins
 from monkeyproof.targets.local.publish import ARTIFACTS, DATABASE
 from monkeyproof.targets.local.resetting import Reset
 from monkeyproof.targets.port import (
@@ -30,6 +31,7 @@ from monkeyproof.targets.port import (
     Links,
     Models,
     OtherModels,
+    Pins,
     Pipeline,
     PipelineStatus,
     Processes,
@@ -130,6 +132,10 @@ class LocalTarget:
         return LocalServing(Path(self._places["folder"]) / "serving.json", self.features)
 
     @cached_property
+    def pins(self) -> LocalPins:
+        return LocalPins(self._folder)
+
+    @cached_property
     def pipeline(self) -> LocalPipeline:
         return LocalPipeline(Path(self._places["pipeline"]))
 
@@ -154,6 +160,7 @@ class LocalTarget:
             champion=self._places["champion"],
             features=self.features,
             serving=self.serving,
+            pins=self.pins,
             pipeline=self.pipeline,
             quarantine=Path(self._places["folder"]) / "quarantine",
             questions=self.telemetry.canary(),
@@ -180,6 +187,7 @@ _ATTRIBUTES: Mapping[type, str] = {
     Feedback: "features",
     Snapshots: "features",
     Serving: "serving",
+    Pins: "pins",
     Pipeline: "pipeline",
     Links: "links",
     Leases: "leases",
