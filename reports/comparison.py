@@ -179,10 +179,10 @@ def _pairs(
 
 
 def _faulted(campaign: Campaign) -> dict[tuple[str, str], list[TrialResult]]:
-    """The trials of each experiment and arm, without shams."""
+    """The trials of each experiment and arm, without shams and storms."""
     found: dict[tuple[str, str], list[TrialResult]] = defaultdict(list)
     for trial in campaign.trials:
-        if not trial.sham:
+        if not trial.apart:
             found[trial.experiment, trial.arm].append(trial)
     return dict(found)
 

@@ -35,6 +35,7 @@ def _group(group: Group) -> Mapping[str, Json]:
         "experiment": group.experiment,
         "arm": group.arm,
         "sham": group.sham,
+        "storm": group.storm,
         "trials_count": len(group.trials),
         "valid_count": len(group.observations),
         "censored_count": group.censored_count,

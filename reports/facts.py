@@ -55,10 +55,10 @@ class GroupFacts:
 
 
 def trial_facts(campaign: Campaign) -> list[TrialFacts]:
-    """Experiment by experiment, shams last; the trials of each in the order in which they ran."""
+    """Experiment by experiment, storms and shams last; the trials of each in the order in which they ran."""
     rows = [_trial(trial, number) for number, trial in enumerate(campaign.trials, start=1)]
     first = {row.trial.experiment: number for number, row in reversed(list(enumerate(rows)))}
-    return sorted(rows, key=lambda row: (row.trial.sham, first[row.trial.experiment]))
+    return sorted(rows, key=lambda row: (row.trial.sham, row.trial.storm, first[row.trial.experiment]))
 
 
 def group_facts(groups: tuple[Group, ...]) -> list[GroupFacts]:
@@ -66,14 +66,23 @@ def group_facts(groups: tuple[Group, ...]) -> list[GroupFacts]:
 
 
 def under_fault(groups: tuple[Group, ...]) -> tuple[Group, ...]:
-    """Without the shams, which are told apart: nothing was broken in them."""
-    return tuple(group for group in groups if not group.sham)
+    """Without shams and storms, which say nothing of recovery under a fault."""
+    return tuple(group for group in groups if not (group.sham or group.storm))
 
 
 def headline(summary: Summary) -> list[str]:
     """What happened, a sentence for each arm; healers first."""
     arms = sorted(summary.arms, key=lambda group: group.arm == NO_HEALER)
-    return [_sentence(arm, summary.groups) for arm in arms] or ["No trial was run."]
+    said = [_sentence(arm, summary.groups) for arm in arms]
+    said += [_of_storms(group) for group in summary.groups if group.storm]
+    return said or ["Nothing was broken." if summary.groups else "No trial was run."]
+
+
+def _of_storms(group: Group) -> str:
+    judged = [trial for trial in group.trials if trial.recovery.outcome.counts]
+    survived = sum(trial.recovery.outcome is not Outcome.NOT_RECOVERED for trial in judged)
+    came = f"the target came back after {survived} of {words.count(len(judged), 'storm')}"
+    return f"With {healer_name(group.arm)}, {came if judged else 'no storm could be judged'}."
 
 
 def warnings(campaign: Campaign, summary: Summary) -> list[str]:
@@ -154,6 +163,8 @@ def _trial(trial: TrialResult, number: int) -> TrialFacts:
     if trial.sham:
         steady = trial.recovery.outcome is Outcome.ABSORBED
         outcome, meaning = ("sham, steady" if steady else f"sham, {outcome}"), f"nothing was broken; {meaning}"
+    if trial.storm:
+        outcome, meaning = words.STORMS[trial.recovery.outcome]
     expected = words.listing([words.OUTCOMES[outcome][0] for outcome in trial.expected]).replace(" and ", " or ")
     return TrialFacts(
         trial=trial,
@@ -162,7 +173,7 @@ def _trial(trial: TrialResult, number: int) -> TrialFacts:
         meaning=meaning,
         unexpected=expected if _is_surprise(trial) else "",
         ttd="nothing broken" if trial.sham and trial.recovery.ttd_s is None else words.time_to_detect(trial),
-        ttr="nothing broken" if trial.sham else words.time_to_recover(trial.recovery),
+        ttr="nothing broken" if trial.sham else words.time_to_come_back(trial),
         first_wrong=words.time_to_first_wrong(trial.recovery),
         silent=words.silent_time(trial.recovery),
         how_healed=words.how_healed(trial),
@@ -219,7 +230,11 @@ def _sentence(arm: Group, groups: tuple[Group, ...]) -> str:
     if arm.survival is None:
         return f"{subject}, no trial could be judged."
     trials = words.count(judged, "trial")
-    mine = [group for group in groups if group.arm == arm.arm and group.observations and not group.sham]
+    mine = [
+        group
+        for group in groups
+        if group.arm == arm.arm and group.observations and not (group.sham or group.storm)
+    ]
     recovered = f"{judged - arm.censored_count} of {trials}"
     if arm.median_s is None and len(mine) == 1:
         return f"{subject}, right answers came back in {recovered} while the fault was held."

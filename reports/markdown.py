@@ -65,8 +65,7 @@ def render(campaign: Campaign) -> str:
         f"{words.setting(slo.recovery.within_s)}.",
         plain(judgement.clock(campaign)),
         *[f"> {plain(warning)}" for warning in facts.warnings(campaign, summary)],
-        "## Time to recover while the fault was held",
-        _table(GROUP_COLUMNS, (_group_cells(row) for row in facts.group_facts(facts.under_fault(summary.groups)))),
+        *_under_fault(summary),
         *_pairs(summary),
         *_shams(campaign),
         "## Every trial",
@@ -78,6 +77,13 @@ def render(campaign: Campaign) -> str:
         "Rebuild this report with `monkeyproof report DIR`.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _under_fault(summary: Summary) -> list[str]:
+    rows = facts.group_facts(facts.under_fault(summary.groups))
+    if not rows:  # Nothing but shams or storms.
+        return []
+    return ["## Time to recover while the fault was held", _table(GROUP_COLUMNS, map(_group_cells, rows))]
 
 
 def _how(campaign: Campaign, prober: ProberSettings) -> str:

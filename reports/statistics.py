@@ -56,6 +56,8 @@ class Group:
     """Valid trials whose watching under the fault ended before the deadline."""
     sham: bool = False
     """Nothing was broken in these trials; they are in no other group."""
+    storm: bool = False
+    """Faults came and went by chance in these trials; they are in no other group."""
 
     @property
     def counts(self) -> Mapping[Outcome, int]:
@@ -114,20 +116,22 @@ class Summary:
     """Everything that is computed over the trials of a campaign."""
 
     groups: tuple[Group, ...]
-    """One for each experiment and arm; shams in groups of their own."""
+    """One for each experiment and arm; shams and storms in groups of their own."""
     arms: tuple[Group, ...]
-    """Over all experiments, without shams."""
+    """Over all experiments, without shams and storms."""
     pairs: tuple[Comparison, ...]
     """Each arm with the one without a healer, where both have a valid trial."""
 
 
 def summarise(campaign: Campaign, slo: Slo) -> Summary:
     """Group the trials by experiment and arm, and by arm; and compare the arms."""
-    by_experiment: dict[tuple[str, bool], dict[str, list[TrialResult]]] = defaultdict(lambda: defaultdict(list))
+    by_experiment: dict[tuple[str, bool, bool], dict[str, list[TrialResult]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
     by_arm: dict[str, list[TrialResult]] = defaultdict(list)
     for trial in campaign.trials:
-        by_experiment[trial.experiment, trial.sham][trial.arm].append(trial)
-        if not trial.sham:
+        by_experiment[trial.experiment, trial.sham, trial.storm][trial.arm].append(trial)
+        if not trial.apart:
             by_arm[trial.arm].append(trial)
     sequential = bool(campaign.plan.get("sequential"))
     groups = [
@@ -171,4 +175,5 @@ def _group(trials: Sequence[TrialResult], horizon_s: float, slo: Slo, *, pooled:
         served_wrong=share(lambda trial: trial.recovery.wrong_count > 0),
         censored_early_count=sum(not seen.recovered and seen.time_s < within_s for seen in sample),
         sham=not pooled and trials[0].sham,
+        storm=not pooled and trials[0].storm,
     )

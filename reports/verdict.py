@@ -82,12 +82,15 @@ def judge(campaign: Campaign, slo: Slo) -> CampaignVerdict:
     sequential = bool(campaign.plan.get("sequential", False))
     trials: dict[tuple[str, str], list[TrialResult]] = defaultdict(list)
     shams: dict[str, list[TrialResult]] = defaultdict(list)
+    storms: dict[tuple[str, str], list[TrialResult]] = defaultdict(list)
     for trial in campaign.trials:
-        (shams[trial.arm] if trial.sham else trials[trial.experiment, trial.arm]).append(trial)
+        key = trial.experiment, trial.arm
+        (shams[trial.arm] if trial.sham else storms[key] if trial.storm else trials[key]).append(trial)
     arms = list(dict.fromkeys([*campaign.plan.get("arms", ()), *(trial.arm for trial in campaign.trials)]))
     with_healer = [arm for arm in arms if arm != NO_HEALER]
 
     verdicts = [_of_trials(group, slo, sequential=sequential) for group in trials.values()]
+    verdicts += [_of_storms(group, slo) for group in storms.values()]
     verdicts += [_of_shams(group, slo) for group in shams.values()]
     run = {(trial.experiment, trial.arm) for trial in campaign.trials}
     expected = [(name, arm) for name in campaign.plan.get("experiments", ()) for arm in arms or [""]]
@@ -203,6 +206,34 @@ def _of_shams(trials: Sequence[TrialResult], slo: Slo) -> Verdict:
     if base.judged:
         return replace(base, decision=Decision.PASS, reason=f"none of {shams} served too many wrong answers")
     return base
+
+
+def _of_storms(trials: Sequence[TrialResult], slo: Slo) -> Verdict:
+    """Storms of one plan under one arm: each time the target has to come back when the last fault is taken back.
+
+    No share is asked for: the seed that fails is one that fails.
+    """
+    valid = [trial for trial in trials if trial.recovery.outcome.counts]
+    failed = [trial for trial in valid if trial.recovery.outcome is Outcome.NOT_RECOVERED]
+    count = len(valid)
+    base = Verdict(
+        experiment=trials[0].experiment,
+        arm=trials[0].arm,
+        decision=Decision.INCONCLUSIVE,
+        reason="",
+        trials_count=count,
+        invalid_count=len(trials) - count,
+    )
+    last = (failed or valid or trials)[-1].recovery.reason
+    storms = "" if len(trials) == 1 else f"{count - len(failed)} of {count} storms were survived; the last: "
+    if failed:
+        storms = storms.replace("the last", "one that was not")
+        return replace(base, decision=Decision.FAIL, reason=f"{storms}{last}")
+    if not valid:
+        return replace(base, reason=last, more_at_least=1)
+    if unusable := _too_many_invalid(trials, slo):
+        return replace(base, reason=unusable[0], more_at_least=unusable[1])
+    return replace(base, decision=Decision.PASS, reason=f"{storms}{last}")
 
 
 def _of_nothing(experiment: str, arm: str, slo: Slo, sequential: bool) -> Verdict:

@@ -33,6 +33,14 @@ OUTCOMES = {
 }
 """The word for each outcome, and what it means."""
 
+_CAME_BACK = "it came back when every fault of the storm was taken back"
+STORMS = OUTCOMES | {
+    Outcome.ABSORBED: ("storm survived", "not one reading was bad"),
+    Outcome.FAULT_REMOVED: ("storm survived", _CAME_BACK),
+    Outcome.NOT_RECOVERED: ("storm not survived", "it did not come back when every fault was taken back"),
+}
+"""The same for a storm, of which nothing is said of recovery under a fault."""
+
 _ESCAPE_SEQUENCES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
@@ -166,9 +174,19 @@ def _none_if_no_wrong(recovery: Recovery) -> str:
     return "none wrong" if judged else UNKNOWN
 
 
+def time_to_come_back(trial: TrialResult) -> str:
+    """The time to recover under the fault; of a storm, after its last fault was taken back."""
+    found = trial.recovery
+    if trial.storm and found.recovered is not None and found.reverted_s is not None:
+        return f"{seconds(found.recovered.since(found.reverted_s).high_s)} after the storm"
+    return UNKNOWN if trial.storm and found.outcome is Outcome.INVALID else time_to_recover(found)
+
+
 def how_healed(trial: TrialResult) -> str:
     """What ended the trouble: remedies, the system itself, the revert, or nothing. In a sham: whether it was left
-    alone."""
+    alone; of a storm nobody can tell."""
+    if trial.storm:
+        return "not judged in a storm"
     if trial.sham:
         acted = " → ".join(clean(remedy).replace("_", " ") for remedy in trial.false_heals)
         return f"false heal: {acted}" if acted else "nothing to heal"

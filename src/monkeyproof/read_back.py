@@ -149,6 +149,7 @@ def result_of(folder: Path, root: Path) -> TrialResult:
         sham=sham,
         false_heals=_unique(_remedy(event) for event in trial.of_kind(Kind.HEALER_ACTING)) if sham else (),
         aborted=aborted,
+        storm=is_storm(trial.events),
     )
 
 

@@ -144,6 +144,13 @@ class TrialResult:
     """Remedies that a healer began in a sham."""
     aborted: str = ""
     """Why the trial ended before its time; empty if it did not."""
+    storm: bool = False
+    """Faults came and went by chance: no recovery under a fault is claimed, only whether the target came back."""
+
+    @property
+    def apart(self) -> bool:
+        """Whether it says nothing of recovery under a fault, so that it stands in no figure of that."""
+        return self.sham or self.storm
 
     @property
     def as_expected(self) -> bool | None:

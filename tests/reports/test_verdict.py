@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from monkeyproof import errors
 from monkeyproof.config import Limit, RecoveryObjective, Slo, read_target_file
+from monkeyproof.reports.facts import headline
+from monkeyproof.reports.statistics import summarise
 from monkeyproof.reports.verdict import CampaignVerdict, Decision, Verdict, as_json, judge
 from monkeyproof.types import Campaign, Interval, Outcome, Recovery, TrialResult
 
@@ -385,3 +387,31 @@ def test_any_campaign_gets_a_verdict_and_better_trials_never_a_worse_one(
     unknown = [unhealed(4.0) if one is LATE else one for one in trials]
     assert RANK[judged(unknown, plan=plan).decision] >= RANK[found.decision]
     assert judged(unknown, plan=plan).decision is not PASS or found.decision is PASS
+
+
+def storm(outcome: Outcome, **changes: Any) -> TrialResult:
+    return replace(trial(experiment="storm", storm=True, **changes), recovery=Recovery(outcome, f"it {outcome}"))
+
+
+def test_a_storm_is_judged_by_whether_the_target_came_back() -> None:
+    survived, failed = storm(Outcome.FAULT_REMOVED), storm(Outcome.NOT_RECOVERED)
+    for one in (survived, storm(Outcome.ABSORBED)):
+        assert judged([one]).decision is PASS
+    assert judged([failed]).decision is FAIL
+    assert judged([failed]).reason == "storm (elephant): it not_recovered"
+    assert "1 of 2 storms were survived" in judged([failed, survived]).reason
+    assert judged([failed, survived]).decision is FAIL
+    assert judged([storm(Outcome.INVALID)]).decision is INCONCLUSIVE
+    assert judged([survived, storm(Outcome.INVALID)]).decision is INCONCLUSIVE
+    assert judged([storm(Outcome.FAULT_REMOVED)], aborted="stopped").decision is ABORTED
+
+
+def test_storms_never_enter_the_share() -> None:
+    assert judged([*[trial()] * 36, *[storm(Outcome.FAULT_REMOVED)] * 5]).decision is PASS
+    found = summarise(campaign([trial(), storm(Outcome.FAULT_REMOVED)]), SLO)
+    assert [(group.experiment, group.storm) for group in found.groups] == [
+        ("replica-kill", False),
+        ("storm", True),
+    ]
+    assert [len(group.trials) for group in found.arms] == [1]
+    assert headline(found)[1] == "With elephant, the target came back after 1 of 1 storm."
