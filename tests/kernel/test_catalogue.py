@@ -9,7 +9,7 @@ from chaoslib.exceptions import InterruptExecution
 from chaoslib.experiment import ensure_experiment_is_valid
 from chaoslib.run import EventHandlerRegistry
 
-from monkeyproof import catalogue, control, paths
+from monkeyproof import catalogue, control
 from monkeyproof.checks import activities
 from monkeyproof.errors import Refusal
 from monkeyproof.roles import Named
