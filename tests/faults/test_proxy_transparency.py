@@ -71,11 +71,13 @@ def send_cut(connection: socket.socket, data: bytes, cuts: list[int]) -> None:
 def exchange(proxy, server, link, request, response, expected_request, cuts, answer_cuts, expect_bytes):
     """Send ``request``; the server waits for what it should see, and answers; returns what each side saw."""
     seen: list[bytes] = []
-    done = threading.Event()
+    done, answered = threading.Event(), threading.Event()
 
     def handler(connection: socket.socket) -> None:
         seen.append(read_exactly(connection, len(expected_request)))
         send_cut(connection, response, answer_cuts)
+        # Not before: behind a server's end of file the proxy cannot give an answer of its own.
+        answered.wait(10)
         connection.shutdown(socket.SHUT_WR)
         seen.append(connection.recv(1 << 16))  # Nothing more, then end-of-file.
         done.set()
@@ -85,6 +87,7 @@ def exchange(proxy, server, link, request, response, expected_request, cuts, ans
         sender = threading.Thread(target=send_cut, args=(client, request, cuts))
         sender.start()
         got = read_exactly(client, expect_bytes)
+        answered.set()
         sender.join()
         client.shutdown(socket.SHUT_WR)
         got += client.recv(1 << 16) if expected_request else b""

@@ -38,7 +38,7 @@ async def wait_until(true: Callable[[], bool], within_s: float = 5.0) -> None:
             await asyncio.sleep(0.001)
 
 
-def test_many_ring_in_order_never_early_and_soon(run):
+def test_many_ring_in_order_and_never_early(run):
     rang: list[tuple[float, float]] = []
 
     async def many(timers: Timers) -> None:
@@ -52,8 +52,29 @@ def test_many_ring_in_order_never_early_and_soon(run):
     run(many)
     assert [due_s for due_s, _ in rang] == sorted(due_s for due_s, _ in rang)
     assert min(at_s - due_s for due_s, at_s in rang) >= 0
-    # A timer of whole milliseconds would be 0.5 ms late in the middle.
-    assert statistics.median(at_s - due_s for due_s, at_s in rang) < 0.0005
+
+
+def test_they_are_finer_than_a_millisecond(run):
+    """One of whole milliseconds would be 0.5 ms late in the middle, in the quietest moment of the machine too."""
+    late_s: list[float] = []
+
+    async def some(timers: Timers) -> None:
+        late_s.clear()
+        for _ in range(20):
+            rang, due_s = asyncio.Event(), time.monotonic() + 0.0013
+
+            def ring(rang: asyncio.Event = rang, due_s: float = due_s) -> None:
+                late_s.append(time.monotonic() - due_s)
+                rang.set()
+
+            timers.at(due_s, ring)
+            await rang.wait()
+
+    def once() -> bool:
+        run(some)
+        return statistics.median(late_s) < 0.00015
+
+    assert any(once() for _ in range(40))
 
 
 def test_an_earlier_one_that_comes_later_is_not_kept_waiting(run):
