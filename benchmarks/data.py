@@ -2,12 +2,13 @@
 
     python benchmarks/data.py [--rows 1000000] [--rounds 9]
 
-Everything is timed in turn, round by round, in one process, so that a neighbour's noise meets all alike. Printed are
-medians and the best, and how many warm copies the median is: copies of the table into memory that is there already.
-Ours go into a ``Room``, which is the same; ``fresh`` means memory that has to come first. What takes seconds (the
-naive loop, peers) is timed in every fourth round. Peers get one column at a time, so that jenga and tab-err, which
-copy all that they are given, copy no more than they have to. Numba, jenga, tab-err and badgers are timed where they
-can be imported (dependency group ``bench``). Exits with 1 if a bound is missed.
+Everything is timed in turn, round by round, in one process, so that a neighbour's noise meets all alike.
+Printed are medians and the best, and how many warm copies the median is: copies of the table into memory that
+is there already. Ours go into a ``Room``, which is the same; ``fresh`` means memory that has to come first.
+What takes seconds (the naive loop, peers) is timed in every fourth round. Peers get one column at a time, so
+that jenga and tab-err, which copy all that they are given, copy no more than they have to. Numba, jenga, tab-
+err and badgers are timed where they can be imported (dependency group ``bench``). Exits with 1 if a bound is
+missed.
 """
 
 from __future__ import annotations
