@@ -64,6 +64,8 @@ class ArraySheet:
             untouched = [column for column in range(self._out.shape[1]) if column not in columns]
             self._out[:, untouched] = source[:, untouched]
 
+        key_for = dict(zip(columns, keys, strict=True))
+
         def work(piece: Piece) -> Part:
             here = slice(piece.start, piece.start + piece.count)
             out, part = self._out[here], None if source is None else source[here]
@@ -78,7 +80,7 @@ class ArraySheet:
                 out,
                 part,
                 fault,
-                [keys[columns.index(column)] for column in piece.columns],
+                [key_for[column] for column in piece.columns],
                 index,
                 rows.part(piece.start, piece.count),
                 None if allowed is None else allowed[here],

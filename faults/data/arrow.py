@@ -16,6 +16,7 @@ from monkeyproof.faults.data.cells import OWN, CellFault
 from monkeyproof.faults.data.engines import NUMPY, Engine
 from monkeyproof.faults.data.keyed import Bools, Index, Key, Rows
 from monkeyproof.faults.data.matrix import (
+    Bits,
     Change,
     Earlier,
     Journal,
@@ -169,8 +170,10 @@ def _take_away(
         new = pa.compute.if_else(pa.array(mask), pa.scalar(None, array.type), array)
         return Change(Journal(1, _NOWHERE, Earlier(array)), bits), new
     present = _present(array)
-    valid = ~mask if present is None else present & ~mask
-    return Change(Journal(1, _NOWHERE, None), bits), _with_validity(array, valid)
+    change = Change(Journal(1, _NOWHERE, None), bits)
+    if present is None and array.offset == 0 and not pa.types.is_dictionary(array.type):
+        return change, _with_bits(array, ~bits)
+    return change, _with_validity(array, ~mask if present is None else present & ~mask)
 
 
 def _change_text(
@@ -246,7 +249,12 @@ def _with_validity(array: pa.Array, valid: Bools) -> pa.Array:
     if pa.types.is_dictionary(array.type):
         indices = _with_validity(array.indices, valid)
         return pa.DictionaryArray.from_arrays(indices, array.dictionary, ordered=array.type.ordered)
-    bits = np.packbits(np.concatenate([np.zeros(array.offset, np.bool_), valid]), bitorder="little")
+    return _with_bits(
+        array, np.packbits(np.concatenate([np.zeros(array.offset, np.bool_), valid]), bitorder="little")
+    )
+
+
+def _with_bits(array: pa.Array, bits: Bits) -> pa.Array:
     buffers = [pa.py_buffer(bits), *array.buffers()[1 : array.type.num_buffers]]
     return pa.Array.from_buffers(array.type, len(array), buffers, offset=array.offset)
 

@@ -26,8 +26,6 @@ from monkeyproof.faults.data.matrix import Change, Journal, journal_of
 from monkeyproof.faults.data.memory import Room
 
 _G = np.uint64(GOLDEN)
-_REST = np.uint64(REST)
-_BLOCK = np.int64(BLOCK_ROWS)
 _CHUNK_CELLS = np.int64(1 << 15)
 """What is copied and changed at a time, while it is near."""
 _COLUMNS_MAX = 256
@@ -64,7 +62,7 @@ def _unit(z):
 
 
 @numba.njit(nogil=True, cache=True)
-def _walk(line, table, rest, until, stops, gaps):
+def _walk(line, table, rest, rest_word, until, stops, gaps):
     """Stops of one block, counted from 0, up to ``until``; returns how many."""
     at, count, step = np.int64(-1), np.uint64(0), np.uint64(0)
     low = np.uint64(0xFFFF)
@@ -78,7 +76,7 @@ def _walk(line, table, rest, until, stops, gaps):
         for gap in gaps:
             far = np.int64(gap)
             if far == 0:
-                again = _mix(_mix(line + _REST) + step * _G)
+                again = _mix(_mix(line + rest_word) + step * _G)
                 far = np.int64(1) + np.searchsorted(rest, again, side="right")
             at += far
             step += np.uint64(1)
@@ -100,6 +98,8 @@ def _work(
     again,
     table,
     rest,
+    rest_word,
+    block_rows,
     share,
     first,
     begin,
@@ -112,27 +112,28 @@ def _work(
 ):
     """Rows from ``begin`` on, as many as the journal has room for, after the ``done`` cells that it holds.
 
+    Numbers that other modules hold are given to it, for what numba keeps on disk knows of this file only.
     Returns the row that comes next, and how many cells the journal holds.
     """
     n, end = len(columns), len(values) // width
-    rows_most = min(_BLOCK, first % _BLOCK + end)
+    rows_most = min(block_rows, first % block_rows + end)
     stops = np.empty((n, rows_most), np.int32)
     factors = np.empty((n, rows_most if kind == _SCALE else 0), np.float64)
-    gaps = np.empty(4 * (np.int64(_BLOCK * share) // 4 + 16), np.uint16)
+    gaps = np.empty(4 * (np.int64(block_rows * share) // 4 + 16), np.uint16)
     counts, nexts = np.empty(n, np.uint64), np.empty(n, np.uint64)
     chunk = max(1, _CHUNK_CELLS // width)
     one, done, at = np.uint64(1), np.uint64(done), begin
     while at < end:
-        block = np.uint64((first + at) // _BLOCK)
-        block_at = np.int64(block) * _BLOCK - first
-        stop = min(end, block_at + _BLOCK)
+        block = np.uint64((first + at) // block_rows)
+        block_at = np.int64(block) * block_rows - first
+        stop = min(end, block_at + block_rows)
         for c in range(n):
-            counts[c] = _walk(_mix(lines[c] + block * _G), table, rest, stop - block_at, stops[c], gaps)
+            counts[c] = _walk(_mix(lines[c] + block * _G), table, rest, rest_word, stop - block_at, stops[c], gaps)
             nexts[c] = 0
             while nexts[c] < counts[c] and block_at + stops[c, nexts[c]] < at:
                 nexts[c] += one
             if kind == _SCALE:
-                base, its_stops, its_factors = words[c] + block * np.uint64(_BLOCK) * _G, stops[c], factors[c]
+                base, its_stops, its_factors = words[c] + block * np.uint64(block_rows) * _G, stops[c], factors[c]
                 for k in range(counts[c]):
                     its_factors[k] = _unit(base + np.uint64(its_stops[k]) * _G) * span + low
         if done + counts.sum() > len(cells):
@@ -154,7 +155,7 @@ def _work(
                     else:
                         new = factors[c, k] * was
                         if not np.isfinite(new) or new == was:
-                            place = again[c] + (block * np.uint64(_BLOCK) + np.uint64(its_stops[k])) * _G
+                            place = again[c] + (block * np.uint64(block_rows) + np.uint64(its_stops[k])) * _G
                             new = _mended(was, place, low, span)
                         values[cell] = new
                         fits = np.isfinite(was)
@@ -205,7 +206,8 @@ def corrupt_matrix(
     while True:
         at, done = _work(
             out.reshape(-1), np.empty(0) if source is None else source.reshape(-1), width, columns,
-            lines, words + of_purpose(1), words + of_purpose(2), gaps.table, gaps.rest, gaps.share,
+            lines, words + of_purpose(1), words + of_purpose(2), gaps.table, gaps.rest,
+            np.uint64(REST), BLOCK_ROWS, gaps.share,
             rows.first, at, done, _SCALE if isinstance(fault, Scale) else _MISSING,
             float(scale.low), float(scale.high - scale.low), cells, old,
         )  # fmt: skip

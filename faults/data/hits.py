@@ -44,8 +44,10 @@ _PLACES = 1 << 16
 _SHARE_MIN = 1 / 32
 """Rarer hits are found by walking at this share and keeping some, for their gaps would need long tables."""
 _FIXED = 1 << 128
-_ROWS_AT_ONCE = 1 << 20
+_ROWS_AT_ONCE = 1 << 19
 _BLOCKS_AT_ONCE = 64
+_ROWS_KEPT = 1 << 22
+"""Memory for masks of more than so many is given back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +164,11 @@ class Hits:
         return found if self._gaps.keep == 1 else found.thinned(self.words, self._gaps.keep)
 
     def mask(self, start: int, count: int) -> Bools:
-        """The same as a mask: (columns, count)."""
-        mask = np.zeros((len(self._lines), count), np.bool_)
+        """The same as a mask: (columns, count). The next one, of any batch, overwrites it."""
+        shape = (len(self._lines), count)
+        is_small = math.prod(shape) <= _ROWS_KEPT
+        mask: Bools = scratch().array("mask", np.bool_, shape) if is_small else np.empty(shape, np.bool_)
+        mask[:] = False
         lines, done = np.arange(len(self._lines)) * count, 0
         while done < count:
             # Ends where a block ends, so that none is walked twice.

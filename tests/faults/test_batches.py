@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -99,3 +100,14 @@ def test_ray_data_gives_the_bytes_of_one_pass(folder, monkeypatch):
     finally:
         ray.shutdown()
     assert found.drop_columns(["row"]).combine_chunks().equals(one_pass(folder).combine_chunks())
+
+
+def test_the_examples_of_the_documentation_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[2] / "docs" / "faults" / "data-engine.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 2
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(block, names)  # noqa: S102
+    assert len(list(tmp_path.glob("*.parquet"))) == 2

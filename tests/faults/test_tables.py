@@ -53,6 +53,7 @@ FAULTS = [
     UnitChange(share=0.3, factor=1000),
     Scale(share=0.5, where=Where("0", at_least=0)),
     Missing(share=0.5, where=Where(at_most=0)),
+    Noise(share=0.02, sd=1),
 ]
 SEEDS = st.integers(-(2**70), 2**70)
 FLOATS = st.floats(allow_nan=True, allow_infinity=True, width=64)
@@ -69,7 +70,7 @@ def a_table(rows: int, columns: int = 3, seed: int = 1) -> Any:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_thousand_ways_of_cutting_give_the_same_bytes(fault):
-    """Some of them in another order, and some with the rows themselves shuffled: a hundred for each of ten faults.
+    """Some of them in another order, and some with the rows themselves shuffled: a hundred for each of eleven faults.
 
     Randomness has blocks of its own (8192 rows), whose ends are met in the table's middle.
     """
@@ -107,6 +108,20 @@ def test_the_mask_is_true_the_input_stays_and_every_bit_comes_back(table, seed, 
     assert not (changed == old).any()
     assert not np.isnan(old).any()
     assert np.isnan(changed).all() if one.name == "missing" else np.isfinite(changed).all()
+
+
+def test_a_table_may_be_wide():
+    table = a_table(700, 150)
+    for fault in (Scale(share=0.3), Noise(share=0.01, sd=1), Missing(share=1)):
+        found = corrupt(table, fault, seed=1, first_row=8000)
+        cuts = ((0, 333), (333, 700))
+        parts = [corrupt(table[start:end], fault, seed=1, first_row=8000 + start) for start, end in cuts]
+        assert np.concatenate([part.table for part in parts]).tobytes() == found.table.tobytes()
+        assert (np.concatenate([part.mask() for part in parts]) == found.mask()).all()
+        assert found.mask().any(axis=0).all()
+        assert found.restored().tobytes() == table.tobytes()
+        one = corrupt(np.ascontiguousarray(table[:, :1]), fault, seed=1, first_row=8000)
+        assert one.table[:, 0].tobytes() == found.table[:, 0].tobytes()
 
 
 @pytest.mark.parametrize("by_column", [False, True])
