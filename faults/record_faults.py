@@ -14,13 +14,13 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monkeyproof.errors import UsageError
-from monkeyproof.faults.data.cells import CellFault, Missing, Noise, Outlier, Scale, SignFlip, UnitChange, Where
+from monkeyproof.faults.data.cells import CellFault, Noise, Outlier, Scale, SignFlip, UnitChange, Where
 from monkeyproof.faults.data.keyed import Index, key_of, rows_from
 from monkeyproof.faults.data.rows import (
     Duplicates,
@@ -36,39 +36,9 @@ from monkeyproof.faults.data.tables import corrupt
 from monkeyproof.faults.data.text import BrokenEncoding, LabelNoise, TextFault, Typo, UnseenCategory
 from monkeyproof.faults.drift.transforms import ConceptShift, CovariateShift, PriorShift
 from monkeyproof.faults.placed import draws_for, uniform_at
-from monkeyproof.faults.proxied import check_share
 from monkeyproof.faults.record_batch import Batch, Record
+from monkeyproof.faults.stream_faults import LateStream, MissingInJson, SwappedColumns
 from monkeyproof.types import Json
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SwappedColumns:
-    """Two features of a record change places."""
-
-    name: ClassVar[str] = "swapped_columns"
-    first: int
-    second: int
-    share: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_share("share", self.share)
-        for name, column in (("first", self.first), ("second", self.second)):
-            if isinstance(column, bool) or not isinstance(column, int) or column < 0:
-                raise UsageError(f"{name}: {column!r} is not the number of a column")
-        if self.first == self.second:
-            raise UsageError(f"first, second: column {self.first} cannot change places with itself")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LateStream:
-    """The newest ``lag_records`` records do not come yet: all come, in order, so much later."""
-
-    name: ClassVar[str] = "late_stream"
-    lag_records: int
-
-    def __post_init__(self) -> None:
-        if isinstance(self.lag_records, bool) or not isinstance(self.lag_records, int) or self.lag_records < 1:
-            raise UsageError(f"lag_records: {self.lag_records!r} is not a whole number above 0")
 
 
 def _values(fault: CellFault, batch: Batch, seed: int, *, missing: float | None = None) -> None:
@@ -84,25 +54,6 @@ def _values(fault: CellFault, batch: Batch, seed: int, *, missing: float | None 
 def _count_cells(batch: Batch, rows: Index) -> None:
     batch.count("corrupted_records", len(np.unique(rows)))
     batch.count("corrupted_cells", len(rows))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MissingInJson:
-    """``Missing``, as JSON can say it: null, or NaN as Python's json writes and reads it."""
-
-    name: ClassVar[str] = "missing"
-    share: float
-    columns: tuple[str, ...] = ()
-    where: Where | None = None
-    written_as: str = "null"
-
-    def __post_init__(self) -> None:
-        if self.written_as not in ("null", "NaN"):
-            raise UsageError(f"written_as: {self.written_as!r} is neither 'null' nor 'NaN'")
-        self.values()
-
-    def values(self) -> Missing:
-        return Missing(share=self.share, columns=self.columns, where=self.where)
 
 
 def _missing(fault: MissingInJson, batch: Batch, seed: int) -> None:

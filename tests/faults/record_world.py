@@ -15,7 +15,8 @@ from monkeyproof.targets import port
 from monkeyproof.targets.local.data import N_FEATURES
 from monkeyproof.targets.local.records import parse_batch
 
-ENTITIES = 50
+ENTITIES = 250
+RECORDS_PER_S = 2500
 LIMIT = 120
 
 
@@ -37,13 +38,13 @@ def answer(message: object) -> bytes:
 
 
 def serve_source(connection: socket.socket) -> None:
-    """``GET /records?after=P``: 4,000 records a second; those before the newest round are gone."""
+    """``GET /records?after=P``: a steady rate; those before the newest round are gone."""
     file = connection.makefile("rb")
     while line := file.readline():
         while file.readline() not in (b"\r\n", b""):
             pass
         after = int(parse_qs(urlsplit(line.split()[1].decode()).query)["after"][0])
-        newest = int(time.monotonic() * 4000)
+        newest = int(time.monotonic() * RECORDS_PER_S)
         first = max(after + 1, newest - LIMIT + 1)
         connection.sendall(answer({"records": records(first, max(0, newest + 1 - first))}))
 

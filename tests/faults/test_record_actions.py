@@ -272,7 +272,8 @@ def test_a_batch_that_was_written_proves_it_where_a_healer_was_quicker():
     assert look(recorded.written, BEFORE, cell) is None
     now = replace(BEFORE, last_written_position=101)
     assert "mended or overwritten since" in look(recorded.written, now, cell, values={"e1": [1.0]})[0]
-    assert "has 2.0 for 1.0" in look(recorded.written, now, cell, values={"e1": [2.0]})[0]
+    assert "has 2.0 for 1.0" in look(recorded.in_the_store, now, cell, values={"e1": [2.0]})[0]
+    assert look(recorded.in_the_store, now, cell, values={"e1": [1.0]}) is None
 
 
 DRAWN = [one for one in all_faults() if one.family in ("data", "drift") and one.function is not drift.benign_shift]
