@@ -44,8 +44,7 @@ def steal_cpu(workers: int = 1, busy_share: float = 0.9, nice: int = 0, cores: s
     """Keep ``workers`` processes busy on this machine, each for ``busy_share`` of the time.
 
     They run beside everything that runs here, this harness included; ``cores`` ("0", "0,1"; "" for all) and
-    ``nice`` (0 to 19) keep them from more than they should take. With as many workers as cores the prober is late
-    as well, which a trial says.
+    ``nice`` (0 to 19) keep them from more than they should take. Where they make the prober late, a trial says so.
     """
     check_count("workers", workers, 1, WORKERS_MOST)
     check_between("busy_share", busy_share, 0.0, 1.0, above=True)
