@@ -25,7 +25,7 @@ from types import FrameType
 from monkeyproof import history, paths, processes
 from monkeyproof.aftermath import look_and_put_back, tell
 from monkeyproof.clock import Anchor, SystemClock
-from monkeyproof.errors import EXIT_REFUSED, MonkeyproofError, NotReverted, Refusal, UsageError
+from monkeyproof.errors import EXIT_REFUSED, MonkeyproofError, NotReverted, Refusal, TargetError, UsageError
 from monkeyproof.fault_arguments import check_arguments
 from monkeyproof.guarded import Guarded
 from monkeyproof.history import HistoryWriter, Kind, events_in
@@ -112,8 +112,10 @@ class Monkey:
 
     def why_gone(self) -> str:
         """Why something that is held is not there any more, as far as that can be seen; "" if it is."""
-        looks = self._ground.context.looks
-        words = [looks[one.id]() for one in self._ground.log.open_faults() if one.id in looks]
+        looks, words = self._ground.context.looks, list[str]()
+        for one in self._ground.log.open_faults():
+            with contextlib.suppress(TargetError):  # Whether it can be reached, the revert tells.
+                words += [looks[one.id]()] if one.id in looks else []
         words += [str(one.data["why"]) for one in events_in(self.folder) if one.kind is Kind.LEASE_RAN_OUT]
         return "; ".join(one for one in words if one)
 

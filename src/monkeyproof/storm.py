@@ -51,7 +51,7 @@ class StormFault:
         return round(self.start_s + self.duration_s, 2)
 
     def __str__(self) -> str:
-        given = ", ".join(f"{name}={value}" for name, value in self.arguments.items())
+        given = ", ".join(f"{name}={_shown(value)}" for name, value in self.arguments.items())
         return f"{self.start_s:6.1f} s, for {self.duration_s:4.1f} s: {self.fault} {given}".rstrip()
 
 
@@ -155,8 +155,9 @@ def plan_storm(
 ) -> StormPlan:
     """Draw a storm. The same arguments give the same plan, on any machine and at any time.
 
-    Faults that ask for the same part of the target, other than its links, never overlap: the undo of one would
-    find what the other left. On links, each fault is taken off by its own id.
+    Faults that ask for the same part of the target never overlap: the undo of one would find what the other left.
+    Those on links may, each is taken off by its own id; but not on one link, where one would keep another from
+    being proven, or pass for its proof.
 
     Args:
         intensity: in (0, 1]: shorter gaps, longer faults, more of them at once, and more of each.
@@ -187,8 +188,8 @@ def plan_storm(
         duration_s = round(min(duration_s, over_s - start_s), 2)
         if duration_s < SHORTEST_S:
             break
-        beside = [by_name(able, other.fault) for other in planned if other.end_s > start_s]
-        drawn = _draw(one, [fault for fault in able if _may_stand(fault, beside)], target, intensity)
+        beside = [other for other in planned if other.end_s > start_s]
+        drawn = _draw(one, able, beside, target, intensity)
         if drawn is None and not beside:
             what = f"nothing can be drawn for target {target.name!r}"
             raise UsageError(f"{what} from the families {', '.join(chosen) or '(none is allowed)'}")
@@ -197,25 +198,25 @@ def plan_storm(
     return StormPlan(seed, minutes, intensity, chosen, at_once, target.windows.horizon_s, tuple(planned))
 
 
-def by_name(faults: Sequence[Fault], name: str) -> Fault:
-    return next(one for one in faults if one.name == name)
-
-
 def _draw(
-    rng: np.random.Generator, faults: Sequence[Fault], target: TargetFile, intensity: float
+    rng: np.random.Generator,
+    faults: Sequence[Fault],
+    beside: Sequence[StormFault],
+    target: TargetFile,
+    intensity: float,
 ) -> tuple[str, dict[str, Json]] | None:
-    """The first fault, in an order that is drawn, that has a place in this target."""
+    """The first fault, in an order that is drawn, that has a place in this target beside those that are held."""
+    held = {one.fault for one in beside}
+    parts = {part for fault in faults if fault.name in held for part in fault.needs if part is not Links}
+    links = {one.arguments.get("link") for one in beside} - {None}
     for place in rng.permutation(len(faults)):
         fault = faults[int(place)]
-        arguments = fault.draw(rng, target, intensity) if fault.draw is not None else None
-        if arguments is not None:
+        if fault.draw is None or parts & set(fault.needs):
+            continue
+        arguments = fault.draw(rng, target, intensity)
+        if arguments is not None and arguments.get("link") not in links:
             return fault.name, _plain(dict(arguments))
     return None
-
-
-def _may_stand(fault: Fault, beside: Sequence[Fault]) -> bool:
-    parts = set(fault.needs) - {Links}
-    return not any(parts & set(other.needs) for other in beside)
 
 
 def _plain(value: Any) -> Any:
@@ -230,3 +231,7 @@ def _activity(kind: str, name: str, module: str, function: str, **arguments: Jso
         "name": name,
         "provider": {"type": "python", "module": module, "func": function, **given},
     }
+
+
+def _shown(value: Json) -> str:
+    return '""' if value == "" else str(value)

@@ -79,6 +79,7 @@ def test_every_storm_keeps_its_bounds(
         assert len(beside) < plan.max_at_once
         parts = set(known[one.fault].needs) - {Links}
         assert not any(parts & set(known[other.fault].needs) for other in beside)
+        assert one.arguments.get("link", 0) not in [other.arguments.get("link") for other in beside]
 
 
 def test_faults_on_one_part_of_the_target_never_overlap_and_those_on_links_may() -> None:
@@ -92,7 +93,7 @@ def test_faults_on_one_part_of_the_target_never_overlap_and_those_on_links_may()
 
 def test_more_intensity_is_more_of_everything() -> None:
     low, high = storm(3, 10, 0.25), storm(3, 10, 1.0)
-    assert len(high.faults) > 2 * len(low.faults)
+    assert len(high.faults) > 1.3 * len(low.faults)
     assert max(one.duration_s for one in high.faults) > max(one.duration_s for one in low.faults)
     assert (low.max_at_once, storm(3).max_at_once, high.max_at_once) == (1, 2, 3)
 
