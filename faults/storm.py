@@ -21,6 +21,8 @@ from monkeyproof.written import problem_words
 __all__ = ["ride"]
 
 POLL_S = 0.1
+PROVEN_WITHIN_S = 5.0
+"""Else one fault that cannot be proven would keep all others from their turn."""
 _FAULTS = TypeAdapter(tuple[StormFault, ...])
 
 
@@ -28,9 +30,9 @@ def ride(faults: list[dict[str, Json]]) -> dict[str, Json]:
     """Inject each fault at its ``start_s`` after this begins, and take it back ``duration_s`` later.
 
     A storm goes on whatever its target does not let happen: a fault that is refused, or of which no evidence is
-    found as long as it is wanted (it is taken back at once), is on record, and the next one follows. Faults are
-    injected one after another, so one that is slow to prove delays the next. It ends when nothing that it injected
-    is left; sooner if what it does cannot be judged any more, because an observer died.
+    found as long as it is wanted, and within 5 s (it is taken back at once), is on record, and the next one
+    follows. Faults are injected one after another, so one that is slow to prove delays the next. It ends when
+    nothing that it injected is left; sooner if what it does cannot be judged any more, because an observer died.
 
     Returns:
         How many faults were ``injected``, ``refused`` and ``unproven``.
@@ -86,7 +88,7 @@ class _Storm:
                 if one.end_s <= now_s:
                     self._refused(one, "its time was over before it could begin")
                 else:
-                    self.begin(one, one.end_s - now_s)
+                    self.begin(one, min(one.end_s - now_s, PROVEN_WITHIN_S))
                 continue
             due_s = min([*self.ends_s.values(), *(one.start_s for one in waiting[:1])], default=now_s)
             clock.sleep_s(min(POLL_S, max(0.0, due_s - (clock.monotonic_s() - begun_s))))

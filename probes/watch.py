@@ -224,6 +224,6 @@ def _active(events: Sequence[Event]) -> tuple[str, ...]:
             active[event.data.get("id")] = (name, bool(event.data.get("held")))
         elif event.kind in (Kind.FAULT_REVERTED, Kind.FAULT_UNPROVEN):
             active.pop(event.data.get("id"), None)
-        elif event.kind is Kind.PHASE_ENDED and event.subject == "hold":
+        elif event.kind is Kind.PHASE_ENDED and event.subject in ("hold", "storm"):
             active = {key: (name, held) for key, (name, held) in active.items() if held}
     return tuple(name for name, _ in active.values())

@@ -276,7 +276,7 @@ def _prove(injection: Injection, handle: Any, clock: Clock, at_most_s: float) ->
         if clock.monotonic_s() >= deadline_s:
             raise Unproven(
                 f"{injection.fault} on {injection.subject}: injected, but no evidence of an effect within "
-                f"{within_s:g} s; it was taken back"
+                f"{within_s:.3g} s; it was taken back"
             )
         clock.sleep_s(0.02)
 

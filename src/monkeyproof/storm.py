@@ -51,7 +51,7 @@ class StormFault:
         return round(self.start_s + self.duration_s, 2)
 
     def __str__(self) -> str:
-        given = ", ".join(f"{name}={value}" for name, value in self.arguments.items())
+        given = ", ".join(f"{name}={_shown(value)}" for name, value in self.arguments.items())
         return f"{self.start_s:6.1f} s, for {self.duration_s:4.1f} s: {self.fault} {given}".rstrip()
 
 
@@ -231,3 +231,7 @@ def _activity(kind: str, name: str, module: str, function: str, **arguments: Jso
         "name": name,
         "provider": {"type": "python", "module": module, "func": function, **given},
     }
+
+
+def _shown(value: Json) -> str:
+    return '""' if value == "" else str(value)
