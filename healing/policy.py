@@ -60,7 +60,8 @@ POLICY: Mapping[Cause, Rule] = {
         (R.ROLL_BACK, R.ROLL_BACK),
         (S.CANARY_ACCURACY,),
         verify_s=6.0,
-        advice="Point the champion alias to a version that is known to be good, by hand.",
+        advice="Point the champion alias to a version that is known to be good, by hand; if it is one already, "
+        "see which replica does not follow it.",
     ),
     Cause.REPLICA_DEAD: Rule(
         (R.RESTART, R.RESTART, R.DRAIN),
