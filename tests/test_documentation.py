@@ -15,7 +15,7 @@ from monkeyproof.cli import main
 from monkeyproof.config import read_target_file
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 ELSEWHERE = {
     "git clone": "the clone is where this runs",

@@ -274,8 +274,8 @@ def block_link(name: str, link: str, mode: str, *, others_needed: bool) -> dict[
             return None
         own_accepted += how == "reset"
         others = links.stats(toxic_id)["affected"] - own_accepted
-        if others_needed and others <= 0:
-            return None
+        if others < 0 or (others_needed and others == 0):
+            return None  # Below 0: it was another fault on this link that broke ours off.
         return Evidence(
             f"{link}: our own connection was {how}, and {others} of others",
             {"own": how, "connections": others},

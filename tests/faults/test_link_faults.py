@@ -90,6 +90,14 @@ def test_block(world, proxy, asked, mode, how):
         assert traffic.statuses[0] == b"200"
 
 
+def test_a_block_is_not_proven_by_another_that_sits_there_already(world, monkeypatch):
+    network.block("raw")
+    monkeypatch.setattr(breaks, "inject", impatient(breaks.inject))
+    with pytest.raises(MonkeyproofError, match="no evidence"):
+        network.block("raw")
+    assert len(world.find(port.Links).active()) == 1
+
+
 @pytest.mark.parametrize("link", ["web", "raw"])
 def test_hang_is_proven_by_bytes_that_wait(world, proxy, asked, link):
     world.file = replace(world.file, limits=Limits(latency_ms=25_000))
