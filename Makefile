@@ -9,8 +9,10 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/monkeyproof run
 
+# Plain `pytest` runs the same tests one after another, which takes about five minutes longer.
 test: $(STAMP) lint
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not slow and not alone" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -m "not slow and alone"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -29,6 +29,18 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
 
 
+ALONE = ("tests/probes/", "tests/targets/", "tests/end_to_end/", "tests/healing/test_elephant_stack")
+"""Where tests measure time, or break what they need whole to themselves."""
+IN_COMPANY = "tests/end_to_end/test_catalogue_trials"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        name = item.path.relative_to(config.rootpath).as_posix()
+        if name.startswith(ALONE) and not name.startswith(IN_COMPANY):
+            item.add_marker(pytest.mark.alone)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _session_home(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["MONKEYPROOF_CACHE"] = str(paths.cache_dir())
