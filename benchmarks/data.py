@@ -105,7 +105,7 @@ def peers(table: Any) -> Iterator[tuple[str, Callable[[], object]]]:
     else:
         generator = MissingCompletelyAtRandom(np.random.default_rng(1))
         # It writes into what it is given, so it gets a copy.
-        yield "badgers missing", lambda: generator.generate(frame.copy(), None, SHARE)
+        yield "badgers missing", lambda: generator.generate(frame.copy(), None, percentage_missing=SHARE)
 
 
 def compiled(table: Any, room: Room) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -119,7 +119,7 @@ def compiled(table: Any, room: Room) -> Iterator[tuple[str, Callable[[], object]
 
 
 def flip_weights(weights: Any, rng: np.random.Generator) -> None:
-    """There and back: as many flips again, of the same bits."""
+    """Choose bits, and flip them, in place."""
     flips = random_bits(weights, FLIPS, rng)
     flips.apply(weights)
 
@@ -134,7 +134,7 @@ def main() -> int:
     names = list("abcdefghijklmnopqrst")
     batch = pa.RecordBatch.from_arrays([pa.array(np.ascontiguousarray(column)) for column in table.T], names)
     frame = pd.DataFrame(np.asfortranarray(table))
-    loop, weights = table.reshape(-1).copy(), np.zeros(WEIGHT_BYTES // 4, np.float32)
+    loop, weights = table.reshape(-1).copy(), np.ones(WEIGHT_BYTES // 4, np.float32)
     rng = np.random.default_rng(1)
     timed: dict[str, Callable[[], object]] = {
         "warm copy": lambda: np.copyto(copy, table),

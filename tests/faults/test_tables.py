@@ -70,7 +70,7 @@ def a_table(rows: int, columns: int = 3, seed: int = 1) -> Any:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_thousand_ways_of_cutting_give_the_same_bytes(fault):
-    """Some of them in another order, some with the rows themselves shuffled: a hundred for each of eleven faults.
+    """Some in another order, and some with the rows themselves shuffled: a hundred for each of eleven faults.
 
     Randomness has blocks of its own (8192 rows), whose ends are met in the table's middle.
     """
