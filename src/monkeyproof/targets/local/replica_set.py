@@ -112,15 +112,16 @@ class ReplicaSet:
         await self._signal(name, signal.SIGSTOP, lambda keeper: keeper.state == "paused")
 
     def renew(self, names: Sequence[str]) -> dict[str, str]:
-        """Begin the leases of paused replicas anew; returns which were resumed, and why."""
+        """Begin the leases of paused replicas anew; returns which are not paused any more, and why."""
         lost = {}
         for name in names:
-            pause, keeper = self._pauses.get(name), self._named(name)
-            # If it ended, or was started anew, the pause ended with it: so a healer heals it. But of one that
-            # somebody else resumed, what gets better then is nobody's recovery.
-            if pause is None or (keeper.pid == pause.pid and keeper.state != "paused"):
+            pause = self._pauses.get(name)
+            if pause is None or name in self._ran_out:
                 lost[name] = self._ran_out.get(name, f"{name} is not paused any more")
-            else:
+            elif self._named(name).pid == pause.pid and self._named(name).state != "paused":
+                # Somebody else resumed it: what gets better then is nobody's recovery.
+                lost[name] = f"{name} is not paused any more"
+            else:  # Also where another was started in its place: that is how one that stands still is healed.
                 pause.due_s = time.monotonic() + pause.lease_s
         return lost
 

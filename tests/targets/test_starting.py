@@ -1,0 +1,74 @@
+"""What the next start of a replica meets: a delay, or an environment, on a lease that the supervisor holds."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from monkeyproof.errors import TargetError
+from monkeyproof.targets.local.starting import StartConditions
+from monkeyproof.targets.port import StartCondition
+
+
+def test_a_start_waits_for_its_delay_and_no_longer_than_until_it_is_released() -> None:
+    async def story() -> None:
+        starts = StartConditions(_nothing)
+        starts.hold("a", StartCondition(0.15), None)
+        starts.hold("b", StartCondition(60.0), None)
+        with pytest.raises(TargetError, match="a: something is done to its next start already"):
+            starts.hold("a", StartCondition(1.0), None)
+        began_s = time.monotonic()
+        waiting = asyncio.create_task(starts.before_start("b"))
+        assert await starts.before_start("a") == {}
+        assert 0.14 <= time.monotonic() - began_s < 5
+        assert not waiting.done()
+        assert set(starts.all()) == {"b"}
+        assert 59 < starts.all()["b"].delay_s < 60
+        assert starts.release("b") == StartCondition(60.0)
+        assert await asyncio.wait_for(waiting, 5) == {}
+        assert starts.release("b") is None
+        assert await starts.before_start("c") == {}
+
+    asyncio.run(story())
+
+
+def test_another_environment_lasts_over_several_starts_until_it_is_released() -> None:
+    async def story() -> None:
+        starts = StartConditions(_nothing)
+        starts.hold("a", StartCondition(0.0, {"TZ": "UTC"}), None)
+        assert [await starts.before_start("a") for _ in range(2)] == [{"TZ": "UTC"}, {"TZ": "UTC"}]
+        starts.release("a")
+        assert await starts.before_start("a") == {}
+
+    asyncio.run(story())
+
+
+def test_a_start_that_is_not_renewed_is_let_go() -> None:
+    async def story() -> None:
+        taken_back = asyncio.Event()
+
+        async def note(name: str, condition: StartCondition) -> None:
+            assert (name, condition.delay_s) == ("a", 60.0)
+            taken_back.set()
+
+        starts = StartConditions(note)
+        starts.hold("a", StartCondition(60.0), 0.3)
+        waiting = asyncio.create_task(starts.before_start("a"))
+        for _ in range(8):
+            await asyncio.sleep(0.05)
+            assert starts.renew(["a"]) == {}
+        assert not waiting.done()
+        await asyncio.wait_for(taken_back.wait(), 5)
+        assert await asyncio.wait_for(waiting, 5) == {}
+        assert starts.renew(["a"]) == {"a": "the start of a was held, and that not renewed for 0.3 s"}
+        starts.hold("a", StartCondition(1.0), 60.0)
+        assert starts.renew(["a"]) == {}
+        starts.release("a")
+
+    asyncio.run(story())
+
+
+async def _nothing(name: str, condition: StartCondition) -> None:
+    pass
