@@ -1,6 +1,6 @@
 """Every experiment of the catalogue once, in a quick form, on real embedded targets: what it promises comes true.
 
-Three targets at a time, each with a home of its own, for a trial mostly waits.
+Two targets at a time, each with a home of its own, for a trial mostly waits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from monkeyproof.types import Json, Outcome
 
 pytestmark = pytest.mark.timeout(900)
 
-LANES = 3
+LANES = 2
 NAMES = catalogue.for_embedded()
 HELD_AT_LEAST_S = 2.0
 HEALED_WITHIN_S = 8.0
