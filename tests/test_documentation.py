@@ -31,7 +31,7 @@ ELSEWHERE = {
     "monkeyproof target down": "tests/targets",
     "monkeyproof report runs/": "needs a finished campaign: tests/end_to_end",
     "monkeyproof fault network.add_latency link=": "needs a target: tests/kernel/test_by_hand.py",
-    "monkeyproof unleash": "needs a target: tests/end_to_end/test_storms.py",
+    "monkeyproof unleash": "needs a target: tests/end_to_end/test_storm_trials.py",
     "monkeyproof proxy": "runs until it is ended: tests/targets",
     "pip install": "needs a registry",
     "uv pip compile": "needs a registry",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from monkeyproof.types import Json
 
 DOCS = Path(__file__).parents[2] / "docs" / "faults.md"
 FAULTS = repertoire.all_faults()
+shown = functools.cache(fault_list.experiments_by_fault)
 
 
 def test_the_table_in_the_documentation_is_what_the_code_says() -> None:
     begin, end = "<!-- monkeyproof list --faults --markdown -->\n", "<!-- end -->"
-    shown = DOCS.read_text(encoding="utf-8").partition(begin)[2].partition(end)[0]
-    assert shown == fault_list.as_markdown(), (
+    table = DOCS.read_text(encoding="utf-8").partition(begin)[2].partition(end)[0]
+    assert table == fault_list.as_markdown(), (
         f"{DOCS}: put 'monkeyproof list --faults --markdown' between its marks"
     )
 
@@ -44,7 +46,7 @@ def test_every_parameter_is_plain_and_has_a_type(fault: repertoire.Fault) -> Non
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda one: one.name)
 def test_every_fault_is_shown_by_an_experiment(fault: repertoire.Fault) -> None:
-    assert fault_list.experiments_by_fault().get(fault.name), "no experiment of the catalogue injects it"
+    assert shown().get(fault.name), "no experiment of the catalogue injects it"
 
 
 def test_an_unknown_fault_is_told_with_the_nearest_that_there_is() -> None:
