@@ -80,15 +80,29 @@ Corrupted = Callable[[str, Any], Any]
 
 def both_ways(what: str, corrupted: Corrupted, frame: pd.DataFrame) -> Iterator[tuple[str, Callable[[], object]]]:
     """A peer that corrupts one column, on all of them."""
-    columns = [(name, frame[[name]].copy()) for name in frame]
+    columns = [(str(name), frame[[name]].copy()) for name in frame]
 
     def usual() -> None:
         found = frame
-        for name in frame:
+        for name, _ in columns:
             found = corrupted(name, found)
 
     yield f"{what}, usual", usual
     yield f"{what}, by column", lambda: [corrupted(name, one) for name, one in columns]
+
+
+def tab_err(what: str, kind: Any, frame: pd.DataFrame) -> Iterator[tuple[str, Callable[[], object]]]:
+    from tab_err import ErrorModel, error_mechanism
+    from tab_err.api import MidLevelConfig, low_level, mid_level
+
+    chance = error_mechanism.ECAR()
+    every = MidLevelConfig({str(name): [ErrorModel(chance, kind, SHARE)] for name in frame})
+
+    def corrupted(name: str, one: Any) -> Any:
+        return low_level.create_errors(one, name, SHARE, chance, kind)[0]
+
+    yield from both_ways(what, corrupted, frame)
+    yield f"{what}, one call", lambda: mid_level.create_errors(frame, every)
 
 
 def peers(table: Any) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -103,20 +117,12 @@ def peers(table: Any) -> Iterator[tuple[str, Callable[[], object]]]:
         yield from both_ways("jenga missing", lambda name, one: MissingValues(name, SHARE).transform(one), frame)
         yield from both_ways("jenga scale", lambda name, one: Scaling(name, SHARE).transform(one), frame)
     try:
-        from tab_err import ErrorModel, error_mechanism, error_type
-        from tab_err.api import MidLevelConfig, low_level, mid_level
+        from tab_err import error_type
     except ImportError:
         print("tab-err: not installed, not timed")
     else:
-        chance = error_mechanism.ECAR()
-        for what, kind in (("missing", error_type.MissingValue()), ("scale", error_type.WrongUnit())):
-            yield from both_ways(
-                f"tab-err {what}",
-                lambda name, one, kind=kind: low_level.create_errors(one, name, SHARE, chance, kind)[0],
-                frame,
-            )
-            every = MidLevelConfig({name: [ErrorModel(chance, kind, SHARE)] for name in frame})
-            yield f"tab-err {what}, one call", lambda every=every: mid_level.create_errors(frame, every)
+        yield from tab_err("tab-err missing", error_type.MissingValue(), frame)
+        yield from tab_err("tab-err scale", error_type.WrongUnit(), frame)
     try:
         from badgers.generators.tabular_data.missingness import MissingCompletelyAtRandom
     except ImportError:
