@@ -18,25 +18,18 @@ from monkeyproof.faults.link import Link
 from monkeyproof.faults.records import MAX_BODY_BYTES, corrupt_response
 from monkeyproof.faults.relay import Relay
 from monkeyproof.faults.toxic_http import Garble
-from monkeyproof.faults.toxics import Active
+from monkeyproof.faults.toxics import Active, Collected
 
 MAX_PIPELINED = 64
 
 
-class HeldResponse:
-    """A response that is collected whole, to be changed. Let go of unchanged if the toxic goes."""
+class HeldResponse(Collected):
+    """A response that toxics change."""
 
     def __init__(self, relay: HttpRelay, changes: Mapping[Active, Callable[[bytes], bytes]], head: Head) -> None:
         self.changes, self.head = changes, head
-        self.pieces: list[bytes] = []
-        self.size_bytes = 0
+        super().__init__(changes)
         self._relay = relay
-        for active in changes:
-            active.held.add(self)
-
-    def add(self, data: bytes) -> None:
-        self.pieces.append(data)
-        self.size_bytes += len(data)
 
     def release(self) -> None:
         self._relay.let_go(self)

@@ -34,16 +34,18 @@ from monkeyproof.faults.data.rows import (
 from monkeyproof.faults.data.schema import ExtraColumn, LostColumn, RenamedColumn, SchemaFault, TextColumn
 from monkeyproof.faults.data.tables import corrupt
 from monkeyproof.faults.data.text import BrokenEncoding, LabelNoise, TextFault, Typo, UnseenCategory
-from monkeyproof.faults.drift.transforms import ConceptShift, CovariateShift, PriorShift
 from monkeyproof.faults.placed import draws_for, uniform_at
 from monkeyproof.faults.record_batch import Batch, Record
+from monkeyproof.faults.stream_drift import ChangedMeaning, MovingFeatures, RarerLabel
 from monkeyproof.faults.stream_faults import LateStream, MissingInJson, SwappedColumns
 from monkeyproof.types import Json
 
 
-def _values(fault: CellFault, batch: Batch, seed: int, *, missing: float | None = None) -> None:
-    """A fault of numbers, on the features."""
-    corrupted = corrupt(batch.values, fault, positions=batch.positions, seed=seed)
+def _values(
+    faults: CellFault | Sequence[CellFault], batch: Batch, seed: int, *, missing: float | None = None
+) -> None:
+    """Faults of numbers, on the features."""
+    corrupted = corrupt(batch.values, faults, positions=batch.positions, seed=seed)
     rows, columns = np.nonzero(corrupted.mask())
     for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
         new = float(corrupted.table[row, column])
@@ -178,8 +180,7 @@ def _schema_of_features(fault: SchemaFault, batch: Batch, row: int, column: int)
 
 def _swapped_columns(fault: SwappedColumns, batch: Batch, seed: int) -> None:
     pair = (fault.first, fault.second)
-    if max(pair) >= batch.values.shape[1]:
-        raise UsageError(f"{fault.name}: there is no column {max(pair)}; there are {batch.values.shape[1]}")
+    _check_there(max(pair), batch, fault.name)
     mask = uniform_at(seed, f"{fault.name}/{fault.first}/{fault.second}", batch.positions) < fault.share
     hits = np.flatnonzero(mask & (batch.values[:, fault.first] != batch.values[:, fault.second]))
     for row in hits.tolist():
@@ -197,26 +198,25 @@ def _late_stream(fault: LateStream, batch: Batch, seed: int) -> None:  # noqa: A
     batch.records = [batch.records[row] for row in np.flatnonzero(kept).tolist()]
 
 
-def _covariate(fault: CovariateShift, batch: Batch, seed: int) -> None:  # noqa: ARG001
-    moved = fault.of(batch.values, batch.positions)
-    rows, columns = np.nonzero(moved != batch.values)
-    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-        batch.put(row, column, float(moved[row, column]))
-    _count_cells(batch, rows)
+def _covariate(fault: MovingFeatures, batch: Batch, seed: int) -> None:
+    _check_there(max(fault.columns), batch, fault.name)
+    _values(fault.moves(), batch, seed)
 
 
-def _prior(fault: PriorShift, batch: Batch, seed: int) -> None:
+def _prior(fault: RarerLabel, batch: Batch, seed: int) -> None:
     labels = np.array([_label(record) for record in batch.records], np.int64)
     _reorder(batch, np.flatnonzero(fault.kept(labels, batch.positions, seed)), fault.name)
 
 
-def _concept(fault: ConceptShift, batch: Batch, seed: int) -> None:
-    labels = np.array([_label(record) for record in batch.records], np.int64)
-    changed = fault.of(labels, batch.values, batch.positions, seed)
-    rows = np.flatnonzero(changed != labels)
-    for row in rows.tolist():
-        batch.put(row, "label", int(changed[row]))
-    _count_cells(batch, rows)
+def _concept(fault: ChangedMeaning, batch: Batch, seed: int) -> None:
+    _check_there(fault.column, batch, fault.name)
+    _field(fault.labels(), batch, seed)
+
+
+def _check_there(column: int, batch: Batch, name: str) -> None:
+    width = batch.values.shape[1]
+    if column >= width:
+        raise UsageError(f"{name}: there is no column {column}; there are {width}")
 
 
 def _label(record: Record) -> int:
@@ -243,9 +243,9 @@ _KINDS: Mapping[str, _Kind] = {
     **{one.name: _Kind(one, _schema) for one in (LostColumn, RenamedColumn, TextColumn, ExtraColumn)},
     "swapped_columns": _Kind(SwappedColumns, _swapped_columns),
     "late_stream": _Kind(LateStream, _late_stream),
-    "covariate_shift": _Kind(CovariateShift, _covariate),
-    "prior_shift": _Kind(PriorShift, _prior),
-    "concept_shift": _Kind(ConceptShift, _concept),
+    "covariate_shift": _Kind(MovingFeatures, _covariate),
+    "prior_shift": _Kind(RarerLabel, _prior),
+    "concept_shift": _Kind(ChangedMeaning, _concept),
 }
 
 

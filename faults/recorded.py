@@ -11,9 +11,13 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from monkeyproof.config import TargetFile
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.proxied import check_link, proxy_fault, seed_for
 from monkeyproof.injection import current, inject, within_limit
+from monkeyproof.repertoire import Draw
 from monkeyproof.targets.opening import first_golden_body
 from monkeyproof.targets.port import (
     Features,
@@ -31,6 +35,21 @@ UNDO = "the link leaves records alone again; by itself when the lease runs out"
 EVIDENCE_WITHIN_S = 10.0
 _READ_BACK_ENTITIES = 64
 _LABELS = 200
+
+
+def drawn(full_share: float | None = None, **arguments: Json) -> Draw:
+    """Arguments on targets that have the stream; with so large a share at full intensity."""
+
+    def draw(
+        rng: np.random.Generator,  # noqa: ARG001
+        target: TargetFile,
+        intensity: float,
+    ) -> Mapping[str, Json] | None:
+        if LINK not in target.links:
+            return None
+        return arguments if full_share is None else {"share": round(full_share * intensity, 3), **arguments}
+
+    return draw
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from monkeyproof.clock import wait_for
-from monkeyproof.config import TargetFile
 from monkeyproof.errors import Refusal, TargetError
 from monkeyproof.faults.amounts import check_between
-from monkeyproof.faults.victims import choose, find, is_stopped, prior, runs
+from monkeyproof.faults.victims import any_replica, choose, find, is_stopped, prior, runs
 from monkeyproof.injection import Injection, current, inject, within_limit
 from monkeyproof.repertoire import fault
 from monkeyproof.targets.port import LEASE_S, Replica, Replicas, StartCondition, Starts, Target, require
@@ -23,17 +20,12 @@ DELAY_MOST_S = 600.0
 NOTICE_MOST_S = 120.0
 
 
-def _any_replica(rng: np.random.Generator, target: TargetFile, intensity: float) -> Mapping[str, Json] | None:  # noqa: ARG001
-    """The trial's seed chooses which."""
-    return {"name": ""} if target.stack else None
-
-
 @fault(
     needs=(Replicas,),
     evidence="its process is gone",
     undo="none: a dead process stays dead",
     healing="the platform's own supervisor starts another; the front door asks the others",
-    draw=_any_replica,
+    draw=any_replica,
 )
 def kill(name: str = "") -> dict[str, Json]:
     """Kill one replica with SIGKILL; ``name`` "" is a random one, by the trial's seed.
@@ -78,7 +70,7 @@ def kill(name: str = "") -> dict[str, Json]:
     evidence="its process is stopped, read from the kernel",
     undo="it goes on (SIGCONT); by itself when the lease runs out",
     healing="restart the replica, or send its traffic elsewhere",
-    draw=_any_replica,
+    draw=any_replica,
 )
 def pause(name: str = "") -> dict[str, Json]:
     """Stop one replica with SIGSTOP: its connections stay open and nothing answers. "" is a random one."""

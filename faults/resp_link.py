@@ -16,7 +16,7 @@ from monkeyproof.faults.link import Link
 from monkeyproof.faults.relay import Gate
 from monkeyproof.faults.resp import OWN_NAME, Framer, NotResp, Piece, Read
 from monkeyproof.faults.tcp_link import TcpRelay
-from monkeyproof.faults.toxics import Active
+from monkeyproof.faults.toxics import Active, Collected
 from monkeyproof.faults.values import Part, Row, Value
 
 MAX_HELD_BYTES = 8 * 1024 * 1024
@@ -38,20 +38,13 @@ class Due:
     count: int = 1
 
 
-class HeldReply:
-    """A reply that is collected whole, to be changed. Let go of unchanged if a toxic goes."""
+class HeldReply(Collected):
+    """A reply that toxics change."""
 
     def __init__(self, relay: RespRelay, actives: Sequence[Active], reads: Sequence[Read]) -> None:
         self.actives, self.reads = actives, reads
-        self.pieces: list[bytes] = []
-        self.size_bytes = 0
+        super().__init__(actives)
         self._relay = relay
-        for active in actives:
-            active.held.add(self)
-
-    def add(self, data: bytes) -> None:
-        self.pieces.append(data)
-        self.size_bytes += len(data)
 
     def release(self) -> None:
         self._relay.let_go(self)

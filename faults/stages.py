@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from monkeyproof.faults.timers import Timer
 from monkeyproof.faults.toxic_bytes import (
     Bandwidth,
     Blackhole,
@@ -142,7 +142,7 @@ class _Resetting(_Cutting):
 class _ResettingLater(Stage):
     def __init__(self, active: Active, flow: Flow, after_ms: float) -> None:
         super().__init__(active, flow)
-        self._timer = flow.relay.link.loop.call_later(after_ms / 1000, self._ring)
+        self._timer = flow.relay.link.timers.at(time.monotonic() + after_ms / 1000, self._ring)
 
     def _ring(self) -> None:
         self._hit()
@@ -219,7 +219,7 @@ class Pacer:
         """Who waits for a turn, the first in front, and since when."""
         self._turn: Flow | None = None
         self._slowed: set[Flow] = set()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
 
     def allowed_bytes(self, flow: Flow) -> int:
         """How many bytes may go now; where it is none, the flow is pumped when its turn comes."""
@@ -247,15 +247,14 @@ class Pacer:
 
     def _arm(self, flow: Flow) -> None:
         if self._timer is None:
-            delay_s = max(0.0, self._next_s - time.monotonic())
-            self._timer = flow.relay.link.loop.call_later(delay_s, self._ring)
+            self._timer = flow.relay.link.timers.at(self._next_s, self._ring)
 
     def _ring(self) -> None:
         self._timer = None
         if not self._waiting:
             return
         flow = next(iter(self._waiting))
-        if time.monotonic() >= self._next_s:  # Timers may be a little early.
+        if time.monotonic() >= self._next_s:  # Not so where who waited went away and another spent.
             self._active.count("waited_ms_total", (time.monotonic() - self._waiting.pop(flow)) * 1000)
             self._turn = flow
             flow.pump()

@@ -24,9 +24,8 @@ class SwappedColumns:
 
     def __post_init__(self) -> None:
         check_share("share", self.share)
-        for name, column in (("first", self.first), ("second", self.second)):
-            if isinstance(column, bool) or not isinstance(column, int) or column < 0:
-                raise UsageError(f"{name}: {column!r} is not the number of a column")
+        check_column("first", self.first)
+        check_column("second", self.second)
         if self.first == self.second:
             raise UsageError(f"first, second: column {self.first} cannot change places with itself")
 
@@ -60,3 +59,9 @@ class MissingInJson:
 
     def values(self) -> Missing:
         return Missing(share=self.share, columns=self.columns, where=self.where)
+
+
+def check_column(name: str, column: object) -> None:
+    """Raise UsageError unless it is the number of a feature, from 0 on."""
+    if isinstance(column, bool) or not isinstance(column, int) or column < 0:
+        raise UsageError(f"{name}: {column!r} is not the number of a column")

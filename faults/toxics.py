@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -258,3 +258,20 @@ class Active:
         if self.maker is not None:
             found.update(self.maker.counts(), changed=list(self.changed))
         return found
+
+
+class Collected:
+    """A message that is collected whole, to be changed. Let go of unchanged if a toxic goes."""
+
+    def __init__(self, actives: Iterable[Active]) -> None:
+        self.pieces: list[bytes] = []
+        self.size_bytes = 0
+        for active in actives:
+            active.held.add(self)
+
+    def add(self, data: bytes) -> None:
+        self.pieces.append(data)
+        self.size_bytes += len(data)
+
+    def release(self) -> None:
+        raise NotImplementedError

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
+from monkeyproof.config import TargetFile
 from monkeyproof.errors import Refusal, UsageError
 from monkeyproof.injection import current, within_limit
 from monkeyproof.targets.port import Replica, Replicas
 from monkeyproof.types import Json
+
+
+def any_replica(rng: np.random.Generator, target: TargetFile, intensity: float) -> Mapping[str, Json] | None:  # noqa: ARG001
+    """Arguments for ``choose``, of a fault drawn by chance: the trial's seed chooses which."""
+    return {"name": ""} if target.stack else None
 
 
 def choose(replicas: Replicas, name: str, purpose: str) -> Replica:

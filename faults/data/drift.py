@@ -3,7 +3,7 @@
 The words are those of Gama, Zliobaite, Bifet, Pechenizkiy and Bouchachia, "A survey on concept drift adaptation"
 (ACM Computing Surveys 46(4), 2014): sudden; incremental, here ``Ramp``; recurring. Inputs that move are covariate
 shift, labels that become more or less frequent are prior shift, and answers that change for the same inputs are
-concept drift.
+concept drift. Streams of records take the same courses: monkeyproof.faults.stream_drift.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Sudden:
     at_row: int
 
     def __post_init__(self) -> None:
-        _check_rows("at_row", self.at_row, 0)
+        check_rows("at_row", self.at_row, 0)
 
     def strength(self, rows: Words) -> Floats:
         """For absolute rows: 0 is none of the drift, 1 all of it."""
@@ -42,16 +42,18 @@ class Ramp:
     """Little by little, from one row to another, and then for good."""
 
     from_row: int
+    """The last one with none of it; -1 where the first row of all has some already."""
     to_row: int
+    """The first one with all of it."""
 
     def __post_init__(self) -> None:
-        _check_rows("from_row", self.from_row, 0)
-        _check_rows("to_row", self.to_row, self.from_row + 1)
+        check_rows("from_row", self.from_row, -1)
+        check_rows("to_row", self.to_row, self.from_row + 1)
 
     def strength(self, rows: Words) -> Floats:
         """For absolute rows: 0 is none of the drift, 1 all of it."""
-        begun = np.maximum(rows, np.uint64(self.from_row)) - np.uint64(self.from_row)
-        return np.minimum(begun / float(self.to_row - self.from_row), 1.0)
+        begun = rows.astype(np.int64) - self.from_row
+        return np.clip(begun / float(self.to_row - self.from_row), 0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,9 @@ class Recurring:
     from_row: int = 0
 
     def __post_init__(self) -> None:
-        _check_rows("from_row", self.from_row, 0)
-        _check_rows("on_rows", self.on_rows, 1)
-        _check_rows("period_rows", self.period_rows, self.on_rows + 1)
+        check_rows("from_row", self.from_row, 0)
+        check_rows("on_rows", self.on_rows, 1)
+        check_rows("period_rows", self.period_rows, self.on_rows + 1)
 
     def strength(self, rows: Words) -> Floats:
         """For absolute rows: 0 is none of the drift, 1 all of it."""
@@ -185,6 +187,7 @@ def _check_course(course: object) -> None:
         raise UsageError(f"course: {course!r} is none of Sudden, Ramp and Recurring")
 
 
-def _check_rows(name: str, rows: object, least: int) -> None:
+def check_rows(name: str, rows: object, least: int) -> None:
+    """Raise UsageError unless it is an absolute row, or a number of rows, of at least so many."""
     if isinstance(rows, bool) or not isinstance(rows, int) or not least <= rows <= 2**62:
         raise UsageError(f"{name}: {rows!r} is not a whole number of at least {least}")

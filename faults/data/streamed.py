@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import numpy as np
-
-from monkeyproof.config import TargetFile
 from monkeyproof.errors import UsageError
-from monkeyproof.faults.recorded import LINK, UNDO, columns_from, corrupt_records, in_the_store, rejected, written
-from monkeyproof.repertoire import Draw, fault
+from monkeyproof.faults.recorded import (
+    LINK,
+    UNDO,
+    columns_from,
+    corrupt_records,
+    drawn,
+    in_the_store,
+    rejected,
+    written,
+)
+from monkeyproof.repertoire import fault
 from monkeyproof.targets.port import Features, Links, Pipeline
 from monkeyproof.types import Json
 
@@ -25,19 +29,6 @@ __all__ = [
 
 _STORED = "changed values stand in the feature store, bit for bit"
 _RESTORE = "quarantine the stream, restore the last good snapshot"
-
-
-def drawn(share: float, **arguments: Json) -> Draw:
-    """So large a share at full intensity, on targets that have the stream."""
-
-    def draw(
-        rng: np.random.Generator,  # noqa: ARG001
-        target: TargetFile,
-        intensity: float,
-    ) -> Mapping[str, Json] | None:
-        return {"share": round(share * intensity, 3), **arguments} if LINK in target.links else None
-
-    return draw
 
 
 @fault(needs=(Links, Features), evidence=_STORED, undo=UNDO, healing=_RESTORE, draw=drawn(0.3))

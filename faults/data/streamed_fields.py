@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from monkeyproof.faults.data.streamed import drawn
-from monkeyproof.faults.recorded import LINK, UNDO, corrupt_records, labelled_so, rejected, under_another_name
-from monkeyproof.repertoire import Draw, fault
+from monkeyproof.faults.recorded import (
+    LINK,
+    UNDO,
+    corrupt_records,
+    drawn,
+    labelled_so,
+    rejected,
+    under_another_name,
+)
+from monkeyproof.repertoire import fault
 from monkeyproof.targets.port import Features, Feedback, Links, Pipeline
 from monkeyproof.types import Json
 
@@ -25,12 +32,8 @@ _SCHEMA = "a schema that both sides agree on; the last good features are served 
 _NAMES = "reject unknown names; what is written under them already has to be deleted"
 
 
-def _drawn(**arguments: Json) -> Draw:
-    return lambda rng, target, intensity: arguments if LINK in target.links else None  # noqa: ARG005
-
-
 @fault(
-    needs=(Links, Features, Pipeline), evidence=_REJECTED, undo=UNDO, healing=_SCHEMA, draw=_drawn(column="label")
+    needs=(Links, Features, Pipeline), evidence=_REJECTED, undo=UNDO, healing=_SCHEMA, draw=drawn(column="label")
 )
 def drop_column(
     column: str,
@@ -49,7 +52,7 @@ def drop_column(
     evidence=_REJECTED,
     undo=UNDO,
     healing=_SCHEMA,
-    draw=_drawn(column="label", to="target"),
+    draw=drawn(column="label", to="target"),
 )
 def rename_column(
     column: str,
@@ -64,7 +67,7 @@ def rename_column(
     return _schema("rename_column", link, "renamed_column", column, to=to)
 
 
-@fault(needs=(Links, Features, Pipeline), evidence=_REJECTED, undo=UNDO, healing=_SCHEMA, draw=_drawn(column="0"))
+@fault(needs=(Links, Features, Pipeline), evidence=_REJECTED, undo=UNDO, healing=_SCHEMA, draw=drawn(column="0"))
 def retype_column(
     column: str,
     link: str = LINK,
@@ -82,7 +85,7 @@ def retype_column(
     evidence=_REJECTED,
     undo=UNDO,
     healing=_SCHEMA,
-    draw=_drawn(column="label_2", like="label"),
+    draw=drawn(column="label_2", like="label"),
 )
 def add_column(
     column: str,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from monkeyproof.faults.data.streamed import drawn
 from monkeyproof.faults.recorded import (
     LINK,
     UNDO,
     behind,
     corrupt_records,
+    drawn,
     in_the_store,
     never_read,
     rejected,

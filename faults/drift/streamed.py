@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import numpy as np
-
-from monkeyproof.config import TargetFile
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.proxied import check_link
 from monkeyproof.faults.recorded import (
@@ -14,13 +9,14 @@ from monkeyproof.faults.recorded import (
     UNDO,
     columns_from,
     corrupt_records,
+    drawn,
     in_the_store,
     labelled_so,
     never_read,
     written,
 )
 from monkeyproof.injection import current
-from monkeyproof.repertoire import Draw, fault
+from monkeyproof.repertoire import fault
 from monkeyproof.targets.port import Features, Feedback, Links, Models, Pipeline, Registry, require
 from monkeyproof.types import Json
 
@@ -29,23 +25,12 @@ __all__ = ["benign_shift", "concept_shift", "covariate_shift", "prior_shift"]
 _STORED = "moved values stand in the feature store, bit for bit"
 
 
-def _drawn(**arguments: Json) -> Draw:
-    def draw(
-        rng: np.random.Generator,  # noqa: ARG001
-        target: TargetFile,
-        intensity: float,  # noqa: ARG001
-    ) -> Mapping[str, Json] | None:
-        return arguments if LINK in target.links else None
-
-    return draw
-
-
 @fault(
     needs=(Links, Features),
     evidence=_STORED,
     undo=UNDO,
     healing="a model for the new inputs; until then, refuse them or serve the last good snapshot",
-    draw=_drawn(columns="0", shifts="30"),
+    draw=drawn(columns="0", shifts="30"),
 )
 def covariate_shift(
     columns: str,
@@ -79,7 +64,7 @@ def covariate_shift(
     evidence="the pipeline went past positions of which it read no record",
     undo=UNDO,
     healing="none: answers are right; a healer that acts is wrong",
-    draw=_drawn(),
+    draw=drawn(),
 )
 def prior_shift(
     label: int = 0,
@@ -109,7 +94,7 @@ def prior_shift(
     evidence="an answer was compared with a label of the new concept",
     undo=UNDO,
     healing="labels tell, and nothing else: a new model",
-    draw=_drawn(column=0, at_least=45.0),
+    draw=drawn(column=0, at_least=45.0),
 )
 def concept_shift(
     column: int,
@@ -156,7 +141,7 @@ def concept_shift(
     evidence=_STORED,
     undo=UNDO,
     healing="none: answers are right; a healer that acts is wrong",
-    draw=_drawn(),
+    draw=drawn(),
 )
 def benign_shift(
     columns: str = "",

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 from monkeyproof.errors import UsageError
-from monkeyproof.faults.models.files import MOST_BITS, check_count
+from monkeyproof.faults.amounts import check_count
+from monkeyproof.faults.models.files import MOST_BITS
 from monkeyproof.faults.models.formats import choose_bits
 from monkeyproof.faults.versions import downloaded, release, version_named
 from monkeyproof.faults.weights import flip_in_file
@@ -39,7 +40,7 @@ def promote_damaged_copy(
         bits: how many. A single one seldom changes an answer.
         where: ``any`` bit of the file, or the highest ``exponent`` bit of a weight each.
     """
-    check_count("bits", bits, MOST_BITS)
+    check_count("bits", bits, 1, MOST_BITS)
     context = current()
     registry = require(context.target, Registry)
     champion = version_named(registry.versions(), registry.champion())

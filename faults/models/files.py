@@ -13,6 +13,7 @@ import numpy as np
 
 from monkeyproof.config import TargetFile
 from monkeyproof.errors import TargetError, UsageError
+from monkeyproof.faults.amounts import check_count
 from monkeyproof.faults.models.formats import choose_bits
 from monkeyproof.faults.models.putting_back import (
     MISSING,
@@ -60,7 +61,7 @@ def flip_bits(
         bits: how many, each once, at most 10,000.
         where: ``any`` bit of the file, or the highest ``exponent`` bit of a weight each.
     """
-    check_count("bits", bits, MOST_BITS)
+    check_count("bits", bits, 1, MOST_BITS)
     registry, chosen, path = _place(version)
     before = digest_of(path)
     flips = choose_bits(path, bits, where, current().rng("models.flip_bits"))
@@ -218,8 +219,3 @@ def _digest_of_beginning(path: Path, count: int) -> str:
 
     with path.open("rb") as file:
         return hashlib.sha256(file.read(count)).hexdigest()
-
-
-def check_count(name: str, value: object, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise UsageError(f"{name}: {value!r} is not a whole number from 1 to {most}")

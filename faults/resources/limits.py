@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import http.client
 import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import numpy as np
-
 from monkeyproof import processes
-from monkeyproof.config import TargetFile
 from monkeyproof.errors import Refusal, TargetError
 from monkeyproof.faults import ballast
 from monkeyproof.faults.amounts import check_between, check_count
 from monkeyproof.faults.ballasts.limit import KINDS, limits_of, put_back
-from monkeyproof.faults.victims import choose, prior
+from monkeyproof.faults.victims import any_replica, choose, prior
 from monkeyproof.injection import Injection, current, inject
 from monkeyproof.lifeline import Lifeline, words_of
 from monkeyproof.repertoire import fault
@@ -33,17 +30,12 @@ FRESH_WITHIN_S = 0.5
 _SIGXFSZ_BIT = 1 << (25 - 1)
 
 
-def _any_replica(rng: np.random.Generator, target: TargetFile, intensity: float) -> Mapping[str, Json] | None:  # noqa: ARG001
-    """The trial's seed chooses which."""
-    return {"name": ""} if target.stack else None
-
-
 @fault(
     needs=(Replicas, Processes),
     evidence="its memory stands at its limit, read from the kernel",
     undo="the old limit is set again; by itself when the harness is gone",
     healing="restart the replica: the next one has its old limit",
-    draw=_any_replica,
+    draw=any_replica,
 )
 def exhaust_memory(name: str = "", spare_mib: float = 0.0) -> dict[str, Json]:
     """Leave one replica ``spare_mib`` of memory beyond what it has: what needs more is refused.
@@ -72,7 +64,7 @@ def exhaust_memory(name: str = "", spare_mib: float = 0.0) -> dict[str, Json]:
     evidence="it has no handle left, read from the kernel, and answers no new connection",
     undo="the old limit is set again; by itself when the harness is gone",
     healing="restart the replica, or send its traffic elsewhere",
-    draw=_any_replica,
+    draw=any_replica,
 )
 def exhaust_handles(name: str = "", spare: int = 0) -> dict[str, Json]:
     """Leave one replica ``spare`` file handles: what would open a file or take a connection beyond that fails.
@@ -109,7 +101,7 @@ def exhaust_handles(name: str = "", spare: int = 0) -> dict[str, Json]:
     evidence="its files may grow no further, read from the kernel",
     undo="the old limit is set again; by itself when the harness is gone",
     healing="none while what is in memory suffices; a new model cannot be fetched",
-    draw=_any_replica,
+    draw=any_replica,
 )
 def fill_disk(name: str = "", most_kib: float = 0.0) -> dict[str, Json]:
     """Have what one replica writes to files fail, as on a full disk, beyond ``most_kib`` a file.

@@ -1,4 +1,4 @@
-"""Drift as functions of values and positions, and how far inputs may move before an answer changes."""
+"""Drift in records, by their positions alone, and how far inputs may move before an answer changes."""
 
 # ruff: noqa: ARG002  (stand-ins ignore arguments)
 
@@ -13,8 +13,11 @@ from fault_world import World
 
 from monkeyproof.config import Predict, TargetFile
 from monkeyproof.errors import Refusal, TargetError, UsageError
-from monkeyproof.faults.drift import ConceptShift, CovariateShift, PriorShift
+from monkeyproof.faults.data import corrupt
 from monkeyproof.faults.drift.benign import harmless_move
+from monkeyproof.faults.record_batch import Batch
+from monkeyproof.faults.record_faults import record_fault
+from monkeyproof.faults.stream_drift import MovingFeatures
 from monkeyproof.targets import port
 
 COUNT = 1200
@@ -23,22 +26,57 @@ VALUES = np.random.default_rng(5).normal(size=(COUNT, 3)) * 10
 LABELS = (VALUES[:, 1] > 0).astype(np.int64)
 
 
+def drifted(name, rows=None, seed=7, labels=LABELS, **parameters) -> Batch:
+    """Records after a drift; ``rows``: which of them stand in one response."""
+    rows = range(COUNT) if rows is None else rows
+    batch = Batch.of(
+        [
+            {
+                "position": int(POSITIONS[n]),
+                "entity": f"e{n}",
+                "features": VALUES[n].tolist(),
+                "label": int(labels[n]),
+            }
+            for n in rows
+        ]
+    )
+    record_fault(name, parameters)(batch, seed)
+    return batch
+
+
+def features_of(batch) -> np.ndarray:
+    return np.array([one["features"] for one in batch.records])
+
+
+def labels_of(batch) -> np.ndarray:
+    return np.array([one["label"] for one in batch.records])
+
+
+def kept_of(batch) -> np.ndarray:
+    """Which of all positions still came."""
+    return np.isin(POSITIONS, [one["position"] for one in batch.records])
+
+
+@pytest.mark.parametrize("start_position", [600, 0])
 @pytest.mark.parametrize(
     ("shape", "over_records", "expected"),
     [
-        ("sudden", 1, {599: 0.0, 600: 1.0, 1699: 1.0}),
-        ("gradual", 400, {599: 0.0, 600: 1 / 400, 799: 0.5, 999: 1.0, 1699: 1.0}),
-        ("recurring", 300, {599: 0.0, 600: 1.0, 899: 1.0, 900: 0.0, 1199: 0.0, 1200: 1.0, 1500: 0.0}),
+        ("sudden", 1, {-1: 0.0, 0: 1.0, 1099: 1.0}),
+        ("gradual", 400, {-1: 0.0, 0: 1 / 400, 199: 0.5, 399: 1.0, 1099: 1.0}),
+        ("recurring", 300, {-1: 0.0, 0: 1.0, 299: 1.0, 300: 0.0, 599: 0.0, 600: 1.0, 900: 0.0}),
     ],
 )
-def test_a_drift_takes_its_course_from_its_start(shape, over_records, expected):
-    drift = CovariateShift(
-        columns=(0, 2), shifts=(8.0, -4.0), shape=shape, start_position=600, over_records=over_records
+def test_a_drift_takes_its_course_from_its_start(shape, over_records, expected, start_position):
+    drift = MovingFeatures(
+        columns=(0, 2), shifts=(8.0, -4.0), shape=shape, start_position=start_position, over_records=over_records
     )
-    moved = drift.of(VALUES, POSITIONS) - VALUES
+    positions = np.arange(start_position + 1100, dtype=np.uint64)
+    values = np.resize(VALUES, (len(positions), 3))
+    moved = corrupt(values, drift.moves(), positions=positions, seed=7).table - values
     assert not moved[:, 1].any()
-    for position, strength in expected.items():
-        assert moved[position - 500] == pytest.approx([8 * strength, 0, -4 * strength])
+    for since, strength in expected.items():
+        if start_position + since >= 0:
+            assert moved[start_position + since] == pytest.approx([8 * strength, 0, -4 * strength])
     assert np.isfinite(moved).all()
 
 
@@ -46,13 +84,11 @@ def test_a_drift_takes_its_course_from_its_start(shape, over_records, expected):
 def test_any_cut_and_any_order_gives_the_same(drift):
     course = {"shape": "gradual", "start_position": 700, "over_records": 500}
     work = {
-        "covariate": lambda rows: CovariateShift(columns=(0,), shifts=(3.0,), **course).of(
-            VALUES[rows], POSITIONS[rows]
+        "covariate": lambda rows: features_of(
+            drifted("covariate_shift", rows, columns=[0], shifts=[3.0], **course)
         ),
-        "prior": lambda rows: PriorShift(label=1, share=0.5, **course).kept(LABELS[rows], POSITIONS[rows], 7),
-        "concept": lambda rows: ConceptShift(column=0, at_least=0.0, **course).of(
-            LABELS[rows], VALUES[rows], POSITIONS[rows], 7
-        ),
+        "prior": lambda rows: kept_of(drifted("prior_shift", rows, label=1, share=0.5, **course))[rows],
+        "concept": lambda rows: labels_of(drifted("concept_shift", rows, column=0, at_least=0.0, **course)),
     }[drift]
     every = np.arange(COUNT)
     whole = work(every)
@@ -65,22 +101,24 @@ def test_any_cut_and_any_order_gives_the_same(drift):
 
 
 def test_the_mix_of_classes_changes_and_nothing_else():
-    kept = PriorShift(label=0, share=0.8, start_position=700).kept(LABELS, POSITIONS, 7)
+    kept = kept_of(drifted("prior_shift", label=0, share=0.8, start_position=700))
     before = POSITIONS < 700
     assert kept[before].all()
     assert kept[LABELS == 1].all()
     assert kept[~before & (LABELS == 0)].mean() == pytest.approx(0.2, abs=0.05)
-    other = PriorShift(label=0, share=0.8, start_position=700).kept(LABELS, POSITIONS, 8)
+    other = kept_of(drifted("prior_shift", seed=8, label=0, share=0.8, start_position=700))
     assert (kept != other).any()
 
 
 def test_what_inputs_mean_changes_in_its_range_and_nowhere_else():
     labels = np.where(np.arange(COUNT) % 50 == 0, 7, LABELS)
-    changed = ConceptShift(column=0, at_least=0.0, at_most=12.0).of(labels, VALUES, POSITIONS, 7)
+    changed = labels_of(drifted("concept_shift", labels=labels, column=0, at_least=0.0, at_most=12.0))
     hit = (VALUES[:, 0] >= 0) & (VALUES[:, 0] <= 12) & (labels != 7)
     np.testing.assert_array_equal(changed != labels, hit)
-    half = ConceptShift(column=0, at_least=0.0, share=0.5).of(LABELS, VALUES, POSITIONS, 7)
+    np.testing.assert_array_equal(changed[hit], 1 - labels[hit])
+    half = labels_of(drifted("concept_shift", column=0, at_least=0.0, share=0.5))
     assert (half != LABELS).sum() / (VALUES[:, 0] >= 0).sum() == pytest.approx(0.5, abs=0.06)
+    assert (VALUES[half != LABELS, 0] >= 0).all()
 
 
 # Benign moves.

@@ -183,6 +183,7 @@ def test_drift_depends_on_absolute_rows_only(fault):
     ("make", "words"),
     [
         (lambda: Sudden(-1), "at_row: -1"),
+        (lambda: Ramp(-2, 5), "from_row: -2 is not a whole number of at least -1"),
         (lambda: Ramp(5, 5), "to_row: 5 is not a whole number of at least 6"),
         (lambda: Recurring(period_rows=5, on_rows=5), "period_rows: 5"),
         (lambda: CovariateShift(share=1, course=Sudden(1)), "changes nothing"),
