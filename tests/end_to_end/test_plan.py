@@ -69,7 +69,7 @@ def test_it_tells_everything_and_starts_nothing(folder: Path) -> None:
     assert done.stdout.count("injects network.add_latency on users") == 2
     for words in (
         "family  network",
-        "with    low_ms 150, high_ms 200, share 1, seed ",
+        "with    low_ms 150, high_ms 200, share 1, direction request, ",
         "held    until a recovery is seen, for at most 15 s",
         "limit   latency_ms: 200 of at most 2000",
         "undo    monkeyproof.faults.network:remove_toxic(link=users, toxic_id=latency-",
