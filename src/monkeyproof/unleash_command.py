@@ -152,8 +152,9 @@ def _plan(options: _Options, file: TargetFile) -> StormPlan:
 
 
 def _print_plan(plan: StormPlan) -> None:
+    faults = "1 fault" if len(plan.faults) == 1 else f"{len(plan.faults)} faults"
     click.echo(
-        f"A storm of {len(plan.faults)} fault{'s' * (len(plan.faults) != 1)} in {plan.minutes:g} minutes, at most {plan.max_at_once} at once; "
+        f"A storm of {faults} in {plan.minutes:g} minutes, at most {plan.max_at_once} at once; "
         f"seed {plan.seed}, intensity {plan.intensity:g}, from {', '.join(plan.families)}:"
     )
     for one in plan.faults:
