@@ -23,7 +23,7 @@ from monkeyproof.errors import NotReverted, Refusal, TargetError, Unproven, Usag
 from monkeyproof.faults import models, registry, versions
 from monkeyproof.faults.models import putting_back
 from monkeyproof.faults.models.putting_back import put_back_file
-from monkeyproof.faults.registry import promoting
+from monkeyproof.faults.registry import pinning, promoting
 from monkeyproof.faults.weights import Flips, digest_of, flip_in_file
 from monkeyproof.injection import current, revert
 from monkeyproof.intents import read_log
@@ -449,6 +449,21 @@ def test_a_pinned_replica_is_reached_by_no_rollback(here: Here) -> None:
     (said,) = revert()
     assert said == "replica-1 is pinned to version 3 by now, by somebody else: left as it is"
     here.follower.pins.unpin("replica-1")
+
+
+@pytest.mark.parametrize("deaf", ["the target", "the replica"])
+def test_a_pin_to_the_champion_is_proven_by_the_pin_alone(here: Here, monkeypatch, deaf: str) -> None:
+    """The replica serves the champion anyway."""
+    assert registry.pin(version="2")["data"]["champion"] == "2"
+    revert()
+    monkeypatch.setattr(pinning, "inject", impatient(pinning.inject))
+    if deaf == "the target":
+        monkeypatch.setattr(here.follower.pins, "pin", lambda replica, version: None)  # noqa: ARG005
+    else:
+        monkeypatch.setattr(here.follower.model, "_pin", lambda: "")
+    with pytest.raises(Unproven):
+        registry.pin(version="2")
+    assert not here.follower.pins.pinned()
 
 
 def test_an_alias_goes_with_its_version_and_comes_back_with_it(here: Here) -> None:
