@@ -390,6 +390,35 @@ def test_the_bad_champion_comes_back_as_often_as_was_said(here: Here) -> None:
     assert opened.undo.run(here.target) == "the champion is version 2 already"
 
 
+@pytest.mark.parametrize("process", ["the trial's", "another"])
+def test_what_somebody_chose_while_it_was_flipped_back_is_not_lost(here: Here, process: str) -> None:
+    registry.flip_back("1", times=0, after_ms=0)
+    deployer = next(iter(promoting._deployers.values()))
+    here.registry.set_champion("3")
+    assert wait_for(lambda: deployer.promoted_again == 1, within_s=5)
+    assert here.registry.champion() == "1"
+    (opened,) = current().undo.open_faults()
+    if process == "another":
+        deployer.stop()
+        promoting._deployers.clear()
+    (said,) = revert()
+    assert "the champion is version 3 again" in said
+    assert here.registry.champion() == "3"
+    assert opened.undo.run(here.target).startswith("the champion is version 3 by now")
+    assert here.registry.champion() == "3"
+    assert not list(home().glob("displaced-*"))
+    here.registry.set_champion("2")
+
+
+def test_what_another_fault_chose_is_not_what_somebody_wants(here: Here) -> None:
+    registry.flip_back("1", times=0, after_ms=300)
+    deployer = next(iter(promoting._deployers.values()))
+    registry.promote_degraded("3")
+    assert wait_for(lambda: deployer.promoted_again == 1, within_s=5)
+    assert "the champion is version 2 again" in revert()[-1]
+    assert here.registry.champion() == "2"
+
+
 def test_nobody_promotes_anything_after_the_revert(here: Here) -> None:
     registry.flip_back(times=0, after_ms=60_000)
     deployer = next(iter(promoting._deployers.values()))
