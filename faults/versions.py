@@ -16,6 +16,8 @@ from monkeyproof.targets.port import ModelVersion, Publishing, Registry, Replica
 from monkeyproof.types import Evidence, Json
 from monkeyproof.undo import Undo
 
+CHAMPION = "champion"
+"""Subject of the faults that choose one."""
 SCRAPE_TIMEOUT_S = 1.0
 FOLLOWED_WITHIN_S = 10.0
 
@@ -122,7 +124,7 @@ def promotion(
     return inject(
         Injection(
             fault=fault,
-            subject="champion",
+            subject=CHAMPION,
             parameters={
                 "version": chosen.version,
                 "previous": previous,
@@ -235,7 +237,7 @@ def release(
         return inject(
             Injection(
                 fault=fault,
-                subject="champion" if promote else "registry",
+                subject=CHAMPION if promote else "registry",
                 parameters={"previous": previous, "promote": promote, **(more or {})},
                 apply=apply,
                 evidence=evidence,

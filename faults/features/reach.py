@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from monkeyproof.errors import Refusal, UsageError
-from monkeyproof.faults.features.places import LINK, where_features_are_read
+from monkeyproof.faults.features.places import LINK, check_leads_to_store, where_features_are_read
 from monkeyproof.faults.network import block_link
 from monkeyproof.faults.proxied import check_link, check_number, check_share, proxy_fault, seed_for
 from monkeyproof.injection import current, inject, within_limit
@@ -29,6 +29,7 @@ def outage(
 
     Proven by a connection of our own that is broken off, and by at least one of the replicas'.
     """
+    check_leads_to_store(link)
     return block_link("features.outage", link, mode, others_needed=True)
 
 
@@ -59,6 +60,7 @@ def slow(
     if not 0 <= low_ms <= high_ms or high_ms == 0:
         raise UsageError(f"low_ms, high_ms: {low_ms} and {high_ms} are not 0 <= low_ms <= high_ms, high_ms > 0")
     check_share("share", share)
+    check_leads_to_store(link)
     if check_link(context.target, link) == "tcp":
         raise Refusal(
             f"{link} is a tcp link, on which requests cannot be told apart",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from monkeyproof.errors import Refusal, UsageError
-from monkeyproof.faults.versions import FOLLOWED_WITHIN_S, serving, version_named, worst_but
+from monkeyproof.faults.versions import FOLLOWED_WITHIN_S, metrics_of, version_named, worst_but
 from monkeyproof.injection import Injection, current, inject
 from monkeyproof.repertoire import fault
 from monkeyproof.targets.port import Pins, Registry, Replicas, Target, require
@@ -13,7 +13,7 @@ from monkeyproof.undo import Undo
 
 @fault(
     needs=(Registry, Replicas, Pins),
-    evidence="the replica says that it serves that version",
+    evidence="the replica says that it is held to that version, and that it serves it",
     undo="the replica follows the registry again, unless somebody pinned it to another version since",
     healing="send the replica's traffic elsewhere: no alias reaches it",
     draw=lambda rng, target, intensity: {"replica": ""} if target.stack else None,  # noqa: ARG005
@@ -44,11 +44,13 @@ def pin(
         raise Refusal(f"{chosen} is pinned to version {now} already, by somebody else", "choose another replica")
 
     def evidence(_: object) -> Evidence | None:
-        yes, _others = serving(replicas, to.version)
-        if chosen not in yes:
+        # That it serves the version proves nothing while that version is champion.
+        said = next((metrics_of(one) for one in replicas.list() if one.name == chosen), {})
+        found = {f"{said.get(name, 0):.0f}" for name in ("replica_model_pinned", "replica_model_version")}
+        if found != {to.version} or pins.pinned().get(chosen) != to.version:
             return None
         return Evidence(
-            f"{chosen} serves version {to.version}, whatever is champion",
+            f"{chosen} says that it is held to version {to.version}, whatever is champion, and serves it",
             {"replica": chosen, "version": to.version, "champion": registry.champion()},
         )
 

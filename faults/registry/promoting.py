@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import uuid
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from monkeyproof import paths
 from monkeyproof.errors import Refusal, TargetError, UsageError
 from monkeyproof.faults.proxied import check_number
-from monkeyproof.faults.versions import digest_tag, promotion, version_named, worst_but
+from monkeyproof.faults.versions import CHAMPION, digest_tag, promotion, version_named, worst_but
+from monkeyproof.history import write_json
 from monkeyproof.injection import Context, current, has_current
 from monkeyproof.repertoire import fault
 from monkeyproof.targets.port import Deletion, ModelVersion, Registry, Replicas, Target, require
@@ -41,7 +45,7 @@ def promote_degraded(
 @fault(
     needs=(Registry, Replicas),
     evidence="the registry names it as champion, and a replica serves it",
-    undo="nobody promotes it any more, and the old champion is champion again",
+    undo="nobody promotes it any more, and the champion that it displaced last is champion again",
     healing="roll back, and again; then find out who promotes it",
     draw=lambda rng, target, intensity: {"times": 1} if target.registry else None,  # noqa: ARG005
 )
@@ -51,6 +55,9 @@ def flip_back(
     after_ms: float = 1000.0,
 ) -> dict[str, Json]:
     """Make a worse model the champion, and again ``after_ms`` after each rollback: somebody else deploys, too.
+
+    What is displaced last comes back in the end: the old champion, or what somebody chose while it was in force
+    (but for other faults). Where that has been deleted, the old champion.
 
     Args:
         version: which; "" is the one with the lowest accuracy tag.
@@ -64,7 +71,8 @@ def flip_back(
     context = current()
     chosen, mark = _worse(version), uuid.uuid4().hex
     registry = require(context.target, Registry)
-    deployer = Deployer(context, registry, chosen.version, times, after_ms / 1000)
+    note = paths.home() / f"displaced-{mark}.json"
+    deployer = Deployer(context, registry, chosen.version, times, after_ms / 1000, note)
 
     def apply() -> None:
         _deployers[mark] = deployer
@@ -77,7 +85,7 @@ def flip_back(
         undo="monkeyproof.faults.registry:stop_flipping",
         apply=apply,
         more={"times": times, "after_ms": float(after_ms)},
-        more_of_undo={"mark": mark},
+        more_of_undo={"mark": mark, "note": str(note)},
     )
 
 
@@ -122,6 +130,8 @@ class Deployer:
     version: str
     times: int
     after_s: float
+    note: Path
+    """Where it writes the champion down that it displaces, before it does: another process may have to undo it."""
     promoted_again: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -143,11 +153,19 @@ class Deployer:
             if self.times and self.promoted_again >= self.times:
                 return
             try:
-                if self.registry.champion() != self.version and not self._stop.wait(self.after_s):
+                if self.registry.champion() == self.version or self._stop.wait(self.after_s):
+                    continue
+                if (displaced := self.registry.champion()) != self.version:
+                    if not self._others():
+                        write_json(self.note, displaced)
                     self.registry.set_champion(self.version)
                     self.promoted_again += 1
             except TargetError:
                 continue  # A deployer tries again.
+
+    def _others(self) -> bool:
+        """Whether other faults have chosen a champion, which is theirs to take back and nobody's wish."""
+        return sum(one.subject == CHAMPION for one in tuple(self.context.undo.open_faults())) > 1
 
 
 _deployers: dict[str, Deployer] = {}
@@ -179,14 +197,25 @@ def restore_champion(target: Target, promoted: str, previous: str, sha256: str =
     )
 
 
-def stop_flipping(target: Target, promoted: str, previous: str, mark: str, sha256: str = "") -> str:
-    """Undo of ``flip_back``. Idempotent; where its process has died, nobody promotes anything any more."""
+def stop_flipping(
+    target: Target, promoted: str, previous: str, mark: str, sha256: str = "", note: str = ""
+) -> str:
+    """Undo of ``flip_back``. Idempotent; where its process has died, nobody promotes anything any more.
+
+    Args:
+        note: path of the file that names the champion that was displaced last; ``previous`` where there is none.
+    """
     deployer = _deployers.get(mark)
     again = ""
     if deployer is not None:
         deployer.stop()
         again = f"; version {promoted} had been promoted again {deployer.promoted_again} times"
-    done = restore_champion(target, promoted, previous, sha256) + again
+    displaced = json.loads(Path(note).read_bytes()) if note and Path(note).exists() else previous
+    if all(one.version != displaced for one in require(target, Registry).versions()):
+        displaced = previous  # Whoever chose it has deleted it since.
+    done = restore_champion(target, promoted, displaced, sha256 if displaced == previous else "") + again
+    if note:
+        Path(note).unlink(missing_ok=True)
     _deployers.pop(mark, None)
     return done
 

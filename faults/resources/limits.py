@@ -26,13 +26,16 @@ from monkeyproof.types import Evidence, Json
 from monkeyproof.undo import Undo
 
 MIB = 1024 * 1024
+MOST_SPARE_MIB = 1024.0
+MOST_SPARE = 1000
+"""Whoever has more left than that lacks nothing."""
 FRESH_WITHIN_S = 0.5
 _SIGXFSZ_BIT = 1 << (25 - 1)
 
 
 @fault(
     needs=(Replicas, Processes),
-    evidence="its memory stands at its limit, read from the kernel",
+    evidence="its limit is lowered to what it has and the spare, both read from the kernel",
     undo="the old limit is set again; by itself when the harness is gone",
     healing="restart the replica: the next one has its old limit",
     draw=any_replica,
@@ -43,16 +46,16 @@ def exhaust_memory(name: str = "", spare_mib: float = 0.0) -> dict[str, Json]:
     The limit on its address space (RLIMIT_AS) is lowered to what it uses. What it has, it keeps, so that it may go
     on for as long as it needs no more; it is not killed, as a container that runs out of memory would be.
     """
-    check_between("spare_mib", spare_mib, 0.0, 1024.0 * 1024.0)
+    check_between("spare_mib", spare_mib, 0.0, MOST_SPARE_MIB)
 
     def lowered(pid: int) -> int:
         return _memory_bytes(pid) + int(spare_mib * MIB)
 
-    def evidence(victim: Replica, pid: int, limit: int) -> Evidence | None:
+    def evidence(_: Replica, pid: int, limit: int) -> Evidence | None:
         used = _memory_bytes(pid)
         spare = max(0.0, (limit - used) / MIB)
         return Evidence(
-            f"{victim.name}: pid {pid} may have {limit / MIB:.0f} MiB, and has {used / MIB:.0f}: {spare:.1f} left",
+            f"which leaves {spare:.1f} MiB beyond the {used / MIB:.0f} that it has",
             {"pid": pid, "limit_bytes": limit, "used_bytes": used},
         )
 
@@ -61,7 +64,7 @@ def exhaust_memory(name: str = "", spare_mib: float = 0.0) -> dict[str, Json]:
 
 @fault(
     needs=(Replicas, Processes),
-    evidence="it has no handle left, read from the kernel, and answers no new connection",
+    evidence="its limit is lowered, read from the kernel; with no handle to spare, it answers no new connection",
     undo="the old limit is set again; by itself when the harness is gone",
     healing="restart the replica, or send its traffic elsewhere",
     draw=any_replica,
@@ -72,7 +75,7 @@ def exhaust_handles(name: str = "", spare: int = 0) -> dict[str, Json]:
     Connections that stand go on, and a handle that is closed may be used again, so that users who keep their
     connections notice nothing at first.
     """
-    check_count("spare", spare, 0, 10_000)
+    check_count("spare", spare, 0, MOST_SPARE)
 
     def lowered(pid: int) -> int:
         used = _open_files(pid)
@@ -89,7 +92,7 @@ def exhaust_handles(name: str = "", spare: int = 0) -> dict[str, Json]:
         if answered is None:
             return None
         return Evidence(
-            f"{victim.name}: pid {pid} has {len(used)} handles open and may open {free} more" + answered,
+            f"which leaves {free} handles beyond the {len(used)} that are open{answered}",
             {"pid": pid, "open": len(used), "free": free, "limit": limit},
         )
 
@@ -98,7 +101,7 @@ def exhaust_handles(name: str = "", spare: int = 0) -> dict[str, Json]:
 
 @fault(
     needs=(Replicas, Processes),
-    evidence="its files may grow no further, read from the kernel",
+    evidence="the limit on the size of its files is lowered, read from the kernel",
     undo="the old limit is set again; by itself when the harness is gone",
     healing="none while what is in memory suffices; a new model cannot be fetched",
     draw=any_replica,
@@ -120,10 +123,8 @@ def fill_disk(name: str = "", most_kib: float = 0.0) -> dict[str, Json]:
             )
         return int(most_kib * 1024)
 
-    def evidence(victim: Replica, pid: int, limit: int) -> Evidence | None:
-        return Evidence(
-            f"{victim.name}: no file of pid {pid} may grow beyond {limit} bytes", {"pid": pid, "limit": limit}
-        )
+    def evidence(_: Replica, pid: int, limit: int) -> Evidence | None:
+        return Evidence("beyond which no file may grow", {"pid": pid, "limit": limit})
 
     return _limit("fill_disk", "file_size", name, {"most_kib": float(most_kib)}, lowered, evidence)
 
@@ -152,7 +153,12 @@ def _limit(
     lowered: Callable[[int], int],
     evidence: Callable[[Replica, int, int], Evidence | None],
 ) -> dict[str, Json]:
-    """Lower one limit of one replica, for as long as the fault is held."""
+    """Lower one limit of one replica, for as long as the fault is held.
+
+    Args:
+        lowered: the new limit of a process; one that would limit nothing is refused.
+        evidence: what the lowered limit leaves.
+    """
     target = current().target
     replicas = require(target, Replicas)
     victim = choose(replicas, name, f"resources.{fault_name}")
@@ -160,8 +166,11 @@ def _limit(
     try:
         before, hard = limits_of(pid, kind)
         to = lowered(pid)
-        if before == to:
-            raise Refusal(f"{victim.name} is at that limit already", "take back what set it")
+        if before != resource.RLIM_INFINITY and to >= before:
+            raise Refusal(
+                f"{victim.name} has a limit {kind} of {before} already: {to} would limit nothing",
+                "ask for less, or take back what set it",
+            )
         resource.prlimit(pid, KINDS[kind], (before, hard))  # Whether we may, before anything is on record.
     except ProcessLookupError:
         raise Refusal(f"{victim.name} has just ended (pid {pid})", "wait until it is restarted") from None
@@ -177,9 +186,16 @@ def _limit(
 
     def proven(_: object) -> Evidence | None:
         try:
-            return evidence(victim, pid, to) if limits_of(pid, kind)[0] == to else None
+            leaves = evidence(victim, pid, to) if limits_of(pid, kind)[0] == to else None
         except OSError:
             return None
+        if leaves is None:
+            return None
+        was = "none" if before == resource.RLIM_INFINITY else str(before)
+        return Evidence(
+            f"{victim.name}: limit {kind} of pid {pid} lowered from {was} to {to}, {leaves.summary}",
+            {**leaves.data, "before": before},
+        )
 
     def why_gone() -> str:
         # One that died, and was started anew, has lost the limit by what the limit did.

@@ -54,6 +54,9 @@ class Follower:
     def scrape(self, connection: socket.socket) -> None:
         connection.recv(1000)
         body = b"# TYPE replica_model_version gauge\nreplica_model_version %b.0\n" % self.version.encode()
+        body += (
+            b"# TYPE replica_model_pinned gauge\nreplica_model_pinned %b.0\n" % (self.model.pinned or "0").encode()
+        )
         body += b"# TYPE replica_registry_errors counter\nreplica_registry_errors_total %d.0\n" % self.errors
         connection.sendall(
             b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body

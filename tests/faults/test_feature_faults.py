@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import redis
-from fault_world import RunningProxy, Traffic, World, assert_undone, events, impatient
+from fault_world import RawServer, RunningProxy, Traffic, World, assert_undone, events, impatient
 from store_world import ENTITIES, PASSWORD, Store, vector
 
 from monkeyproof.bounds import Limits
@@ -24,6 +24,7 @@ from monkeyproof.faults.features.read_back import ask, differing
 from monkeyproof.history import Kind
 from monkeyproof.injection import current, revert
 from monkeyproof.targets import port
+from monkeyproof.targets.links import ProxyLinks
 
 pytest_plugins = ("store_fixtures",)
 
@@ -196,12 +197,23 @@ def test_slow_holds_each_request_once(store_world: World, readers: Readers) -> N
 
 
 @pytest.mark.usefixtures("asked")
-def test_slow_takes_a_store_behind_http(world: World, proxy: RunningProxy) -> None:
-    with Traffic(proxy, "web"):
-        found = features.slow("web", low_ms=20, high_ms=30)
+def test_slow_takes_a_store_behind_http_by_the_name_of_its_link(
+    world: World, start_proxy: Callable[..., RunningProxy], server: RawServer
+) -> None:
+    name = "shop->features"
+    running = start_proxy({name: (server.port, "http")})
+    link = Link("{}:{}".format(*running.addresses[name]), f"127.0.0.1:{server.port}", "http")
+    world.file = replace(world.file, links={name: link})
+    world.parts[port.Links].close()
+    world.parts[port.Links] = ProxyLinks(running.control)
+    with Traffic(running, name):
+        found = features.slow(name, low_ms=20, high_ms=30)
     assert found["data"]["delay_min_ms"] >= 20
     revert()
     assert_undone(world)
+    world.file = replace(world.file, links={name: replace(link, protocol="tcp")})
+    with pytest.raises(Refusal, match="is a tcp link, on which requests cannot be told apart"):
+        features.slow(name)
 
 
 def test_slow_without_readers_is_not_proven(store_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +236,12 @@ WRONG = [
     (lambda: features.slow("features", 5, 2), UsageError, "low_ms, high_ms: 5 and 2"),
     (lambda: features.slow("features", share=0), UsageError, "share: 0 is not in (0, 1]"),
     (lambda: features.slow("features", float("inf")), UsageError, "low_ms: inf is not a finite number"),
-    (lambda: features.slow("odd"), Refusal, "odd is a tcp link, on which requests cannot be told apart"),
+    (
+        lambda: features.slow("odd"),
+        UsageError,
+        "'odd' does not lead to a feature store; these do: features, locked",
+    ),
+    (lambda: features.outage("odd"), UsageError, "'odd' does not lead to a feature store"),
     (lambda: features.slow("features", 10, 3000), Refusal, "allows latency_ms 2000"),
     (lambda: features.stale_values("nowhere"), UsageError, "no link 'nowhere'"),
     (lambda: features.stale_values("features", share="all"), UsageError, "share: 'all' is not a finite number"),

@@ -152,6 +152,8 @@ WRONG = [
     ),
     (lambda: network.block("web", "softly"), UsageError, "mode: 'softly' is not"),
     (lambda: features.outage("nowhere"), UsageError, "no link 'nowhere'"),
+    (lambda: features.outage("web"), UsageError, "'web' does not lead to a feature store; these do: none"),
+    (lambda: features.slow("web"), UsageError, "'web' does not lead to a feature store; these do: none"),
     (lambda: data.scale_records("web", share=2), UsageError, "share: 2 is not in (0, 1]"),
     (lambda: data.scale_records("raw"), Refusal, "choose one of: web"),
     (lambda: data.scale_records("web"), Refusal, "offers no features control"),
@@ -182,8 +184,14 @@ def test_no_trial_or_no_permission_means_no_fault(world, proxy):
 # Features.
 
 
+@pytest.fixture
+def raw_is_a_store(world) -> None:
+    links = {**world.file.links, "raw": replace(world.file.links["raw"], protocol="redis")}
+    world.file = replace(world.file, links=links)
+
+
 @pytest.mark.parametrize(("mode", "how"), [("reset", "reset"), ("refuse-like", "refused")])
-def test_outage_is_proven_by_the_replicas_connections(world, proxy, asked, mode, how):
+def test_outage_is_proven_by_the_replicas_connections(world, proxy, asked, raw_is_a_store, mode, how):
     with Traffic(proxy, "raw") as traffic:
         found = features.outage("raw", mode)
         assert found["data"]["own"] == how
@@ -194,7 +202,7 @@ def test_outage_is_proven_by_the_replicas_connections(world, proxy, asked, mode,
     assert_undone(world)
 
 
-def test_outage_of_a_link_that_nobody_uses_is_not_proven(world, monkeypatch):
+def test_outage_of_a_link_that_nobody_uses_is_not_proven(world, raw_is_a_store, monkeypatch):
     monkeypatch.setattr(breaks, "inject", impatient(breaks.inject))
     with pytest.raises(MonkeyproofError, match="no evidence"):
         features.outage("raw")

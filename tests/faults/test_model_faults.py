@@ -23,7 +23,7 @@ from monkeyproof.errors import NotReverted, Refusal, TargetError, Unproven, Usag
 from monkeyproof.faults import models, registry, versions
 from monkeyproof.faults.models import putting_back
 from monkeyproof.faults.models.putting_back import put_back_file
-from monkeyproof.faults.registry import promoting
+from monkeyproof.faults.registry import pinning, promoting
 from monkeyproof.faults.weights import Flips, digest_of, flip_in_file
 from monkeyproof.injection import current, revert
 from monkeyproof.intents import read_log
@@ -390,6 +390,35 @@ def test_the_bad_champion_comes_back_as_often_as_was_said(here: Here) -> None:
     assert opened.undo.run(here.target) == "the champion is version 2 already"
 
 
+@pytest.mark.parametrize("process", ["the trial's", "another"])
+def test_what_somebody_chose_while_it_was_flipped_back_is_not_lost(here: Here, process: str) -> None:
+    registry.flip_back("1", times=0, after_ms=0)
+    deployer = next(iter(promoting._deployers.values()))
+    here.registry.set_champion("3")
+    assert wait_for(lambda: deployer.promoted_again == 1, within_s=5)
+    assert here.registry.champion() == "1"
+    (opened,) = current().undo.open_faults()
+    if process == "another":
+        deployer.stop()
+        promoting._deployers.clear()
+    (said,) = revert()
+    assert "the champion is version 3 again" in said
+    assert here.registry.champion() == "3"
+    assert opened.undo.run(here.target).startswith("the champion is version 3 by now")
+    assert here.registry.champion() == "3"
+    assert not list(home().glob("displaced-*"))
+    here.registry.set_champion("2")
+
+
+def test_what_another_fault_chose_is_not_what_somebody_wants(here: Here) -> None:
+    registry.flip_back("1", times=0, after_ms=300)
+    deployer = next(iter(promoting._deployers.values()))
+    registry.promote_degraded("3")
+    assert wait_for(lambda: deployer.promoted_again == 1, within_s=5)
+    assert "the champion is version 2 again" in revert()[-1]
+    assert here.registry.champion() == "2"
+
+
 def test_nobody_promotes_anything_after_the_revert(here: Here) -> None:
     registry.flip_back(times=0, after_ms=60_000)
     deployer = next(iter(promoting._deployers.values()))
@@ -449,6 +478,21 @@ def test_a_pinned_replica_is_reached_by_no_rollback(here: Here) -> None:
     (said,) = revert()
     assert said == "replica-1 is pinned to version 3 by now, by somebody else: left as it is"
     here.follower.pins.unpin("replica-1")
+
+
+@pytest.mark.parametrize("deaf", ["the target", "the replica"])
+def test_a_pin_to_the_champion_is_proven_by_the_pin_alone(here: Here, monkeypatch, deaf: str) -> None:
+    """The replica serves the champion anyway."""
+    assert registry.pin(version="2")["data"]["champion"] == "2"
+    revert()
+    monkeypatch.setattr(pinning, "inject", impatient(pinning.inject))
+    if deaf == "the target":
+        monkeypatch.setattr(here.follower.pins, "pin", lambda replica, version: None)  # noqa: ARG005
+    else:
+        monkeypatch.setattr(here.follower.model, "_pin", lambda: "")
+    with pytest.raises(Unproven):
+        registry.pin(version="2")
+    assert not here.follower.pins.pinned()
 
 
 def test_an_alias_goes_with_its_version_and_comes_back_with_it(here: Here) -> None:

@@ -21,7 +21,7 @@ from replica_world import SERVER, Fleet, join
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import Refusal, UsageError
 from monkeyproof.faults import ballast, resources
-from monkeyproof.faults.ballasts.limit import limits_of
+from monkeyproof.faults.ballasts.limit import KINDS, limits_of
 from monkeyproof.faults.resources.clock import find_faketime
 from monkeyproof.injection import current, revert
 from monkeyproof.lifeline import words_of
@@ -165,6 +165,36 @@ def test_a_limit_that_somebody_else_set_since_is_left(world, fleet):
     assert limits_of(pid, "open_files")[0] == 77
 
 
+@pytest.mark.parametrize(
+    ("kind", "before", "call"),
+    [
+        ("open_files", 256, lambda: resources.exhaust_handles("replica-1", spare=1000)),
+        ("file_size", 4096, lambda: resources.fill_disk("replica-1", most_kib=1_000_000)),
+        ("file_size", 4096, lambda: resources.fill_disk("replica-1", most_kib=4)),
+        ("address_space", 1 << 30, lambda: resources.exhaust_memory("replica-1", spare_mib=1024)),
+    ],
+)
+def test_a_limit_is_never_raised_nor_set_as_it_is(world, fleet, kind, before, call):
+    pid = fleet.pid("replica-1")
+    hard = limits_of(pid, kind)[1]
+    resource.prlimit(pid, KINDS[kind], (before, hard))
+    with pytest.raises(Refusal, match=rf"has a limit {kind} of {before} already: \d+ would limit nothing"):
+        call()
+    assert limits_of(pid, kind) == (before, hard)
+    assert not ballasts()
+
+
+def test_evidence_says_from_where_to_where_a_limit_went(world, fleet):
+    pid = fleet.pid("replica-1")
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, limits_of(pid, "file_size")[1]))
+    found = resources.fill_disk("replica-1", most_kib=1)
+    assert "lowered from 4096 to 1024, beyond which no file may grow" in found["evidence"]
+    revert()
+    found = resources.exhaust_memory("replica-1", spare_mib=8)
+    assert "lowered from none to " in found["evidence"]
+    assert ", which leaves 8.0 MiB beyond the " in found["evidence"]
+
+
 def test_a_process_that_was_replaced_has_its_own_limit(world, fleet):
     resources.exhaust_handles("replica-1")
     pid = fleet.pid("replica-1")
@@ -266,7 +296,12 @@ def test_a_target_elsewhere_is_refused(world, fleet):
     ("call", "words"),
     [
         (lambda: resources.exhaust_memory("replica-1", spare_mib=-1), "spare_mib: -1 is not"),
+        (lambda: resources.exhaust_memory("replica-1", spare_mib=900_000), "spare_mib: 900000 is not"),
         (lambda: resources.exhaust_handles("replica-1", spare=1.5), "spare: 1.5 is not a whole number"),
+        (
+            lambda: resources.exhaust_handles("replica-1", spare=5000),
+            "spare: 5000 is not a whole number from 0 to",
+        ),
         (lambda: resources.fill_disk("replica-1", most_kib=float("inf")), "most_kib: inf is not"),
         (lambda: resources.steal_cpu(workers=0), "workers: 0 is not a whole number from 1 to 64"),
         (lambda: resources.steal_cpu(busy_share=1.1), "busy_share: 1.1 is not"),

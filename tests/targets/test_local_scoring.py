@@ -229,6 +229,7 @@ def test_metrics_have_the_names_that_dashboards_know(running: Running) -> None:
     assert grown["replica_request_seconds_count"] == 21
     assert grown['replica_features_total{origin="live"}'] == 20
     assert after["replica_model_version"] == 2
+    assert after["replica_model_pinned"] == 0
     assert {
         f'replica_features_total{{origin="{one}"}}' for one in ("cached", "snapshot", "fallback")
     } <= after.keys()

@@ -44,6 +44,8 @@ class ModelFollower:
     ) -> None:
         """``pin`` names the version that is served whatever the alias says; "" follows the alias."""
         self.current: Loaded | None = None
+        self.pinned = ""
+        """The version that it was held to at its last look; "" is none."""
         self.looked = threading.Event()
         """Set when the first look has come to an end, with a model or without."""
         self._registry = registry
@@ -68,7 +70,8 @@ class ModelFollower:
     def poll(self) -> None:
         """Look once; on any failure the old model stays."""
         try:
-            version = self._pin() or self._registry.champion()
+            self.pinned = self._pin()
+            version = self.pinned or self._registry.champion()
             if self.current is None or version != self.current.version:
                 self.current = self._load(version)
         except Exception as error:  # A broken pickle may raise anything, and the thread must go on.

@@ -78,6 +78,9 @@ class Metrics:
             "replica_feature_errors", "Requests that had to do without the store", registry=registry
         )
         self.version = prometheus.Gauge("replica_model_version", "Version that answers", registry=registry)
+        self.pinned = prometheus.Gauge(
+            "replica_model_pinned", "Version that it is held to; 0 is none", registry=registry
+        )
         self.registry_errors = prometheus.Counter(
             "replica_registry_errors", "Failures to follow the champion", registry=registry
         )
@@ -156,6 +159,7 @@ class Replica:
     async def scrape(self, _: Request) -> Response:
         """The metrics page."""
         self._metrics.version.set(int(self._follower.current.version) if self._follower.current else 0)
+        self._metrics.pinned.set(int(self._follower.pinned or 0))
         return Response(self._metrics.page(), media_type=prometheus.CONTENT_TYPE_LATEST)
 
 
