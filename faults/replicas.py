@@ -168,6 +168,7 @@ def delay_start(name: str = "", delay_s: float = 5.0) -> dict[str, Json]:
             undo=_released([victim]),
             prior=prior(victim),
             lease_s=LEASE_S,
+            ends_by_itself_s=float(delay_s),
         )
     )
 
@@ -227,6 +228,8 @@ def preempt(name: str = "", notice_s: float = 2.0, replaced_after_s: float = 3.0
             evidence_within_s=float(notice_s) + 5.0,
             prior=prior(victim),
             lease_s=LEASE_S,
+            # Who is told to end may be gone at once. With no delay, what starts it is the platform alone.
+            ends_by_itself_s=float(replaced_after_s) or None,
         )
     )
 
@@ -272,6 +275,7 @@ def scale_to_zero(delay_s: float = 3.0) -> dict[str, Json]:
             undo=_released(victims),
             prior={one.name: prior(one) for one in victims},
             lease_s=LEASE_S,
+            ends_by_itself_s=float(delay_s) or None,
         )
     )
 

@@ -43,6 +43,9 @@ class Injection:
     """What it found before it acted; on record with the intent, for whoever has to mend by hand."""
     lease_s: float | None = None
     """After how long without renewal it ends by itself, at its own place. None: it does not."""
+    ends_by_itself_s: float | None = None
+    """How long after its intent, at the soonest, a timer of its own begins to end it. None: it has none. What gets
+    better from then on is never taken for healing."""
     why_gone: Callable[[], str] | None = None
     """Looks whether it is still there, and says why not; "" while it is. None: its lease tells, or nothing can."""
     one_shot: str = ""
@@ -188,6 +191,7 @@ def inject(injection: Injection) -> dict[str, Json]:
         prior=injection.prior,
         lease_s=injection.lease_s,
         nothing_to_undo=injection.one_shot,
+        ends_by_itself_s=injection.ends_by_itself_s,
     )
     context.in_force.begins(fault_id, context.clock.monotonic_s(), held=injection.held)
     try:
@@ -229,11 +233,13 @@ def intend(
     prior: Mapping[str, Json],
     lease_s: float | None = None,
     nothing_to_undo: str = "",
+    ends_by_itself_s: float | None = None,
 ) -> str:
     """Put on disk that a fault is about to be injected, with how to take it back. This instant is t0.
 
     Args:
         undo: None only where ``nothing_to_undo`` says why.
+        ends_by_itself_s: as of ``Injection``.
 
     Returns:
         The fault's id.
@@ -258,8 +264,9 @@ def intend(
             )
     except OSError as error:
         raise unwritable(context.undo.path, error) from None
+    own_end = {} if ends_by_itself_s is None else {"ends_by_itself_s": float(ends_by_itself_s)}
     context.history.event(
-        Kind.FAULT_INTENDED, subject, id=fault_id, fault=fault, parameters=dict(parameters), held=held
+        Kind.FAULT_INTENDED, subject, id=fault_id, fault=fault, parameters=dict(parameters), held=held, **own_end
     )
     if context.history.lost:
         raise Refusal(context.history.lost, "make room on the disk, or choose another folder with --out")
