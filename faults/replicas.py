@@ -88,6 +88,13 @@ def pause(name: str = "") -> dict[str, Json]:
             return None
         return Evidence(f"{victim.name}: pid {now.pid} is stopped", {"pid": now.pid})
 
+    def why_gone() -> str:
+        """One that was started anew stands still no more; of one that was resumed, its lease tells."""
+        now = find(replicas, victim.name)
+        if now is None or now.pid is None:
+            return f"{victim.name}: the process that stood still (pid {victim.pid}) is gone"
+        return "" if now.pid == victim.pid else f"{victim.name} was started anew, with pid {now.pid}"
+
     return inject(
         Injection(
             fault="replicas.pause",
@@ -98,6 +105,7 @@ def pause(name: str = "") -> dict[str, Json]:
             undo=Undo("monkeyproof.faults.replicas:resume", {"name": victim.name, "pid": victim.pid}),
             prior=prior(victim),
             lease_s=LEASE_S,
+            why_gone=why_gone,
         )
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import zlib
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from monkeyproof.clock import Clock, SystemClock
-from monkeyproof.errors import NotReverted, Refusal, Unproven
+from monkeyproof.errors import NotReverted, Refusal, TargetError, Unproven
 from monkeyproof.history import HistoryWriter, Kind
 from monkeyproof.in_force import InForce
 from monkeyproof.stopping import refuse_if_stopped
@@ -321,10 +322,26 @@ def take_back(fault_id: str) -> list[str]:
         NotReverted: it could not be.
     """
     context = current()
-    if all(one.id != fault_id for one in context.undo.open_faults()):
-        return []
-    context.before_revert()
-    return _revert_open(context, only=fault_id)
+    found = [one for one in context.undo.open_faults() if one.id == fault_id]
+    done: list[str] = []
+    try:
+        for fault in found:
+            # No healing is claimed where faults come and go, so whoever ended it did so before its time.
+            note_if_gone(context, fault)
+            context.before_revert()
+    finally:  # As in ``revert``.
+        done += _revert_open(context, only=fault_id)
+    return done
+
+
+def note_if_gone(context: Context, fault: OpenFault) -> None:
+    """Put on record, once, that a fault is not there any more; nothing if it is, or nobody can tell."""
+    if fault.id not in context.looks:
+        return
+    with contextlib.suppress(TargetError):  # Whether it can be reached, the revert itself tells.
+        if why := context.looks[fault.id]():
+            del context.looks[fault.id]
+            context.history.event(Kind.FAULT_TAKEN_AWAY, fault.subject, id=fault.id, fault=fault.fault, why=why)
 
 
 def _take_back(fault: OpenFault, target: Target) -> str:
