@@ -140,6 +140,8 @@ def _ask(name: str, what: _Ask, parameters: Mapping[str, Json]) -> dict[str, Jso
             undo=ballast.undo(ballast_id, _ENDED),
             evidence_within_s=10.0,
             lease_s=LEASE_S,
+            # The rate of a spike falls from its middle on.
+            ends_by_itself_s=what.spike_s / 2 or None,
             why_gone=ballast.why_ended(ballast_id),
         )
     )

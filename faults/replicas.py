@@ -88,6 +88,13 @@ def pause(name: str = "") -> dict[str, Json]:
             return None
         return Evidence(f"{victim.name}: pid {now.pid} is stopped", {"pid": now.pid})
 
+    def why_gone() -> str:
+        """One that was started anew stands still no more; of one that was resumed, its lease tells."""
+        now = find(replicas, victim.name)
+        if now is None or now.pid is None:
+            return f"{victim.name}: the process that stood still (pid {victim.pid}) is gone"
+        return "" if now.pid == victim.pid else f"{victim.name} was started anew, with pid {now.pid}"
+
     return inject(
         Injection(
             fault="replicas.pause",
@@ -98,6 +105,7 @@ def pause(name: str = "") -> dict[str, Json]:
             undo=Undo("monkeyproof.faults.replicas:resume", {"name": victim.name, "pid": victim.pid}),
             prior=prior(victim),
             lease_s=LEASE_S,
+            why_gone=why_gone,
         )
     )
 
@@ -168,6 +176,7 @@ def delay_start(name: str = "", delay_s: float = 5.0) -> dict[str, Json]:
             undo=_released([victim]),
             prior=prior(victim),
             lease_s=LEASE_S,
+            ends_by_itself_s=float(delay_s),
         )
     )
 
@@ -227,6 +236,8 @@ def preempt(name: str = "", notice_s: float = 2.0, replaced_after_s: float = 3.0
             evidence_within_s=float(notice_s) + 5.0,
             prior=prior(victim),
             lease_s=LEASE_S,
+            # Who is told to end may be gone at once. With no delay, what starts it is the platform alone.
+            ends_by_itself_s=float(replaced_after_s) or None,
         )
     )
 
@@ -272,6 +283,7 @@ def scale_to_zero(delay_s: float = 3.0) -> dict[str, Json]:
             undo=_released(victims),
             prior={one.name: prior(one) for one in victims},
             lease_s=LEASE_S,
+            ends_by_itself_s=float(delay_s) or None,
         )
     )
 

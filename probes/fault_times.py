@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,12 +22,15 @@ class FaultTimes:
     reverted_s: float | None
     revert_begins_s: float | None
     """The latest moment at which the fault is sure to be whole: from here on, what gets better may be the
-    Monkey's own doing. None: nothing was held, or nothing was taken back."""
+    Monkey's own doing. None: nothing was held, or nothing was taken back, and nothing ended by itself."""
     watched_until_s: float
     """Readings have to reach this far."""
     put_back_s: float | None
     """When the harness began to put the target back for the next trial: what gets better from there on is its
     doing. None: it did not."""
+    by_itself: bool = False
+    """Whether a fault's own timer may have begun to end it before anything was taken back; ``revert_begins_s`` is
+    then the soonest moment of that."""
 
 
 def fault_times(events: Sequence[Event]) -> FaultTimes | None:
@@ -52,13 +56,22 @@ def fault_times(events: Sequence[Event]) -> FaultTimes | None:
         and first_s is not None
         and t0_s <= event.t_s <= first_s
     ]
+    begins_s = max(begins, default=first_s)
+    own_ends_s = [
+        event.t_s + event.data["ends_by_itself_s"]
+        for event in intended
+        if event.data.get("ends_by_itself_s") is not None
+    ]
+    own_end_s = min(own_ends_s, default=math.inf)
+    by_itself = own_end_s < (math.inf if begins_s is None else begins_s)
     put_back = (Kind.PHASE_STARTED, "put_back")
     watched = [e.t_s for e in events if e.kind is Kind.PHASE_ENDED and e.subject in WATCHING]
     return FaultTimes(
         t0_s=t0_s,
         effective_s=max(effective.values()) if ids <= effective.keys() else None,
         reverted_s=min((e.t_s for e in reverts if e.kind is Kind.FAULT_REVERTED), default=None),
-        revert_begins_s=max(begins, default=first_s),
+        revert_begins_s=own_end_s if by_itself else begins_s,
         put_back_s=min((e.t_s for e in events if (e.kind, e.subject) == put_back), default=None),
         watched_until_s=max([t0_s, *watched, *(event.t_s for event in reverts)]),
+        by_itself=by_itself,
     )

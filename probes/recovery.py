@@ -208,10 +208,11 @@ def _judge(seen: Recovery, slots: Slots, events: Sequence[Event], times: FaultTi
     seen = replace(seen, censored_at_s=max(0.0, min(limit_s, last_bad_s) - t0_s))
     why = f" (aborted: {aborted.data.get('why', 'no reason given')})" if aborted else ""
     if recovered is not None and begins_s is not None:
+        ended = "began to end by itself" if times.by_itself else "was taken back"
         how = (
-            "but only after the fault was taken back"
+            f"but only after the fault {ended}"
             if recovered.low_s >= begins_s or slots.scheduled_s[start or 0] >= begins_s
-            else "but not for a whole window before the fault was taken back"
+            else f"but not for a whole window before the fault {ended}"
         )
         return replace(seen, outcome=Outcome.FAULT_REMOVED, reason=f"{story}, {how}{again}{why}")
     reason = f"{story}, and never again good for {slo.stable_for_s:g} s until watching ended{why}"

@@ -12,9 +12,9 @@ from typing import NoReturn, TypeVar
 from monkeyproof import paths, processes
 from monkeyproof.before import BEFORE_FILE, Before
 from monkeyproof.clock import Anchor
-from monkeyproof.errors import MonkeyproofError, NotReverted, TargetError
+from monkeyproof.errors import MonkeyproofError, NotReverted
 from monkeyproof.history import TRIAL_FILE, HistoryWriter, Kind, events_in, write_json
-from monkeyproof.injection import Context
+from monkeyproof.injection import Context, note_if_gone
 from monkeyproof.residue import REBUILD, Audit, Residue, strays
 from monkeyproof.targets.opening import open_target
 from monkeyproof.targets.port import Resettable, Target
@@ -113,11 +113,7 @@ def note_taken_away(context: Context) -> None:
         if any(event.kind in (Kind.HEALER_ACTING, Kind.HEALER_ACTED) for event in events_in(context.folder)):
             return
     for fault in context.undo.open_faults():
-        with contextlib.suppress(TargetError):  # Whether it can be reached, the revert itself tells.
-            if fault.id in context.looks and (why := context.looks[fault.id]()):
-                context.history.event(
-                    Kind.FAULT_TAKEN_AWAY, fault.subject, id=fault.id, fault=fault.fault, why=why
-                )
+        note_if_gone(context, fault)
 
 
 def _fail(residue: Sequence[Residue]) -> NoReturn:

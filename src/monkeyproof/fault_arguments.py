@@ -17,11 +17,13 @@ from monkeyproof.written import problem_words
 UNITS = {
     "ms": "milliseconds",
     "s": "seconds",
+    "kib": "KiB",
     "mib": "MiB",
     "mb": "MB",
     "bytes": "bytes",
     "share": "of all, 0 to 1",
     "per_s": "a second",
+    "kib_per_s": "KiB a second",
 }
 """By the end of a parameter's name."""
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
@@ -37,7 +39,9 @@ def described(parameter: Parameter) -> str:
 
 def unit_of(name: str) -> str:
     """The unit of a parameter, by the end of its name; "" if that says none."""
-    return next((unit for end, unit in UNITS.items() if name == end or name.endswith(f"_{end}")), "")
+    ends = (end for end in UNITS if name == end or name.endswith(f"_{end}"))
+    # The longest says most: "kib_per_s" ends in "s" as well.
+    return UNITS.get(max(ends, key=len, default=""), "")
 
 
 def parse_arguments(fault: Fault, words: Sequence[str]) -> dict[str, Json]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import zlib
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from monkeyproof.clock import Clock, SystemClock
-from monkeyproof.errors import NotReverted, Refusal, Unproven
+from monkeyproof.errors import NotReverted, Refusal, TargetError, Unproven
 from monkeyproof.history import HistoryWriter, Kind
 from monkeyproof.in_force import InForce
 from monkeyproof.stopping import refuse_if_stopped
@@ -43,6 +44,9 @@ class Injection:
     """What it found before it acted; on record with the intent, for whoever has to mend by hand."""
     lease_s: float | None = None
     """After how long without renewal it ends by itself, at its own place. None: it does not."""
+    ends_by_itself_s: float | None = None
+    """How long after its intent, at the soonest, a timer of its own begins to end it. None: it has none. What gets
+    better from then on is never taken for healing."""
     why_gone: Callable[[], str] | None = None
     """Looks whether it is still there, and says why not; "" while it is. None: its lease tells, or nothing can."""
     one_shot: str = ""
@@ -188,6 +192,7 @@ def inject(injection: Injection) -> dict[str, Json]:
         prior=injection.prior,
         lease_s=injection.lease_s,
         nothing_to_undo=injection.one_shot,
+        ends_by_itself_s=injection.ends_by_itself_s,
     )
     context.in_force.begins(fault_id, context.clock.monotonic_s(), held=injection.held)
     try:
@@ -229,11 +234,13 @@ def intend(
     prior: Mapping[str, Json],
     lease_s: float | None = None,
     nothing_to_undo: str = "",
+    ends_by_itself_s: float | None = None,
 ) -> str:
     """Put on disk that a fault is about to be injected, with how to take it back. This instant is t0.
 
     Args:
         undo: None only where ``nothing_to_undo`` says why.
+        ends_by_itself_s: as of ``Injection``.
 
     Returns:
         The fault's id.
@@ -258,8 +265,9 @@ def intend(
             )
     except OSError as error:
         raise unwritable(context.undo.path, error) from None
+    own_end = {} if ends_by_itself_s is None else {"ends_by_itself_s": float(ends_by_itself_s)}
     context.history.event(
-        Kind.FAULT_INTENDED, subject, id=fault_id, fault=fault, parameters=dict(parameters), held=held
+        Kind.FAULT_INTENDED, subject, id=fault_id, fault=fault, parameters=dict(parameters), held=held, **own_end
     )
     if context.history.lost:
         raise Refusal(context.history.lost, "make room on the disk, or choose another folder with --out")
@@ -314,10 +322,26 @@ def take_back(fault_id: str) -> list[str]:
         NotReverted: it could not be.
     """
     context = current()
-    if all(one.id != fault_id for one in context.undo.open_faults()):
-        return []
-    context.before_revert()
-    return _revert_open(context, only=fault_id)
+    found = [one for one in context.undo.open_faults() if one.id == fault_id]
+    done: list[str] = []
+    try:
+        for fault in found:
+            # No healing is claimed where faults come and go, so whoever ended it did so before its time.
+            note_if_gone(context, fault)
+            context.before_revert()
+    finally:  # As in ``revert``.
+        done += _revert_open(context, only=fault_id)
+    return done
+
+
+def note_if_gone(context: Context, fault: OpenFault) -> None:
+    """Put on record, once, that a fault is not there any more; nothing if it is, or nobody can tell."""
+    if fault.id not in context.looks:
+        return
+    with contextlib.suppress(TargetError):  # Whether it can be reached, the revert itself tells.
+        if why := context.looks[fault.id]():
+            del context.looks[fault.id]
+            context.history.event(Kind.FAULT_TAKEN_AWAY, fault.subject, id=fault.id, fault=fault.fault, why=why)
 
 
 def _take_back(fault: OpenFault, target: Target) -> str:

@@ -84,6 +84,13 @@ class Fault:
         """The first sentence of its docstring."""
         return " ".join((inspect.getdoc(self.function) or "").split("\n\n")[0].split())
 
+    def link(self, arguments: Mapping[str, Json]) -> Json:
+        """The link that it is done to with these arguments: one that is not named is the function's default."""
+        if (named := arguments.get("link")) is not None:
+            return named
+        own = inspect.signature(self.function).parameters.get("link")
+        return None if own is None or own.default is own.empty else own.default
+
     @property
     def parameters(self) -> Sequence[Parameter]:
         hints = typing.get_type_hints(self.function)

@@ -206,15 +206,15 @@ def _draw(
     intensity: float,
 ) -> tuple[str, dict[str, Json]] | None:
     """The first fault, in an order that is drawn, that has a place in this target beside those that are held."""
-    held = {one.fault for one in beside}
-    parts = {part for fault in faults if fault.name in held for part in fault.needs if part is not Links}
-    links = {one.arguments.get("link") for one in beside} - {None}
+    known = {fault.name: fault for fault in faults}
+    parts = {part for one in beside for part in known[one.fault].needs if part is not Links}
+    links = {known[one.fault].link(one.arguments) for one in beside} - {None}
     for place in rng.permutation(len(faults)):
         fault = faults[int(place)]
         if fault.draw is None or parts & set(fault.needs):
             continue
         arguments = fault.draw(rng, target, intensity)
-        if arguments is not None and arguments.get("link") not in links:
+        if arguments is not None and fault.link(arguments) not in links:
             return fault.name, _plain(dict(arguments))
     return None
 

@@ -147,6 +147,10 @@ def test_resume_leaves_a_replaced_replica_alone(world, sleepers):
     replicas.pause("replica-1")
     sleepers.kill("replica-1")
     assert wait_for(lambda: sleepers.list()[0].starts == 2, within_s=5)
+    for _ in range(2):
+        note_taken_away(current())
+    (taken,) = events(world, Kind.FAULT_TAKEN_AWAY)
+    assert "replica-1 was started anew, with pid" in taken.data["why"]
     (said,) = revert()
     assert "was replaced since" in said
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from fault_world import World
 
+from monkeyproof.aftermath import note_taken_away
 from monkeyproof.clock import Anchor, ManualClock
 from monkeyproof.config import Predict, TargetFile
 from monkeyproof.errors import NotReverted, Refusal, UsageError
@@ -126,6 +127,24 @@ def test_a_fault_whose_time_is_over_before_its_turn_comes_is_not_injected(
     assert found == {"injected": 2, "refused": 1, "unproven": 0}
     assert times(context.folder, Kind.FAULT_EFFECTIVE) == {"a": 5.0, "c": 5.0}
     assert times(context.folder, Kind.FAULT_REVERTED) == {"a": 6.0, "c": 6.0}
+
+
+def test_a_fault_that_ended_before_its_time_is_on_record_once(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(name: str) -> dict[str, Json]:
+        look = Injection("noop.nothing", name, {}, lambda: None, lambda _: Evidence("seen"), UNDO)
+        return inject(replace(look, why_gone=lambda: "somebody ended it"))
+
+    monkeypatch.setitem(KINDS, "lost", lost)
+    context.before_revert = lambda: note_taken_away(context)
+    storm.ride([fault(0, 5, "lost", "a"), *(fault(0, 1 + n, "held", f"b{n}") for n in range(3))])
+    # A healer's act makes no difference here: under a storm it heals nothing.
+    context.history.event(Kind.HEALER_ACTED, "c", remedy="restart", ok=True, summary="")
+    storm.ride([fault(0, 2, "lost", "c")])
+    taken = [one.subject for one in events_in(context.folder) if one.kind is Kind.FAULT_TAKEN_AWAY]
+    assert taken == ["a", "c"]
+    assert context.undo.open_faults() == []
 
 
 def test_each_fault_draws_from_its_own_seed(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from monkeyproof.cli import main
 from monkeyproof.clock import wait_for
 from monkeyproof.config import read_target_file
 from monkeyproof.errors import EXIT_NOT_REVERTED, EXIT_REFUSED, EXIT_USAGE, NotReverted, Refusal, UsageError
+from monkeyproof.fault_arguments import unit_of
 from monkeyproof.history import UNDO_FILE, Kind, events_in
 from monkeyproof.injection import current, has_current
 from monkeyproof.pytest_plugin import Chaos
@@ -268,6 +269,20 @@ def test_help_of_a_fault_says_what_it_takes_and_what_undoes_it() -> None:
     assert "evidence: a request was held that long" in output
     assert "undo: taken off the link" in output
     assert "network.add_latency" in CliRunner().invoke(main, ["fault", "--help"]).output
+
+
+def test_units_are_those_of_the_longest_end_of_a_name() -> None:
+    told = {
+        name: unit_of(name) for name in ("rate_per_s", "kib_per_s", "most_kib", "spare_mib", "hold_s", "times")
+    }
+    assert told == {
+        "rate_per_s": "a second",
+        "kib_per_s": "KiB a second",
+        "most_kib": "KiB",
+        "spare_mib": "MiB",
+        "hold_s": "seconds",
+        "times": "",
+    }
 
 
 def test_exit_code_of_what_is_left(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,8 @@ def test_every_storm_keeps_its_bounds(
         assert len(beside) < plan.max_at_once
         parts = set(known[one.fault].needs) - {Links}
         assert not any(parts & set(known[other.fault].needs) for other in beside)
-        assert one.arguments.get("link", 0) not in [other.arguments.get("link") for other in beside]
+        links = [known[other.fault].link(other.arguments) for other in [*beside, one]]
+        assert len(set(links) - {None}) == len(links) - links.count(None)
 
 
 def test_faults_on_one_part_of_the_target_never_overlap_and_those_on_links_may() -> None:
@@ -89,6 +90,18 @@ def test_faults_on_one_part_of_the_target_never_overlap_and_those_on_links_may()
     assert all(one.end_s <= other.start_s for one, other in zip(plan.faults, plan.faults[1:], strict=False))
     on_links = plan_storm(FILE, [fake("network.c", Links)], seed=1, minutes=5, intensity=1.0, max_at_once=5)
     assert any(one.end_s > other.start_s for one, other in zip(on_links.faults, on_links.faults[1:], strict=False))
+
+
+def test_a_link_that_is_only_a_default_has_one_fault_at_a_time_as_well() -> None:
+    def on_a(link: str = "a") -> Json:
+        return link
+
+    named = replace(fake("network.named", Links, draw=lambda *_: {"link": "a"}), function=on_a)
+    faults = [named, replace(fake("data.by_default", Links), function=on_a)]
+    file = replace(FILE, allow_faults=("network", "data"))
+    plan = plan_storm(file, faults, seed=1, minutes=5, intensity=1.0, max_at_once=5)
+    assert {one.fault for one in plan.faults} == {"network.named", "data.by_default"}
+    assert all(one.end_s <= other.start_s for one, other in zip(plan.faults, plan.faults[1:], strict=False))
 
 
 def test_more_intensity_is_more_of_everything() -> None:

@@ -7,10 +7,16 @@ from dataclasses import replace
 import pytest
 from probe_traces import HEALER, PERIOD_S, SLO, detected, event, fault, letters, remedy, rows_of, trace
 
-from monkeyproof.history import Kind
+from monkeyproof.history import Event, Kind
 from monkeyproof.probes.recovery import measure, remedies
 from monkeyproof.readings import Readings
 from monkeyproof.types import Outcome
+
+
+def ending_by_itself(events: list[Event], after_s: float) -> list[Event]:
+    more = {"ends_by_itself_s": after_s}
+    return [replace(one, data={**one.data, **more}) if one.kind is Kind.FAULT_INTENDED else one for one in events]
+
 
 # Readings every 50 ms, the fault at 2 s, steady means one second (20 slots) without a bad one.
 OUTCOMES = {
@@ -48,6 +54,16 @@ OUTCOMES = {
         letters((2, "G"), (3, "R"), (4, "G")),
         [*fault(reverted_s=5.0), *HEALER],
         Outcome.FAULT_REMOVED,
+    ),
+    "the fault's own timer ended it, whoever acted": (
+        letters((2, "G"), (2, "R"), (4, "G")),
+        [*ending_by_itself(fault(reverted_s=7.0), 2.0), *HEALER],
+        Outcome.FAULT_REMOVED,
+    ),
+    "good before the fault's own timer could end it": (
+        letters((2, "G"), (1, "R"), (5, "G")),
+        [*ending_by_itself(fault(reverted_s=7.0), 2.5), *HEALER],
+        Outcome.HEALED,
     ),
     "good too shortly before the revert": (
         letters((2, "G"), (3, "R"), (4, "G")),
