@@ -232,12 +232,13 @@ def in_the_store(seen: Seen) -> tuple[str, Json] | None:
 
 
 def written(seen: Seen) -> tuple[str, Json] | None:
-    """Where a healer was quicker than the look into the store: the pipeline wrote the batch."""
+    """Where a healer was quicker than the look into the store: the pipeline has written past the first change."""
     now = seen.now()
     if now is None or now.last_written_position < seen.first_position:
         return None
     return (
-        f"the pipeline wrote the batch of position {seen.first_position} (mended or overwritten since)",
+        f"the pipeline has written past position {seen.first_position}, the first that was changed "
+        "(mended or overwritten since)",
         None,
     )
 
