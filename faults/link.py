@@ -89,7 +89,7 @@ class Link:
         """Put a toxic on; it is in force for live connections too when this returns."""
         self.toxics.append(active)
         if isinstance(active.parameters, Hang):
-            active.sample = self._stalled
+            active.sample = lambda: self._stalled(active)
         if isinstance(active.parameters, Partition):
             active.sample = lambda: self._held_back(active)
         self._refresh()
@@ -163,8 +163,10 @@ class Link:
             if delay_ms is not None:
                 yield active, relay, delay_ms, own
 
-    def _stalled(self) -> Mapping[str, float]:
-        waiting = [relay.client.waiting_bytes() + relay.server.waiting_bytes() for relay in self.relays]
+    def _stalled(self, active: Active) -> Mapping[str, float]:
+        """What waits because of this one alone: of several that hang, because of the oldest."""
+        first = next((one for one in self.toxics if isinstance(one.parameters, Hang)), None)
+        waiting = [relay.hung_bytes() for relay in self.relays] if active is first else []
         return {
             "affected": sum(one > 0 for one in waiting),
             "waiting_bytes": sum(waiting),
@@ -172,11 +174,11 @@ class Link:
         }
 
     def _held_back(self, active: Active) -> Mapping[str, float]:
-        """What waits behind a partition."""
+        """What waits behind a partition, and would not wait for a link that hangs anyway."""
         waiting = [
             (relay.client if direction == "request" else relay.server).waiting_bytes()
             for relay in self.relays
-            if (direction := relay.flows.partitioned(active))
+            if not self.hung and (direction := relay.flows.partitioned(active))
         ]
         return {
             "affected": sum(one > 0 for one in waiting),

@@ -143,10 +143,15 @@ def _contents(fault: RowFault, batch: Batch, seed: int) -> None:
 
 def _schema(fault: SchemaFault, batch: Batch, seed: int) -> None:  # noqa: ARG001
     """Every record loses, renames, retypes or gains a field, or one of its features."""
+    added = fault.to if isinstance(fault, RenamedColumn) else fault.column
     for row, record in enumerate(batch.records):
+        if isinstance(fault, ExtraColumn | RenamedColumn) and added in record:
+            raise UsageError(f"{fault.name}: there is a field {added!r} already; give the new one another name")
         if isinstance(fault, ExtraColumn):
-            batch.note(row, fault.column, None, record.get(fault.like))
-            record[fault.column] = record.get(fault.like)
+            if fault.like not in record:
+                raise _no_such_field(fault, fault.like, record)
+            batch.note(row, fault.column, None, record[fault.like])
+            record[fault.column] = record[fault.like]
         elif fault.column.isdecimal() and int(fault.column) < len(record["features"]):
             _schema_of_features(fault, batch, row, int(fault.column))
         elif fault.column in record:
@@ -166,8 +171,12 @@ def _schema(fault: SchemaFault, batch: Batch, seed: int) -> None:  # noqa: ARG00
             elif isinstance(fault, TextColumn):
                 record[fault.column] = new
         else:
-            raise UsageError(f"{fault.name}: no such field: {fault.column!r}; there are {', '.join(record)}")
+            raise _no_such_field(fault, fault.column, record)
     _count_cells(batch, np.arange(len(batch.journal)))
+
+
+def _no_such_field(fault: SchemaFault, field: str, record: Record) -> UsageError:
+    return UsageError(f"{fault.name}: no such field: {field!r}; there are {', '.join(record)}")
 
 
 def _schema_of_features(fault: SchemaFault, batch: Batch, row: int, column: int) -> None:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from monkeyproof.config import TargetFile
-from monkeyproof.errors import UsageError
+from monkeyproof.errors import Refusal, UsageError
 from monkeyproof.faults.proxied import check_link, proxy_fault, seed_for
-from monkeyproof.injection import current, inject, within_limit
+from monkeyproof.injection import Context, current, inject, within_limit
 from monkeyproof.repertoire import Draw
 from monkeyproof.targets.opening import first_golden_body
 from monkeyproof.targets.port import (
@@ -35,6 +35,8 @@ UNDO = "the link leaves records alone again; by itself when the lease runs out"
 EVIDENCE_WITHIN_S = 10.0
 _READ_BACK_ENTITIES = 64
 _LABELS = 200
+_HAS_REJECTED = "has_rejected"
+"""In what is on record of a fault: whether a rejection proves it."""
 
 
 def drawn(full_share: float | None = None, **arguments: Json) -> Draw:
@@ -99,7 +101,8 @@ def corrupt_records(
         needs: capabilities without which nothing would prove it, besides the links and the feature store.
 
     Raises:
-        UsageError, Refusal: as ``inject`` does; or the records have no such columns.
+        UsageError, Refusal: as ``inject`` does; or the records have no such columns; or a rejection would prove
+            it, and another fault on the link has them rejected already.
         Unproven: none of the looks saw anything in time.
     """
     from monkeyproof.faults.record_faults import record_fault
@@ -112,6 +115,8 @@ def corrupt_records(
     for one in needs:
         require(context.target, one)
     _check_columns(context.target, features, columns)
+    if rejected in proven_by:
+        _refuse_second_rejection(context, link)
     if context.target.file.limits_in_force.rows_share is not None:
         if rows_share is None:
             width = len(columns) or width_of(context.target, features)
@@ -153,7 +158,20 @@ def corrupt_records(
         added: str = injection.apply()
         return added
 
-    return inject(replace(injection, apply=apply, parameters={**parameters, "seed": toxic["seed"]}))
+    prior = {**injection.prior, _HAS_REJECTED: rejected in proven_by}
+    told = {**parameters, "seed": toxic["seed"]}
+    return inject(replace(injection, apply=apply, parameters=told, prior=prior))
+
+
+def _refuse_second_rejection(context: Context, link: str) -> None:
+    """A batch that is rejected does not tell for which of two faults."""
+    for one in context.undo.open_faults():
+        if one.subject == link and one.prior.get(_HAS_REJECTED):
+            raise Refusal(
+                f"{one.fault} already has the pipeline reject what comes over {link}, so that no rejection would "
+                "prove another fault",
+                "take that fault back first",
+            )
 
 
 def columns_from(columns: str) -> tuple[int, ...]:
@@ -214,12 +232,13 @@ def in_the_store(seen: Seen) -> tuple[str, Json] | None:
 
 
 def written(seen: Seen) -> tuple[str, Json] | None:
-    """Where a healer was quicker than the look into the store: the pipeline wrote the batch."""
+    """Where a healer was quicker than the look into the store: the pipeline has written past the first change."""
     now = seen.now()
     if now is None or now.last_written_position < seen.first_position:
         return None
     return (
-        f"the pipeline wrote the batch of position {seen.first_position} (mended or overwritten since)",
+        f"the pipeline has written past position {seen.first_position}, the first that was changed "
+        "(mended or overwritten since)",
         None,
     )
 

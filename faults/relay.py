@@ -278,3 +278,12 @@ class Relay:
         self.server.hang(self.link.hung or self.flows.holds_back("response"))
         if not self.stalled:
             self.pump()
+
+    def hung_bytes(self) -> int:
+        """How much waits unread because the link hangs, and for no other reason."""
+        sides = (("request", self.client), ("response", self.server))
+        return sum(
+            side.waiting_bytes()
+            for direction, side in sides
+            if side.only_hangs and not self.flows.holds_back(direction)
+        )

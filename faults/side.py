@@ -13,6 +13,7 @@ from typing import Protocol, cast
 
 QUEUE_BYTES = 256 * 1024
 """How much may wait between the sides before the one that sends it is no longer read."""
+_HANGS = "the link hangs"
 
 
 class Outlet(Protocol):
@@ -107,12 +108,17 @@ class Side(asyncio.Protocol):
         """Take nothing more in. What the event loop had read already waits with what it has not."""
         self._hung = on
         if on:
-            self.hold("the link hangs")
+            self.hold(_HANGS)
             return
         unread, self._unread = self._unread, []
         for data in unread:
             self.data_received(data) if data else self.eof_received()
-        self.go("the link hangs")
+        self.go(_HANGS)
+
+    @property
+    def only_hangs(self) -> bool:
+        """Whether nothing else keeps it from being read."""
+        return self._holds == {_HANGS}
 
     def hold(self, why: str) -> None:
         """Stop reading, until every reason to is gone."""

@@ -1,4 +1,4 @@
-"""Corrupting Parquet files, a piece at a time: what a file holds need not fit into memory."""
+"""Corrupting Parquet files, a row group at a time: each of them has to fit into memory, the file need not."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def corrupt_parquet(
 ) -> Written:
     """Write a corrupted copy of a Parquet file: same schema, metadata, compression and row groups.
 
-    The same bytes of data come of any ``batch_rows``. ``to`` is there when all of it is, or not at all.
+    The same bytes of data come of any ``batch_rows``. ``to`` is there when all of it is, or not at all. It takes
+    memory for one row group, two to three times over, and some 200 MiB besides: a group is written in one piece.
 
     Raises:
         UsageError: ``source`` is no Parquet file, is ``to`` itself, or a fault cannot change what it holds.

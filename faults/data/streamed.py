@@ -27,7 +27,7 @@ __all__ = [
     "swap_columns",
 ]
 
-_STORED = "changed values stand in the feature store, bit for bit"
+_STORED = "changed values stand in the feature store, bit for bit; or the pipeline has written past them"
 _RESTORE = "quarantine the stream, restore the last good snapshot"
 
 
@@ -41,8 +41,8 @@ def scale_records(
 ) -> dict[str, Json]:
     """Multiply a share of the feature values of every record that passes ``link`` by a factor in ``[low, high]``.
 
-    Its evidence is that changed records were written into the feature store: a changed value lies there; or, where
-    a healer was quicker than the look, the pipeline says that it wrote their batch.
+    Its evidence is that a changed value lies in the feature store; or, where a healer was quicker than the look,
+    that the pipeline says that it has written past the first changed record.
 
     Args:
         columns: numbers of features, from 0 on: "0,3". "" is all of them.

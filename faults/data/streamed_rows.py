@@ -27,7 +27,9 @@ __all__ = [
     "truncate_batches",
 ]
 
-_STORED = "features of another record stand in the feature store, bit for bit"
+_STORED = (
+    "features of another record stand in the feature store, bit for bit; or the pipeline has written past them"
+)
 _REJECTED = "the pipeline rejects the batches, says why, and writes no more of them"
 _NEVER_CAME = "the pipeline went past positions of which it read no record"
 _REFILL = "nothing that users see; ask the source again, refill what never came"

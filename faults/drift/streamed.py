@@ -22,7 +22,7 @@ from monkeyproof.types import Json
 
 __all__ = ["benign_shift", "concept_shift", "covariate_shift", "prior_shift"]
 
-_STORED = "moved values stand in the feature store, bit for bit"
+_STORED = "moved values stand in the feature store, bit for bit; or the pipeline has written past them"
 
 
 @fault(

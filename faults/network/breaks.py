@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from monkeyproof.errors import UsageError
+from monkeyproof.errors import Refusal, UsageError
 from monkeyproof.faults.network.common import UNDO, UNDO_WITH_RESET, struck, within_hold_limit
 from monkeyproof.faults.proxied import (
     broken_how,
@@ -13,6 +13,7 @@ from monkeyproof.faults.proxied import (
     check_number,
     check_one_of,
     check_share,
+    faults_on,
     listen_address,
     on_a_link,
     proxy_fault,
@@ -25,6 +26,9 @@ from monkeyproof.targets.port import Links, require
 from monkeyproof.types import Evidence, Json
 
 __all__ = ["block", "half_close", "hang", "partition", "reset_connections", "swallow"]
+
+_BROKEN_HOW = {"reset": "reset", "refuse-like": "refused"}
+"""What becomes of a new connection while a link is down in each mode."""
 
 
 @fault(
@@ -258,19 +262,28 @@ def _on_connections(
 
 
 def block_link(name: str, link: str, mode: str, *, others_needed: bool) -> dict[str, Json]:
-    """Inject a link that is down. ``others_needed``: the proof asks for users' connections that it broke, too."""
+    """Inject a link that is down. ``others_needed``: the proof asks for users' connections that it broke, too.
+
+    Raises:
+        Refusal: it is down already, so that nothing could tell whose doing that is.
+    """
     context = current()
-    if mode not in ("reset", "refuse-like"):
+    if mode not in _BROKEN_HOW:
         raise UsageError(f"mode: {mode!r} is not 'reset' or 'refuse-like'")
     check_link(context.target, link)
     links = require(context.target, Links)
+    if there := [one for one in faults_on(links, link) if links.stats(one)["kind"] == "down"]:
+        raise Refusal(
+            f"{link} is down already, by {there[0]}; what another block does could not be told from that",
+            "take that fault back first, or break another link",
+        )
     address = listen_address(context.target, link)
     own_accepted = 0
 
     def evidence(toxic_id: str) -> Evidence | None:
         nonlocal own_accepted
         how = broken_how(address)
-        if how is None:
+        if how != _BROKEN_HOW[mode]:
             return None
         own_accepted += how == "reset"
         others = links.stats(toxic_id)["affected"] - own_accepted

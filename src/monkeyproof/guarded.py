@@ -90,7 +90,7 @@ class Guarded:
     def _before_revert(self) -> None:
         self._safeguards.settle()
         note_taken_away(self.context)
-        of_data = any(one.fault.startswith("data.") for one in self.log.open_faults())
+        of_data = any(one.fault.startswith(("data.", "drift.")) for one in self.log.open_faults())
         if of_data and self.audit is not None:
             # What cannot be asked now is told by the look at the fault proxy.
             with contextlib.suppress(TargetError):

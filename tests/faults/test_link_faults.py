@@ -90,12 +90,22 @@ def test_block(world, proxy, asked, mode, how):
         assert traffic.statuses[0] == b"200"
 
 
-def test_a_block_is_not_proven_by_another_that_sits_there_already(world, monkeypatch):
-    network.block("raw")
-    monkeypatch.setattr(breaks, "inject", impatient(breaks.inject))
-    with pytest.raises(MonkeyproofError, match="no evidence"):
-        network.block("raw")
+@pytest.mark.parametrize("first", ["reset", "refuse-like"])
+@pytest.mark.parametrize("second", [network.block, features.outage])
+def test_a_link_that_is_down_already_is_not_blocked_again(world, first, second):
+    network.block("raw", first)
+    for mode in ("reset", "refuse-like"):
+        with pytest.raises(Refusal, match=r"raw is down already, by down-\w+; what another block does"):
+            second("raw", mode)
     assert len(world.find(port.Links).active()) == 1
+
+
+def test_a_block_is_not_proven_by_a_connection_that_breaks_in_another_way(world, monkeypatch):
+    monkeypatch.setattr(breaks, "inject", impatient(breaks.inject))
+    monkeypatch.setattr(breaks, "broken_how", lambda _: "refused")
+    with pytest.raises(MonkeyproofError, match="no evidence"):
+        network.block("raw", "reset")
+    assert_undone(world)
 
 
 @pytest.mark.parametrize("link", ["web", "raw"])
@@ -106,6 +116,26 @@ def test_hang_is_proven_by_bytes_that_wait(world, proxy, asked, link):
         assert found["data"]["waiting_bytes"] > 0
         revert()
     assert_undone(world)
+
+
+PARTITION = ("partition", {"direction": "request", "share": 1.0, "seed": 1})
+
+
+@pytest.mark.parametrize(
+    ("there", "second"),
+    [(PARTITION, network.hang), (("hang", {}), network.hang), (("hang", {}), network.partition)],
+)
+def test_bytes_that_wait_because_of_another_fault_prove_nothing(world, proxy, asked, monkeypatch, there, second):
+    world.file = replace(world.file, limits=Limits(latency_ms=60_000))
+    links = world.find(port.Links)
+    links.add(port.Toxic("raw", *there, "there"))
+    with proxy.connect("raw") as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert wait_for(lambda: links.stats("there")["waiting_bytes"], within_s=5)
+        monkeypatch.setattr(breaks, "inject", impatient(breaks.inject))
+        arguments = {"direction": "request"} if second is network.partition else {}
+        with pytest.raises(MonkeyproofError, match="no evidence"):
+            second("raw", **arguments)
 
 
 def test_undo_of_a_toxic_that_is_gone(world, proxy, asked):

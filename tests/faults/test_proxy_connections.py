@@ -287,9 +287,11 @@ def test_the_other_way_round_answers_pass_and_requests_wait(proxy, web, link):
 
 def test_a_partition_under_a_hang_ends_only_when_both_have_gone(proxy, browser, web):
     hang_id = add(proxy, "hang")
-    partition_id = add(proxy, "partition", seed=1, direction="request")
     answer = in_background(lambda: browser.ask("/held"))
-    assert wait_for(lambda: stat(proxy, partition_id, "waiting_bytes") > 0, within_s=5)
+    assert wait_for(lambda: stat(proxy, hang_id, "waiting_bytes") > 0, within_s=5)
+    partition_id = add(proxy, "partition", seed=1, direction="request")
+    # While both hold it back, it waits for neither alone.
+    assert stat(proxy, hang_id, "waiting_bytes") == stat(proxy, partition_id, "waiting_bytes") == 0
     proxy.links.remove(hang_id)
     time.sleep(0.05)
     assert len(web.saw) == 1

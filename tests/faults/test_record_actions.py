@@ -168,8 +168,24 @@ def test_records_that_do_not_fit_the_fault_say_so(world, stream):
     """Nobody knows how many features an entity has here, so it shows only when a record passes."""
     with pytest.raises(UsageError, match=r"web: its records do not fit this fault: .* there is no column '12'"):
         data.scale_records("web", columns="12")
-    with pytest.raises(UsageError, match="no such field: 'price'"):
-        data.drop_column("price", link="web")
+    for call, words in (
+        (lambda: data.drop_column("price", link="web"), "no such field: 'price'"),
+        (lambda: data.add_column("more", "price", link="web"), "no such field: 'price'"),
+        (lambda: data.add_column("label", "entity", link="web"), "there is a field 'label' already"),
+        (lambda: data.rename_column("label", "entity", link="web"), "there is a field 'entity' already"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            call()
+    assert_undone(world)
+
+
+def test_a_rejection_proves_one_fault_and_no_second_on_the_same_link(world, stream):
+    data.drop_column("label", link="web")
+    with pytest.raises(Refusal, match=r"data\.drop_column already has the pipeline reject what comes over web"):
+        data.duplicate_records("web")
+    revert()
+    assert "position must be" in data.duplicate_records("web")["evidence"]
+    revert()
     assert_undone(world)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -61,6 +62,24 @@ def ground_with(log: UndoLog) -> Guarded:
     ground = Guarded.__new__(Guarded)
     ground.log = log
     return ground
+
+
+@pytest.mark.parametrize(
+    ("fault", "looks"), [("data.scale_records", 1), ("drift.covariate_shift", 1), ("network.block", 0)]
+)
+def test_wrong_values_of_data_and_of_drift_are_noted_before_they_are_taken_back(
+    plan: TrialPlan, monkeypatch: pytest.MonkeyPatch, fault: str, looks: int
+) -> None:
+    monkeypatch.setattr(guarded, "note_taken_away", lambda _: None)
+    log, noted = log_of(plan), []
+    log.intend(OpenFault("1", fault, "s", Undo("monkeyproof.faults.noop:undo_nothing", {}), "x.yaml", "2026"))
+    ground: Any = ground_with(log)
+    ground.context = None
+    ground._safeguards = SimpleNamespace(settle=lambda: None)
+    ground.audit = SimpleNamespace(note_written=lambda: noted.append(fault))
+    ground._before_revert()
+    assert len(noted) == looks
+    log.close()
 
 
 def test_a_killed_worker_is_told_by_its_log(plan: TrialPlan) -> None:

@@ -11,18 +11,21 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from monkeyproof.clock import wait_for
 from monkeyproof.targets.local.keeper import Keeper
 from monkeyproof.targets.local.pids import is_stopped
 from monkeyproof.targets.local.plan import REPLICAS
 from monkeyproof.targets.local.replica_set import ReplicaSet
+from monkeyproof.targets.port import StartCondition
 
 
 @contextlib.contextmanager
 def standing() -> Iterator[tuple[ReplicaSet, Keeper, subprocess.Popen[bytes]]]:
     """A replica set of which the first replica is a process that sleeps."""
-    parts: Any = None
-    plan: Any = SimpleNamespace(ports=dict.fromkeys(REPLICAS, 0))
+    parts: Any = SimpleNamespace(drained=frozenset())
+    plan: Any = SimpleNamespace(ports=dict.fromkeys(REPLICAS, 0), url=str)
     group: Any = SimpleNamespace(disown=lambda _: None)
     replicas = ReplicaSet(plan, group, parts, lambda: None)
     sleeper = subprocess.Popen(["/bin/sleep", "60"])
@@ -59,3 +62,19 @@ def test_a_paused_replica_that_was_started_anew_is_healed_and_has_lost_no_lease(
 
         assert asyncio.run(pause_and_replace()) == {}
         keeper.pid = sleeper.pid
+
+
+@pytest.mark.parametrize("lease_s", [None, 0.05])
+def test_what_was_given_notice_is_not_killed_after_the_fault_is_taken_back(lease_s: float | None) -> None:
+    with standing() as (replicas, keeper, sleeper):
+        sleeper.send_signal(signal.SIGSTOP)  # So that the notice alone does not end it.
+
+        async def give_notice_and_take_back() -> None:
+            await replicas.end("replica-1", StartCondition(60.0), 0.2, lease_s)
+            if lease_s is None:
+                assert await replicas.release("replica-1")
+            await asyncio.sleep(0.3)
+
+        asyncio.run(give_notice_and_take_back())
+        assert replicas.conditions() == {}
+        assert (keeper.pid, sleeper.poll()) == (sleeper.pid, None)

@@ -43,6 +43,8 @@ class ReplicaSet:
         self._one_at_a_time = asyncio.Lock()
         self._pauses: dict[str, _Pause] = {}
         self._ran_out: dict[str, str] = {}
+        self._kills: dict[str, asyncio.TimerHandle] = {}
+        """When those that were given notice are killed, if they have not ended by then."""
         self._starts = StartConditions(self._as_usual)
         self.keepers = {name: self._keeper(name, changed) for name in REPLICAS}
 
@@ -77,7 +79,9 @@ class ReplicaSet:
             await self._signal(name, signal.SIGKILL, lambda keeper: keeper.pid != before.pid)
         else:
             await self._signal(name, signal.SIGTERM, lambda _: True)
-            asyncio.get_running_loop().call_later(notice_s, self._kill_if_still, name, before.pid)
+            self._kills[name] = asyncio.get_running_loop().call_later(
+                notice_s, self._kill_if_still, name, before.pid
+            )
         return before
 
     def conditions(self) -> dict[str, StartCondition]:
@@ -85,6 +89,7 @@ class ReplicaSet:
 
     async def release(self, name: str) -> bool:
         self._named(name)
+        self._spare(name)
         condition = self._starts.release(name)
         if condition is not None:
             await self._as_usual(name, condition)
@@ -92,8 +97,14 @@ class ReplicaSet:
 
     async def _as_usual(self, name: str, condition: StartCondition) -> None:
         """What runs in another environment goes on doing so until it is started anew."""
+        self._spare(name)
         if condition.environment and self._named(name).pid is not None:
             await self.restart(name)
+
+    def _spare(self, name: str) -> None:
+        """What was given notice and has not ended is not killed any more."""
+        if (kill := self._kills.pop(name, None)) is not None:
+            kill.cancel()
 
     def _kill_if_still(self, name: str, pid: int) -> None:
         if self.keepers[name].pid == pid:
