@@ -92,6 +92,7 @@ def test_block(world, proxy, asked, mode, how):
 
 @pytest.mark.parametrize("first", ["reset", "refuse-like"])
 @pytest.mark.parametrize("second", [network.block, features.outage])
+@pytest.mark.usefixtures("raw_is_a_store")
 def test_a_link_that_is_down_already_is_not_blocked_again(world, first, second):
     network.block("raw", first)
     for mode in ("reset", "refuse-like"):
