@@ -22,6 +22,9 @@ from monkeyproof.undo import Undo
 OWN_REQUEST = {"X-Monkeyproof": "evidence"}
 """Marks the harness's own requests: the proxy counts them apart, and they draw from randomness of their own."""
 
+SHARE_LEAST = 1e-6
+"""Of what passes a link."""
+
 
 def proxy_fault(
     fault: str,
@@ -71,6 +74,14 @@ def check_number(name: str, value: object) -> None:
 def check_share(name: str, value: float) -> None:
     if not 0 < value <= 1:
         raise UsageError(f"{name}: {value} is not in (0, 1]; 0.3 means three of ten")
+
+
+def check_link_share(name: str, value: float) -> None:
+    """As ``check_share``, of what passes a link: a proof of less than one in a million would take too long."""
+    check_number(name, value)
+    check_share(name, value)
+    if value < SHARE_LEAST:
+        raise UsageError(f"{name}: {value} is less than {SHARE_LEAST:g}, one in a million")
 
 
 def check_count(name: str, value: object) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from monkeyproof.errors import Unproven, UsageError
 from monkeyproof.faults.features.places import LINK, where_features_are_read
 from monkeyproof.faults.features.read_back import differing
-from monkeyproof.faults.proxied import check_link, check_number, check_share, proxy_fault, seed_for
+from monkeyproof.faults.proxied import check_link, check_link_share, proxy_fault, seed_for
 from monkeyproof.faults.values import CHANGES, HOWS
 from monkeyproof.injection import current, inject, within_limit
 from monkeyproof.repertoire import fault
@@ -113,8 +113,7 @@ def schema_mismatch(
 def _inject(kind: str, link: str, share: float, key_prefix: str, more: Mapping[str, Json]) -> dict[str, Json]:
     """Inject a toxic on the values that reads bring back."""
     context = current()
-    check_number("share", share)
-    check_share("share", share)
+    check_link_share("share", share)
     if not isinstance(key_prefix, str):
         raise UsageError(f"key_prefix: {key_prefix!r} is not text")
     check_link(context.target, link, protocol="redis")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from monkeyproof.errors import Refusal, UsageError
 from monkeyproof.faults.features.places import LINK, check_leads_to_store, where_features_are_read
 from monkeyproof.faults.network import block_link
-from monkeyproof.faults.proxied import check_link, check_number, check_share, proxy_fault, seed_for
+from monkeyproof.faults.proxied import check_link, check_link_share, check_number, proxy_fault, seed_for
 from monkeyproof.injection import current, inject, within_limit
 from monkeyproof.repertoire import fault
 from monkeyproof.targets.port import Links, require
@@ -59,7 +59,7 @@ def slow(
         check_number(name, value)
     if not 0 <= low_ms <= high_ms or high_ms == 0:
         raise UsageError(f"low_ms, high_ms: {low_ms} and {high_ms} are not 0 <= low_ms <= high_ms, high_ms > 0")
-    check_share("share", share)
+    check_link_share("share", share)
     check_leads_to_store(link)
     if check_link(context.target, link) == "tcp":
         raise Refusal(

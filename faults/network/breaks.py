@@ -10,9 +10,9 @@ from monkeyproof.faults.proxied import (
     broken_how,
     check_count,
     check_link,
+    check_link_share,
     check_number,
     check_one_of,
-    check_share,
     faults_on,
     listen_address,
     on_a_link,
@@ -244,8 +244,7 @@ def _on_connections(
     """Inject a toxic that chooses connections. ``holds``: it can keep a request for as long as it is in force."""
     context = current()
     check_one_of("direction", direction, among)
-    check_number("share", share)
-    check_share("share", share)
+    check_link_share("share", share)
     check_link(context.target, link)
     if holds:
         within_hold_limit(link)

@@ -8,6 +8,7 @@ from monkeyproof.faults.network.common import UNDO, struck
 from monkeyproof.faults.proxied import (
     check_count,
     check_link,
+    check_link_share,
     check_number,
     on_a_link,
     proxy_fault,
@@ -137,6 +138,8 @@ def corrupt_bytes(
         "seed": seed_for(f"network.corrupt_bytes/{link}"),
     }
     CorruptBytes(**parameters)  # type: ignore[arg-type]  # Checks them.
+    for name, value in (("block_share", block_share), ("share", share)):
+        check_link_share(name, value)
     check_link(context.target, link)
 
     def look(stats: Mapping[str, Json]) -> Evidence | None:
@@ -156,6 +159,7 @@ def _on_messages(
     name: str, link: str, kind: str, parameters: Mapping[str, Json], share: float, what: str
 ) -> dict[str, Json]:
     """Inject a toxic that chooses messages of an HTTP link; ``what`` was done to them, in words."""
+    check_link_share("share", share)
     check_link(current().target, link, protocol="http")
 
     def look(stats: Mapping[str, Json]) -> Evidence | None:

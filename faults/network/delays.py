@@ -8,9 +8,9 @@ from monkeyproof.errors import UsageError
 from monkeyproof.faults.network.common import UNDO, struck, within_hold_limit
 from monkeyproof.faults.proxied import (
     check_link,
+    check_link_share,
     check_number,
     check_one_of,
-    check_share,
     on_a_link,
     proxy_fault,
     seed_for,
@@ -81,7 +81,7 @@ def slow_link(
         high_ms = mean_ms
     if not 0 <= low_ms <= high_ms or high_ms == 0:
         raise UsageError(f"low_ms, high_ms: {low_ms} and {high_ms} are not 0 <= low_ms <= high_ms, high_ms > 0")
-    check_share("share", share)
+    check_link_share("share", share)
     check_one_of("direction", direction, DIRECTIONS)
     parameters = {
         "low_ms": float(low_ms),
@@ -148,6 +148,7 @@ def limit_bandwidth(
         "seed": seed_for(f"network.limit_bandwidth/{link}"),
     }
     Bandwidth(**parameters)  # type: ignore[arg-type]  # Checks them.
+    check_link_share("share", share)
     check_link(context.target, link)
     within_hold_limit(link)
 
@@ -197,6 +198,7 @@ def delay_closes(
         "seed": seed_for(f"network.delay_closes/{link}"),
     }
     SlowClose(**parameters)  # type: ignore[arg-type]  # Checks them.
+    check_link_share("share", share)
     check_link(context.target, link)
     within_limit("latency_ms", delay_ms, f"the delay of an end on {link}", adds_up=True)
 

@@ -11,8 +11,8 @@ from monkeyproof.faults.network.common import UNDO, struck
 from monkeyproof.faults.proxied import (
     check_count,
     check_link,
+    check_link_share,
     check_number,
-    check_share,
     on_a_link,
     proxy_fault,
     seed_for,
@@ -57,8 +57,7 @@ def failing_link(
 ) -> dict[str, Json]:
     """Inject a link that answers requests with failures, as the fault ``name``."""
     context = current()
-    check_number("probability", probability)
-    check_share("probability", probability)
+    check_link_share("probability", probability)
     if isinstance(status, bool) or not isinstance(status, int) or not 400 <= status <= 599:
         raise UsageError(f"status: {status!r} is not a failure of HTTP (400 to 599)")
     check_number("retry_after_s", retry_after_s)

@@ -24,6 +24,8 @@ from monkeyproof.types import Json
 from monkeyproof.written import load_yaml, problem_words, read_text
 
 INTENSITIES = {"low": 0.25, "medium": 0.5, "high": 1.0}
+INTENSITY_LEAST = 0.05
+"""Of less, what is drawn is so little that nobody would see it."""
 SHORTEST_S = 2.0
 """What lasts less may be over before it is proven."""
 FILE = "storm.yaml"

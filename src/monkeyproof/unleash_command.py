@@ -29,18 +29,19 @@ MINUTES_MAX = 24 * 60.0
 
 
 class _Intensity(click.ParamType[float]):
-    """``low``, ``medium``, ``high``, or a number above 0 and up to 1."""
+    """``low``, ``medium``, ``high``, or a number from 0.05 to 1."""
 
-    name = "low|medium|high|0..1"
+    name = "low|medium|high|0.05..1"
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
-        from monkeyproof.storm import INTENSITIES
+        from monkeyproof.storm import INTENSITIES, INTENSITY_LEAST
 
         with contextlib.suppress(ValueError):
             number = INTENSITIES.get(str(value)) or float(value)
-            if 0 < number <= 1:
+            if INTENSITY_LEAST <= number <= 1:
                 return number
-        return self.fail(f"{value!r} is none of low, medium, high, nor above 0 and up to 1", parameter, context)
+        numbers = f"a number from {INTENSITY_LEAST:g} to 1"
+        return self.fail(f"{value!r} is none of low, medium, high, nor {numbers}", parameter, context)
 
 
 def _families(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:

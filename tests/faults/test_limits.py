@@ -94,7 +94,7 @@ def test_a_plan_sees_that_they_add_up_and_what_cannot_be_called(world, limited, 
     first, second = (preview._own({"method": [action]}, action, 1, "none", faults) for _ in range(2))
     assert first.refused is None
     assert "together with the 60 of what is in force" in str(second.refused)
-    monkeypatch.setattr(delays, "check_share", None)  # Whatever a fault raises before it is injected.
+    monkeypatch.setattr(delays, "check_link_share", None)  # Whatever a fault raises before it is injected.
     broken = preview._own({"method": [action]}, action, 1, "none", InForce())
     assert isinstance(broken.refused, UsageError)
     assert "add_latency cannot be called so" in str(broken.refused)

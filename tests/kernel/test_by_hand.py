@@ -272,15 +272,13 @@ def test_help_of_a_fault_says_what_it_takes_and_what_undoes_it() -> None:
 
 
 def test_units_are_those_of_the_longest_end_of_a_name() -> None:
-    told = {
-        name: unit_of(name) for name in ("rate_per_s", "kib_per_s", "most_kib", "spare_mib", "hold_s", "times")
-    }
+    told = {name: unit_of(name) for name in ("rate_per_s", "kib_per_s", "most_kib", "spare_mib", "lag_s", "times")}
     assert told == {
         "rate_per_s": "a second",
         "kib_per_s": "KiB a second",
         "most_kib": "KiB",
         "spare_mib": "MiB",
-        "hold_s": "seconds",
+        "lag_s": "seconds",
         "times": "",
     }
 

@@ -130,6 +130,7 @@ def test_dry_run_prints_the_same_plan_each_time_and_writes_nothing(tmp_path: Pat
     [
         (["--intensity", "wild"], "none of low, medium, high"),
         (["--intensity", "0"], "none of low, medium, high"),
+        (["--intensity", "0.001"], "nor a number from 0.05 to 1"),
         (["--intensity", "nan"], "none of low, medium, high"),
         (["--families", "network,replicas"], "family 'replicas': target 'small' does not allow it"),
         (["--families", "noop"], "nothing can be drawn for target 'small' from the families noop"),
