@@ -68,6 +68,7 @@ def test_a_paused_replica_that_was_started_anew_is_healed_and_has_lost_no_lease(
 def test_what_was_given_notice_is_not_killed_after_the_fault_is_taken_back(lease_s: float | None) -> None:
     with standing() as (replicas, keeper, sleeper):
         sleeper.send_signal(signal.SIGSTOP)  # So that the notice alone does not end it.
+        assert wait_for(lambda: is_stopped(sleeper.pid), within_s=5.0)  # Of two at once SIGTERM would come first.
 
         async def give_notice_and_take_back() -> None:
             await replicas.end("replica-1", StartCondition(60.0), 0.2, lease_s)
