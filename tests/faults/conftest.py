@@ -11,20 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fault_world import Browser, RawServer, RunningProxy, Web, World
+from fault_world import Browser, RawServer, RunningProxy, Web, World, opened
 
 from monkeyproof.bounds import Limits
-from monkeyproof.clock import Anchor, SystemClock, wait_for
+from monkeyproof.clock import wait_for
 from monkeyproof.config import Link, Predict, TargetFile
 from monkeyproof.errors import TargetError
-from monkeyproof.history import HistoryWriter
-from monkeyproof.injection import Context, set_current
 from monkeyproof.paths import socket_dir
 from monkeyproof.process import ProcessGroup
 from monkeyproof.rpc import Client
-from monkeyproof.targets import port
 from monkeyproof.targets.links import ProxyLinks
-from monkeyproof.undo import UndoLog
 
 
 @pytest.fixture(scope="session")
@@ -129,18 +125,8 @@ def world(proxy, tmp_path) -> Iterator[World]:
         limits=Limits(replicas_down=3, rows_share=1.0),
         path=tmp_path / "target.yaml",
     )
-    one = World(file)
-    one.parts[port.Links] = ProxyLinks(proxy.control)
-    folder = tmp_path / "trial"
-    folder.mkdir()
-    history = HistoryWriter(folder, Anchor.now(SystemClock()), "test")
-    undo = UndoLog(tmp_path / "undo.jsonl")
-    set_current(Context(folder, one, history, undo, seed=1, arm="none"))
-    yield one
-    set_current(None)
-    undo.close(tmp_path / "archive.jsonl")
-    history.close()
-    one.parts[port.Links].close()
+    with opened(file, proxy, tmp_path) as one:
+        yield one
 
 
 @pytest.fixture

@@ -7,17 +7,18 @@ import http.client
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from monkeyproof.clock import wait_for
+from monkeyproof.clock import Anchor, SystemClock, wait_for
 from monkeyproof.config import TargetFile
-from monkeyproof.history import History, Kind, write_json
-from monkeyproof.injection import revert
+from monkeyproof.history import History, HistoryWriter, Kind, write_json
+from monkeyproof.injection import Context, revert, set_current
 from monkeyproof.targets import port
 from monkeyproof.targets.links import ProxyLinks
 from monkeyproof.targets.port import Toxic
+from monkeyproof.undo import UndoLog
 
 TIMEOUT_S = 10.0
 
@@ -202,3 +203,20 @@ def read_exactly(connection: socket.socket, count: int) -> bytes:
         parts.append(part)
         count -= len(part)
     return b"".join(parts)
+
+
+@contextlib.contextmanager
+def opened(file: TargetFile, proxy: RunningProxy, folder: Path) -> Iterator[World]:
+    """A trial on a small target whose links are the proxy's, with a history and an undo log in ``folder``."""
+    one = World(file)
+    one.parts[port.Links] = ProxyLinks(proxy.control)
+    trial = folder / "trial"
+    trial.mkdir()
+    history = HistoryWriter(trial, Anchor.now(SystemClock()), "test")
+    undo = UndoLog(folder / "undo.jsonl")
+    set_current(Context(trial, one, history, undo, seed=1, arm="none"))
+    yield one
+    set_current(None)
+    undo.close(folder / "archive.jsonl")
+    history.close()
+    one.parts[port.Links].close()

@@ -10,19 +10,14 @@ from pathlib import Path
 
 import pytest
 import redis
-from fault_world import RawServer, RunningProxy, World
+from fault_world import RawServer, RunningProxy, World, opened
 from store_world import PASSWORD, Store
 
 from monkeyproof.bounds import Limits
-from monkeyproof.clock import Anchor, SystemClock, wait_for
+from monkeyproof.clock import wait_for
 from monkeyproof.config import Link, Predict, TargetFile
-from monkeyproof.history import HistoryWriter
-from monkeyproof.injection import Context, set_current
 from monkeyproof.process import ProcessGroup
-from monkeyproof.targets import port
-from monkeyproof.targets.links import ProxyLinks
 from monkeyproof.targets.local.services import find_valkey
-from monkeyproof.undo import UndoLog
 
 
 @pytest.fixture(scope="session")
@@ -106,15 +101,5 @@ def store_world(store_proxy: RunningProxy, stores: tuple[Store, Store], tmp_path
         limits=Limits(rows_share=1.0),
         path=tmp_path / "target.yaml",
     )
-    one = World(file)
-    one.parts[port.Links] = ProxyLinks(store_proxy.control)
-    folder = tmp_path / "trial"
-    folder.mkdir()
-    history = HistoryWriter(folder, Anchor.now(SystemClock()), "test")
-    undo = UndoLog(tmp_path / "undo.jsonl")
-    set_current(Context(folder, one, history, undo, seed=1, arm="none"))
-    yield one
-    set_current(None)
-    undo.close(tmp_path / "archive.jsonl")
-    history.close()
-    one.parts[port.Links].close()
+    with opened(file, store_proxy, tmp_path) as one:
+        yield one
