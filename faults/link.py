@@ -14,7 +14,8 @@ from monkeyproof.faults.side import reset_socket
 from monkeyproof.faults.timers import Timers
 from monkeyproof.faults.toxic_bytes import OnConnections, Partition
 from monkeyproof.faults.toxic_http import Garble, LoseHeaders, Refusing, Truncate
-from monkeyproof.faults.toxics import Active, CorruptRecords, Down, Hang, Latency
+from monkeyproof.faults.toxic_latency import Latency
+from monkeyproof.faults.toxics import Active, CorruptRecords, Down, Hang
 
 BACKLOG = 1024
 _ACCEPTS_AT_ONCE = 64

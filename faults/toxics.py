@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults import toxic_bytes
-from monkeyproof.faults.seeded import check, splitmix64, uniform
+from monkeyproof.faults.seeded import check
 from monkeyproof.faults.toxic_bytes import OnConnections
 from monkeyproof.faults.toxic_http import Garble, HttpError, LoseHeaders, RateLimit, Truncate
 from monkeyproof.faults.toxic_latency import Latency
@@ -24,22 +24,6 @@ from monkeyproof.types import Json
 
 if TYPE_CHECKING:
     from monkeyproof.faults.stages import Pacer
-
-__all__ = [
-    "HTTP_ONLY",
-    "KINDS",
-    "Active",
-    "CorruptRecords",
-    "Down",
-    "Hang",
-    "Held",
-    "HttpError",
-    "Latency",
-    "Parameters",
-    "parse",
-    "splitmix64",
-    "uniform",
-]
 
 JOURNAL_CELLS = 500
 NOTED_VALUES = 32

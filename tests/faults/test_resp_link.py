@@ -24,7 +24,7 @@ from test_resp import CUTS, REPLIES, REQUESTS
 
 from monkeyproof.clock import wait_for
 from monkeyproof.faults.resp import OWN_NAME, command
-from monkeyproof.faults.toxics import Latency
+from monkeyproof.faults.toxic_latency import Latency
 from monkeyproof.faults.values import PartialAnswers
 
 pytest_plugins = ("store_fixtures",)
