@@ -90,6 +90,7 @@ def corrupt_records(
     rows_share: float | None = None,
     columns: Sequence[int] = (),
     needs: Sequence[type] = (),
+    pauses_s: float = 0.0,
 ) -> dict[str, Json]:
     """Inject a fault of records on a link.
 
@@ -99,6 +100,7 @@ def corrupt_records(
         rows_share: of the records that are hit; None: each of an entity's values has the share in ``parameters``.
         columns: of the features that have to be there.
         needs: capabilities without which nothing would prove it, besides the links and the feature store.
+        pauses_s: as of ``Injection``.
 
     Raises:
         UsageError, Refusal: as ``inject`` does; or the records have no such columns; or a rejection would prove
@@ -160,7 +162,7 @@ def corrupt_records(
 
     prior = {**injection.prior, _HAS_REJECTED: rejected in proven_by}
     told = {**parameters, "seed": toxic["seed"]}
-    return inject(replace(injection, apply=apply, parameters=told, prior=prior))
+    return inject(replace(injection, apply=apply, parameters=told, prior=prior, pauses_s=pauses_s))
 
 
 def _refuse_second_rejection(context: Context, link: str) -> None:

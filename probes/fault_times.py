@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from monkeyproof.config import Slo
 from monkeyproof.history import Event, Kind
 
 WATCHING = ("inject", "hold", "revert", "after_revert", "cool_down")
@@ -31,6 +32,12 @@ class FaultTimes:
     by_itself: bool = False
     """Whether a fault's own timer may have begun to end it before anything was taken back; ``revert_begins_s`` is
     then the soonest moment of that."""
+    pauses_s: float = 0.0
+    """For how long at most a fault goes away by itself, to come back."""
+
+    def under_fault(self, slo: Slo) -> Slo:
+        """The SLO by which a recovery is told from a pause of a fault that comes and goes: it lasts longer."""
+        return replace(slo, stable_for_s=slo.stable_for_s + self.pauses_s)
 
 
 def fault_times(events: Sequence[Event]) -> FaultTimes | None:
@@ -74,4 +81,5 @@ def fault_times(events: Sequence[Event]) -> FaultTimes | None:
         put_back_s=min((e.t_s for e in events if (e.kind, e.subject) == put_back), default=None),
         watched_until_s=max([t0_s, *watched, *(event.t_s for event in reverts)]),
         by_itself=by_itself,
+        pauses_s=max(event.data.get("pauses_s", 0.0) for event in intended),
     )

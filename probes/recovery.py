@@ -175,16 +175,19 @@ def _judge(seen: Recovery, slots: Slots, events: Sequence[Event], times: FaultTi
         return absorbed(seen, aborted, end_s, times, slo)
 
     begins_s = times.revert_begins_s
-    start = None if begins_s is None else lasting_by(slots, slo, impact, begins_s)
-    under_fault = begins_s is None or start is not None
-    if start is None:
+    demanded = times.under_fault(slo)
+    start = lasting_by(slots, demanded, impact, math.inf if begins_s is None else begins_s)
+    under_fault = start is not None
+    if start is None and begins_s is not None:
         start = lasting_by(slots, slo, impact, math.inf)
     first = first_sustained(slots, slo, impact)
     recovered = None if start is None else recovered_interval(slots, slo, start, t0_s)
     seen = replace(
         seen,
         recovered=recovered,
-        proven_s=None if start is None else float(slots.scheduled_s[start]) + slo.stable_for_s,
+        proven_s=None
+        if start is None
+        else float(slots.scheduled_s[start]) + (demanded if under_fault else slo).stable_for_s,
         silent_s=_silent_s(seen, detected_s, end_s if recovered is None else recovered.high_s),
         relapses=0 if first is None else _relapses(slots, slo, first),
     )

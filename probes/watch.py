@@ -130,7 +130,7 @@ def _hold(context: Context, at_most_s: float, at_least_s: float) -> tuple[bool, 
     times = fault_times(events_of(context.folder))
     if times is None or times.effective_s is None:
         return False, "no fault is in effect, so there is nothing to hold"
-    slo = context.target.file.slo
+    slo = times.under_fault(context.target.file.slo)
     at_most_s = held_at_most_s(context.target.file.windows, at_most_s, at_least_s)
     told = False
     with Follower(context.folder) as follower:

@@ -29,16 +29,19 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
 
 
-ALONE = ("tests/probes/", "tests/targets/", "tests/end_to_end/", "tests/healing/test_elephant_stack")
-"""Where tests measure time, or break what they need whole to themselves."""
-IN_COMPANY = "tests/end_to_end/test_catalogue_trials"
+ALONE = ("tests/probes/", "tests/targets/test_front_door", "tests/end_to_end/test_bounds")
+"""Where tests measure time, or look for other campaigns on the machine."""
+LIVE = ("tests/targets/", "tests/end_to_end/", "tests/healing/test_elephant_stack")
+"""Where a whole target runs, or large parts of one."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         name = item.path.relative_to(config.rootpath).as_posix()
-        if name.startswith(ALONE) and not name.startswith(IN_COMPANY):
+        if name.startswith(ALONE):
             item.add_marker(pytest.mark.alone)
+        elif name.startswith(LIVE):
+            item.add_marker(pytest.mark.live)
 
 
 @pytest.fixture(scope="session", autouse=True)

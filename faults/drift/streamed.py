@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monkeyproof.errors import UsageError
+from monkeyproof.errors import Refusal, UsageError
 from monkeyproof.faults.proxied import check_link
 from monkeyproof.faults.recorded import (
     LINK,
@@ -22,6 +22,8 @@ from monkeyproof.types import Json
 
 __all__ = ["benign_shift", "concept_shift", "covariate_shift", "prior_shift"]
 
+_PACE_OVER_S, _PACE_WITHIN_S = 0.5, 5.0
+"""A stream's pace is taken over the first, and has to be known within the second."""
 _STORED = "moved values stand in the feature store, bit for bit; or the pipeline has written past them"
 
 
@@ -56,6 +58,7 @@ def covariate_shift(
         proven_by=[in_the_store, written],
         rows_share=1.0,
         columns=columns_from(columns),
+        pauses_s=_pauses_s(shape, over_records),
     )
 
 
@@ -86,6 +89,7 @@ def prior_shift(
         proven_by=[never_read],
         rows_share=share,
         needs=[Pipeline],
+        pauses_s=_pauses_s(shape, over_records),
     )
 
 
@@ -133,6 +137,7 @@ def concept_shift(
         rows_share=share,
         columns=[column] if isinstance(column, int) else [],
         needs=[Feedback],
+        pauses_s=_pauses_s(shape, over_records),
     )
 
 
@@ -180,12 +185,40 @@ def benign_shift(
 
 
 def _course(link: str, shape: str, over_records: int) -> dict[str, Json]:
-    """From the next record on: where the stream stands, its pipeline knows."""
+    """Parameters of a drift from the next record on: where the stream stands, its pipeline knows."""
     target = current().target
     check_link(target, link, protocol="http")
     pipeline = target.find(Pipeline) if shape == "sudden" else require(target, Pipeline)
     start = pipeline.status().last_position + 1 if pipeline is not None else 0
     return {"shape": shape, "start_position": max(0, start), "over_records": over_records}
+
+
+def _pauses_s(shape: str, over_records: int) -> float:
+    """How long a recurring drift leaves the stream alone, by the pace at which its pipeline goes on now.
+
+    Raises:
+        Refusal: the stream stands still, so that nobody can tell a pause from a recovery.
+    """
+    if shape != "recurring":
+        return 0.0
+    pipeline, clock = require(current().target, Pipeline), current().clock
+    begun_s = clock.monotonic_s()
+    # Records come in batches: from the moment that one came to the moment that another did.
+    marks: list[tuple[float, int]] = []
+    last = pipeline.status().last_position
+    while clock.monotonic_s() - begun_s < _PACE_WITHIN_S:
+        clock.sleep_s(0.01)
+        if (position := pipeline.status().last_position) == last:
+            continue
+        last = position
+        marks.append((clock.monotonic_s(), position))
+        took_s, went = marks[-1][0] - marks[0][0], position - marks[0][1]
+        if took_s >= _PACE_OVER_S and went > 0:
+            return over_records * took_s / went
+    raise Refusal(
+        f"the pipeline has not gone on steadily for {_PACE_WITHIN_S:g} s, so how long the drift pauses is unknown",
+        "see what keeps the stream, or choose another shape",
+    )
 
 
 def _numbers(name: str, text: str) -> list[float]:

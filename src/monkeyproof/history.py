@@ -57,7 +57,7 @@ class Kind(StrEnum):
     PHASE_ENDED = "phase.ended"  # subject: the phase; why
     BASELINE_MET = "baseline.met"  # good_share, window_s (as used), readings (how many that were)
     BASELINE_MISSED = "baseline.missed"  # good_share, window_s, readings, why
-    FAULT_INTENDED = "fault.intended"  # id, fault, parameters, held, ends_by_itself_s (if so); t_s is t0
+    FAULT_INTENDED = "fault.intended"  # id, fault, parameters, held, ends_by_itself_s, pauses_s (if so); t_s is t0
     FAULT_INJECTED = "fault.injected"  # id, fault: somebody else's, done, and nothing is named that would prove it
     FAULT_EFFECTIVE = "fault.effective"  # id, fault, summary, evidence
     FAULT_UNPROVEN = "fault.unproven"  # id ("" if it was not even intended), fault, why

@@ -47,6 +47,8 @@ class Injection:
     ends_by_itself_s: float | None = None
     """How long after its intent, at the soonest, a timer of its own begins to end it. None: it has none. What gets
     better from then on is never taken for healing."""
+    pauses_s: float = 0.0
+    """For how long at most it goes away by itself, to come back. What is good no longer is not recovered."""
     why_gone: Callable[[], str] | None = None
     """Looks whether it is still there, and says why not; "" while it is. None: its lease tells, or nothing can."""
     one_shot: str = ""
@@ -193,6 +195,7 @@ def inject(injection: Injection) -> dict[str, Json]:
         lease_s=injection.lease_s,
         nothing_to_undo=injection.one_shot,
         ends_by_itself_s=injection.ends_by_itself_s,
+        pauses_s=injection.pauses_s,
     )
     context.in_force.begins(fault_id, context.clock.monotonic_s(), held=injection.held)
     try:
@@ -235,12 +238,13 @@ def intend(
     lease_s: float | None = None,
     nothing_to_undo: str = "",
     ends_by_itself_s: float | None = None,
+    pauses_s: float = 0.0,
 ) -> str:
     """Put on disk that a fault is about to be injected, with how to take it back. This instant is t0.
 
     Args:
         undo: None only where ``nothing_to_undo`` says why.
-        ends_by_itself_s: as of ``Injection``.
+        ends_by_itself_s, pauses_s: as of ``Injection``.
 
     Returns:
         The fault's id.
@@ -265,9 +269,11 @@ def intend(
             )
     except OSError as error:
         raise unwritable(context.undo.path, error) from None
-    own_end = {} if ends_by_itself_s is None else {"ends_by_itself_s": float(ends_by_itself_s)}
+    course: dict[str, Json] = {} if ends_by_itself_s is None else {"ends_by_itself_s": float(ends_by_itself_s)}
+    if pauses_s:
+        course["pauses_s"] = round(pauses_s, 3)
     context.history.event(
-        Kind.FAULT_INTENDED, subject, id=fault_id, fault=fault, parameters=dict(parameters), held=held, **own_end
+        Kind.FAULT_INTENDED, subject, id=fault_id, fault=fault, parameters=dict(parameters), held=held, **course
     )
     if context.history.lost:
         raise Refusal(context.history.lost, "make room on the disk, or choose another folder with --out")

@@ -10,12 +10,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fault_world import assert_undone, events, impatient
-from record_world import ENTITIES, Pipeline, record, serve_source
+from record_world import ENTITIES, RECORDS_PER_S, Pipeline, record, serve_source
 
 from monkeyproof.bounds import Limits
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import Refusal, Unproven, UsageError
 from monkeyproof.faults import data, drift, recorded
+from monkeyproof.faults.drift import streamed
 from monkeyproof.history import Kind
 from monkeyproof.injection import current, revert
 from monkeyproof.repertoire import all_faults, find
@@ -77,6 +78,21 @@ def test_a_fault_is_read_back_and_taken_off(world, stream, function, arguments, 
     # What passes afterwards is as it was made: each entity is refreshed.
     clean = {one["entity"]: one["features"] for one in map(record, range(ENTITIES))}
     assert wait_for(lambda: {name: stream.values.get(name) for name in clean} == clean, within_s=5)
+
+
+def test_how_long_a_recurring_drift_pauses_is_measured_before_it_begins(world, stream):
+    drift.covariate_shift(link="web", columns="0", shifts="30", shape="recurring", over_records=5000)
+    drift.covariate_shift(link="web", columns="1", shifts="30")
+    recurring, sudden = events(world, Kind.FAULT_INTENDED)
+    assert recurring.data["pauses_s"] == pytest.approx(5000 / RECORDS_PER_S, rel=0.25)
+    assert "pauses_s" not in sudden.data
+
+
+def test_a_stream_that_stands_still_does_not_tell_a_pause_from_a_recovery(world, stream, monkeypatch):
+    monkeypatch.setattr(streamed, "_PACE_WITHIN_S", 0.1)
+    with pytest.raises(Refusal, match="how long the drift pauses is unknown"):
+        drift.prior_shift(link="web", shape="recurring")
+    assert not events(world, Kind.FAULT_INTENDED)
 
 
 def test_what_a_stream_shows_before_a_fault_proves_nothing(world, stream, monkeypatch):

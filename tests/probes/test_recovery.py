@@ -13,8 +13,8 @@ from monkeyproof.readings import Readings
 from monkeyproof.types import Outcome
 
 
-def ending_by_itself(events: list[Event], after_s: float) -> list[Event]:
-    more = {"ends_by_itself_s": after_s}
+def intended(events: list[Event], **more: float) -> list[Event]:
+    """With this on record of the fault's own course."""
     return [replace(one, data={**one.data, **more}) if one.kind is Kind.FAULT_INTENDED else one for one in events]
 
 
@@ -57,13 +57,28 @@ OUTCOMES = {
     ),
     "the fault's own timer ended it, whoever acted": (
         letters((2, "G"), (2, "R"), (4, "G")),
-        [*ending_by_itself(fault(reverted_s=7.0), 2.0), *HEALER],
+        [*intended(fault(reverted_s=7.0), ends_by_itself_s=2.0), *HEALER],
         Outcome.FAULT_REMOVED,
     ),
     "good before the fault's own timer could end it": (
         letters((2, "G"), (1, "R"), (5, "G")),
-        [*ending_by_itself(fault(reverted_s=7.0), 2.5), *HEALER],
+        [*intended(fault(reverted_s=7.0), ends_by_itself_s=2.5), *HEALER],
         Outcome.HEALED,
+    ),
+    "no longer good than a fault pauses that comes and goes": (
+        letters((2, "G"), (2, "R"), (2.5, "G"), (2, "R"), (4, "G")),
+        [*intended(fault(reverted_s=6.5), pauses_s=2.5), *HEALER],
+        Outcome.FAULT_REMOVED,
+    ),
+    "good for longer than a fault pauses that comes and goes": (
+        letters((2, "G"), (2, "R"), (5, "G")),
+        [*intended(fault(reverted_s=7.6), pauses_s=2.5), *HEALER],
+        Outcome.HEALED,
+    ),
+    "only pauses of a fault that is not taken back": (
+        letters((2, "G"), (2, "R"), (2.5, "G"), (2, "R"), (2.5, "G")),
+        intended(fault(held=False), pauses_s=2.5),
+        Outcome.NOT_RECOVERED,
     ),
     "good too shortly before the revert": (
         letters((2, "G"), (3, "R"), (4, "G")),
