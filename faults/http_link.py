@@ -58,12 +58,13 @@ class HttpRelay(Relay):
         head = self._requests.whole(data)
         if head is None or head.upgrade or head.expects_continue:
             return False
-        exchange = Exchange(head, self._failing(head.own))
-        self._exchanges.append(exchange)
-        if len(self._exchanges) >= MAX_PIPELINED:
+        link, exchanges = self.link, self._exchanges
+        exchange = Exchange(head, self._failing(head.own) if link.errors else None)
+        exchanges.append(exchange)
+        if len(exchanges) >= MAX_PIPELINED:
             self.client.hold("many answers are due")
         if exchange.error is None:
-            self.forward(data, self.link.gates(self, own=head.own))
+            self.forward(data, link.gates(self, own=head.own) if link.holds_requests else ())
         else:
             exchange.answer = answer_of(exchange)
             self._give_answers()

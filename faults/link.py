@@ -41,6 +41,8 @@ class Link:
         self.relays: set[Relay] = set()
         self.toxics: list[Active] = []
         self.hung = False
+        self.holds_requests = False
+        """Whether a toxic delays them."""
         self.messages_stay_whole = True
         """Whether no toxic looks into messages, so that an HTTP relay need not take them apart."""
         self.connections = 0
@@ -116,6 +118,7 @@ class Link:
     def _refresh(self) -> None:
         latencies = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, Latency)]
         self._latencies = [pair for pair in latencies if pair[1].direction == "request"]
+        self.holds_requests = bool(self._latencies)
         of_answers = [pair for pair in latencies if pair[1].direction == "response"]
         self._answer_latencies = of_answers if self.protocol == "http" else []
         self.errors = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, Refusing)]

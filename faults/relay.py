@@ -108,9 +108,12 @@ class Relay:
         return self.closed or self._finishing or self._breaking
 
     def received(self, side: Side, data: bytes) -> None:
-        if self.ending:
+        if self.closed or self._finishing or self._breaking:
             return
-        (self.from_client if side is self.client else self.from_server)(data)
+        if side is self.client:
+            self.from_client(data)
+        else:
+            self.from_server(data)
 
     # What the protocols of links change.
     def from_client(self, data: bytes) -> None:
@@ -130,7 +133,7 @@ class Relay:
     # The way to the server.
     def forward(self, data: bytes, gates: Sequence[Gate] = ()) -> None:
         """Send bytes to the server, in order, behind the gates."""
-        if not self._queue and not gates and self._flowing:
+        if not self._queue and not gates and not self.stalled and self.server.transport is not None:
             self.server.write(data)
             return
         self._queue.extend(gates)

@@ -7,6 +7,7 @@ import functools
 from monkeyproof.errors import UsageError
 
 _MASK = (1 << 64) - 1
+_GAMMA = 0x9E3779B97F4A7C15
 
 # Streams: the harness's own requests draw from streams of their own, so that proving a fault does not change
 # which of the users' requests it hits.
@@ -19,7 +20,7 @@ _CONNECTION = 8
 def splitmix64(x: int) -> int:
     """One output of SplitMix64 for the state ``x``: Steele, Lea and Flood, "Fast splittable pseudorandom number
     generators" (OOPSLA 2014), with the constants of Vigna's public-domain splitmix64.c."""
-    z = (x + 0x9E3779B97F4A7C15) & _MASK
+    z = (x + _GAMMA) & _MASK
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
     return z ^ (z >> 31)
@@ -27,7 +28,7 @@ def splitmix64(x: int) -> int:
 
 def uniform(seed: int, stream: int, n: int) -> float:
     """A number in [0, 1) that depends on its three arguments alone."""
-    return (splitmix64((_key(seed, stream) + n * 0x9E3779B97F4A7C15) & _MASK) >> 11) * 2.0**-53
+    return (splitmix64(_key(seed, stream) + n * _GAMMA) >> 11) * 2.0**-53
 
 
 @functools.lru_cache(1024)

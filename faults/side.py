@@ -132,10 +132,10 @@ class Side(asyncio.Protocol):
                 self.transport.resume_reading()
 
     def write(self, data: bytes) -> None:
-        if self.flow is not None:
-            self.flow.write(data)
-        else:
+        if self.flow is None:
             self.send(data)
+        else:
+            self.flow.write(data)
 
     def end(self) -> None:
         """Send end-of-file after what is still unsent."""

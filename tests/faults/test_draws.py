@@ -26,7 +26,6 @@ from monkeyproof.faults.data.keyed import Rows, draws_at, key_of
 SEEDS = st.integers(-(2**70), 2**70)
 
 
-
 def test_what_each_does_to_the_rows():
     table = np.arange(10_000)
 

@@ -14,8 +14,6 @@ from monkeyproof.history import Kind
 from monkeyproof.injection import Context, current, inject, revert, set_current
 from monkeyproof.undo import OpenFault, Undo, read_open
 
-pytest_plugins = ("undo_world",)
-
 
 def test_intent_is_on_disk_before_the_act(context: Context) -> None:
     seen: list[OpenFault] = []

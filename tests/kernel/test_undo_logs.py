@@ -23,8 +23,6 @@ from monkeyproof.history import Kind
 from monkeyproof.injection import Context, inject, revert
 from monkeyproof.undo import LogHeld, OpenFault, Undo, UndoLog, read_open
 
-pytest_plugins = ("undo_world",)
-
 
 def test_torn_intent_was_never_injected(context: Context) -> None:
     noop.nothing()

@@ -1,20 +1,16 @@
-"""An open trial of a target that has nothing. A test module gets it with ``pytest_plugins = ("undo_world",)``."""
+"""A target that has nothing, and faults whose doings are in the test."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from monkeyproof.clock import Anchor, ManualClock
 from monkeyproof.config import Predict, TargetFile
-from monkeyproof.history import HistoryWriter, Kind, parse_events
-from monkeyproof.injection import Context, Injection, set_current
+from monkeyproof.history import Kind, parse_events
+from monkeyproof.injection import Context, Injection
 from monkeyproof.types import Evidence
-from monkeyproof.undo import Undo, UndoLog
+from monkeyproof.undo import Undo
 
 
 class FakeTarget:
@@ -27,17 +23,6 @@ class FakeTarget:
         return None
 
     def close(self) -> None: ...
-
-
-@pytest.fixture
-def context(tmp_path: Path) -> Iterator[Context]:
-    clock = ManualClock(50.0)
-    history = HistoryWriter(tmp_path, Anchor.now(clock), "trial", clock)
-    log = UndoLog(tmp_path / "undo.jsonl")
-    made = Context(tmp_path, FakeTarget(("noop",)), history, log, 7, "none", clock)
-    set_current(made)
-    yield made
-    set_current(None)
 
 
 def kinds(context: Context) -> list[Kind]:
