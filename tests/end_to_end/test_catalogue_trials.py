@@ -83,7 +83,7 @@ def _run_lane(names: list[str], folder: Path) -> Mapping[str, Json]:
         )
         files = [str(_quick(name, folder)) for name in names]
         options = ("--target", str(quick.path), "--arms", "elephant", "--seed", "1", "--out", str(folder / "out"))
-        done = run("-m", "monkeyproof.cli", "run", *files, *options)
+        done = run("-m", "monkeyproof.cli", "run", *files, *options, "--no-tracking")
         results = folder / "out" / "results.json"
         assert results.exists(), done.stdout + done.stderr
         return {one["experiment"]: one for one in json.loads(results.read_text())["trials"]}
