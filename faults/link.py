@@ -41,7 +41,7 @@ class Link:
         self.relays: set[Relay] = set()
         self.toxics: list[Active] = []
         self.hung = False
-        self.holds_requests = False
+        self.holds_requests = self.holds_answers = False
         """Whether a toxic delays them."""
         self.messages_stay_whole = True
         """Whether no toxic looks into messages, so that an HTTP relay need not take them apart."""
@@ -118,9 +118,9 @@ class Link:
     def _refresh(self) -> None:
         latencies = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, Latency)]
         self._latencies = [pair for pair in latencies if pair[1].direction == "request"]
-        self.holds_requests = bool(self._latencies)
         of_answers = [pair for pair in latencies if pair[1].direction == "response"]
         self._answer_latencies = of_answers if self.protocol == "http" else []
+        self.holds_requests, self.holds_answers = bool(self._latencies), bool(self._answer_latencies)
         self.errors = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, Refusing)]
         self.corruptions = [one for one in self.toxics if isinstance(one.parameters, CorruptRecords | Garble)]
         self.truncations = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, Truncate)]
@@ -131,7 +131,7 @@ class Link:
             *((one, one.parameters) for one in self.toxics if isinstance(one.parameters, OnConnections)),
             *(of_answers if self.protocol != "http" else []),
         ]
-        self.messages_stay_whole = not self._answer_latencies and all(
+        self.messages_stay_whole = not self.holds_answers and all(
             isinstance(one.parameters, _ON_WHOLE_MESSAGES) for one in self.toxics
         )
         downs = [(one, one.parameters) for one in self.toxics if isinstance(one.parameters, Down)]
@@ -149,10 +149,6 @@ class Link:
     def gates(self, relay: Relay, *, own: bool = False) -> list[Gate]:
         """What holds the request (or chunk) that just arrived. Several delays run at the same time."""
         return [Gate(*what) for what in self._delays(self._latencies, relay, own)]
-
-    @property
-    def holds_answers(self) -> bool:
-        return bool(self._answer_latencies)
 
     def answer_gates(self, relay: Relay, *, own: bool = False) -> list[Gate]:
         """The same for the answer (or chunk of the server's) that just arrived."""
