@@ -6,77 +6,28 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from fault_world import impatient
-from model_world import Follower, InProcess, bad_answers
+from model_world import bad_answers
 from running_parts import Published
 
-from monkeyproof.before import versions_of
-from monkeyproof.clock import wait_for
-from monkeyproof.errors import NotReverted, Refusal, TargetError, Unproven, UsageError
+from monkeyproof.errors import NotReverted, Refusal, Unproven, UsageError
 from monkeyproof.faults import models, registry, versions
 from monkeyproof.faults.models import putting_back
-from monkeyproof.faults.models.putting_back import put_back_file
-from monkeyproof.faults.registry import pinning, promoting
 from monkeyproof.faults.weights import Flips, digest_of, flip_in_file
 from monkeyproof.injection import current, revert
 from monkeyproof.intents import read_log
-from monkeyproof.paths import home
 from monkeyproof.targets import port
-from monkeyproof.targets.local.deletion import LocalDeletion
-from monkeyproof.targets.local.looking import LocalArtifactFiles, LocalArtifacts
-from monkeyproof.targets.registry import RegistryClient
 
-pytest_plugins = ("running_fixtures",)
+if TYPE_CHECKING:
+    from model_fixtures import Here
 
+pytest_plugins = ("running_fixtures", "model_fixtures")
 
-@dataclass
-class Here:
-    target: Any
-    registry: RegistryClient
-    follower: Follower
-    data: Path
-    files: LocalArtifactFiles
-    artifacts: LocalArtifacts
-
-    def looks(self) -> tuple[object, ...]:
-        """All that the residue audit compares, and what was published for the occasion."""
-        return self.registry.champion(), versions_of(self.registry), dict(self.artifacts.digests("2"))
-
-
-@pytest.fixture
-def here(world, server, registry: Published, tmp_path: Path) -> Iterator[Here]:
-    client = registry.client(timeout_s=5)
-    data = registry.prepared.data_dir
-    artifacts = registry.folder / "artifacts"
-    follower = Follower(server, client, tmp_path / "follower")
-    files_of = LocalArtifactFiles(artifacts, client)
-    world.parts |= {
-        port.Registry: client,
-        port.Publishing: client,
-        port.Replicas: follower,
-        port.ArtifactFiles: files_of,
-        port.Pins: follower.pins,
-        port.Deletion: LocalDeletion(registry.folder / "mlflow.db", registry.prepared.model, client),
-        port.OtherModels: InProcess(data / "features.npz"),
-    }
-    one = Here(world, client, follower, data, files_of, LocalArtifacts(artifacts))
-    before = one.looks()
-    assert follower.version == "2"
-    yield one
-    revert()
-    assert one.looks() == before
-    client.close()
-    assert not list((home() / putting_back.KEPT).glob("*"))
-
-
-# --- the stored artifact -------------------------------------------------------------------------------------
 
 DAMAGE = {
     "one bit": (models.flip_bits, "sha256 differs"),
@@ -347,159 +298,3 @@ def test_a_copy_is_as_good_as_its_original(here: Here) -> None:
     registry.publish_copy(promote=True)
     assert here.follower.version == here.registry.champion() != "2"
     assert bad_answers(here.follower, here.data) == 0
-
-
-# --- rollbacks -----------------------------------------------------------------------------------------------
-
-
-def test_a_deleted_version_is_put_back_row_by_row(here: Here) -> None:
-    deletion = here.target.find(port.Deletion)
-    here.registry.set_champion("1")
-    record = deletion.record("1")
-    assert [one["alias"] for one in record["aliases"]] == ["champion"]
-    assert here.follower.version == "1"
-    found = registry.delete_previous("3")
-    assert found["data"]["previous"] == "1"
-    assert [one.version for one in here.registry.versions()] == ["3", "2"]
-    with pytest.raises(TargetError, match="no version 1"):
-        deletion.record("1")
-    with pytest.raises(TargetError):
-        here.registry.set_champion("1")
-    (opened,) = read_log(current().undo.path).open
-    assert revert() == ["version 1 is there again; the champion is version 1 again"]
-    assert deletion.record("1") == record
-    assert opened.undo.run(here.target) == "version 1 is there already; the champion is version 1 already"
-    here.registry.set_champion("2")
-
-
-def test_the_bad_champion_comes_back_as_often_as_was_said(here: Here) -> None:
-    registry.flip_back("1", times=2, after_ms=0)
-    deployer = next(iter(promoting._deployers.values()))
-    for again in (1, 2):
-        here.registry.set_champion("2")
-        assert wait_for(lambda: here.registry.champion() == "1", within_s=5)
-        assert wait_for(lambda again=again: deployer.promoted_again == again, within_s=5)
-    here.registry.set_champion("2")
-    deployer._thread.join(5)
-    assert not deployer._thread.is_alive()
-    assert here.registry.champion() == "2"
-    (opened,) = current().undo.open_faults()
-    (said,) = revert()
-    assert "version 1 had been promoted again 2 times" in said
-    # Another process, which has no such thread, does the same.
-    assert opened.undo.run(here.target) == "the champion is version 2 already"
-
-
-@pytest.mark.parametrize("process", ["the trial's", "another"])
-def test_what_somebody_chose_while_it_was_flipped_back_is_not_lost(here: Here, process: str) -> None:
-    registry.flip_back("1", times=0, after_ms=0)
-    deployer = next(iter(promoting._deployers.values()))
-    here.registry.set_champion("3")
-    assert wait_for(lambda: deployer.promoted_again == 1, within_s=5)
-    assert here.registry.champion() == "1"
-    (opened,) = current().undo.open_faults()
-    if process == "another":
-        deployer.stop()
-        promoting._deployers.clear()
-    (said,) = revert()
-    assert "the champion is version 3 again" in said
-    assert here.registry.champion() == "3"
-    assert opened.undo.run(here.target).startswith("the champion is version 3 by now")
-    assert here.registry.champion() == "3"
-    assert not list(home().glob("displaced-*"))
-    here.registry.set_champion("2")
-
-
-def test_what_another_fault_chose_is_not_what_somebody_wants(here: Here) -> None:
-    registry.flip_back("1", times=0, after_ms=300)
-    deployer = next(iter(promoting._deployers.values()))
-    registry.promote_degraded("3")
-    assert wait_for(lambda: deployer.promoted_again == 1, within_s=5)
-    assert "the champion is version 2 again" in revert()[-1]
-    assert here.registry.champion() == "2"
-
-
-def test_nobody_promotes_anything_after_the_revert(here: Here) -> None:
-    registry.flip_back(times=0, after_ms=60_000)
-    deployer = next(iter(promoting._deployers.values()))
-    here.registry.set_champion("2")
-    assert wait_for(lambda: here.registry.champion() == "2", within_s=5)
-    revert()
-    assert not deployer._thread.is_alive()
-    assert not promoting._deployers
-    assert here.registry.champion() == "2"
-
-
-@pytest.mark.parametrize("interrupted", [False, True])
-def test_a_good_name_for_bad_bytes_is_undone_with_its_digest(here: Here, interrupted: bool) -> None:
-    tag = here.registry.version("2").sha256
-    found = registry.spoil_last_good()
-    bad = here.registry.version("3").sha256
-    assert found["data"] == {"version": "2", "before": tag, "after": bad}
-    assert here.registry.version("2").sha256 == bad
-    assert here.follower.version == "2"
-    here.follower.start_anew()
-    assert here.follower.version == "2"  # Its digest fits.
-    assert bad_answers(here.follower, here.data) > 40
-    (opened,) = current().undo.open_faults()
-    if interrupted:  # It was killed between the two.
-        arguments = dict(opened.undo.arguments)
-        put_back_file(here.target, **{name: arguments[name] for name in ("path", "kept", "before", "after")})
-    (said,) = revert()
-    assert "as it was" in said
-    assert here.registry.version("2").sha256 == tag
-    assert "as it was already" in opened.undo.run(here.target)
-
-
-def test_a_digest_that_somebody_else_wrote_is_left(here: Here) -> None:
-    tag = here.registry.version("2").sha256
-    registry.spoil_last_good()
-    here.registry.set_tag("2", "sha256", "theirs")
-    (said,) = revert()
-    assert "somebody else's: left as it is" in said
-    here.registry.set_tag("2", "sha256", tag)
-
-
-def test_a_pinned_replica_is_reached_by_no_rollback(here: Here) -> None:
-    found = registry.pin()
-    assert found["data"] == {"replica": "replica-1", "version": "3", "champion": "2"}
-    assert here.follower.version == "3"
-    with pytest.raises(Refusal, match="replica-1 is pinned to version 3 already"):
-        registry.pin("replica-1", "1")
-    here.registry.set_champion("1")
-    here.registry.set_champion("2")
-    assert here.follower.version == "3"
-    (opened,) = current().undo.open_faults()
-    assert revert() == ["replica-1 follows the registry again"]
-    assert here.follower.version == "2"
-    assert opened.undo.run(here.target) == "replica-1 follows the registry already"
-    registry.pin(version="1")
-    here.follower.pins.pin("replica-1", "3")
-    (said,) = revert()
-    assert said == "replica-1 is pinned to version 3 by now, by somebody else: left as it is"
-    here.follower.pins.unpin("replica-1")
-
-
-@pytest.mark.parametrize("deaf", ["the target", "the replica"])
-def test_a_pin_to_the_champion_is_proven_by_the_pin_alone(here: Here, monkeypatch, deaf: str) -> None:
-    """The replica serves the champion anyway."""
-    assert registry.pin(version="2")["data"]["champion"] == "2"
-    revert()
-    monkeypatch.setattr(pinning, "inject", impatient(pinning.inject))
-    if deaf == "the target":
-        monkeypatch.setattr(here.follower.pins, "pin", lambda replica, version: None)  # noqa: ARG005
-    else:
-        monkeypatch.setattr(here.follower.model, "_pin", lambda: "")
-    with pytest.raises(Unproven):
-        registry.pin(version="2")
-    assert not here.follower.pins.pinned()
-
-
-def test_an_alias_goes_with_its_version_and_comes_back_with_it(here: Here) -> None:
-    deletion = here.target.find(port.Deletion)
-    record = deletion.record("3")
-    assert [one["alias"] for one in record["aliases"]] == ["challenger"]
-    deletion.delete("3")
-    assert deletion.put_back("3", record)
-    assert deletion.record("3") == record
-    assert not deletion.put_back("3", record)
