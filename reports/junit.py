@@ -93,7 +93,8 @@ def failure_of(trial: TrialResult) -> str:
         return ""
     said = []
     if trial.false_heals:
-        said.append("healed although nothing was broken: " + ", ".join(trial.false_heals))
+        nothing = "nothing was broken" if trial.sham else "nobody was harmed"
+        said.append(f"healed although {nothing}: " + ", ".join(trial.false_heals))
     if trial.as_expected is False:
         expected = " or ".join(words.OUTCOMES[expected][0] for expected in trial.expected)
         said.append(f"expected {expected}, was {words.OUTCOMES[outcome][0]}")

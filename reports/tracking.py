@@ -157,7 +157,7 @@ def metrics_of(trial: TrialResult) -> dict[str, float]:
         "ttd_s": found.ttd_s,
         "silent_s": found.silent_s,
         "recovered_under_fault": None if seen is None or trial.sham else float(found.outcome.under_fault),
-        "false_heals": float(len(trial.false_heals)) if trial.sham else None,
+        "false_heals": float(len(trial.false_heals)) if trial.sham or trial.benign else None,
     }
     return {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
 

@@ -145,6 +145,11 @@ def _of_trials(trials: Sequence[TrialResult], slo: Slo, *, sequential: bool) -> 
     )
     if over:
         return replace(base, decision=Decision.FAIL, reason=verdict_words.wrong_answers(over, count, slo))
+    healed = [trial for trial in valid if trial.false_heals]
+    if slo.false_heals is not None and len(healed) > slo.false_heals.at_most:
+        acted = f"a healer acted in {len(healed)} of {verdict_words.trials_words(count)} ({_remedies_of(healed)})"
+        reason = f"{acted} although nobody was harmed; {verdict_words.allowed(slo.false_heals)}"
+        return replace(base, decision=Decision.FAIL, reason=reason, over_limit_count=len(healed))
     more = more_all_good(good, count, goal.share, goal.confidence, sequential=sequential)
     if unusable := _too_many_invalid(trials, slo):
         reason, dilute = unusable
@@ -172,6 +177,10 @@ def _of_trials(trials: Sequence[TrialResult], slo: Slo, *, sequential: bool) -> 
     return replace(base, reason=reason, more_at_least=more, more_expected=decided)
 
 
+def _remedies_of(trials: Sequence[TrialResult]) -> str:
+    return ", ".join(dict.fromkeys(remedy for trial in trials for remedy in trial.false_heals))
+
+
 def _of_shams(trials: Sequence[TrialResult], slo: Slo) -> Verdict:
     """All shams of one arm: nothing was broken, so that whatever a healer did was for nothing."""
     valid = [trial for trial in trials if trial.recovery.outcome.counts]
@@ -193,8 +202,7 @@ def _of_shams(trials: Sequence[TrialResult], slo: Slo) -> Verdict:
     )
     if limit is not None and len(healed) > limit.at_most:
         over = len(healed) + sum(not trial.false_heals for trial in wrong)
-        remedies = ", ".join(dict.fromkeys(remedy for trial in healed for remedy in trial.false_heals))
-        reason = f"{seen} ({remedies}) although nothing was broken; {verdict_words.allowed(limit)}"
+        reason = f"{seen} ({_remedies_of(healed)}) although nothing was broken; {verdict_words.allowed(limit)}"
         return replace(base, decision=Decision.FAIL, reason=reason, over_limit_count=over)
     if wrong:
         return replace(base, decision=Decision.FAIL, reason=verdict_words.wrong_answers(wrong, count, slo))

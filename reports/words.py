@@ -187,7 +187,7 @@ def how_healed(trial: TrialResult) -> str:
     alone; of a storm nobody can tell."""
     if trial.storm:
         return "not judged in a storm"
-    if trial.sham:
+    if trial.sham or trial.false_heals:
         acted = " → ".join(clean(remedy).replace("_", " ") for remedy in trial.false_heals)
         return f"false heal: {acted}" if acted else "nothing to heal"
     remedies = " → ".join(clean(remedy).replace("_", " ") for remedy in trial.healed_by)

@@ -57,6 +57,8 @@ class Extension:
     """Name of the activity that undoes it; "none" if there is nothing to take back."""
     sham: bool = False
     """Whether nothing is broken, so that whatever a healer does is a false heal."""
+    benign: bool = False
+    """Whether the fault should harm nobody: then so is whatever a healer does where it harmed nobody."""
 
     @property
     def named(self) -> Named:

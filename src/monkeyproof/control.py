@@ -220,6 +220,7 @@ def _plan(document: dict[str, Json]) -> TrialPlan:
         folder=str(Path("runs") / f"chaos-{stamp}-{os.getpid()}"),
         expected=tuple(extension.expect.get(arm, ())),
         sham=extension.sham,
+        benign=extension.benign,
         **extension.named.given(),
     )
 

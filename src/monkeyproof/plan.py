@@ -101,6 +101,7 @@ class CampaignPlan:
             folder=str(self.folder / TRIALS_DIR / f"{number}-{slug}-{arm}-{self.seed + index}"),
             expected=tuple(experiment.extension.expect.get(arm, ())),
             sham=experiment.extension.sham,
+            benign=experiment.extension.benign,
             **experiment.extension.named.given(),
         )
 

@@ -122,7 +122,8 @@ def result_of(folder: Path, root: Path) -> TrialResult:
         recovery = replace(recovery, outcome=Outcome.INVALID, reason=f"could not tell: {aborted}")
     before_s = recovery.proven_s or recovery.reverted_s or inf
     done = remedies(trial.events, recovery.t0_s or 0.0, before_s)
-    sham = bool(trial.trial.get("sham", False))
+    sham, benign = (bool(trial.trial.get(name, False)) for name in ("sham", "benign"))
+    unharmed = sham or (benign and recovery.outcome is Outcome.ABSORBED)
     return TrialResult(
         experiment=trial.trial["experiment"],
         title=trial.trial["title"],
@@ -137,7 +138,7 @@ def result_of(folder: Path, root: Path) -> TrialResult:
             f"{event.data['fault']} on {event.subject}" for event in trial.of_kind(Kind.FAULT_INTENDED)
         ),
         evidence=_unique(str(event.data["summary"]) for event in trial.of_kind(Kind.FAULT_EFFECTIVE)),
-        healed_by=done if recovery.outcome in (Outcome.HEALED, Outcome.ABSORBED) else (),
+        healed_by=done if recovery.outcome in (Outcome.HEALED, Outcome.ABSORBED) and not unharmed else (),
         detected=_unique(
             str(event.data.get("summary", ""))
             for event in trial.of_kind(Kind.HEALER_DETECTED, Kind.HEALER_DIAGNOSED)
@@ -147,7 +148,8 @@ def result_of(folder: Path, root: Path) -> TrialResult:
         expected=tuple(Outcome(name) for name in trial.trial.get("expected", ())),
         load=_load(folder),
         sham=sham,
-        false_heals=_unique(_remedy(event) for event in trial.of_kind(Kind.HEALER_ACTING)) if sham else (),
+        benign=benign,
+        false_heals=_unique(_remedy(event) for event in trial.of_kind(Kind.HEALER_ACTING)) if unharmed else (),
         aborted=aborted,
         storm=is_storm(trial.events),
     )

@@ -30,6 +30,7 @@ class TrialPlan:
     experiment_file: str = ""
     expected: tuple[str, ...] = ()
     sham: bool = False
+    benign: bool = False
     inject: str = ""
     """Names of activities of somebody else's experiment, where they are given; see monkeyproof.roles."""
     evidence: str = ""

@@ -140,8 +140,11 @@ class TrialResult:
     """Statistics of the background load: requests, failures, requests_per_s, p50_ms, p99_ms."""
     sham: bool = False
     """Nothing was broken: whatever a healer did here is a false heal."""
+    benign: bool = False
+    """The fault should harm nobody, as its author says."""
     false_heals: tuple[str, ...] = ()
-    """Remedies that a healer began in a sham."""
+    """Remedies that a healer began where there was nothing to heal: in a sham, or under a benign fault that harmed
+    nobody indeed."""
     aborted: str = ""
     """Why the trial ended before its time; empty if it did not."""
     storm: bool = False

@@ -12,7 +12,7 @@ from campaign_world import FakeRunner, Killed, plan_of, target_file, write_trial
 from click.testing import CliRunner, Result
 
 from monkeyproof import catalogue, history
-from monkeyproof.campaign import Finished, run_campaign
+from monkeyproof.campaign import Finished, result_of, run_campaign
 from monkeyproof.cli import main
 from monkeyproof.clock import ManualClock
 from monkeyproof.config import TargetFile
@@ -317,6 +317,18 @@ def test_a_healer_that_acts_in_a_sham_is_counted(tmp_path: Path, target: TargetF
     write_trial(replace(sham, folder=sham.folder + "-sham"), target, acted="roll_back")
     found = [trial for trial in read_campaign(tmp_path / "c").trials if trial.sham]
     assert [trial.false_heals for trial in found] == [("roll_back",)]
+
+
+@pytest.mark.parametrize("benign", [True, False])
+@pytest.mark.parametrize("broken", [True, False])
+def test_who_acts_on_a_benign_fault_that_harmed_nobody_heals_falsely(
+    tmp_path: Path, target: TargetFile, benign: bool, broken: bool
+) -> None:
+    (plan, *_) = plan_of(tmp_path / "c", target, arms="elephant").trials()
+    write_trial(replace(plan, benign=benign), target, acted="roll_back", broken=broken)
+    found = result_of(Path(plan.folder), tmp_path / "c")
+    assert found.benign == benign
+    assert found.false_heals == (("roll_back",) if benign and not broken else ())
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,7 @@ JUDGED = [
     (trial(Outcome.UNPROVEN), "error"),
     (trial(Outcome.HEALED, aborted="stopped by a signal"), "error"),
     (trial(Outcome.ABSORBED, sham=True, false_heals=("restart",)), "failure"),
+    (trial(Outcome.ABSORBED, benign=True, false_heals=("restart",)), "failure"),
     (trial(Outcome.HEALED, not_reverted=("a link is still slow",)), "error"),
     (trial(Outcome.NOT_RECOVERED, not_reverted=("a link is still slow",)), "error"),
 ]

@@ -247,6 +247,20 @@ def test_false_heals_beyond_the_limit_fail() -> None:
     assert judged([*enough, sham()], none).decision is PASS
 
 
+def test_who_heals_what_harms_nobody_is_judged_as_in_a_sham() -> None:
+    slo = Slo(false_heals=Limit(1))
+    acted = trial(benign=True, false_heals=("restart",))
+    enough = [*[trial(benign=True)] * 36, sham()]
+    assert judged([*enough, acted], slo).decision is PASS
+    found = judged([*enough, acted, acted], slo)
+    assert found.decision is FAIL
+    assert (
+        "a healer acted in 2 of 38 trials (restart) although nobody was harmed; at most 1 is allowed"
+        in found.reason
+    )
+    assert judged([*enough, acted, acted], SLO).decision is PASS
+
+
 def test_false_heals_need_a_sham_that_is_valid() -> None:
     slo = Slo(false_heals=Limit(0))
     found = judged([trial()] * 36, slo)
