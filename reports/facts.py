@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from monkeyproof.reports import judgement, words
@@ -101,12 +101,11 @@ def warnings(campaign: Campaign, summary: Summary) -> list[str]:
     said += _not_counted(campaign, Outcome.UNPROVEN, words.OUTCOMES[Outcome.UNPROVEN][1])
     surprises = [trial for trial in campaign.trials if _is_surprise(trial)]
     if surprises:
-        named = [f"{trial.experiment} ({healer_name(trial.arm)}, seed {trial.seed})" for trial in surprises]
-        more = [f"{len(named) - 3} more"] if len(named) > 4 else named[3:]
-        said.append(
-            f"{words.count(len(surprises), 'trial')} ended otherwise than the experiment expects: "
-            f"{words.listing(named[:3] + more)}."
-        )
+        many = words.count(len(surprises), "trial")
+        said.append(f"{many} ended otherwise than the experiment expects: {_named(surprises)}.")
+    needless = [trial for trial in campaign.trials if trial.false_heals and not trial.sham]
+    if needless:
+        said.append(f"A healer acted although nobody was harmed: {_named(needless)}.")
     early = sum(group.censored_early_count for group in summary.groups)
     if early:
         said.append(
@@ -114,6 +113,12 @@ def warnings(campaign: Campaign, summary: Summary) -> list[str]:
             f"{'it counts' if early == 1 else 'they count'} as not recovered in time."
         )
     return said + judgement.clock_warnings(campaign)
+
+
+def _named(trials: Sequence[TrialResult]) -> str:
+    named = [f"{trial.experiment} ({healer_name(trial.arm)}, seed {trial.seed})" for trial in trials]
+    more = [f"{len(named) - 3} more"] if len(named) > 4 else named[3:]
+    return words.listing(named[:3] + more)
 
 
 def _not_counted(campaign: Campaign, outcome: Outcome, why: str) -> list[str]:

@@ -126,6 +126,16 @@ def test_an_aborted_campaign_is_an_error_in_junit(tmp_path: Path) -> None:
     assert "Verdict: aborted" in printed(campaign, 80)
 
 
+def test_every_format_says_who_healed_what_harmed_nobody(tmp_path: Path) -> None:
+    absorbed = Recovery(Outcome.ABSORBED, "nothing was bad", t0_s=2.0, effective_s=2.1, end_s=9.0)
+    needless = {"benign": True, "false_heals": ("restart",), "recovery": absorbed}
+    campaign = campaign_of([trial("elephant", 1, 1.0, experiment="drift", **needless), trial("elephant", 2, 1.0)])
+    said = "A healer acted although nobody was harmed: drift (elephant, seed 1)."
+    for text in (html.render(campaign, tmp_path), markdown.render(campaign), printed(campaign, 200)):
+        assert said in text
+    assert words.how_healed(campaign.trials[0]) == "false heal: restart"
+
+
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
 def test_no_number_is_cut_at_any_width(width: int) -> None:
     campaign = campaign_of([*both_arms(), sham(1), sham(2, "restart")])
