@@ -246,7 +246,7 @@ def _sentence(arm: Group, groups: tuple[Group, ...]) -> str:
     if arm.median_s is None:
         said = f"right answers did not come back in most of {trials} while the fault was held"
     elif arm.median_s == 0:
-        said = f"most of {trials} absorbed the fault without one bad answer"
+        said = f"{arm.counts.get(Outcome.ABSORBED, 0)} of {trials} absorbed the fault without one bad answer"
     else:
         of = f"median of {trials}{' of all experiments' if len(mine) > 1 else ''}, {arm.censored_count} censored"
         said = f"right answers were back {words.seconds(arm.median_s)} after the fault began ({of})"
