@@ -35,9 +35,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torture_audit import MARK, Outside, is_gone, processes
+from torture_audit import Outside
 from torture_cases import KILLS, STOP, Case, cases
 from torture_faults import FAULTS_OF, Strangers, write_experiment, write_target
+from torture_processes import MARK, is_gone, processes
 
 from monkeyproof import paths
 from monkeyproof.clock import wait_for
@@ -46,7 +47,8 @@ from monkeyproof.errors import EXIT_REFUSED
 from monkeyproof.process import last_line
 
 LEFT_BY_S = 30.0
-"""Processes, undo logs and wrong features may take longer than a fault: reports are written, stores refill."""
+"""What may take longer than a fault: reports are written, stores refill, and a replica that was ended, or is
+started anew by an undo, has to load a model first. That nothing holds its start has to be so within a lease."""
 REPLACED_WITHIN_S = 5.0
 FAULT_WITHIN_S = 40.0
 
@@ -71,7 +73,7 @@ class Round:
     def __str__(self) -> str:
         one = self.case
         return (
-            f"{f'{one.family}.{one.fault}':25} {one.kind:15} {one.healer:8} after {one.after_s:4.2f} s"
+            f"{f'{one.family}.{one.fault}':27} {one.kind:15} {one.healer:8} after {one.after_s:4.2f} s"
             f"{' (fault open)' if self.faulted else '':13} clean {self.clean_s:5.2f} s, all {self.gone_s:5.2f} s"
             f" {'; '.join(self.left)}"
         )
@@ -170,7 +172,12 @@ class Victim:
             send(self.worker, signal.SIGCONT)
             since_s = time.monotonic()
         gone_s, more = self._until(
-            lambda: self.outside.strays(self.folder) + self.outside.undo_logs() + self.outside.wrong_answers(),
+            lambda: (
+                self.outside.strays(self.folder)
+                + self.outside.undo_logs()
+                + self.outside.kept()
+                + self.outside.unserved()
+            ),
             since_s,
         )
         if self.case.kind == STOP and faulted:
@@ -236,7 +243,7 @@ def report(rounds: Sequence[Round]) -> bool:
         for name in (family, *(f"{family}.{fault}" for fault in faults if len(faults) > 1))
     ]
     print("\nrounds / with a fault open / worst time to clean in seconds")
-    print(f"{'':22}" + "".join(f"{kind:>17}" for kind in (*kinds, "all kinds")))
+    print(f"{'':27}" + "".join(f"{kind:>17}" for kind in (*kinds, "all kinds")))
     for name in (*names, "all"):
         row = []
         for kind in (*kinds, ""):
@@ -250,7 +257,7 @@ def report(rounds: Sequence[Round]) -> bool:
             faulted = sum(one.faulted for one in found)
             row.append(f"{len(found)} / {faulted} / {worst_s:.2f}" if found else "-")
         if row[-1] != "-":
-            print(f"{name:22}" + "".join(f"{cell:>17}" for cell in row))
+            print(f"{name:27}" + "".join(f"{cell:>17}" for cell in row))
     kills = sum(one.case.kind != STOP for one in rounds)
     if rounds:
         worst = max(rounds, key=lambda one: one.clean_s - one.case.bound_s)
@@ -278,8 +285,8 @@ def main() -> int:
     paths.keep_private()
     write_target(path, arguments.target)
     target = read_target_file(path)
-    outside = Outside(target)
     with tempfile.TemporaryDirectory(prefix="torture-") as name, contextlib.ExitStack() as exits:
+        outside = Outside(target, Path(name))
         strangers = Strangers(Path(name))
         exits.callback(strangers.close)
 
