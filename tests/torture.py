@@ -199,10 +199,11 @@ class Victim:
         """When, after ``since_s``, nothing was left, and what was in the end."""
         while True:
             self.campaign.poll()  # A zombie would look like a process that is left.
-            looked_s = time.monotonic()
             left = look()
-            if not left or looked_s - since_s > LEFT_BY_S:
-                return looked_s - since_s, left
+            # Once it has looked, and not before: what was seen last may have gone while the rest was looked at.
+            took_s = time.monotonic() - since_s
+            if not left or took_s > LEFT_BY_S:
+                return took_s, left
             time.sleep(0.05)
 
     def _replaces_its_watchdog(self) -> list[str]:

@@ -44,7 +44,8 @@ class Scoring:
             if environment and environment != self._environment:
                 more = sorted(set(environment.split(b"\0")) - set(self._environment.split(b"\0")))
                 left.append(f"pid {pid} has another environment: {b' '.join(more).decode()}")
-        return left + [f"{name} is pinned to version {version}" for name, version in self._pins().items()]
+        # Who stands still or has no handle left answers nobody, and to ask them would only take time.
+        return left or [f"{name} is pinned to version {version}" for name, version in self._pins().items()]
 
     def missing(self) -> list[str]:
         """Replicas that do not answer with the champion, and processes that are too many or too few."""
