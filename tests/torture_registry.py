@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +27,10 @@ class Stored:
 
     def changes(self) -> list[str]:
         """One line for each thing that is not as it was, or was not there, or is not there any more."""
-        now, before = self._now(), self._before
+        try:
+            now, before = self._now(), self._before
+        except OSError as error:
+            return [f"the registry does not tell what it has ({error})"]
         gone, more = sorted(before.keys() - now.keys()), sorted(now.keys() - before.keys())
         other = sorted(name for name in before.keys() & now.keys() if before[name] != now[name])
         return [
@@ -40,9 +44,10 @@ class Stored:
 
     def _files(self) -> dict[str, str]:
         found = {}
-        for path in self._artifacts.rglob("*"):
-            with contextlib.suppress(FileNotFoundError):
-                if path.is_file():
+        # Folders may go while it walks. Empty ones are left by MLflow's server, whatever was in them.
+        for folder, _, names in os.walk(self._artifacts):
+            for path in (Path(folder, name) for name in names):
+                with contextlib.suppress(FileNotFoundError):
                     found[f"file {path.relative_to(self._artifacts)}"] = hashlib.sha256(
                         path.read_bytes()
                     ).hexdigest()
