@@ -45,10 +45,13 @@ from monkeyproof.clock import wait_for
 from monkeyproof.config import TargetFile, read_target_file
 from monkeyproof.errors import EXIT_REFUSED
 from monkeyproof.process import last_line
+from monkeyproof.targets.port import LEASE_S
 
 LEFT_BY_S = 30.0
 """What may take longer than a fault: reports are written, stores refill, and a replica that was ended, or is
 started anew by an undo, has to load a model first. That nothing holds its start has to be so within a lease."""
+RENEWED_EVERY_S = 1.0
+"""By the worker, its leases; the last time up to so long before it stopped."""
 REPLACED_WITHIN_S = 5.0
 FAULT_WITHIN_S = 40.0
 
@@ -180,7 +183,8 @@ class Victim:
             ),
             since_s,
         )
-        if self.case.kind == STOP and faulted:
+        # What was over sooner, a healer has ended: then no lease ran out, and its trial may well count.
+        if self.case.kind == STOP and faulted and clean_s > LEASE_S - RENEWED_EVERY_S:
             problems += self._counts_for_something()
         if faulted and "worker" in self.case.kind:
             problems += self._tells_of_the_death()
@@ -227,8 +231,10 @@ class Victim:
             outcome, why = trial["recovery"]["outcome"], trial["recovery"]["reason"]
         except (OSError, ValueError, KeyError) as error:
             return [f"no result: {error!r}"]
-        # Where it stood still before the fault was proven, it may be that proof that is missed.
-        told = outcome == "invalid" and ("lease ran out" in why or "evidence" in why)
+        # Where it stood still before the fault was proven, it may be that proof that is missed. What ends a fault
+        # that is a process of its own is that process, and all that the trial can see is that it was not there.
+        words = ("was not there all the while", "evidence", "not proven to have taken effect")
+        told = outcome == "invalid" and any(one in why for one in words)
         return [] if told else [f"its lease ran out, and it is {outcome}: {why}"]
 
     def _tracebacks(self) -> list[str]:
