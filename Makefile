@@ -24,7 +24,7 @@ lint: $(STAMP)
 	MYPYPATH=src:tests/probes $(BIN)/mypy benchmarks/*.py tests/torture.py
 	$(BIN)/lint-imports
 
-# Kills the harness in the middle of 100 trials for each family of faults, about an hour; see tests/torture.py.
+# Kills the harness in the middle of 100 trials for each family of faults, about two hours; see tests/torture.py.
 torture: $(STAMP)
 	$(BIN)/monkeyproof target up
 	$(BIN)/python tests/torture.py --kills-per-family 100

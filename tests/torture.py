@@ -35,18 +35,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torture_audit import MARK, Outside, is_gone, processes
+from torture_audit import Outside
 from torture_cases import KILLS, STOP, Case, cases
 from torture_faults import FAULTS_OF, Strangers, write_experiment, write_target
+from torture_processes import MARK, is_gone, processes
 
 from monkeyproof import paths
 from monkeyproof.clock import wait_for
 from monkeyproof.config import TargetFile, read_target_file
 from monkeyproof.errors import EXIT_REFUSED
 from monkeyproof.process import last_line
+from monkeyproof.targets.port import LEASE_S
 
 LEFT_BY_S = 30.0
-"""Processes, undo logs and wrong features may take longer than a fault: reports are written, stores refill."""
+"""What may take longer than a fault: reports are written, stores refill, and a replica that was ended, or is
+started anew by an undo, has to load a model first. That nothing holds its start has to be so within a lease."""
+RENEWED_EVERY_S = 1.0
+"""By the worker, its leases; the last time up to so long before it stopped."""
 REPLACED_WITHIN_S = 5.0
 FAULT_WITHIN_S = 40.0
 
@@ -71,7 +76,7 @@ class Round:
     def __str__(self) -> str:
         one = self.case
         return (
-            f"{f'{one.family}.{one.fault}':25} {one.kind:15} {one.healer:8} after {one.after_s:4.2f} s"
+            f"{f'{one.family}.{one.fault}':27} {one.kind:15} {one.healer:8} after {one.after_s:4.2f} s"
             f"{' (fault open)' if self.faulted else '':13} clean {self.clean_s:5.2f} s, all {self.gone_s:5.2f} s"
             f" {'; '.join(self.left)}"
         )
@@ -170,10 +175,16 @@ class Victim:
             send(self.worker, signal.SIGCONT)
             since_s = time.monotonic()
         gone_s, more = self._until(
-            lambda: self.outside.strays(self.folder) + self.outside.undo_logs() + self.outside.wrong_answers(),
+            lambda: (
+                self.outside.strays(self.folder)
+                + self.outside.undo_logs()
+                + self.outside.kept()
+                + self.outside.unserved()
+            ),
             since_s,
         )
-        if self.case.kind == STOP and faulted:
+        # What was over sooner, a healer has ended: then no lease ran out, and its trial may well count.
+        if self.case.kind == STOP and faulted and clean_s > LEASE_S - RENEWED_EVERY_S:
             problems += self._counts_for_something()
         if faulted and "worker" in self.case.kind:
             problems += self._tells_of_the_death()
@@ -192,10 +203,11 @@ class Victim:
         """When, after ``since_s``, nothing was left, and what was in the end."""
         while True:
             self.campaign.poll()  # A zombie would look like a process that is left.
-            looked_s = time.monotonic()
             left = look()
-            if not left or looked_s - since_s > LEFT_BY_S:
-                return looked_s - since_s, left
+            # Once it has looked, and not before: what was seen last may have gone while the rest was looked at.
+            took_s = time.monotonic() - since_s
+            if not left or took_s > LEFT_BY_S:
+                return took_s, left
             time.sleep(0.05)
 
     def _replaces_its_watchdog(self) -> list[str]:
@@ -219,8 +231,10 @@ class Victim:
             outcome, why = trial["recovery"]["outcome"], trial["recovery"]["reason"]
         except (OSError, ValueError, KeyError) as error:
             return [f"no result: {error!r}"]
-        # Where it stood still before the fault was proven, it may be that proof that is missed.
-        told = outcome == "invalid" and ("lease ran out" in why or "evidence" in why)
+        # Where it stood still before the fault was proven, it may be that proof that is missed. What ends a fault
+        # that is a process of its own is that process, and all that the trial can see is that it was not there.
+        words = ("was not there all the while", "evidence", "not proven to have taken effect")
+        told = outcome == "invalid" and any(one in why for one in words)
         return [] if told else [f"its lease ran out, and it is {outcome}: {why}"]
 
     def _tracebacks(self) -> list[str]:
@@ -236,7 +250,7 @@ def report(rounds: Sequence[Round]) -> bool:
         for name in (family, *(f"{family}.{fault}" for fault in faults if len(faults) > 1))
     ]
     print("\nrounds / with a fault open / worst time to clean in seconds")
-    print(f"{'':22}" + "".join(f"{kind:>17}" for kind in (*kinds, "all kinds")))
+    print(f"{'':27}" + "".join(f"{kind:>17}" for kind in (*kinds, "all kinds")))
     for name in (*names, "all"):
         row = []
         for kind in (*kinds, ""):
@@ -250,7 +264,7 @@ def report(rounds: Sequence[Round]) -> bool:
             faulted = sum(one.faulted for one in found)
             row.append(f"{len(found)} / {faulted} / {worst_s:.2f}" if found else "-")
         if row[-1] != "-":
-            print(f"{name:22}" + "".join(f"{cell:>17}" for cell in row))
+            print(f"{name:27}" + "".join(f"{cell:>17}" for cell in row))
     kills = sum(one.case.kind != STOP for one in rounds)
     if rounds:
         worst = max(rounds, key=lambda one: one.clean_s - one.case.bound_s)
@@ -278,8 +292,8 @@ def main() -> int:
     paths.keep_private()
     write_target(path, arguments.target)
     target = read_target_file(path)
-    outside = Outside(target)
     with tempfile.TemporaryDirectory(prefix="torture-") as name, contextlib.ExitStack() as exits:
+        outside = Outside(target, Path(name))
         strangers = Strangers(Path(name))
         exits.callback(strangers.close)
 

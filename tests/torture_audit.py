@@ -5,40 +5,50 @@ from __future__ import annotations
 import contextlib
 import json
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torture_processes import BALLAST, Scoring, marked
+from torture_registry import Stored
+
 from monkeyproof.config import TargetFile
+from monkeyproof.paths import home
 from monkeyproof.rpc import Client
 from monkeyproof.undo import undo_dir
 
-MARK = "MONKEYPROOF_TORTURE"
 QUESTIONS = 24
 
 
 class Outside:
-    """Looks at the proxy's control socket, the registry's HTTP API, /proc, the undo logs and the front door."""
+    """Looks at control sockets, the registry's HTTP API and files, /proc, the undo logs and the front door."""
 
-    def __init__(self, target: TargetFile) -> None:
+    def __init__(self, target: TargetFile, rounds: Path) -> None:
+        """``rounds``: the folder in which every round has its own."""
         assert target.stack is not None
         assert target.registry is not None
-        self._target = target
-        with Client(target.stack.control) as client:
-            self._places: Mapping[str, Any] = client.call("describe")
+        self._rounds = rounds
+        self._predict = target.predict.url
+        self._control = target.stack.control
+        with Client(self._control) as client:
+            places: Mapping[str, Any] = client.call("describe")
+        self._proxy = Path(places["proxy"])
+        lines = target.predict.golden.read_text().splitlines()[:QUESTIONS]
+        self._questions = [json.loads(line) for line in lines]
+        folder = Path(places["folder"])
+        self._scoring = Scoring(folder, places["replicas"], places["champion"], self._questions[0]["body"])
+        self._stored = Stored(target.registry, folder / "artifacts")
 
     def faults(self) -> list[str]:
-        left = []
-        with Client(Path(self._places["proxy"])) as client:
-            left += [f"toxic {one}" for one in client.call("active")]
-        if (version := self._champion()) != self._places["champion"]:
-            left.append(f"the champion is version {version}")
-        folder = str(self._target.path.parent).encode()
-        for pid, words in processes():
-            # Its own processes name a file of its folder; a worker that stands still names it, too, among others.
-            if folder in words and b"monkeyproof.targets.local.replicas" in words and state(pid) in ("T", "t"):
-                left.append(f"pid {pid} is stopped")
-        return left
+        """What may be there for as long as a lease. A replica that the end of one starts anew is not among it."""
+        with Client(self._proxy) as client:
+            left = [f"toxic {one}" for one in client.call("active")]
+        with Client(self._control) as client:
+            left += [
+                f"the start of {name} is held: {one}" for name, one in client.call("replicas.conditions").items()
+            ]
+        left += [f"pid {pid}: {words!r}" for pid, words in marked(self._rounds) if BALLAST in words]
+        return left + self._scoring.faults() + self._stored.changes()
 
     def undo_logs(self) -> list[str]:
         """Those in which an intent is open, read without the harness's own reader."""
@@ -54,56 +64,29 @@ class Outside:
                 ]
         return left
 
+    def kept(self) -> list[str]:
+        """Files that an undo would have needed, and that nobody will look for any more."""
+        return [f"{path} is left" for pattern in ("kept/*", "displaced-*") for path in home().glob(pattern)]
+
     def strays(self, folder: Path) -> list[str]:
         """What the campaign started, they and theirs: known by a mark in the environment that they inherited."""
-        mark, left = f"{MARK}={folder}".encode(), []
-        for pid, words in processes():
-            with contextlib.suppress(OSError):
-                if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                    left.append(f"pid {pid}: {words!r}")
-        return left
+        return [f"pid {pid}: {words!r}" for pid, words in marked(folder)]
 
-    def wrong_answers(self) -> list[str]:
+    def unserved(self) -> list[str]:
+        """Replicas that do not answer as they did, each asked itself, and what the front door says wrongly."""
+        # To load a model takes a replica longer than a lease, on a machine as busy as this one is.
+        return self._scoring.missing() + self._wrong_answers()
+
+    def _wrong_answers(self) -> list[str]:
         """What the front door says to golden questions."""
         wrong = 0
-        lines = self._target.predict.golden.read_text().splitlines()[:QUESTIONS]
-        for line in lines:
-            question = json.loads(line)
+        for question in self._questions:
             request = urllib.request.Request(
-                self._target.predict.url,
-                json.dumps(question["body"]).encode(),
-                {"Content-Type": "application/json"},
+                self._predict, json.dumps(question["body"]).encode(), {"Content-Type": "application/json"}
             )
             try:
                 with urllib.request.urlopen(request, timeout=3.0) as answer:
                     wrong += json.load(answer)["predictions"][0] != question["expect"]
             except (OSError, ValueError, KeyError):
                 wrong += 1
-        return [f"{wrong} of {len(lines)} answers are not right"] if wrong else []
-
-    def _champion(self) -> str:
-        registry = self._target.registry
-        assert registry is not None
-        with urllib.request.urlopen(
-            f"{registry.uri}/api/2.0/mlflow/registered-models/alias?name={registry.model}&alias={registry.alias}",
-            timeout=5.0,
-        ) as answer:
-            return str(json.load(answer)["model_version"]["version"])
-
-
-def processes() -> Iterator[tuple[int, bytes]]:
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            yield int(path.parent.name), path.read_bytes()
-
-
-def state(pid: int) -> str:
-    """The kernel's letter; "" of a process that is gone."""
-    with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
-    return ""
-
-
-def is_gone(pid: int) -> bool:
-    """Whether a process has ended, reaped or not."""
-    return state(pid) in ("", "Z", "X")
+        return [f"{wrong} of {len(self._questions)} answers are not right"] if wrong else []

@@ -38,12 +38,13 @@ class Case:
 def cases(
     rng: np.random.Generator, families: Sequence[str], kinds: Sequence[str], kills_count: int
 ) -> Iterator[Case]:
-    """The families take turns, and so do, within each, the kinds and then the faults."""
+    """The families take turns, and so do, within each, the kinds and the faults."""
     kills = [kind for kind in kinds if kind != STOP]
     for number in range(kills_count if kills else 0):
         for place, family in enumerate(families):
             faults = list(FAULTS_OF[family])
-            fault = faults[number // len(kills) % len(faults)]
+            # One further after each turn of the kinds, so that every fault meets every kind in the end.
+            fault = faults[(number + number // len(kills)) % len(faults)]
             yield _drawn(rng, family, fault, kills[(number + place) % len(kills)])
         if STOP in kinds and number % KILLS_A_STOP == KILLS_A_STOP - 1:
             yield from _stops(rng, families, number // KILLS_A_STOP)

@@ -29,16 +29,56 @@ FAULTS_OF: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "schema_mismatch": {"link": "replica->features"},
     },
     "data": {"scale_records": {"link": "source->pipeline", "share": 0.1, "low": -10.0, "high": 10.0}},
-    "registry": {"promote_degraded": {}},
-    "replicas": {"pause": {}, "kill": {}},
+    "registry": {
+        "promote_degraded": {},
+        # At once and for as long as it is held: so a healer's rollback, and what it displaces, is among it.
+        "flip_back": {"times": 0, "after_ms": 50.0},
+        "publish_copy": {},
+        "delete_previous": {},
+        "pin": {},
+        "spoil_last_good": {},
+    },
+    "replicas": {
+        "pause": {},
+        "kill": {},
+        # None of them may come to its own end before it is looked whether an undo or a lease ended it.
+        "delay_start": {"delay_s": 60.0},
+        "preempt": {"notice_s": 1.0, "replaced_after_s": 60.0},
+        "scale_to_zero": {"delay_s": 60.0},
+    },
+    "models": {
+        "flip_bits": {"bits": 500},
+        "truncate": {},
+        "remove": {},
+        "promote_damaged_copy": {},
+        "deploy_wrong_version": {},
+        "deploy_wrong_schema": {"schema": "fewer_columns"},
+    },
+    "drift": {"covariate_shift": {"columns": "0", "shifts": "30"}},
+    "resources": {
+        "steal_cpu": {"workers": 2},
+        "exhaust_handles": {},
+        "exhaust_memory": {},
+        "fill_disk": {},
+        "skew_clock": {},
+    },
+    "load": {
+        "overload": {"rate_per_s": 40.0},
+        "hot_key": {"rate_per_s": 30.0},
+        "retry_storm": {"rate_per_s": 20.0},
+    },
     "foreign": {"http": {}, "process": {}},
 }
-LEASED = ("network", "features", "data")
-"""Families whose faults end by themselves when the worker stands still; so does the pause of a replica."""
+BEFORE: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
+    "retry_storm": ("network", "fail_requests", {"link": "client->gateway", "probability": 0.3})
+}
+"""What has to be broken first, for some: where nothing fails, nothing is asked again."""
+LEASED = ("network", "features", "data", "drift", "resources", "load")
+"""Families whose faults end by themselves when the worker stands still; so do those of replicas but a kill."""
 
 
 def is_leased(family: str, fault: str) -> bool:
-    return family in LEASED or fault == "pause"
+    return family in LEASED or (family == "replicas" and fault != "kill")
 
 
 @dataclass
@@ -137,11 +177,8 @@ def write_experiment(folder: Path, family: str, fault: str, strangers: Strangers
                 ],
             },
             "method": [
-                {
-                    "type": "action",
-                    "name": "break",
-                    "provider": _python(f"faults.{family}", fault, FAULTS_OF[family][fault]),
-                },
+                *([_break("break-first", *BEFORE[fault])] if fault in BEFORE else []),
+                _break("break", family, fault, FAULTS_OF[family][fault]),
                 {
                     "type": "probe",
                     "name": "hold",
@@ -165,6 +202,10 @@ def write_target(path: Path, embedded: Path) -> None:
         "prober": {"rate_per_s": 200},
     }
     path.write_text(yaml.safe_dump(document, sort_keys=False))
+
+
+def _break(name: str, family: str, fault: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "action", "name": name, "provider": _python(f"faults.{family}", fault, arguments)}
 
 
 def _python(module: str, func: str = "", arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:

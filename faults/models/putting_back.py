@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,10 +81,10 @@ def digest_now(path: Path) -> str:
 def write_whole(path: Path, content: bytes) -> None:
     """Put a file in place in one step, synced: whoever reads it sees the old bytes or the new ones."""
     mode = path.stat().st_mode & 0o7777 if path.exists() else 0o600
-    handle, name = tempfile.mkstemp(prefix=".monkeyproof-", dir=path.parent)
-    draft = Path(name)
+    draft = _draft_of(path)
+    draft.unlink(missing_ok=True)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -94,6 +93,11 @@ def write_whole(path: Path, content: bytes) -> None:
         sync_folder(path.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _draft_of(path: Path) -> Path:
+    """Beside the file, under a name that whoever undoes this knows: who is killed over it leaves it there."""
+    return path.with_name(f".monkeyproof-{path.name}")
 
 
 def sync_folder(folder: Path) -> None:
@@ -116,6 +120,7 @@ def put_back_file(target: Target, path: str, kept: str, before: str, after: str)
         TargetError: what was kept is gone or damaged, or the disk does not take it.
     """
     place, copy = Path(path), Path(kept)
+    _draft_of(place).unlink(missing_ok=True)
     now = digest_now(place)
     if now == before:
         copy.unlink(missing_ok=True)

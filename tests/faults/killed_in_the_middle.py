@@ -11,7 +11,7 @@ from fault_world import World
 
 from monkeyproof.clock import Anchor, SystemClock
 from monkeyproof.config import Predict, TargetFile
-from monkeyproof.faults import models
+from monkeyproof.faults import models, registry
 from monkeyproof.faults.models import files, putting_back
 from monkeyproof.faults.weights import Flips
 from monkeyproof.history import HistoryWriter
@@ -35,10 +35,14 @@ def main() -> None:
     kind, url, artifacts, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
     client = RegistryClient(url, "shuttle", timeout_s=5)
     file = TargetFile(
-        "small", Predict("http://127.0.0.1:1/", Path("g")), allow_faults=("models",), path=folder / "t"
+        "small", Predict("http://127.0.0.1:1/", Path("g")), allow_faults=("models", "registry"), path=folder / "t"
     )
     world = World(file)
-    world.parts = {port.Registry: client, port.ArtifactFiles: LocalArtifactFiles(artifacts, client)}
+    world.parts = {
+        port.Registry: client,
+        port.Publishing: client,
+        port.ArtifactFiles: LocalArtifactFiles(artifacts, client),
+    }
     history = HistoryWriter(folder, Anchor.now(SystemClock()), "test")
     set_current(Context(folder, world, history, UndoLog(folder / "undo.jsonl"), seed=1, arm="none"))
     if kind == "flip_bits":
@@ -47,6 +51,9 @@ def main() -> None:
     elif kind == "truncate":
         files.digest_given = die  # The file is cut, and nobody has looked yet.
         models.truncate()
+    elif kind == "spoil_last_good":
+        Path.rename = die  # Other bytes lie beside the file, and have not taken its place.
+        registry.spoil_last_good()
     else:
         files.Kept.save = die  # Nothing is saved, so nothing is done.
         models.remove()

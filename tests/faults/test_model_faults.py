@@ -93,12 +93,14 @@ def test_a_process_that_died_half_way_is_told_from_a_stranger(here: Here, state:
     path.write_bytes(damaged)
 
 
-@pytest.mark.parametrize(("kind", "damaged"), [("flip_bits", True), ("truncate", True), ("remove", False)])
+@pytest.mark.parametrize(
+    ("kind", "damaged"), [("flip_bits", True), ("truncate", True), ("remove", False), ("spoil_last_good", False)]
+)
 def test_whoever_is_killed_in_the_middle_leaves_a_way_back(
     here: Here, registry: Published, tmp_path: Path, kind: str, damaged: bool
 ) -> None:
     path = here.files.file_of("2")
-    clean = digest_of(path)
+    clean, beside = digest_of(path), set(path.parent.iterdir())
     (tmp_path / "killed").mkdir()
     script = Path(__file__).with_name("killed_in_the_middle.py")
     arguments = [kind, registry.url, str(registry.folder / "artifacts"), str(tmp_path / "killed")]
@@ -108,6 +110,7 @@ def test_whoever_is_killed_in_the_middle_leaves_a_way_back(
     (opened,) = read_log(tmp_path / "killed" / "undo.jsonl").open
     assert ("again" if damaged else "already") in opened.undo.run(here.target)
     assert digest_of(path) == clean
+    assert set(path.parent.iterdir()) == beside
     assert "already" in opened.undo.run(here.target)
 
 
