@@ -22,7 +22,7 @@ from monkeyproof.clock import wait_for
 from monkeyproof.errors import Refusal, TargetError
 from monkeyproof.in_force import bound_s
 from monkeyproof.injection import current
-from monkeyproof.lifeline import Lifeline, words_of
+from monkeyproof.lifeline import SILENT_S, Lifeline, words_of
 from monkeyproof.paths import PRIVATE_UMASK, open_private
 from monkeyproof.process import await_end, last_line
 from monkeyproof.targets.port import Processes as OfThisMachine
@@ -96,8 +96,10 @@ def why_ended(ballast_id: str, count: int = 1) -> Callable[[], str]:
     """For ``Injection.why_gone``."""
 
     def why() -> str:
-        living = len(pids(ballast_id))
-        return "" if living >= count else f"{count - living} of {count} processes of the fault have ended"
+        if (living := len(pids(ballast_id))) >= count:
+            return ""
+        ended = f"{count - living} of {count} processes of the fault have ended"
+        return f"{ended}: somebody ended them, or the harness stood still for {SILENT_S:g} s"
 
     return why
 

@@ -118,7 +118,7 @@ def why_proof_fails(events: Sequence[Event], times: FaultTimes) -> str:
     taken = next((event for event in events if event.kind is Kind.FAULT_TAKEN_AWAY), None)
     if taken is not None:
         why = taken.data.get("why", taken.subject)
-        return f"somebody else took the fault away, so it was not there all the while: {why}"
+        return f"the fault was gone before it was taken back, so it was not there all the while: {why}"
     died = next((event for event in events if event.kind is Kind.OBSERVER_DIED), None)
     if died is not None:
         return f"could not tell: the {died.subject} died ({died.data.get('why', '')})"

@@ -146,7 +146,7 @@ INVALID = {
     "somebody else took it away": (
         letters((2, "G"), (1, "R"), (4, "G")),
         [*fault(), event(8.9, Kind.FAULT_TAKEN_AWAY, "champion", why="the champion is version 2, and was 3")],
-        "somebody else took the fault away, so it was not there all the while: the champion is version 2",
+        "the fault was gone before it was taken back, so it was not there all the while: the champion is",
     ),
     "one long gap": (letters((2, "G"), (1.2, "U"), (60, "G")), fault(), "1.2 s without any reading"),
     "the prober died": (letters((2, "G"), (2, "R")), fault(reverted_s=9.0), "s without any reading"),
