@@ -23,7 +23,7 @@ from monkeyproof.types import Json
 __all__ = ["benign_shift", "concept_shift", "covariate_shift", "prior_shift"]
 
 _PACE_OVER_S, _PACE_WITHIN_S = 0.5, 5.0
-"""A stream's pace is taken over the first, and has to be known within the second."""
+"""A stream's pace is taken over so long, and has to be known within so long."""
 _STORED = "moved values stand in the feature store, bit for bit; or the pipeline has written past them"
 
 
@@ -50,15 +50,16 @@ def covariate_shift(
         over_records: so many until a gradual drift is complete; so many on, so many off, of a recurring one.
     """
     parameters = {"columns": list(columns_from(columns)), "shifts": _numbers("shifts", shifts)}
+    course, pauses_s = _course(link, shape, over_records)
     return corrupt_records(
         "drift.covariate_shift",
         link,
         "covariate_shift",
-        {**parameters, **_course(link, shape, over_records)},
+        {**parameters, **course},
         proven_by=[in_the_store, written],
         rows_share=1.0,
         columns=columns_from(columns),
-        pauses_s=_pauses_s(shape, over_records),
+        pauses_s=pauses_s,
     )
 
 
@@ -81,15 +82,16 @@ def prior_shift(
     Args:
         shape, over_records: as of ``covariate_shift``.
     """
+    course, pauses_s = _course(link, shape, over_records)
     return corrupt_records(
         "drift.prior_shift",
         link,
         "prior_shift",
-        {"label": label, "share": share, **_course(link, shape, over_records)},
+        {"label": label, "share": share, **course},
         proven_by=[never_read],
         rows_share=share,
         needs=[Pipeline],
-        pauses_s=_pauses_s(shape, over_records),
+        pauses_s=pauses_s,
     )
 
 
@@ -122,6 +124,7 @@ def concept_shift(
     """
     if at_least is None and at_most is None:
         raise UsageError("at_least, at_most: say in which range the labels change")
+    course, pauses_s = _course(link, shape, over_records)
     return corrupt_records(
         "drift.concept_shift",
         link,
@@ -131,13 +134,13 @@ def concept_shift(
             "at_least": at_least,
             "at_most": at_most,
             "share": share,
-            **_course(link, shape, over_records),
+            **course,
         },
         proven_by=[labelled_so],
         rows_share=share,
         columns=[column] if isinstance(column, int) else [],
         needs=[Feedback],
-        pauses_s=_pauses_s(shape, over_records),
+        pauses_s=pauses_s,
     )
 
 
@@ -184,37 +187,36 @@ def benign_shift(
     )
 
 
-def _course(link: str, shape: str, over_records: int) -> dict[str, Json]:
-    """Parameters of a drift from the next record on: where the stream stands, its pipeline knows."""
+def _course(link: str, shape: str, over_records: int) -> tuple[dict[str, Json], float]:
+    """A drift from the next record on (where the stream stands, its pipeline knows), and how long it pauses."""
+    from monkeyproof.faults.data.drift import check_rows
+
     target = current().target
     check_link(target, link, protocol="http")
+    check_rows("over_records", over_records, 1)
     pipeline = target.find(Pipeline) if shape == "sudden" else require(target, Pipeline)
+    pauses_s = over_records / _pace(pipeline) if pipeline is not None and shape == "recurring" else 0.0
     start = pipeline.status().last_position + 1 if pipeline is not None else 0
-    return {"shape": shape, "start_position": max(0, start), "over_records": over_records}
+    return {"shape": shape, "start_position": max(0, start), "over_records": over_records}, pauses_s
 
 
-def _pauses_s(shape: str, over_records: int) -> float:
-    """How long a recurring drift leaves the stream alone, by the pace at which its pipeline goes on now.
+def _pace(pipeline: Pipeline) -> float:
+    """How many records a second pass at this moment.
 
     Raises:
-        Refusal: the stream stands still, so that nobody can tell a pause from a recovery.
+        Refusal: the stream stands still, so that nobody could tell a drift's pause from a recovery.
     """
-    if shape != "recurring":
-        return 0.0
-    pipeline, clock = require(current().target, Pipeline), current().clock
-    begun_s = clock.monotonic_s()
-    # Records come in batches: from the moment that one came to the moment that another did.
-    marks: list[tuple[float, int]] = []
-    last = pipeline.status().last_position
-    while clock.monotonic_s() - begun_s < _PACE_WITHIN_S:
+    clock = current().clock
+    begun_s, last = clock.monotonic_s(), pipeline.status().last_position
+    first: tuple[float, int] | None = None
+    while (now_s := clock.monotonic_s()) - begun_s < _PACE_WITHIN_S:
+        if (position := pipeline.status().last_position) != last:
+            last = position
+            # Records come in batches: from the moment that one came to the moment that another did.
+            first = first or (now_s, position)
+            if now_s - first[0] >= _PACE_OVER_S and position > first[1]:
+                return (position - first[1]) / (now_s - first[0])
         clock.sleep_s(0.01)
-        if (position := pipeline.status().last_position) == last:
-            continue
-        last = position
-        marks.append((clock.monotonic_s(), position))
-        took_s, went = marks[-1][0] - marks[0][0], position - marks[0][1]
-        if took_s >= _PACE_OVER_S and went > 0:
-            return over_records * took_s / went
     raise Refusal(
         f"the pipeline has not gone on steadily for {_PACE_WITHIN_S:g} s, so how long the drift pauses is unknown",
         "see what keeps the stream, or choose another shape",

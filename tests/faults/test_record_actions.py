@@ -81,10 +81,13 @@ def test_a_fault_is_read_back_and_taken_off(world, stream, function, arguments, 
 
 
 def test_how_long_a_recurring_drift_pauses_is_measured_before_it_begins(world, stream):
+    stood_at = stream.status().last_position
     drift.covariate_shift(link="web", columns="0", shifts="30", shape="recurring", over_records=5000)
     drift.covariate_shift(link="web", columns="1", shifts="30")
     recurring, sudden = events(world, Kind.FAULT_INTENDED)
     assert recurring.data["pauses_s"] == pytest.approx(5000 / RECORDS_PER_S, rel=0.25)
+    # The pace is taken first, not out of the drift's first half.
+    assert recurring.data["parameters"]["start_position"] - stood_at > RECORDS_PER_S * 0.4
     assert "pauses_s" not in sudden.data
 
 
