@@ -11,7 +11,7 @@ demo: $(STAMP)
 
 # Plain `pytest` runs the same tests one after another, which takes about ten minutes longer. Two targets at a time
 # are as much as two cores bear: with anything else beside them, answers are late that nobody delayed.
-TWO_AT_A_TIME := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+TWO_AT_A_TIME := --numprocesses 2 --dist loadscope --no-loadscope-reorder
 test: $(STAMP) lint
 	$(BIN)/pytest -m "not slow and not alone and not live" $(TWO_AT_A_TIME)
 	$(BIN)/pytest -m "not slow and not alone and live" $(TWO_AT_A_TIME)
