@@ -76,8 +76,14 @@ def test_a_killed_service_is_seen_at_once(tmp_path: Path) -> None:
 def test_gone_and_reachable_again_are_dated_to_when_they_happened(
     service: probe_service.Handle, prober: Probing
 ) -> None:
-    went = service.tell("dark")
-    assert wait_for(lambda: len(said(prober.folder)) == 1, within_s=5)
+    # One that takes longer than HOLDS_AFTER_S from ending its connections to ending its listener, as on a busy
+    # machine, is not called gone.
+    for _ in range(3):
+        went = service.tell("dark")
+        if wait_for(lambda: len(said(prober.folder)) == 1, within_s=2):
+            break
+        service.tell("good")
+        prober.wait(20, time.monotonic() + REST_S)
     came = service.tell("good")
     assert wait_for(lambda: len(said(prober.folder)) == 2, within_s=5)
     gone, reachable = said(prober.folder)
