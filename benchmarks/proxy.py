@@ -111,6 +111,7 @@ def rates(arguments: argparse.Namespace, traffic: Traffic, peers: list[Peer]) ->
         )
     for mine, theirs, least in (
         ("ours tcp", "haproxy tcp", 0.9),
+        ("ours http", "haproxy tcp", 0.9),
         ("ours http", "haproxy http", 0.9),
         ("ours http", "envoy http", 2.2),
         ("ours http+fault", "envoy http", 2.2),
