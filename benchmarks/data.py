@@ -32,7 +32,7 @@ import pyarrow as pa
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.data import Missing, Noise, Room, Scale, corrupt
-from monkeyproof.faults.weights import random_bits
+from monkeyproof.faults.support.bitflips import random_bits
 
 SHARE = 0.1
 COPIES_MAX = {"missing": 5.0, "scale": 5.0, "arrow nulls": 2.0, "numba missing": 1.3, "numba scale": 1.3}

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from monkeyproof.history import EVENTS_FILE, READINGS_FILE, Kind, parse_events
-from monkeyproof.probes.intervals import impact_index, impact_interval
-from monkeyproof.probes.windows import Slots
-from monkeyproof.process import ProcessGroup
-from monkeyproof.readings import Readings, Sight
+from monkeyproof.probes.recovery.intervals import impact_index, impact_interval
+from monkeyproof.probes.recovery.windows import ProbeSchedule
+from monkeyproof.record.history import EVENTS_FILE, READINGS_FILE, Kind, parse_events
+from monkeyproof.record.readings import Readings, SignalState
+from monkeyproof.runtime.process_group import ProcessGroup
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "probes"))
 import probe_service
@@ -42,7 +42,7 @@ def probe(service: probe_service.Handle, rate_per_s: float, for_s: float) -> tup
         folder = Path(name)
         target = probe_service.write_target(folder, service.port, rate_per_s=rate_per_s)
         arguments = ["--target", str(target), "--out", name, "--anchor", repr(time.monotonic()), "--seed", "1"]
-        process = subprocess.Popen([sys.executable, "-m", "monkeyproof.probes.prober", *arguments])
+        process = subprocess.Popen([sys.executable, "-m", "monkeyproof.probes.prober.prober", *arguments])
         try:
             while not (folder / READINGS_FILE).exists():
                 time.sleep(0.05)
@@ -83,8 +83,8 @@ def rates(seconds: float) -> None:
             took_ms = np.percentile(readings.latency_ms[~np.isnan(readings.finished_s)], [50, 99])
             late_p99_ms, cost_us = late_ms[1], (long_s - short_s) / (len(readings) - len(few)) * 1e6
             print(
-                f"{rate_per_s:6.0f} {len(readings):5d} {(readings.good == Sight.UNKNOWN).sum():8d}"
-                f" {(readings.good == Sight.BAD).sum():4d}"
+                f"{rate_per_s:6.0f} {len(readings):5d} {(readings.good == SignalState.UNKNOWN).sum():8d}"
+                f" {(readings.good == SignalState.BAD).sum():4d}"
                 f"  {late_ms[0]:6.3f} {late_ms[1]:6.3f} {late_ms[2]:6.3f}   {took_ms[0]:8.3f} {took_ms[1]:8.3f}"
                 f"  {cost_us:12.0f}"
             )
@@ -112,7 +112,7 @@ def short_outages(count: int, rate_per_s: float = 100.0) -> None:
             log = folder / "service.jsonl"
             arguments = ["--script", str(folder / "script.json"), "--log", str(log), "--seed", "1"]
             arguments += ["--parent", str(os.getpid())]
-            module = "monkeyproof.probes.calibration_service"
+            module = "monkeyproof.probes.calibration.service"
             group.start([sys.executable, "-m", module, *arguments], log=folder / "service.log")
             lanes.append((folder, log))
         probers = []
@@ -122,7 +122,7 @@ def short_outages(count: int, rate_per_s: float = 100.0) -> None:
             port = json.loads(log.read_text().split("\n")[0])["port"]
             target = probe_service.write_target(folder, port, rate_per_s=rate_per_s)
             arguments = ["--target", str(target), "--out", str(folder), "--anchor", "0.0", "--seed", "1"]
-            module = "monkeyproof.probes.prober"
+            module = "monkeyproof.probes.prober.prober"
             probers.append(group.start([sys.executable, "-m", module, *arguments], log=folder / "prober.log"))
         while not all('"ended"' in log.read_text() for _, log in lanes):
             assert all(prober.poll() is None for prober in probers), "a prober ended"
@@ -130,7 +130,7 @@ def short_outages(count: int, rate_per_s: float = 100.0) -> None:
         for prober in probers:
             group.end(prober)
         for folder, log in lanes:
-            slots = Slots.of(Readings.read(folder / READINGS_FILE))
+            slots = ProbeSchedule.of(Readings.read(folder / READINGS_FILE))
             assert slots is not None
             steps = [json.loads(line) for line in log.read_text().splitlines() if '"step"' in line]
             for went, came in zip(steps[1::2], steps[2::2], strict=True):
@@ -170,7 +170,7 @@ def deaths(count: int, rate_per_s: float = 100.0) -> None:
         anchor_s = time.monotonic()
         arguments = ["--target", str(target), "--out", name, "--anchor", repr(anchor_s), "--seed", "1"]
         prober = group.start(
-            [sys.executable, "-m", "monkeyproof.probes.prober", *arguments], log=folder / "prober.log"
+            [sys.executable, "-m", "monkeyproof.probes.prober.prober", *arguments], log=folder / "prober.log"
         )
         rng = np.random.default_rng(1)
         for number in range(count):

@@ -27,8 +27,8 @@ from proxy_traffic import Traffic, download, upload
 
 from monkeyproof.clock import wait_for
 from monkeyproof.paths import socket_dir
-from monkeyproof.process import ProcessGroup
-from monkeyproof.rpc import Client
+from monkeyproof.runtime.process_group import ProcessGroup
+from monkeyproof.runtime.rpc import Client
 
 DELAYS_MS, RATES_PER_S = (5, 20, 100), (200, 1000)
 BULK_BYTES = 1 << 28

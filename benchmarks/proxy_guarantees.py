@@ -12,11 +12,11 @@ import time
 from proxy_peers import Peer
 from proxy_traffic import REQUEST, Traffic
 
-from monkeyproof.rpc import Client
+from monkeyproof.runtime.rpc import Client
 
 _OWNER = """
 import sys, time
-from monkeyproof.rpc import Client
+from monkeyproof.runtime.rpc import Client
 client = Client(sys.argv[1])
 client.call("add", link="small-http", kind="latency", parameters={"low_ms": 60000, "high_ms": 60000, "seed": 1})
 print("on", flush=True)

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import TargetError
-from monkeyproof.process import ProcessGroup
-from monkeyproof.rpc import Client
+from monkeyproof.runtime.process_group import ProcessGroup
+from monkeyproof.runtime.rpc import Client
 
 
 @dataclass
@@ -104,7 +104,15 @@ def ours(group: ProcessGroup, folder: Path, sockets: Path, servers: Servers, cor
     }
     file, control = folder / "links.json", sockets / "p"
     file.write_text(json.dumps(links))
-    argv = [sys.executable, "-m", "monkeyproof.faults.proxy", "--links", str(file), "--control", str(control)]
+    argv = [
+        sys.executable,
+        "-m",
+        "monkeyproof.faults.proxy.server",
+        "--links",
+        str(file),
+        "--control",
+        str(control),
+    ]
     child = group.start(_on(core, argv), log=folder / "ours.log")
 
     def answers() -> bool:

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-from monkeyproof.probes.ticker import Ticker
+from monkeyproof.probes.prober.ticker import Ticker
 
 # Both bodies end with a byte that occurs nowhere else, so that nobody has to parse what a proxy may have added.
 REQUEST = (

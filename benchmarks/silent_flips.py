@@ -26,9 +26,9 @@ os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL
 import numpy as np
 
 from monkeyproof import paths
-from monkeyproof.faults.weights import random_bits
-from monkeyproof.targets.local.data import Entities
-from monkeyproof.targets.local.publish import prepare
+from monkeyproof.faults.support.bitflips import random_bits
+from monkeyproof.targets.local.models.data import Entities
+from monkeyproof.targets.local.models.publishing import prepare
 
 LOADED_WITHIN_S = 5
 MEMORY_BYTES = 4 * 1024**3

@@ -18,22 +18,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from monkeyproof import catalogue, checks, paths
-from monkeyproof.campaign import NoWatcher, Watcher, run_campaign
+from monkeyproof import paths
+from monkeyproof.campaign.plan import CampaignPlan
+from monkeyproof.campaign.runner import NoProgressListener, ProgressListener, run_campaign
+from monkeyproof.campaign.worker import run_worker
 from monkeyproof.clock import Clock, SystemClock
-from monkeyproof.config import TargetFile, read_target_file
+from monkeyproof.config.target_file import TargetFile, read_target_file
 from monkeyproof.errors import MonkeyproofError
-from monkeyproof.history import History, Kind
-from monkeyproof.plan import CampaignPlan
-from monkeyproof.reverting import clear_to_inject
-from monkeyproof.trial_plan import TrialPlan
-from monkeyproof.worker import run_worker
+from monkeyproof.experiment import catalogue, validation
+from monkeyproof.record.history import History, Kind
+from monkeyproof.safety.replay import clear_to_inject
+from monkeyproof.trial.plan import TrialPlan
 
 EXCESS_MAX_S = 1.5
 
 
 @dataclass(slots=True)
-class Stopwatch(NoWatcher):
+class Stopwatch(NoProgressListener):
     """When, on the campaign's clock, each trial had its turn, and its worker was gone."""
 
     clock: Clock
@@ -43,7 +44,9 @@ class Stopwatch(NoWatcher):
     def trial_started(self, plan: TrialPlan, number: int, of: int) -> None:  # noqa: ARG002
         self.turns_s.append(self.clock.monotonic_s())
 
-    def run_trial(self, trial: TrialPlan, watcher: Watcher, stop: list[int], clock: Clock) -> tuple[int, str]:
+    def run_trial(
+        self, trial: TrialPlan, watcher: ProgressListener, stop: list[int], clock: Clock
+    ) -> tuple[int, str]:
         ended = run_worker(trial, watcher, stop, clock)
         self.gone_s.append(self.clock.monotonic_s())
         return ended
@@ -109,7 +112,7 @@ def cost_of(trial: History, target: TargetFile, turn_s: float, gone_s: float, ne
 
 def hold_limit_s(experiment: str) -> float:
     """How long an experiment holds a fault that nobody notices."""
-    for _, activity in checks.activities(catalogue.find(experiment).document):
+    for _, activity in validation.activities(catalogue.find(experiment).document):
         if activity["provider"].get("func") == "hold_until_recovered":
             return float(activity["provider"]["arguments"]["at_most_s"])
     raise MonkeyproofError(f"{experiment}: holds nothing")

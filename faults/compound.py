@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from monkeyproof import repertoire
 from monkeyproof.errors import UsageError
-from monkeyproof.faults.proxied import check_number
-from monkeyproof.history import Kind, events_in
-from monkeyproof.injection import Context, current
+from monkeyproof.faults.support.links import check_number
+from monkeyproof.injection import fault_registry
+from monkeyproof.injection.inject import Context, current
+from monkeyproof.record.history import Kind, events_in
 from monkeyproof.types import Json
 
 __all__ = ["when_seen"]
@@ -42,7 +42,7 @@ def when_seen(
     check_number("within_s", within_s)
     if within_s <= 0:
         raise UsageError(f"within_s: {within_s:g} is not above 0")
-    second = repertoire.find(fault)
+    second = fault_registry.find(fault)
     if context.planned is None:
         seen = _await(context, kinds[event], subject, within_s)
         if not seen:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from monkeyproof.errors import Refusal, UsageError
-from monkeyproof.injection import Injection, current, inject, within_limit
-from monkeyproof.repertoire import fault
+from monkeyproof.injection.fault_registry import fault
+from monkeyproof.injection.inject import Injection, current, inject, within_limit
 from monkeyproof.types import Evidence, Json
 
 __all__ = ["terminate_pods"]

@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 
 from monkeyproof.errors import UsageError
-from monkeyproof.faults import ballast
-from monkeyproof.faults.amounts import check_between, check_count
-from monkeyproof.injection import Injection, current, inject
-from monkeyproof.repertoire import fault
+from monkeyproof.faults.support import stressor
+from monkeyproof.faults.support.checks import check_between, check_count
+from monkeyproof.injection.fault_registry import fault
+from monkeyproof.injection.inject import Injection, current, inject
 from monkeyproof.targets.port import LEASE_S, Target, Telemetry
 from monkeyproof.types import Evidence, Json
 
@@ -101,7 +101,7 @@ class _Ask:
 
 def _ask(name: str, what: _Ask, parameters: Mapping[str, Json]) -> dict[str, Json]:
     context = current()
-    ballast_id = ballast.new_id("traffic")
+    ballast_id = stressor.new_id("traffic")
     out = context.folder / f"{ballast_id}.json"
     seed = int(context.rng(f"load.{name}").integers(2**31))
     arguments = ["--target", str(context.target.file.path), "--out", str(out), "--seed", str(seed)]
@@ -110,7 +110,7 @@ def _ask(name: str, what: _Ask, parameters: Mapping[str, Json]) -> dict[str, Jso
     counted_before: list[tuple[float, float | None]] = []
 
     def apply() -> None:
-        ballast.start("traffic", ballast_id, arguments)
+        stressor.start("traffic", ballast_id, arguments)
         counted_before.append((context.clock.monotonic_s(), counted(context.target)))
 
     def evidence(_: object) -> Evidence | None:
@@ -137,12 +137,12 @@ def _ask(name: str, what: _Ask, parameters: Mapping[str, Json]) -> dict[str, Jso
             parameters={"rate_per_s": what.rate_per_s, **parameters, "seed": seed},
             apply=apply,
             evidence=evidence,
-            undo=ballast.undo(ballast_id, _ENDED),
+            undo=stressor.undo(ballast_id, _ENDED),
             evidence_within_s=10.0,
             lease_s=LEASE_S,
             # The rate of a spike falls from its middle on.
             ends_by_itself_s=what.spike_s / 2 or None,
-            why_gone=ballast.why_ended(ballast_id),
+            why_gone=stressor.why_ended(ballast_id),
         )
     )
 

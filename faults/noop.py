@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from monkeyproof.injection import Injection, inject
-from monkeyproof.repertoire import fault
+from monkeyproof.injection.fault_registry import fault
+from monkeyproof.injection.inject import Injection, inject
 from monkeyproof.targets.port import Target
 from monkeyproof.types import Evidence, Json
-from monkeyproof.undo import Undo
+from monkeyproof.undo.log import Undo
 
 __all__ = ["nothing", "undo_nothing"]
 

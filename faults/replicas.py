@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import Refusal, TargetError
-from monkeyproof.faults.amounts import check_between
-from monkeyproof.faults.victims import any_replica, choose, find, is_stopped, prior, runs
-from monkeyproof.injection import Injection, current, inject, within_limit
-from monkeyproof.repertoire import fault
+from monkeyproof.faults.support.checks import check_between
+from monkeyproof.faults.support.replica_choice import any_replica, choose, find, is_stopped, prior, runs
+from monkeyproof.injection.fault_registry import fault
+from monkeyproof.injection.inject import Injection, current, inject, within_limit
 from monkeyproof.targets.port import LEASE_S, Replica, Replicas, StartCondition, Starts, Target, require
 from monkeyproof.types import Evidence, Json
-from monkeyproof.undo import Undo
+from monkeyproof.undo.log import Undo
 
 __all__ = ["delay_start", "kill", "pause", "preempt", "release_starts", "resume", "scale_to_zero"]
 

@@ -15,18 +15,18 @@ from pathlib import Path
 
 from monkeyproof.clock import Anchor, SystemClock
 from monkeyproof.errors import EXIT_OK, MonkeyproofError
-from monkeyproof.healing.mind import Mind
+from monkeyproof.healing.controller import Controller
 from monkeyproof.healing.reference import Reference
-from monkeyproof.healing.remedies import Hands, Vectors, read_known
-from monkeyproof.healing.telemetry import TICK_S, Eyes, in_thread
-from monkeyproof.history import HistoryWriter
-from monkeyproof.lifeline import Lifeline, add_owner
-from monkeyproof.process import leave
+from monkeyproof.healing.remedies import Actuators, Vectors, read_known
+from monkeyproof.healing.telemetry import TICK_S, TelemetryCollector, in_thread
+from monkeyproof.record.history import HistoryWriter
+from monkeyproof.runtime.process_group import leave
+from monkeyproof.runtime.process_ref import ProcessReference, add_owner
 from monkeyproof.targets.opening import open_target
 from monkeyproof.targets.port import Features, Target
 
 
-async def watch(eyes: Eyes, mind: Mind, stop: asyncio.Event, owner: Lifeline) -> None:
+async def watch(eyes: TelemetryCollector, mind: Controller, stop: asyncio.Event, owner: ProcessReference) -> None:
     """Look and think, once a tick, until told to stop or orphaned."""
     due_s = time.monotonic()
     async with eyes:
@@ -42,24 +42,24 @@ async def watch(eyes: Eyes, mind: Mind, stop: asyncio.Event, owner: Lifeline) ->
                 continue
 
 
-async def heal(seen: Target, handled: Target, history: HistoryWriter, owner: Lifeline) -> None:
+async def heal(seen: Target, handled: Target, history: HistoryWriter, owner: ProcessReference) -> None:
     """Watch one target and act on it. Two connections: a slow action must not blind the eyes."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     clock = SystemClock()
-    eyes = Eyes(seen)
+    eyes = TelemetryCollector(seen)
 
     def read() -> Vectors:
         return read_known(handled.find(Features), eyes.canaries)
 
-    def prepare(reference: Reference) -> Hands:
+    def prepare(reference: Reference) -> Actuators:
         known = read()
-        return Hands(handled, clock, eyes.canaries, known, reference.version, reference.accuracy)
+        return Actuators(handled, clock, eyes.canaries, known, reference.version, reference.accuracy)
 
     in_thread(read)  # The first call loads the store's client; the second one must not keep the loop waiting.
-    await watch(eyes, Mind(history, prepare, in_thread, clock), stop, owner)
+    await watch(eyes, Controller(history, prepare, in_thread, clock), stop, owner)
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ from itertools import count
 
 from monkeyproof.healing.diagnose import Diagnosis
 from monkeyproof.healing.policy import Attempt
-from monkeyproof.history import INCIDENTS_DIR, HistoryWriter, Kind, write_json
+from monkeyproof.record.history import INCIDENTS_DIR, HistoryWriter, Kind, write_json
 
 VERSION = 1
 

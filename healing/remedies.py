@@ -56,7 +56,7 @@ class CannotHeal(TargetError):
 
 
 @dataclass(frozen=True, slots=True)
-class Hands:
+class Actuators:
     """What remedies work with: the target, and what was known of it while all was well."""
 
     target: Target
@@ -89,27 +89,27 @@ def read_known(features: Features | None, canaries: Sequence[Canary]) -> Vectors
     return {entity: vector for entity, vector in features.read(entities).items() if vector is not None}
 
 
-def drain(hands: Hands, subject: str) -> str:
+def drain(hands: Actuators, subject: str) -> str:
     hands.of(Replicas).drain(subject)
     return f"{subject} gets no more requests"
 
 
-def undrain(hands: Hands, subject: str) -> str:
+def undrain(hands: Actuators, subject: str) -> str:
     hands.of(Replicas).undrain(subject)
     return f"{subject} gets requests again"
 
 
-def restart(hands: Hands, subject: str) -> str:
+def restart(hands: Actuators, subject: str) -> str:
     hands.of(Replicas).restart(subject)
     return f"{subject} was started anew"
 
 
-def serve_live(hands: Hands, subject: str) -> str:  # noqa: ARG001
+def serve_live(hands: Actuators, subject: str) -> str:  # noqa: ARG001
     hands.of(Serving).set_feature_mode("live")
     return "replicas ask the feature store again"
 
 
-def end_quarantine(hands: Hands, subject: str) -> str:  # noqa: ARG001
+def end_quarantine(hands: Actuators, subject: str) -> str:  # noqa: ARG001
     hands.of(Pipeline).quarantine(False)
     return "new records reach the feature store again"
 
@@ -117,14 +117,14 @@ def end_quarantine(hands: Hands, subject: str) -> str:  # noqa: ARG001
 # --- features ------------------------------------------------------------------------------------------------
 
 
-def serve_snapshot(hands: Hands, subject: str) -> str:  # noqa: ARG001
+def serve_snapshot(hands: Actuators, subject: str) -> str:  # noqa: ARG001
     """Have the replicas use the newest good snapshot instead of the store."""
     name = good_snapshot(hands)
     hands.of(Serving).set_feature_mode("snapshot", name)
     return f"replicas use the snapshot {name}"
 
 
-def quarantine_and_restore(hands: Hands, subject: str) -> str:  # noqa: ARG001
+def quarantine_and_restore(hands: Actuators, subject: str) -> str:  # noqa: ARG001
     """Stop what comes in, put the last good features back, and drop what replicas remember of the bad ones."""
     hands.of(Pipeline).quarantine(True)
     name = good_snapshot(hands)
@@ -133,7 +133,7 @@ def quarantine_and_restore(hands: Hands, subject: str) -> str:  # noqa: ARG001
     return f"stray batches are set aside; {count} entities were restored from the snapshot {name}"
 
 
-def good_snapshot(hands: Hands) -> str:
+def good_snapshot(hands: Actuators) -> str:
     """The newest snapshot that looks like the reference.
 
     Raises:
@@ -178,7 +178,7 @@ def strays(vectors: Mapping[str, Sequence[float] | None], known: Vectors) -> str
 # --- the model -----------------------------------------------------------------------------------------------
 
 
-def roll_back(hands: Hands, subject: str) -> str:  # noqa: ARG001
+def roll_back(hands: Actuators, subject: str) -> str:  # noqa: ARG001
     """Make the first version champion that proves itself: the last known good one first, then the newest.
 
     Where the last known good one is champion already, and proves itself, nothing is changed: what answers wrongly
@@ -206,7 +206,7 @@ def roll_back(hands: Hands, subject: str) -> str:  # noqa: ARG001
     raise CannotHeal("no version is fit to be champion: " + ("; ".join(rejected) or "there is no other"))
 
 
-def unfit(hands: Hands, registry: Registry, version: ModelVersion, retry: Retry) -> str:
+def unfit(hands: Actuators, registry: Registry, version: ModelVersion, retry: Retry) -> str:
     """Why a version must not become champion, in words; "" if its bytes and its answers are right."""
     with tempfile.TemporaryDirectory(prefix="mp-candidate-") as folder:
         try:
@@ -254,7 +254,7 @@ class Retry:
         raise AssertionError("unreachable: the last try returns or raises")
 
 
-REMEDIES: Mapping[Remedy, Callable[[Hands, str], str]] = {
+REMEDIES: Mapping[Remedy, Callable[[Actuators, str], str]] = {
     Remedy.DRAIN: drain,
     Remedy.RESTART: restart,
     Remedy.ROLL_BACK: roll_back,

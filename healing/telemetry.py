@@ -120,7 +120,7 @@ class _Path:
         )
 
 
-class Eyes:
+class TelemetryCollector:
     """Takes samples of one target. Use as an async context manager."""
 
     def __init__(self, target: Target) -> None:
@@ -135,7 +135,7 @@ class Eyes:
         self._paths: dict[str, _Path] = {"": self._path(self._canary_url, 0)}
         self._listed: tuple[float, Sequence[Replica]] = (-1e9, ())
 
-    async def __aenter__(self) -> Eyes:
+    async def __aenter__(self) -> TelemetryCollector:
         limits = httpx.Limits(max_connections=64, max_keepalive_connections=16)
         self._http = httpx.AsyncClient(timeout=ASK_TIMEOUT_S, limits=limits, trust_env=False)
         return self

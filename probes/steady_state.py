@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from monkeyproof.clock import Clock
-from monkeyproof.history import Kind
-from monkeyproof.injection import Context, current, has_current
-from monkeyproof.probes.following import Follower, events_of
-from monkeyproof.probes.windows import Share, Slots, meets
+from monkeyproof.injection.inject import Context, current, has_current
+from monkeyproof.probes.follower import Follower, events_of
+from monkeyproof.probes.recovery.windows import ProbeSchedule, Share, meets
+from monkeyproof.record.history import Kind
 from monkeyproof.types import Json
 
 __all__ = ["slo_holds"]
@@ -141,7 +141,7 @@ def _watch(context: Context, from_s: float, window_s: float, *, cool_down: bool)
             clock.sleep_s(POLL_S)
 
 
-def _enough(slots: Slots, first: int, window_s: float, objective: float) -> Seen | None:
+def _enough(slots: ProbeSchedule, first: int, window_s: float, objective: float) -> Seen | None:
     """What there is of the window, if it is not the whole and enough nevertheless."""
     count = len(slots) - first
     needed = max(enough_count(objective), slots.count_in(SHORTEST_ENOUGH_S))
@@ -151,7 +151,7 @@ def _enough(slots: Slots, first: int, window_s: float, objective: float) -> Seen
     return Seen(True, Share(count, 1.0, 0.0), round(count * slots.period_s, 3), why)
 
 
-def _covered(slots: Slots, first: int, for_s: float) -> bool:
+def _covered(slots: ProbeSchedule, first: int, for_s: float) -> bool:
     """Whether every slot from ``first`` on has its row, for as long."""
     end = first + slots.count_in(for_s)
     return end <= len(slots) and bool(slots.has_row[first:end].all())

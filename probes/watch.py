@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from monkeyproof.config import Windows
+from monkeyproof.config.target_file import Windows
 from monkeyproof.errors import UsageError
-from monkeyproof.history import READINGS_FILE, Event, Kind
-from monkeyproof.in_force import bound_s
-from monkeyproof.injection import Context, current, has_current
-from monkeyproof.probes.fault_times import fault_times
-from monkeyproof.probes.following import Follower, events_of
-from monkeyproof.probes.intervals import impact_index
-from monkeyproof.probes.windows import Share, lasting_by, sustained_by
-from monkeyproof.readings import Readings, Sight
+from monkeyproof.injection.active import bound_s
+from monkeyproof.injection.inject import Context, current, has_current
+from monkeyproof.probes.follower import Follower, events_of
+from monkeyproof.probes.recovery.fault_times import fault_times
+from monkeyproof.probes.recovery.intervals import impact_index
+from monkeyproof.probes.recovery.windows import Share, lasting_by, sustained_by
+from monkeyproof.record.history import READINGS_FILE, Event, Kind
+from monkeyproof.record.readings import Readings, SignalState
 from monkeyproof.types import Json
 
 __all__ = ["hold_until_recovered", "watch_after_revert"]
@@ -28,7 +28,7 @@ __all__ = ["hold_until_recovered", "watch_after_revert"]
 POLL_S = 0.1
 WRITTEN_WITHIN_S = 0.5
 LIVE_S = 1.0
-STORM = "monkeyproof.faults.storm"
+STORM = "monkeyproof.faults.actions.schedule"
 """The module of the action that holds each fault of a storm for a while of its own."""
 _BOUNDS = ("at_most_s", "at_least_s")
 
@@ -205,12 +205,12 @@ def live(folder: Path) -> LiveView:
     phases = [event.subject for event in events if event.kind is Kind.PHASE_STARTED]
     ended_s = readings.finished_s[~np.isnan(readings.finished_s)]
     newest_s = float(ended_s.max()) if len(ended_s) else 0.0
-    recent = (readings.finished_s > newest_s - LIVE_S) & (readings.good != Sight.UNKNOWN)
+    recent = (readings.finished_s > newest_s - LIVE_S) & (readings.good != SignalState.UNKNOWN)
     return LiveView(
         phase=phases[-1] if phases else "",
         elapsed_s=max(newest_s, events[-1].t_s if events else 0.0),
         faults=_active(events),
-        good_share=float((readings.good[recent] == Sight.GOOD).mean()) if recent.any() else None,
+        good_share=float((readings.good[recent] == SignalState.GOOD).mean()) if recent.any() else None,
         latency_p50_ms=float(np.median(readings.latency_ms[recent])) if recent.any() else None,
     )
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from monkeyproof.reports.derived import derive
-from monkeyproof.reports.html import HTML_FILE, write_html
-from monkeyproof.reports.junit import JUNIT_FILE, write_junit
-from monkeyproof.reports.markdown import MARKDOWN_FILE, write_markdown
-from monkeyproof.reports.results import RESULTS_FILE, write_results
+from monkeyproof.reports.formats.html import HTML_FILE, write_html
+from monkeyproof.reports.formats.junit import JUNIT_FILE, write_junit
+from monkeyproof.reports.formats.markdown import MARKDOWN_FILE, write_markdown
+from monkeyproof.reports.formats.results_json import RESULTS_FILE, write_results
+from monkeyproof.reports.model.derived import derive
 from monkeyproof.types import Campaign
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from monkeyproof import catalogue
 from monkeyproof.cli import main
-from monkeyproof.config import read_target_file
+from monkeyproof.config.target_file import read_target_file
+from monkeyproof.experiment import catalogue
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

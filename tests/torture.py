@@ -42,9 +42,9 @@ from torture_processes import MARK, is_gone, processes
 
 from monkeyproof import paths
 from monkeyproof.clock import wait_for
-from monkeyproof.config import TargetFile, read_target_file
+from monkeyproof.config.target_file import TargetFile, read_target_file
 from monkeyproof.errors import EXIT_REFUSED
-from monkeyproof.process import last_line
+from monkeyproof.runtime.process_group import last_line
 from monkeyproof.targets.port import LEASE_S
 
 LEFT_BY_S = 30.0
@@ -141,7 +141,7 @@ class Victim:
 
     def round(self, faults: Callable[[], list[str]]) -> Round:
         """Wait for the instant, end what is to be ended, and look until nothing is left."""
-        self.worker = find_process(b"monkeyproof.trial_worker", self.folder, within_s=30, of=self.campaign.pid)
+        self.worker = find_process(b"monkeyproof.trial.worker", self.folder, within_s=30, of=self.campaign.pid)
         problems = await_fault(self.folder, self.campaign) if self.case.of_fault else []
         time.sleep(self.case.after_s)
         faulted = bool(self.outside.undo_logs())
@@ -155,7 +155,7 @@ class Victim:
             case "campaign":
                 send(self.campaign.pid)
             case "watchdog+worker":
-                send(find_process(b"monkeyproof.watchdog", self.folder, within_s=0))
+                send(find_process(b"monkeyproof.safety.watchdog", self.folder, within_s=0))
                 send(self.worker)
             case "watchdog":
                 problems += self._replaces_its_watchdog()
@@ -211,12 +211,12 @@ class Victim:
             time.sleep(0.05)
 
     def _replaces_its_watchdog(self) -> list[str]:
-        watchdog = find_process(b"monkeyproof.watchdog", self.folder, within_s=0)
+        watchdog = find_process(b"monkeyproof.safety.watchdog", self.folder, within_s=0)
         if not watchdog:
             return []
         send(watchdog)
         second = find_process(
-            b"monkeyproof.watchdog", self.folder, within_s=REPLACED_WITHIN_S, but=watchdog, of=self.worker
+            b"monkeyproof.safety.watchdog", self.folder, within_s=REPLACED_WITHIN_S, but=watchdog, of=self.worker
         )
         return [] if second or is_gone(self.worker) else ["the watchdog was not replaced"]
 

@@ -12,10 +12,10 @@ from typing import Any
 from torture_processes import BALLAST, Scoring, marked
 from torture_registry import Stored
 
-from monkeyproof.config import TargetFile
+from monkeyproof.config.target_file import TargetFile
 from monkeyproof.paths import home
-from monkeyproof.rpc import Client
-from monkeyproof.undo import undo_dir
+from monkeyproof.runtime.rpc import Client
+from monkeyproof.undo.log import undo_dir
 
 QUESTIONS = 24
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monkeyproof.config import RegistryAddress
+from monkeyproof.config.target_file import RegistryAddress
 
 _API = "/api/2.0/mlflow"
 _TIMEOUT_S = 5.0

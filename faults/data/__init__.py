@@ -6,8 +6,8 @@ found = corrupt(frame, [Missing(share=0.1), Scale(share=0.1, columns=("price",))
 found.table, found.mask(), found.restored()
 """
 
-from monkeyproof.faults.data.batches import CorruptBatch
-from monkeyproof.faults.data.cells import (
+from monkeyproof.faults.corruption.batches import CorruptBatch
+from monkeyproof.faults.corruption.cells import (
     CellFault,
     Missing,
     Noise,
@@ -17,7 +17,7 @@ from monkeyproof.faults.data.cells import (
     UnitChange,
     Where,
 )
-from monkeyproof.faults.data.drift import (
+from monkeyproof.faults.corruption.drift import (
     BenignDrift,
     ConceptDrift,
     CovariateShift,
@@ -26,8 +26,8 @@ from monkeyproof.faults.data.drift import (
     Recurring,
     Sudden,
 )
-from monkeyproof.faults.data.memory import Room
-from monkeyproof.faults.data.rows import (
+from monkeyproof.faults.corruption.memory import Room
+from monkeyproof.faults.corruption.rows import (
     Duplicates,
     LateRows,
     LostRows,
@@ -36,17 +36,11 @@ from monkeyproof.faults.data.rows import (
     SwappedRows,
     TruncatedBatches,
 )
-from monkeyproof.faults.data.schema import ExtraColumn, LostColumn, RenamedColumn, SchemaFault, TextColumn
-from monkeyproof.faults.data.streamed import (
-    add_noise,
-    add_outliers,
-    change_unit,
-    flip_signs,
-    missing_values,
-    scale_records,
-    swap_columns,
-)
-from monkeyproof.faults.data.streamed_fields import (
+from monkeyproof.faults.corruption.schema import ExtraColumn, LostColumn, RenamedColumn, SchemaFault, TextColumn
+from monkeyproof.faults.corruption.swaps import SwapFault, SwappedColumns, SwappedValues
+from monkeyproof.faults.corruption.tables import Corrupted, corrupt
+from monkeyproof.faults.corruption.text import BrokenEncoding, LabelNoise, TextFault, Typo, UnseenCategory
+from monkeyproof.faults.data.fields import (
     add_column,
     add_typos,
     break_encoding,
@@ -56,7 +50,7 @@ from monkeyproof.faults.data.streamed_fields import (
     retype_column,
     unseen_categories,
 )
-from monkeyproof.faults.data.streamed_rows import (
+from monkeyproof.faults.data.rows import (
     delay_records,
     duplicate_records,
     freeze_records,
@@ -65,9 +59,15 @@ from monkeyproof.faults.data.streamed_rows import (
     swap_entities,
     truncate_batches,
 )
-from monkeyproof.faults.data.swaps import SwapFault, SwappedColumns, SwappedValues
-from monkeyproof.faults.data.tables import Corrupted, corrupt
-from monkeyproof.faults.data.text import BrokenEncoding, LabelNoise, TextFault, Typo, UnseenCategory
+from monkeyproof.faults.data.values import (
+    add_noise,
+    add_outliers,
+    change_unit,
+    flip_signs,
+    missing_values,
+    scale_records,
+    swap_columns,
+)
 
 __all__ = [
     "BenignDrift",

@@ -1,155 +1,185 @@
-"""Faults of whole rows: some come twice, late, in another order, or not at all.
-
-What becomes of a row depends on its absolute position, like all else. Faults that move rows do so within windows
-of ``window_rows`` rows that begin at multiples of it, for a batch knows nothing of the rows before and after it.
-So for those, cut batches at multiples of it: one that begins elsewhere is refused, and an unfinished window at the
-end of the last one stays as it is.
-"""
+"""Whole records that are wrong on their way into the feature store: another's, twice, late, or not at all."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from monkeyproof.faults.support.record_stream import (
+    LINK,
+    UNDO,
+    behind,
+    corrupt_records,
+    drawn,
+    in_the_store,
+    never_read,
+    rejected,
+    written,
+)
+from monkeyproof.injection.fault_registry import fault
+from monkeyproof.targets.port import Features, Links, Pipeline
+from monkeyproof.types import Json
 
-import numpy as np
+__all__ = [
+    "delay_records",
+    "duplicate_records",
+    "freeze_records",
+    "lose_records",
+    "reorder_records",
+    "swap_entities",
+    "truncate_batches",
+]
 
-from monkeyproof.errors import UsageError
-from monkeyproof.faults.data.hits import Hits
-from monkeyproof.faults.data.keyed import Index, Key, Rows, draws_at
-from monkeyproof.faults.proxied import check_number, check_share
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RowFault:
-    """What all have in common."""
-
-    name: ClassVar[str]
-
-    share: float
-    """Probability that a row is hit."""
-
-    def __post_init__(self) -> None:
-        check_number("share", self.share)
-        check_share("share", self.share)
-
-    def index(self, rows: Rows, key: Key) -> Index:
-        """Which row of the batch stands at each place afterwards."""
-        raise NotImplementedError
-
-    def hits(self, rows: Rows, key: Key) -> Index:
-        return np.flatnonzero(Hits([key], self.share, rows).mask(0, rows.count)[0])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Duplicates(RowFault):
-    """A row comes twice, one right after the other."""
-
-    name: ClassVar[str] = "duplicates"
-
-    def index(self, rows: Rows, key: Key) -> Index:
-        times = np.ones(rows.count, np.int64)
-        times[self.hits(rows, key)] = 2
-        return np.repeat(np.arange(rows.count), times)
+_STORED = (
+    "features of another record stand in the feature store, bit for bit; or the pipeline has written past them"
+)
+_REJECTED = "the pipeline rejects the batches, says why, and writes no more of them"
+_NEVER_CAME = "the pipeline went past positions of which it read no record"
+_REFILL = "nothing that users see; ask the source again, refill what never came"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LostRows(RowFault):
-    """A row does not come."""
+@fault(
+    needs=(Links, Features),
+    evidence=_STORED,
+    undo=UNDO,
+    healing="answers alone tell: the values are as usual; restore, and find the join that went wrong",
+    draw=drawn(1.0),
+)
+def swap_entities(
+    link: str = LINK,
+    share: float = 0.5,
+    window_records: int = 50,
+) -> dict[str, Json]:
+    """Have records carry the features of others: within each window those that are hit change places.
 
-    name: ClassVar[str] = "lost_rows"
+    Position and entity stay; features and label are another's. Statistics of a batch do not change at all.
 
-    def index(self, rows: Rows, key: Key) -> Index:
-        return np.delete(np.arange(rows.count), self.hits(rows, key))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowedRows(RowFault):
-    """What those that move rows have in common."""
-
-    window_rows: int
-
-    def __post_init__(self) -> None:
-        RowFault.__post_init__(self)
-        if isinstance(self.window_rows, bool) or not isinstance(self.window_rows, int) or self.window_rows < 2:
-            raise UsageError(f"window_rows: {self.window_rows!r} is not a whole number of at least 2")
-
-    def whole_windows(self, rows: Rows) -> int:
-        """How many rows stand in windows that are whole.
-
-        Raises:
-            UsageError: the batch does not begin with a window, or its rows do not follow one another.
-        """
-        if rows.scattered is not None:
-            raise UsageError(f"{self.name}: rows that do not follow one another have no windows; give first_row")
-        if rows.first % self.window_rows:
-            raise UsageError(
-                f"{self.name}: a batch that begins at row {rows.first} cuts a window of {self.window_rows} rows; "
-                "cut at multiples of it"
-            )
-        return rows.count - rows.count % self.window_rows
+    Args:
+        window_records: so many positions, beginning at multiples of it.
+    """
+    return _rows("swap_entities", link, "swapped_rows", share, [in_the_store, written], window_rows=window_records)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TruncatedBatches(WindowedRows):
-    """Of a window of rows, a batch as it was sent, the end is missing. ``share`` is of windows, not of rows."""
+@fault(
+    needs=(Links, Features),
+    evidence=_STORED,
+    undo=UNDO,
+    healing="quarantine the stream, restore the last good snapshot",
+    draw=drawn(1.0),
+)
+def freeze_records(
+    link: str = LINK,
+    share: float = 0.9,
+    window_records: int = 50,
+) -> dict[str, Json]:
+    """Have records repeat the features of the first one of their window: a source that stands still.
 
-    name: ClassVar[str] = "truncated_batches"
-    kept: float = 0.5
-    """Share of a window that still comes."""
-
-    def __post_init__(self) -> None:
-        WindowedRows.__post_init__(self)
-        check_number("kept", self.kept)
-        if not 0 <= self.kept < 1:
-            raise UsageError(f"kept: {self.kept} is not in [0, 1)")
-
-    def index(self, rows: Rows, key: Key) -> Index:
-        whole = self.whole_windows(rows)
-        every = np.arange(rows.count)
-        windows = Rows(whole // self.window_rows, rows.first // self.window_rows)
-        cut = np.zeros(rows.count, np.bool_)
-        cut[:whole] = np.repeat(Hits([key], self.share, windows).mask(0, windows.count)[0], self.window_rows)
-        return every[~(cut & (every % self.window_rows >= int(self.kept * self.window_rows)))]
+    Args:
+        window_records: so many positions, beginning at multiples of it.
+    """
+    return _rows("freeze_records", link, "stale_rows", share, [in_the_store, written], window_rows=window_records)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LateRows(WindowedRows):
-    """A row comes after all others of its window."""
-
-    name: ClassVar[str] = "late_rows"
-
-    def index(self, rows: Rows, key: Key) -> Index:
-        hits = self.hits(rows, key)
-        late = np.zeros(rows.count, np.int64)
-        late[hits[hits < self.whole_windows(rows)]] = 1
-        every = np.arange(rows.count)
-        return np.lexsort((every, late, every // self.window_rows))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SwappedRows(WindowedRows):
-    """The rows of a window that are hit change places with one another."""
-
-    name: ClassVar[str] = "swapped_rows"
-
-    def index(self, rows: Rows, key: Key) -> Index:
-        hits = self.hits(rows, key)
-        hits = hits[hits < self.whole_windows(rows)]
-        order = draws_at(key, rows, hits).uniform(1)
-        found = np.arange(rows.count)
-        found[hits] = hits[np.lexsort((order, hits // self.window_rows))]
-        return found
+@fault(
+    needs=(Links, Features, Pipeline),
+    evidence=_REJECTED,
+    undo=UNDO,
+    healing="take each position once",
+    draw=drawn(0.2),
+)
+def duplicate_records(
+    link: str = LINK,
+    share: float = 0.05,
+) -> dict[str, Json]:
+    """Deliver a share of the records twice, with the same position, one right after the other."""
+    return _rows("duplicate_records", link, "duplicates", share, [rejected])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StaleRows(WindowedRows):
-    """A row is sent as the first one of its window was: a source that stands still, and says so to nobody."""
+@fault(needs=(Links, Features, Pipeline), evidence=_NEVER_CAME, undo=UNDO, healing=_REFILL, draw=drawn(0.5))
+def lose_records(
+    link: str = LINK,
+    share: float = 0.2,
+) -> dict[str, Json]:
+    """Have a share of the records that pass ``link`` never arrive."""
+    return _rows("lose_records", link, "lost_rows", share, [never_read])
 
-    name: ClassVar[str] = "stale_rows"
 
-    def index(self, rows: Rows, key: Key) -> Index:
-        hits = self.hits(rows, key)
-        hits = hits[hits < self.whole_windows(rows)]
-        found = np.arange(rows.count)
-        found[hits] = hits - hits % self.window_rows
-        return found
+@fault(
+    needs=(Links, Features, Pipeline),
+    evidence=_NEVER_CAME,
+    undo=UNDO,
+    healing=_REFILL,
+    draw=drawn(0.5),
+)
+def truncate_batches(
+    link: str = LINK,
+    share: float = 0.3,
+    kept: float = 0.5,
+    window_records: int = 100,
+) -> dict[str, Json]:
+    """Have a share of the source's batches lose their end.
+
+    Args:
+        share: of windows.
+        kept: share of such a window that still comes.
+        window_records: what is a batch at the source: so many positions, beginning at multiples of it.
+    """
+    parameters = {"kept": kept, "window_rows": window_records}
+    return _rows("truncate_batches", link, "truncated_batches", share, [never_read], **parameters)
+
+
+@fault(
+    needs=(Links, Features, Pipeline),
+    evidence=_REJECTED,
+    undo=UNDO,
+    healing="sort what comes, within a bound",
+    draw=drawn(0.3),
+)
+def reorder_records(
+    link: str = LINK,
+    share: float = 0.05,
+    window_records: int = 20,
+) -> dict[str, Json]:
+    """Have a share of the records come late: after all others of their window, with the position they have.
+
+    Args:
+        window_records: so many positions, beginning at multiples of it.
+    """
+    return _rows("reorder_records", link, "late_rows", share, [rejected], window_rows=window_records)
+
+
+@fault(
+    needs=(Links, Features, Pipeline),
+    evidence="records that left the source are not among those that the pipeline has read",
+    undo=UNDO,
+    healing="nothing brings late data sooner; say how old features are, and bound it",
+    draw=lambda rng, target, intensity: (  # noqa: ARG005
+        {"lag_records": max(1, int(1000 * intensity))} if LINK in target.links else None
+    ),
+)
+def delay_records(
+    link: str = LINK,
+    lag_records: int = 750,
+) -> dict[str, Json]:
+    """Have all records come late by ``lag_records`` positions: in order, none lost, and stale.
+
+    The embedded source makes 1,500 a second and keeps as many: with a larger lag nothing comes any more.
+    """
+    return corrupt_records(
+        "data.delay_records",
+        link,
+        "late_stream",
+        {"lag_records": lag_records},
+        proven_by=[behind],
+        rows_share=1.0,
+        needs=[Pipeline],
+    )
+
+
+def _rows(name: str, link: str, kind: str, share: float, looks: list[Json], **parameters: Json) -> dict[str, Json]:
+    return corrupt_records(
+        f"data.{name}",
+        link,
+        kind,
+        {"share": share, **parameters},
+        proven_by=looks,
+        rows_share=share,
+        needs=[] if in_the_store in looks else [Pipeline],
+    )

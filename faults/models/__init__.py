@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from monkeyproof.faults.models.deploying import deploy_wrong_schema, deploy_wrong_version, promote_damaged_copy
-from monkeyproof.faults.models.files import flip_bits, remove, truncate
-from monkeyproof.faults.models.putting_back import put_back_bits, put_back_file
+from monkeyproof.faults.models.artifacts import flip_bits, remove, truncate
+from monkeyproof.faults.models.deployment import deploy_wrong_schema, deploy_wrong_version, promote_damaged_copy
+from monkeyproof.faults.support.file_restore import put_back_bits, put_back_file
 
 __all__ = [
     "deploy_wrong_schema",

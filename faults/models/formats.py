@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monkeyproof.errors import Refusal, UsageError
-from monkeyproof.faults.weights import Flips, exponent_bits, random_bits
+from monkeyproof.faults.support.bitflips import Flips, exponent_bits, random_bits
 
 WHERE = ("any", "exponent")
 MOST_BYTES = 2 * 1024**3

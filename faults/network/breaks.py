@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from monkeyproof.errors import Refusal, UsageError
 from monkeyproof.faults.network.common import UNDO, UNDO_WITH_RESET, struck, within_hold_limit
-from monkeyproof.faults.proxied import (
+from monkeyproof.faults.support.links import (
     broken_how,
     check_count,
     check_link,
@@ -20,8 +20,8 @@ from monkeyproof.faults.proxied import (
     seed_for,
     send_own_request,
 )
-from monkeyproof.injection import current, inject
-from monkeyproof.repertoire import fault
+from monkeyproof.injection.fault_registry import fault
+from monkeyproof.injection.inject import current, inject
 from monkeyproof.targets.port import Links, require
 from monkeyproof.types import Evidence, Json
 

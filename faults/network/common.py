@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 
 from monkeyproof.errors import TargetError
-from monkeyproof.faults.proxied import send_own_request
-from monkeyproof.in_force import bound_s
-from monkeyproof.injection import current, within_limit
+from monkeyproof.faults.support.links import send_own_request
+from monkeyproof.injection.active import bound_s
+from monkeyproof.injection.inject import current, within_limit
 from monkeyproof.targets.port import Links, Target, require
 from monkeyproof.types import Evidence, Json
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from monkeyproof.faults.network.common import UNDO, struck
-from monkeyproof.faults.proxied import (
+from monkeyproof.faults.proxy.toxics.connections import CorruptBytes
+from monkeyproof.faults.proxy.toxics.messages import Garble, LoseHeaders, Truncate
+from monkeyproof.faults.support.links import (
     check_count,
     check_link,
     check_link_share,
@@ -14,10 +16,8 @@ from monkeyproof.faults.proxied import (
     proxy_fault,
     seed_for,
 )
-from monkeyproof.faults.toxic_bytes import CorruptBytes
-from monkeyproof.faults.toxic_http import Garble, LoseHeaders, Truncate
-from monkeyproof.injection import current, inject
-from monkeyproof.repertoire import fault
+from monkeyproof.injection.fault_registry import fault
+from monkeyproof.injection.inject import current, inject
 from monkeyproof.targets.port import Links, require
 from monkeyproof.types import Evidence, Json
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.network.common import UNDO, struck, within_hold_limit
-from monkeyproof.faults.proxied import (
+from monkeyproof.faults.proxy.toxics.connections import Bandwidth, SlowClose
+from monkeyproof.faults.proxy.toxics.latency import DIRECTIONS, Latency
+from monkeyproof.faults.support.links import (
     check_link,
     check_link_share,
     check_number,
@@ -15,10 +17,8 @@ from monkeyproof.faults.proxied import (
     proxy_fault,
     seed_for,
 )
-from monkeyproof.faults.toxic_bytes import Bandwidth, SlowClose
-from monkeyproof.faults.toxic_latency import DIRECTIONS, Latency
-from monkeyproof.injection import current, inject, within_limit
-from monkeyproof.repertoire import fault
+from monkeyproof.injection.fault_registry import fault
+from monkeyproof.injection.inject import current, inject, within_limit
 from monkeyproof.targets.port import Links, require
 from monkeyproof.types import Evidence, Json
 

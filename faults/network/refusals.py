@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.network.common import UNDO, struck
-from monkeyproof.faults.proxied import (
+from monkeyproof.faults.proxy.toxics.messages import RateLimit
+from monkeyproof.faults.support.links import (
     check_count,
     check_link,
     check_link_share,
@@ -18,9 +19,8 @@ from monkeyproof.faults.proxied import (
     seed_for,
     send_own_request,
 )
-from monkeyproof.faults.toxic_http import RateLimit
-from monkeyproof.injection import current, inject
-from monkeyproof.repertoire import fault
+from monkeyproof.injection.fault_registry import fault
+from monkeyproof.injection.inject import current, inject
 from monkeyproof.targets.port import Links, require
 from monkeyproof.types import Evidence, Json
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from monkeyproof.faults.registry.last_good import publish_copy, spoil_last_good, unspoil
 from monkeyproof.faults.registry.links import failing, outage, slow
 from monkeyproof.faults.registry.pinning import pin, unpin
-from monkeyproof.faults.registry.promoting import (
+from monkeyproof.faults.registry.promotion import (
     delete_previous,
     flip_back,
     promote_degraded,

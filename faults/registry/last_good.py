@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 
 from monkeyproof.errors import Refusal, TargetError
-from monkeyproof.faults.models.putting_back import keep, put_back_file, write_whole
-from monkeyproof.faults.versions import (
+from monkeyproof.faults.support.bitflips import digest_of
+from monkeyproof.faults.support.champion import (
     digest_given,
     digest_tag,
     downloaded,
@@ -15,12 +15,12 @@ from monkeyproof.faults.versions import (
     version_named,
     worst_but,
 )
-from monkeyproof.faults.weights import digest_of
-from monkeyproof.injection import Injection, current, inject
-from monkeyproof.repertoire import fault
+from monkeyproof.faults.support.file_restore import keep, put_back_file, write_whole
+from monkeyproof.injection.fault_registry import fault
+from monkeyproof.injection.inject import Injection, current, inject
 from monkeyproof.targets.port import ArtifactFiles, Publishing, Registry, Target, require
 from monkeyproof.types import Evidence, Json
-from monkeyproof.undo import Undo
+from monkeyproof.undo.log import Undo
 
 
 @fault(

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from monkeyproof.config import TargetFile
+from monkeyproof.config.target_file import TargetFile
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.network import block_link, failing_link, slow_link
-from monkeyproof.injection import current
-from monkeyproof.repertoire import fault
+from monkeyproof.injection.fault_registry import fault
+from monkeyproof.injection.inject import current
 from monkeyproof.targets.port import Links
 from monkeyproof.types import Json
 

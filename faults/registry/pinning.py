@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from monkeyproof.errors import Refusal, UsageError
-from monkeyproof.faults.versions import FOLLOWED_WITHIN_S, metrics_of, version_named, worst_but
-from monkeyproof.injection import Injection, current, inject
-from monkeyproof.repertoire import fault
+from monkeyproof.faults.support.champion import FOLLOWED_WITHIN_S, metrics_of, version_named, worst_but
+from monkeyproof.injection.fault_registry import fault
+from monkeyproof.injection.inject import Injection, current, inject
 from monkeyproof.targets.port import Pins, Registry, Replicas, Target, require
 from monkeyproof.types import Evidence, Json
-from monkeyproof.undo import Undo
+from monkeyproof.undo.log import Undo
 
 
 @fault(

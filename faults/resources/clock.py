@@ -9,11 +9,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from monkeyproof.errors import Refusal
-from monkeyproof.faults import ballast
-from monkeyproof.faults.amounts import check_between
-from monkeyproof.faults.victims import choose, find, prior
-from monkeyproof.injection import Injection, current, inject
-from monkeyproof.repertoire import fault
+from monkeyproof.faults.support import stressor
+from monkeyproof.faults.support.checks import check_between
+from monkeyproof.faults.support.replica_choice import choose, find, prior
+from monkeyproof.injection.fault_registry import fault
+from monkeyproof.injection.inject import Injection, current, inject
 from monkeyproof.targets.port import (
     LEASE_S,
     Processes,
@@ -24,7 +24,7 @@ from monkeyproof.targets.port import (
     require,
 )
 from monkeyproof.types import Evidence, Json
-from monkeyproof.undo import Undo
+from monkeyproof.undo.log import Undo
 
 DAY_S = 86_400.0
 NEAR_S = 2.5
@@ -49,7 +49,7 @@ def skew_clock(name: str = "", offset_s: float = 3600.0) -> dict[str, Json]:
     if abs(offset_s) < 2 * NEAR_S:
         raise Refusal(f"a skew of {offset_s:g} s cannot be told from none", f"choose at least {2 * NEAR_S:g} s")
     target = current().target
-    ballast.require_this_machine(target, "clock skew")
+    stressor.require_this_machine(target, "clock skew")
     replicas, starts = require(target, Replicas), require(target, Starts)
     victim = choose(replicas, name, "resources.skew_clock")
     if victim.name in starts.conditions():

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monkeyproof.errors import UsageError
-from monkeyproof.faults import ballast
-from monkeyproof.faults.amounts import check_between, check_count
-from monkeyproof.injection import Injection, current, inject
-from monkeyproof.repertoire import fault
+from monkeyproof.faults.support import stressor
+from monkeyproof.faults.support.checks import check_between, check_count
+from monkeyproof.injection.fault_registry import fault
+from monkeyproof.injection.inject import Injection, current, inject
 from monkeyproof.targets.port import LEASE_S, Processes, Replicas, Target
 from monkeyproof.types import Evidence, Json
 
@@ -51,21 +51,21 @@ def steal_cpu(workers: int = 1, busy_share: float = 0.9, nice: int = 0, cores: s
     check_count("nice", nice, 0, 19)
     only = _cores(cores)
     context = current()
-    ballast.require_this_machine(context.target, "CPU steal")
-    ballast_id = ballast.new_id("cpu")
+    stressor.require_this_machine(context.target, "CPU steal")
+    ballast_id = stressor.new_id("cpu")
     arguments = ["--busy-share", f"{busy_share:g}", "--nice", str(nice), "--cores", ",".join(map(str, only))]
     replicas = _replica_pids(context.target)
     began: dict[str, tuple[float, _Ran, _Ran]] = {}
 
     def apply() -> None:
         for _ in range(workers):
-            ballast.start("cpu", ballast_id, arguments)
-        began[""] = (context.clock.monotonic_s(), _ran(ballast.pids(ballast_id)), _ran(replicas))
+            stressor.start("cpu", ballast_id, arguments)
+        began[""] = (context.clock.monotonic_s(), _ran(stressor.pids(ballast_id)), _ran(replicas))
 
     def evidence(_: object) -> Evidence | None:
         since_s, own, theirs = began[""]
         for_s = context.clock.monotonic_s() - since_s
-        running = ballast.pids(ballast_id)
+        running = stressor.pids(ballast_id)
         now, waits_s = _ran(running), _ran(replicas).waited_s - theirs.waited_s
         used_s, waited_s = now.on_cpu_s - own.on_cpu_s, now.waited_s - own.waited_s
         if for_s < PROVEN_AFTER_S or len(running) < workers or used_s <= 0:
@@ -90,11 +90,11 @@ def steal_cpu(workers: int = 1, busy_share: float = 0.9, nice: int = 0, cores: s
             parameters={"workers": workers, "busy_share": float(busy_share), "nice": nice, "cores": cores},
             apply=apply,
             evidence=evidence,
-            undo=ballast.undo(ballast_id, "the busy processes"),
+            undo=stressor.undo(ballast_id, "the busy processes"),
             evidence_within_s=10.0,
             prior={"load_average": os.getloadavg()[0]},
             lease_s=LEASE_S,
-            why_gone=ballast.why_ended(ballast_id, workers),
+            why_gone=stressor.why_ended(ballast_id, workers),
         )
     )
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from monkeyproof.errors import Refusal
-from monkeyproof.faults import ballast
-from monkeyproof.faults.amounts import check_between, check_count
-from monkeyproof.faults.ballasts.cuda import CUDA, NoCuda, library, seen_from_outside
-from monkeyproof.injection import Injection, current, inject
-from monkeyproof.repertoire import fault
+from monkeyproof.faults.support import stressor
+from monkeyproof.faults.support.checks import check_between, check_count
+from monkeyproof.faults.support.stressors.cuda import CUDA, NoCuda, library, seen_from_outside
+from monkeyproof.injection.fault_registry import fault
+from monkeyproof.injection.inject import Injection, current, inject
 from monkeyproof.targets.port import LEASE_S, Processes
 from monkeyproof.types import Evidence, Json
 
@@ -35,12 +35,12 @@ def fill_gpu(share: float = 0.9, device: int = 0, leave_mib: float = 256.0) -> d
     check_count("device", device, 0, 1023)
     check_between("leave_mib", leave_mib, 0.0, 1024.0 * 1024.0)
     context = current()
-    ballast.require_this_machine(context.target, "a GPU ballast")
+    stressor.require_this_machine(context.target, "a GPU ballast")
     try:
         library(CUDA)
     except NoCuda as error:
         raise Refusal(str(error), "run where there is a GPU and its driver, or leave this fault out") from None
-    ballast_id = ballast.new_id("gpu")
+    ballast_id = stressor.new_id("gpu")
     arguments = ["--device", str(device), "--share", f"{share:g}", "--leave-mib", f"{leave_mib:g}"]
 
     def evidence(said: Mapping[str, Json]) -> Evidence | None:
@@ -49,12 +49,12 @@ def fill_gpu(share: float = 0.9, device: int = 0, leave_mib: float = 256.0) -> d
         monitor = seen_from_outside(bus_id)
         if monitor is not None and said["monitor_free_before_bytes"] is not None:
             before, after, seen_by = said["monitor_free_before_bytes"], monitor.free_bytes, "the driver's monitor"
-        if not ballast.pids(ballast_id) or taken == 0 or before - after < NEARLY * taken:
+        if not stressor.pids(ballast_id) or taken == 0 or before - after < NEARLY * taken:
             return None
         return Evidence(
             f"{said['device']}: {taken / MIB:.0f} MiB are taken up; {seen_by} says that {after / MIB:.0f} MiB are "
             f"free, and were {before / MIB:.0f}",
-            {**said, "free_bytes": after, "pid": ballast.pids(ballast_id)[0], "seen_by": seen_by},
+            {**said, "free_bytes": after, "pid": stressor.pids(ballast_id)[0], "seen_by": seen_by},
         )
 
     return inject(
@@ -62,10 +62,10 @@ def fill_gpu(share: float = 0.9, device: int = 0, leave_mib: float = 256.0) -> d
             fault="resources.fill_gpu",
             subject=f"device {device}",
             parameters={"share": float(share), "device": device, "leave_mib": float(leave_mib)},
-            apply=lambda: ballast.start("gpu", ballast_id, arguments, within_s=GPU_WITHIN_S),
+            apply=lambda: stressor.start("gpu", ballast_id, arguments, within_s=GPU_WITHIN_S),
             evidence=evidence,
-            undo=ballast.undo(ballast_id, "the GPU ballast"),
+            undo=stressor.undo(ballast_id, "the GPU ballast"),
             lease_s=LEASE_S,
-            why_gone=ballast.why_ended(ballast_id),
+            why_gone=stressor.why_ended(ballast_id),
         )
     )

@@ -12,18 +12,18 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from monkeyproof import processes
 from monkeyproof.errors import Refusal, TargetError
-from monkeyproof.faults import ballast
-from monkeyproof.faults.amounts import check_between, check_count
-from monkeyproof.faults.ballasts.limit import KINDS, limits_of, put_back
-from monkeyproof.faults.victims import any_replica, choose, prior
-from monkeyproof.injection import Injection, current, inject
-from monkeyproof.lifeline import Lifeline, words_of
-from monkeyproof.repertoire import fault
+from monkeyproof.faults.support import stressor
+from monkeyproof.faults.support.checks import check_between, check_count
+from monkeyproof.faults.support.replica_choice import any_replica, choose, prior
+from monkeyproof.faults.support.stressors.rlimit import KINDS, limits_of, put_back
+from monkeyproof.injection.fault_registry import fault
+from monkeyproof.injection.inject import Injection, current, inject
+from monkeyproof.runtime import procfs
+from monkeyproof.runtime.process_ref import ProcessReference, words_of
 from monkeyproof.targets.port import LEASE_S, Processes, Replica, Replicas, Target, require
 from monkeyproof.types import Evidence, Json
-from monkeyproof.undo import Undo
+from monkeyproof.undo.log import Undo
 
 MIB = 1024 * 1024
 MOST_SPARE_MIB = 1024.0
@@ -131,8 +131,8 @@ def fill_disk(name: str = "", most_kib: float = 0.0) -> dict[str, Json]:
 
 def restore_limit(target: Target, ballast_id: str, victim: str, kind: str, lowered: int, before: int) -> str:
     """Undo of all three. Idempotent; leaves a limit alone that somebody else set since, and a replaced process."""
-    process, what = Lifeline(victim), f"limit {kind} of pid {victim.partition(':')[0]}"
-    ballast.end(target, ballast_id, what)  # Which puts it back itself, if it was still there.
+    process, what = ProcessReference(victim), f"limit {kind} of pid {victim.partition(':')[0]}"
+    stressor.end(target, ballast_id, what)  # Which puts it back itself, if it was still there.
     try:
         found = put_back(process, kind, lowered, before)
     except PermissionError:
@@ -178,11 +178,11 @@ def _limit(
         raise Refusal(
             f"the limits of pid {pid} may not be changed: it is another user's", "run as the user who owns it"
         ) from None
-    ballast_id, process = ballast.new_id(kind), words_of(pid)
-    gone = Lifeline(process)
+    ballast_id, process = stressor.new_id(kind), words_of(pid)
+    gone = ProcessReference(process)
 
     def apply() -> None:
-        ballast.start("limit", ballast_id, ["--victim", process, "--kind", kind, "--to", str(to)])
+        stressor.start("rlimit", ballast_id, ["--victim", process, "--kind", kind, "--to", str(to)])
 
     def proven(_: object) -> Evidence | None:
         try:
@@ -225,8 +225,8 @@ def _pid_here(target: Target, victim: Replica) -> int:
     Raises:
         Refusal: it is not, so that its number may be a stranger's here.
     """
-    roots = ballast.require_this_machine(target, "this fault")
-    if victim.pid is None or victim.pid not in processes.below(roots, processes.living()):
+    roots = stressor.require_this_machine(target, "this fault")
+    if victim.pid is None or victim.pid not in procfs.below(roots, procfs.living()):
         raise Refusal(
             f"{victim.name} is no process of this machine that descends from the target's",
             "break a target that runs here, such as the embedded one",

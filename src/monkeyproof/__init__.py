@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from monkeyproof.by_hand import Injected, Monkey, break_target
+    from monkeyproof.trial.manual import Injected, Monkey, break_target
 
 __version__ = "0.1.0"
 __all__ = ["Injected", "Monkey", "__version__", "break_target"]
@@ -14,7 +14,7 @@ __all__ = ["Injected", "Monkey", "__version__", "break_target"]
 def __getattr__(name: str) -> object:
     """What breaks a target from Python is imported when it is asked for: the command line answers without it."""
     if name in ("Injected", "Monkey", "break_target"):
-        from monkeyproof import by_hand
+        from monkeyproof.trial import manual
 
-        return getattr(by_hand, name)
+        return getattr(manual, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

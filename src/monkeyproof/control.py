@@ -28,22 +28,22 @@ from typing import TYPE_CHECKING
 from chaoslib.exceptions import InterruptExecution
 
 from monkeyproof import paths
+from monkeyproof.config.redaction import know_experiment
+from monkeyproof.config.user_files import load_yaml, read_text
 from monkeyproof.errors import EXIT_REFUSED, MonkeyproofError, Refusal, UsageError
-from monkeyproof.injection import has_current
-from monkeyproof.process import leave
-from monkeyproof.redaction import know_experiment
-from monkeyproof.stopping import SIGNALS
+from monkeyproof.injection.inject import has_current
+from monkeyproof.runtime.process_group import leave
+from monkeyproof.runtime.stop_file import SIGNALS
 from monkeyproof.types import Json
-from monkeyproof.written import load_yaml, read_text
 
 if TYPE_CHECKING:
     from chaoslib.run import EventHandlerRegistry
 
-    from monkeyproof.open_trial import OpenTrial
-    from monkeyproof.trial_plan import TrialPlan
+    from monkeyproof.trial.plan import TrialPlan
+    from monkeyproof.trial.session import TrialSession
 
 logger = logging.getLogger("chaostoolkit")
-_open: OpenTrial | None = None
+_open: TrialSession | None = None
 _foreign = False
 _refused = ("", "")
 """Why nothing of the experiment may be run, and what to do."""
@@ -58,10 +58,10 @@ def configure_control(experiment: dict[str, Json], event_registry: EventHandlerR
     if has_current():
         return
     know_experiment(experiment)
-    from monkeyproof import catalogue
-    from monkeyproof.faults.foreign import set_limits
-    from monkeyproof.foreign import ForeignFault
-    from monkeyproof.roles import roles_of, strangers
+    from monkeyproof.experiment import catalogue
+    from monkeyproof.experiment.activity_roles import roles_of, strangers
+    from monkeyproof.faults.actions.external import set_limits
+    from monkeyproof.trial.external import ExternalFault
 
     for _, *words in strangers(experiment):
         _refused = (words[0], words[1])
@@ -70,7 +70,7 @@ def configure_control(experiment: dict[str, Json], event_registry: EventHandlerR
     if roles is not None:
         _foreign, _refused = True, roles.why_no_way_back
         set_limits(experiment, roles)
-        event_registry.register(ForeignFault(experiment, roles, source_of(experiment, sys.argv[1:])))
+        event_registry.register(ExternalFault(experiment, roles, source_of(experiment, sys.argv[1:])))
 
 
 def before_experiment_control(context: dict[str, Json], **_: object) -> None:
@@ -78,9 +78,9 @@ def before_experiment_control(context: dict[str, Json], **_: object) -> None:
     global _open
     if has_current():
         return
-    from monkeyproof.open_trial import OpenTrial
     from monkeyproof.probes.watch import longest_hold_s
-    from monkeyproof.reverting import clear_to_inject, sole_campaign_on
+    from monkeyproof.safety.replay import clear_to_inject, sole_campaign_on
+    from monkeyproof.trial.session import TrialSession
 
     try:
         if _refused[0]:
@@ -91,10 +91,10 @@ def before_experiment_control(context: dict[str, Json], **_: object) -> None:
             sole_campaign_on(Path(plan.target) if plan.target else paths.target_dir() / "target.yaml")
         )
         _lock.enter_context(_end_on_signals())
-        _open = OpenTrial(plan)
+        _open = TrialSession(plan)
         _open.start(longest_hold_s(context))
         if _foreign:
-            from monkeyproof.foreign import baseline
+            from monkeyproof.trial.external import baseline
 
             if not baseline(context):
                 raise UsageError("the service is not steady, so nothing was injected")
@@ -120,14 +120,14 @@ def cleanup_control() -> None:
         _close(trial)
     if trial.aborted:
         logger.critical("The trial was aborted: %s", trial.aborted)
-    from monkeyproof.campaign import result_of
+    from monkeyproof.campaign.runner import result_of
 
     recovery = result_of(trial.folder, trial.folder.parent).recovery
     logger.info("Outcome: %s. %s", recovery.outcome, recovery.reason)
     logger.info("History: %s ('monkeyproof report %s' draws it)", trial.folder, trial.folder)
 
 
-def _close(trial: OpenTrial) -> None:
+def _close(trial: TrialSession) -> None:
     try:
         trial.close()
     except MonkeyproofError as error:
@@ -203,8 +203,8 @@ def _without_timeouts(value: Json) -> Json:
 
 
 def _plan(document: dict[str, Json]) -> TrialPlan:
-    from monkeyproof import catalogue
-    from monkeyproof.trial_plan import TrialPlan
+    from monkeyproof.experiment import catalogue
+    from monkeyproof.trial.plan import TrialPlan
 
     arm = os.environ.get("MONKEYPROOF_HEALER", "none")
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")

@@ -31,8 +31,8 @@ import pytest
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from monkeyproof.by_hand import Monkey
-    from monkeyproof.config import Slo, TargetFile
+    from monkeyproof.config.target_file import Slo, TargetFile
+    from monkeyproof.trial.manual import Monkey
     from monkeyproof.types import Outcome, Recovery, TrialResult
 
 
@@ -95,11 +95,11 @@ class Chaos:
         Raises:
             MonkeyproofError: unknown experiment, refusal, or something that could not be reverted.
         """
-        from monkeyproof import catalogue
-        from monkeyproof.campaign import run_campaign
+        from monkeyproof.campaign.plan import CampaignPlan
+        from monkeyproof.campaign.runner import run_campaign
         from monkeyproof.errors import MonkeyproofError
-        from monkeyproof.plan import CampaignPlan
-        from monkeyproof.reverting import clear_to_inject, sole_campaign_on
+        from monkeyproof.experiment import catalogue
+        from monkeyproof.safety.replay import clear_to_inject, sole_campaign_on
 
         found = catalogue.find(experiment)
         self._count += 1
@@ -124,7 +124,7 @@ class Chaos:
 
     def break_target(self, *, seed: int | None = None, at_most_s: float = 300.0) -> AbstractContextManager[Monkey]:
         """Open the target for faults by hand; see ``monkeyproof.break_target``, which says what it raises."""
-        from monkeyproof.by_hand import break_target
+        from monkeyproof.trial.manual import break_target
 
         self._count += 1
         return break_target(
@@ -139,8 +139,8 @@ class Chaos:
 def chaos_target(pytestconfig: pytest.Config) -> Iterator[TargetFile]:
     """The target that is broken; an embedded one is started if none is up, and ended again."""
     from monkeyproof import paths
-    from monkeyproof.config import read_target_file
-    from monkeyproof.targets.local import lifecycle
+    from monkeyproof.config.target_file import read_target_file
+    from monkeyproof.targets.local.control_plane import lifecycle
 
     configured = pytestconfig.getoption("--chaos-target")
     if configured is not None:
@@ -169,8 +169,8 @@ def _attach(trial: Trial, campaign: Path, slo: Slo) -> None:
     with contextlib.suppress(ImportError):
         import allure
 
-        from monkeyproof import history
-        from monkeyproof.reports.timeline import draw
+        from monkeyproof.record import history
+        from monkeyproof.reports.charts.timeline import draw
 
         recovery = trial.recovery
         with allure.step(f"{trial.result.experiment}: {recovery.outcome}"):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from monkeyproof import catalogue
-from monkeyproof.config import TargetFile, read_target_file
+from monkeyproof.config.target_file import TargetFile, read_target_file
+from monkeyproof.experiment import catalogue
 
 
 def with_windows(target: TargetFile, folder: Path, *, stable_for_s: float = 0.0, **windows_s: float) -> TargetFile:

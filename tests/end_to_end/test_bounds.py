@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 from test_own_service import EXPERIMENT, SERVICE, free_port
 
-from monkeyproof import undo
 from monkeyproof.clock import wait_for
-from monkeyproof.history import EVENTS_FILE, Event, Kind, parse_events
-from monkeyproof.overseer import LEAVES_WITHIN_S
+from monkeyproof.record.history import EVENTS_FILE, Event, Kind, parse_events
+from monkeyproof.record.leaving import LEAVES_WITHIN_S
+from monkeyproof.undo import log as undo_log
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -107,7 +107,7 @@ def aborted(folder: Path, process: subprocess.Popen[str], words: str) -> None:
         first(folder, Kind.TRIAL_ABORTED).data["why"]
     )
     assert first(folder, Kind.FAULT_REVERTED)
-    assert undo.open_logs() == []
+    assert undo_log.open_logs() == []
 
 
 def add(folder: Path, words: str) -> None:
@@ -159,7 +159,7 @@ def test_stop_ends_plain_chaos_run(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert "The trial was aborted: stopped by 'monkeyproof stop'" in output
     told, reverted = first(folder, Kind.TRIAL_ABORTED), first(folder, Kind.FAULT_REVERTED)
     assert reverted.t_s - told.t_s < 1.0
-    assert undo.open_logs() == []
+    assert undo_log.open_logs() == []
     again = subprocess.run(chaos, cwd=folder, capture_output=True, text=True, timeout=100, check=False)
     assert "not injecting: everything was stopped" in again.stdout + again.stderr
     assert len(list((folder / "runs").iterdir())) == 1
@@ -232,7 +232,7 @@ def test_a_process_that_a_trial_leaves_behind_ends_the_campaign_with_its_name(fo
         (trial,) = json.loads((folder / "out" / "results.json").read_text())["trials"]
         assert trial["not_reverted"]
         assert first(folder, Kind.FAULT_REVERTED)
-        assert undo.open_logs() == []
+        assert undo_log.open_logs() == []
     finally:
         with contextlib.suppress(ProcessLookupError):  # What shares the worker's process group ends with it.
             os.kill(pid, signal.SIGKILL)
@@ -252,7 +252,7 @@ def test_a_worker_that_does_not_listen_is_killed_and_its_fault_taken_back(folder
     assert process.returncode == 4, output
     assert "sli_below" in str(first(folder, Kind.TRIAL_ABORTED).data["why"])
     assert any(f"did not end within {LEAVES_WITHIN_S:g} s" in str(one.data.get("why")) for one in events(folder))
-    assert undo.open_logs() == []
+    assert undo_log.open_logs() == []
 
 
 def test_stop_does_not_wait_for_a_worker_that_hears_nothing(folder: Path) -> None:

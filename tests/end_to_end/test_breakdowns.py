@@ -17,10 +17,11 @@ import test_bounds
 from test_bounds import await_fault, first, monkeyproof, run
 from test_own_service import EXPERIMENT
 
-from monkeyproof import paths, undo
+from monkeyproof import paths
 from monkeyproof.clock import wait_for
-from monkeyproof.history import Kind
-from monkeyproof.targets.local import lifecycle
+from monkeyproof.record.history import Kind
+from monkeyproof.targets.local.control_plane import lifecycle
+from monkeyproof.undo import log as undo_log
 
 pytestmark = pytest.mark.timeout(240)
 folder = test_bounds.folder
@@ -76,13 +77,13 @@ def test_a_trial_that_cannot_write_any_more_ends_clean(folder: Path) -> None:
     """Neither its worker nor its prober; and two hang-ups come at once, as from a terminal that closes."""
     process = run(folder)
     await_fault(folder)
-    (worker,) = processes_of(folder, b"monkeyproof.trial_worker")
-    for pid in (worker, *processes_of(folder, b"monkeyproof.probes.prober")):
+    (worker,) = processes_of(folder, b"monkeyproof.trial.worker")
+    for pid in (worker, *processes_of(folder, b"monkeyproof.probes.prober.prober")):
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, 0))
     os.killpg(process.pid, signal.SIGHUP)
     os.killpg(process.pid, signal.SIGHUP)
     ended(process, 4, "a signal ended the trial; what was injected is reverted", within_s=60)
-    assert undo.open_logs() == []
+    assert undo_log.open_logs() == []
     assert nothing_runs(folder)
     assert monkeyproof(folder, "gate", "out").returncode == 4
 
@@ -95,7 +96,7 @@ def test_a_disk_that_fills_up_ends_the_trial_that_writes_on_it(folder: Path) -> 
         await_fault(folder)
         fill(folder / "out")
         ended(process, 4, "cannot be written (No space left on device)", "reverted", within_s=30)
-        assert undo.open_logs() == []
+        assert undo_log.open_logs() == []
         (folder / "out" / "fill").unlink()
         assert monkeyproof(folder, "gate", "out").returncode == 4
         assert monkeyproof(folder, "revert").stdout == "Nothing is open.\n"
@@ -130,7 +131,7 @@ def test_a_home_that_fills_up_keeps_no_fault_from_being_taken_back(folder: Path)
         os.killpg(process.pid, signal.SIGINT)
         ended(process, 4, "a signal ended the trial; what was injected is reverted", within_s=30)
         assert first(folder, Kind.FAULT_REVERTED)
-        assert undo.open_logs() == []
+        assert undo_log.open_logs() == []
     assert nothing_runs(folder)
 
 
@@ -138,16 +139,16 @@ def test_a_home_that_fills_up_keeps_no_fault_from_being_taken_back(folder: Path)
 def test_a_fault_proxy_that_stands_still_is_named_and_nothing_is_left(folder: Path) -> None:
     process = run(folder)
     await_fault(folder)
-    (proxy,) = processes_of(folder, b"monkeyproof.faults.proxy")
+    (proxy,) = processes_of(folder, b"monkeyproof.faults.proxy.server")
     os.kill(proxy, signal.SIGSTOP)
     os.killpg(process.pid, signal.SIGINT)
     ended(process, 5, "could not be reverted", "no answer from", "monkeyproof revert", within_s=60)
     assert nothing_runs(folder)
-    if undo.open_logs():
+    if undo_log.open_logs():
         done = monkeyproof(folder, "revert")
         assert done.returncode == 0, done.stderr
         assert "the fault was gone already" in done.stdout
-    assert undo.open_logs() == []
+    assert undo_log.open_logs() == []
 
 
 @pytest.mark.slow
@@ -170,7 +171,7 @@ def test_a_target_that_is_gone_takes_its_faults_with_it(tmp_path: Path, experime
         seen, broken = first(tmp_path, Kind.TRIAL_ABORTED), first(tmp_path, Kind.FAULT_EFFECTIVE)
         assert words in str(seen.data["why"])
         assert seen.t_s - broken.t_s < 6.0  # Not only at the horizon.
-        assert undo.open_logs() == []
+        assert undo_log.open_logs() == []
         assert not target.path.exists() or not lifecycle.is_running()
     finally:
         lifecycle.down()
@@ -225,5 +226,5 @@ def test_an_activity_that_tears_down_what_runs_it_leaves_nothing(folder: Path, h
     ended(process, 4, "reverted", within_s=60)
     assert first(folder, Kind.FAULT_REVERTED)
     assert first(folder, Kind.TRIAL_ABORTED)
-    assert undo.open_logs() == []
+    assert undo_log.open_logs() == []
     assert nothing_runs(folder)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from short_trials import with_hold, with_windows
 
-from monkeyproof import undo
+from monkeyproof.campaign.results import read_campaign
 from monkeyproof.clock import wait_for
-from monkeyproof.config import TargetFile
-from monkeyproof.history import EVENTS_FILE, Kind, parse_events
-from monkeyproof.read_back import read_campaign
+from monkeyproof.config.target_file import TargetFile
+from monkeyproof.record.history import EVENTS_FILE, Kind, parse_events
+from monkeyproof.undo import log as undo_log
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 
@@ -47,7 +47,7 @@ def test_a_gate_that_was_killed_in_its_second_trial_is_continued(chaos_target: T
     finally:
         os.killpg(campaign.pid, signal.SIGKILL)
         campaign.wait(10)
-    assert wait_for(lambda: undo.open_logs() == [], within_s=30)
+    assert wait_for(lambda: undo_log.open_logs() == [], within_s=30)
     (kept,) = (folder / "trials").glob("001-*/trial.json")
     inode = kept.stat().st_ino
 

@@ -16,8 +16,8 @@ from typing import ClassVar
 import pytest
 from short_trials import with_hold, with_windows
 
-from monkeyproof import catalogue
-from monkeyproof.config import read_target_file
+from monkeyproof.config.target_file import read_target_file
+from monkeyproof.experiment import catalogue
 from monkeyproof.types import Json, Outcome
 
 pytestmark = pytest.mark.timeout(900)

@@ -9,9 +9,9 @@ import pytest
 from short_trials import with_windows
 
 from monkeyproof import paths
-from monkeyproof.config import TargetFile
-from monkeyproof.history import History, Kind
+from monkeyproof.config.target_file import TargetFile
 from monkeyproof.pytest_plugin import Chaos
+from monkeyproof.record.history import History, Kind
 from monkeyproof.types import Outcome
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]

@@ -20,9 +20,9 @@ from test_own_service import folder as own_service  # noqa: F401
 from test_own_service import free_port, monkeyproof
 
 from monkeyproof.clock import wait_for
-from monkeyproof.history import EVENTS_FILE, TRIAL_FILE, UNDO_FILE, Kind
-from monkeyproof.probes.following import events_of
-from monkeyproof.reverting import revert_all
+from monkeyproof.probes.follower import events_of
+from monkeyproof.record.history import EVENTS_FILE, TRIAL_FILE, UNDO_FILE, Kind
+from monkeyproof.safety.replay import revert_all
 
 SERVICE = '''
 """serve PORT PIDFILE | start PORT PIDFILE: a model that doubles; POST /mode makes it lie."""
@@ -273,7 +273,7 @@ def test_whoever_is_killed_in_the_hold_the_undo_is_still_to_be_had(world: World)
 
     campaign, worker = campaign_in_its_hold(world, file, "three")
     campaign.send_signal(signal.SIGSTOP)
-    (watchdog,) = running(world.folder / "three", b"monkeyproof.watchdog")
+    (watchdog,) = running(world.folder / "three", b"monkeyproof.safety.watchdog")
     for pid in (watchdog, worker):
         os.kill(pid, signal.SIGKILL)
     campaign.kill()
@@ -319,7 +319,7 @@ def campaign_in_its_hold(world: World, file: str, out: str) -> tuple[subprocess.
         [*command, "--out", out], cwd=world.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     assert wait_for(lambda: in_effect(world.folder / out), within_s=30)
-    (worker,) = running(world.folder / out, b"monkeyproof.trial_worker")
+    (worker,) = running(world.folder / out, b"monkeyproof.trial.worker")
     return campaign, worker
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from monkeyproof import undo
 from monkeyproof.clock import wait_for
-from monkeyproof.config import TargetFile
-from monkeyproof.history import EVENTS_FILE, READINGS_FILE, Kind, parse_events
-from monkeyproof.readings import Readings
+from monkeyproof.config.target_file import TargetFile
+from monkeyproof.record.history import EVENTS_FILE, READINGS_FILE, Kind, parse_events
+from monkeyproof.record.readings import Readings
 from monkeyproof.targets.opening import open_target
 from monkeyproof.targets.port import Leases, Links, Replicas, Target, require
+from monkeyproof.undo import log as undo_log
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 
@@ -80,7 +80,7 @@ def test_ctrl_c_reverts_reports_and_says_so(target: Target, tmp_path: Path) -> N
     assert campaign.returncode == 4, output
     assert "a signal ended the trial" in output
     nothing_is_left(target, folder, campaign)
-    assert undo.open_logs() == []
+    assert undo_log.open_logs() == []
     assert has(folder, Kind.FAULT_REVERTED)
     assert has(folder, Kind.TRIAL_ABORTED)
     assert (folder / "report.html").exists()
@@ -94,7 +94,7 @@ def test_killed_campaign_takes_its_worker_along_in_order(target: Target, tmp_pat
     os.killpg(campaign.pid, signal.SIGKILL)
     campaign.wait(10)
     nothing_is_left(target, folder, campaign)
-    assert wait_for(lambda: undo.open_logs() == [], within_s=20)
+    assert wait_for(lambda: undo_log.open_logs() == [], within_s=20)
     assert has(folder, Kind.FAULT_REVERTED)
 
 
@@ -106,7 +106,7 @@ def test_killed_while_the_observers_start_nothing_is_left(target: Target, tmp_pa
     os.killpg(campaign.pid, signal.SIGKILL)
     campaign.wait(10)
     nothing_is_left(target, folder, campaign)
-    assert undo.open_logs() == []
+    assert undo_log.open_logs() == []
     assert not has(folder, Kind.FAULT_INTENDED)
 
 
@@ -117,7 +117,9 @@ def test_killed_worker_is_mended_by_its_campaign(target: Target, tmp_path: Path)
     trial = trial_folder(folder)
     assert trial is not None
     workers = [
-        pid for pid in of_this_trial(folder) if b"monkeyproof.trial" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        pid
+        for pid in of_this_trial(folder)
+        if b"monkeyproof.trial.run" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
     assert len(workers) == 1
     os.kill(workers[0], signal.SIGKILL)
@@ -125,7 +127,7 @@ def test_killed_worker_is_mended_by_its_campaign(target: Target, tmp_path: Path)
     assert campaign.returncode == 4, output
     assert "worker died" in output
     nothing_is_left(target, folder, campaign)
-    assert undo.open_logs() == []
+    assert undo_log.open_logs() == []
     # What had been seen by then is kept.
     assert len(Readings.read(trial / READINGS_FILE)) > 50
 
@@ -167,7 +169,7 @@ def test_dead_prober_is_could_not_tell_and_never_a_pass(target: Target, tmp_path
     campaign = start(target, folder, "replica-kill", "--healer", "none")
     assert wait_for(lambda: has(folder, Kind.FAULT_EFFECTIVE), within_s=60)
     for pid in of_this_trial(folder):
-        if b"monkeyproof.probes.prober" in Path(f"/proc/{pid}/cmdline").read_bytes():
+        if b"monkeyproof.probes.prober.prober" in Path(f"/proc/{pid}/cmdline").read_bytes():
             os.kill(pid, signal.SIGKILL)
     output = campaign.communicate(timeout=120)[0].decode()
     (trial,) = json.loads((folder / "results.json").read_text())["trials"]
@@ -196,7 +198,7 @@ def test_plain_chaos_run_is_a_trial_too(
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Outcome: healed" in done.stdout + done.stderr
     assert json.loads((tmp_path / "journal.json").read_text())["status"] == "completed"
-    assert undo.open_logs() == []
+    assert undo_log.open_logs() == []
     assert not require(target, Links).active()
     (run,) = (tmp_path / "runs").iterdir()
     assert open_to_others(run) == []

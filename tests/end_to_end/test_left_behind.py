@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from monkeyproof import paths, undo
+from monkeyproof import paths
 from monkeyproof.clock import wait_for
-from monkeyproof.config import TargetFile
-from monkeyproof.history import EVENTS_FILE, Kind, parse_events
-from monkeyproof.processes import words_of
+from monkeyproof.config.target_file import TargetFile
+from monkeyproof.record.history import EVENTS_FILE, Kind, parse_events
+from monkeyproof.runtime.procfs import words_of
 from monkeyproof.targets.opening import open_target
 from monkeyproof.targets.port import Links, Registry, Resettable, Target, require
+from monkeyproof.undo import log as undo_log
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(200)]
 
@@ -114,7 +115,7 @@ def source(target: Target) -> Iterator[int]:
     (pid,) = [
         pid
         for pid in pids
-        if b"monkeyproof.targets.local.source" in words_of(pid) and of_target in b"".join(words_of(pid))
+        if b"monkeyproof.targets.local.workload.source" in words_of(pid) and of_target in b"".join(words_of(pid))
     ]
     yield pid
     os.kill(pid, signal.SIGCONT)
@@ -173,7 +174,7 @@ def everything_is_named(folder: Path, output: str, source: int, *, on_link: bool
     daemon = int((folder / "daemon.pid").read_text())
     wanted = [
         "replica-2 is still paused",
-        f"process {source} stands still: {sys.executable} -m monkeyproof.targets.local.source",
+        f"process {source} stands still: {sys.executable} -m monkeyproof.targets.local.workload.source",
         "the champion is version 3, and was 2",
         "model.pkl is not what it was",
         f"process {daemon} still runs: sleep",
@@ -186,7 +187,7 @@ def everything_is_named(folder: Path, output: str, source: int, *, on_link: bool
     assert f"kill -CONT {source}" in output
     (trial,) = json.loads((folder / "out" / "results.json").read_text())["trials"]
     assert len(trial["not_reverted"]) == len(wanted)
-    assert undo.open_logs() == []
+    assert undo_log.open_logs() == []
 
 
 def test_all_that_an_action_left_behind_is_named(

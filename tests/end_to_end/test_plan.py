@@ -14,14 +14,14 @@ from test_own_service import EXPERIMENT, free_port
 
 from monkeyproof import paths
 from monkeyproof.clock import Anchor
-from monkeyproof.config import TargetFile, read_target_file
-from monkeyproof.history import HistoryWriter, Kind, parse_events
-from monkeyproof.injection import Context, Injection, inject, set_current
-from monkeyproof.preview import DescribedTarget
+from monkeyproof.config.target_file import TargetFile, read_target_file
+from monkeyproof.injection.inject import Context, Injection, inject, set_current
+from monkeyproof.record.history import HistoryWriter, Kind, parse_events
 from monkeyproof.targets.opening import open_target
 from monkeyproof.targets.port import Links, Registry, Replicas, require
+from monkeyproof.trial.dry_run import DescribedTarget
 from monkeyproof.types import Evidence
-from monkeyproof.undo import UndoLog
+from monkeyproof.undo.log import UndoLog
 
 TARGET = """\
 name: ours

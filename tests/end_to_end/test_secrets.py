@@ -19,12 +19,12 @@ import yaml
 from test_own_service import accepts, free_port
 
 from monkeyproof.clock import wait_for
-from monkeyproof.config import read_target_file
+from monkeyproof.config.target_file import read_target_file
 from monkeyproof.control import source_of
 from monkeyproof.errors import UsageError
-from monkeyproof.history import EXPERIMENT_FILE, JOURNAL_FILE, UNDO_FILE
+from monkeyproof.record.history import EXPERIMENT_FILE, JOURNAL_FILE, UNDO_FILE
 from monkeyproof.targets.http import HttpTarget
-from monkeyproof.undo import Undo
+from monkeyproof.undo.log import Undo
 
 SERVICE = """
 import json, sys

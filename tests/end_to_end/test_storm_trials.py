@@ -12,9 +12,9 @@ import pytest
 import yaml
 from test_own_service import accepts, free_port, monkeyproof
 
-from monkeyproof import undo
 from monkeyproof.clock import wait_for
-from monkeyproof.storm import StormFault, StormPlan, read_plan
+from monkeyproof.injection.schedule_plan import ScheduledFault, SchedulePlan, read_plan
+from monkeyproof.undo import log as undo_log
 
 SERVICE = """
 import http.client, json, sys
@@ -91,17 +91,17 @@ allow_faults: [network]
     process.wait(10)
 
 
-def storm(folder: Path, *faults: StormFault) -> Path:
+def storm(folder: Path, *faults: ScheduledFault) -> Path:
     path = folder / "my-storm.yaml"
-    path.write_text(StormPlan(7, 0.1, 0.5, ("network",), 2, 1.5, faults).text())
+    path.write_text(SchedulePlan(7, 0.1, 0.5, ("network",), 2, 1.5, faults).text())
     return path
 
 
 def test_a_storm_that_finds_the_bug_fails_and_shrinks_to_the_fault_that_does(folder: Path) -> None:
     path = storm(
         folder,
-        StormFault(0.2, 1.0, "network.add_latency", LATENCY, 1),
-        StormFault(0.6, 1.0, "network.fail_requests", FAILING, 2),
+        ScheduledFault(0.2, 1.0, "network.add_latency", LATENCY, 1),
+        ScheduledFault(0.6, 1.0, "network.fail_requests", FAILING, 2),
     )
     restore = f"{sys.executable} restart.py {(folder / 'port').read_text()}"
     words = ["--target", "t.yaml", "--plan", str(path), "--out", "out", "--shrink", "--restore", restore]
@@ -115,15 +115,15 @@ def test_a_storm_that_finds_the_bug_fails_and_shrinks_to_the_fault_that_does(fol
     ]
     assert "monkeyproof unleash --plan" in done.stdout
     assert (folder / "out" / "report.html").exists()
-    assert undo.open_logs() == []
+    assert undo_log.open_logs() == []
 
 
 def test_a_storm_that_does_not_find_it_is_survived_though_a_fault_of_it_is_refused(folder: Path) -> None:
     path = storm(
         folder,
-        StormFault(0.1, 1.0, "network.add_latency", {**LATENCY, "low_ms": 300.0, "high_ms": 400.0}, 1),
+        ScheduledFault(0.1, 1.0, "network.add_latency", {**LATENCY, "low_ms": 300.0, "high_ms": 400.0}, 1),
         # More than this target allows.
-        StormFault(0.3, 0.5, "network.add_latency", {**LATENCY, "high_ms": 90_000.0}, 2),
+        ScheduledFault(0.3, 0.5, "network.add_latency", {**LATENCY, "high_ms": 90_000.0}, 2),
     )
     done = monkeyproof(folder, "unleash", "--target", "t.yaml", "--plan", str(path), "--out", "out")
     assert done.returncode == 0, done.stdout + done.stderr

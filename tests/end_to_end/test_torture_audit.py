@@ -15,8 +15,8 @@ from torture_audit import Outside
 from torture_processes import MARK
 
 from monkeyproof.clock import wait_for
-from monkeyproof.config import TargetFile
-from monkeyproof.lifeline import words_of
+from monkeyproof.config.target_file import TargetFile
+from monkeyproof.runtime.process_ref import words_of
 from monkeyproof.targets.opening import open_target
 from monkeyproof.targets.port import (
     ArtifactFiles,
@@ -144,7 +144,7 @@ def test_a_ballast_of_a_round_is_a_fault_of_it_and_that_of_another_is_not(target
     outside = Outside(target.file, tmp_path)
     arguments = ["--id", "audit", "--for-s", "60", "--owner", words_of(os.getpid()), "--busy-share", "0.01"]
     ballast = subprocess.Popen(
-        [sys.executable, "-m", "monkeyproof.faults.ballasts.cpu", *arguments],
+        [sys.executable, "-m", "monkeyproof.faults.support.stressors.cpu", *arguments],
         env={**os.environ, MARK: str(tmp_path / "round-1")},
         stdout=subprocess.DEVNULL,
     )

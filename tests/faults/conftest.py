@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from fault_world import Browser, RawServer, RunningProxy, Web, World, opened
 
-from monkeyproof.bounds import Limits
 from monkeyproof.clock import wait_for
-from monkeyproof.config import Link, Predict, TargetFile
+from monkeyproof.config.limits import Limits
+from monkeyproof.config.target_file import Link, Predict, TargetFile
 from monkeyproof.errors import TargetError
 from monkeyproof.paths import socket_dir
-from monkeyproof.process import ProcessGroup
-from monkeyproof.rpc import Client
+from monkeyproof.runtime.process_group import ProcessGroup
+from monkeyproof.runtime.rpc import Client
 from monkeyproof.targets.links import ProxyLinks
 
 
@@ -47,7 +47,7 @@ def start_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
                 [
                     sys.executable,
                     "-m",
-                    "monkeyproof.faults.proxy",
+                    "monkeyproof.faults.proxy.server",
                     "--links",
                     str(file),
                     "--control",

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from monkeyproof.clock import Anchor, SystemClock, wait_for
-from monkeyproof.config import TargetFile
-from monkeyproof.history import History, HistoryWriter, Kind, write_json
-from monkeyproof.injection import Context, revert, set_current
+from monkeyproof.config.target_file import TargetFile
+from monkeyproof.injection.inject import Context, revert, set_current
+from monkeyproof.record.history import History, HistoryWriter, Kind, write_json
 from monkeyproof.targets import port
 from monkeyproof.targets.links import ProxyLinks
 from monkeyproof.targets.port import Toxic
-from monkeyproof.undo import UndoLog
+from monkeyproof.undo.log import UndoLog
 
 TIMEOUT_S = 10.0
 

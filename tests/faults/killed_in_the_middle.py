@@ -10,16 +10,17 @@ from pathlib import Path
 from fault_world import World
 
 from monkeyproof.clock import Anchor, SystemClock
-from monkeyproof.config import Predict, TargetFile
+from monkeyproof.config.target_file import Predict, TargetFile
 from monkeyproof.faults import models, registry
-from monkeyproof.faults.models import files, putting_back
-from monkeyproof.faults.weights import Flips
-from monkeyproof.history import HistoryWriter
-from monkeyproof.injection import Context, set_current
+from monkeyproof.faults.models import artifacts as files
+from monkeyproof.faults.support import file_restore
+from monkeyproof.faults.support.bitflips import Flips
+from monkeyproof.injection.inject import Context, set_current
+from monkeyproof.record.history import HistoryWriter
 from monkeyproof.targets import port
-from monkeyproof.targets.local.looking import LocalArtifactFiles
+from monkeyproof.targets.local.adapter.artifacts import LocalArtifactFiles
 from monkeyproof.targets.registry import RegistryClient
-from monkeyproof.undo import UndoLog
+from monkeyproof.undo.log import UndoLog
 
 
 def die(*_: object) -> None:
@@ -27,7 +28,7 @@ def die(*_: object) -> None:
 
 
 def half(path: Path, flips: Flips) -> None:
-    putting_back.flip_in_file(path, Flips(flips.bits[: len(flips.bits) // 2]))
+    file_restore.flip_in_file(path, Flips(flips.bits[: len(flips.bits) // 2]))
     die()
 
 

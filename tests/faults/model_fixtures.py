@@ -12,13 +12,13 @@ from fault_world import RawServer, World
 from model_world import Follower, InProcess
 from running_parts import Published
 
-from monkeyproof.before import versions_of
-from monkeyproof.faults.models import putting_back
-from monkeyproof.injection import revert
+from monkeyproof.faults.support import file_restore
+from monkeyproof.injection.inject import revert
 from monkeyproof.paths import home
+from monkeyproof.safety.snapshot import versions_of
 from monkeyproof.targets import port
-from monkeyproof.targets.local.deletion import LocalDeletion
-from monkeyproof.targets.local.looking import LocalArtifactFiles, LocalArtifacts
+from monkeyproof.targets.local.adapter.artifacts import LocalArtifactFiles, LocalArtifacts
+from monkeyproof.targets.local.models.deletion import LocalDeletion
 from monkeyproof.targets.registry import RegistryClient
 
 
@@ -62,7 +62,7 @@ def here(world: World, server: RawServer, registry: Published, tmp_path: Path) -
     revert()
     assert one.looks() == before
     client.close()
-    assert not list((home() / putting_back.KEPT).glob("*"))
+    assert not list((home() / file_restore.KEPT).glob("*"))
 
 
 # --- the stored artifact -------------------------------------------------------------------------------------

@@ -11,10 +11,10 @@ import numpy as np
 from fault_world import RawServer
 
 from monkeyproof.targets import port
-from monkeyproof.targets.local import other_models
-from monkeyproof.targets.local.data import Entities
-from monkeyproof.targets.local.following import ModelFollower
-from monkeyproof.targets.local.pins import LocalPins
+from monkeyproof.targets.local.models import other_models
+from monkeyproof.targets.local.models.data import Entities
+from monkeyproof.targets.local.workload.alias_follower import ModelFollower
+from monkeyproof.targets.local.workload.pins import LocalPins
 from monkeyproof.targets.registry import RegistryClient
 
 __all__ = ["Follower", "InProcess", "bad_answers"]

@@ -12,8 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from monkeyproof.clock import wait_for
 from monkeyproof.targets import port
-from monkeyproof.targets.local.data import N_FEATURES
-from monkeyproof.targets.local.records import parse_batch
+from monkeyproof.targets.local.models.data import N_FEATURES
+from monkeyproof.targets.local.workload.records import parse_batch
 
 ENTITIES = 250
 RECORDS_PER_S = 2500

@@ -13,11 +13,11 @@ import redis
 from fault_world import RawServer, RunningProxy, World, opened
 from store_world import PASSWORD, Store
 
-from monkeyproof.bounds import Limits
 from monkeyproof.clock import wait_for
-from monkeyproof.config import Link, Predict, TargetFile
-from monkeyproof.process import ProcessGroup
-from monkeyproof.targets.local.services import find_valkey
+from monkeyproof.config.limits import Limits
+from monkeyproof.config.target_file import Link, Predict, TargetFile
+from monkeyproof.runtime.process_group import ProcessGroup
+from monkeyproof.targets.local.control_plane.services import find_valkey
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from fault_world import events
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import Refusal, UsageError
 from monkeyproof.faults import compound
-from monkeyproof.history import Kind
-from monkeyproof.injection import current, revert
+from monkeyproof.injection.inject import current, revert
+from monkeyproof.record.history import Kind
 
 ERROR = {"link": "web", "probability": 1.0}
 

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from monkeyproof.faults.corruption.cell_selection import CellSelection, gaps_of
+from monkeyproof.faults.corruption.random import Rows, draws_at, key_of
 from monkeyproof.faults.data import (
     Duplicates,
     LateRows,
@@ -20,8 +22,6 @@ from monkeyproof.faults.data import (
     TruncatedBatches,
     corrupt,
 )
-from monkeyproof.faults.data.hits import Hits, gaps_of
-from monkeyproof.faults.data.keyed import Rows, draws_at, key_of
 
 SEEDS = st.integers(-(2**70), 2**70)
 
@@ -96,7 +96,7 @@ def test_hits_follow_one_another_as_if_each_row_were_asked_by_itself(share):
     from scipy import stats
 
     rows = 2_000_000
-    hit = Hits([key_of(5, "x", "y")], share, Rows(rows, 2**40 + 77)).mask(0, rows)[0]
+    hit = CellSelection([key_of(5, "x", "y")], share, Rows(rows, 2**40 + 77)).mask(0, rows)[0]
     assert stats.binomtest(int(hit.sum()), rows, share).pvalue > 1e-4
     gaps = np.diff(np.flatnonzero(hit))
     most = int(np.log(100 / len(gaps)) / np.log1p(-share)) if share < 0.5 else 8
@@ -123,7 +123,7 @@ def test_what_is_drawn_is_distributed_as_it_says():
 def test_known_answers():
     """Stored seeds must keep their meaning."""
     keys = [key_of(1, "scale#0", "0")]
-    assert Hits(keys, 0.3, Rows(40)).mask(0, 40)[0].nonzero()[0].tolist() == KNOWN_HITS
+    assert CellSelection(keys, 0.3, Rows(40)).mask(0, 40)[0].nonzero()[0].tolist() == KNOWN_HITS
     assert corrupt(np.ones((3, 2)), Scale(share=0.7, low=0, high=1), seed=1, first_row=10).table.tolist() == KNOWN
 
 

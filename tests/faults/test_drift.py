@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from fault_world import World
 
-from monkeyproof.config import Predict, TargetFile
+from monkeyproof.config.target_file import Predict, TargetFile
 from monkeyproof.errors import Refusal, TargetError, UsageError
 from monkeyproof.faults.data import corrupt
-from monkeyproof.faults.drift.benign import harmless_move
-from monkeyproof.faults.record_batch import Batch
-from monkeyproof.faults.record_faults import record_fault
-from monkeyproof.faults.stream_drift import MovingFeatures
+from monkeyproof.faults.drift.harmless import harmless_move
+from monkeyproof.faults.proxy.records.batch import Batch
+from monkeyproof.faults.proxy.records.drift import MovingFeatures
+from monkeyproof.faults.proxy.records.faults import record_fault
 from monkeyproof.targets import port
 
 COUNT = 1200
@@ -214,7 +214,7 @@ def test_benign_drift_is_injected_with_the_moves_that_were_found(world, proxy, s
     from record_world import Pipeline, serve_source
 
     from monkeyproof.faults import drift
-    from monkeyproof.injection import revert
+    from monkeyproof.injection.inject import revert
 
     server.handler = serve_source
     golden = asked.file.predict.golden

@@ -13,16 +13,16 @@ import redis
 from fault_world import RawServer, RunningProxy, Traffic, World, assert_undone, events, impatient
 from store_world import ENTITIES, PASSWORD, Store, vector
 
-from monkeyproof.bounds import Limits
 from monkeyproof.clock import wait_for
-from monkeyproof.config import Link
+from monkeyproof.config.limits import Limits
+from monkeyproof.config.target_file import Link
 from monkeyproof.errors import Refusal, Unproven, UsageError
 from monkeyproof.faults import features, network
 from monkeyproof.faults.features import answers, reach
-from monkeyproof.faults.features.places import LINK, where_features_are_read
-from monkeyproof.faults.features.read_back import ask, differing
-from monkeyproof.history import Kind
-from monkeyproof.injection import current, revert
+from monkeyproof.faults.features.comparison import ask, differing
+from monkeyproof.faults.features.read_paths import LINK, where_features_are_read
+from monkeyproof.injection.inject import current, revert
+from monkeyproof.record.history import Kind
 from monkeyproof.targets import port
 from monkeyproof.targets.links import ProxyLinks
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from monkeyproof.faults.ballasts.cuda import CUDA, NoCuda, library, seen_from_outside
-from monkeyproof.faults.ballasts.gpu import MIB, fill
-from monkeyproof.lifeline import words_of
+from monkeyproof.faults.support.stressors.cuda import CUDA, NoCuda, library, seen_from_outside
+from monkeyproof.faults.support.stressors.gpu import MIB, fill
+from monkeyproof.runtime.process_ref import words_of
 
 
 def until(condition: Callable[[], bool], within_s: float = 10.0) -> bool:
@@ -87,7 +87,15 @@ def owner() -> Iterator[subprocess.Popen[bytes]]:
 def ballast(owner: subprocess.Popen[bytes], share: float, for_s: float = 300.0) -> tuple[Any, dict[str, Any]]:
     child = subprocess.Popen(
         [
-            *(sys.executable, "-m", "monkeyproof.faults.ballasts.gpu", "--id", "test", "--for-s", str(for_s)),
+            *(
+                sys.executable,
+                "-m",
+                "monkeyproof.faults.support.stressors.gpu",
+                "--id",
+                "test",
+                "--for-s",
+                str(for_s),
+            ),
             *("--owner", words_of(owner.pid), "--share", str(share), "--leave-mib", "64"),
         ],
         stdout=subprocess.PIPE,

@@ -17,14 +17,14 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from monkeyproof.bounds import Limits
 from monkeyproof.clock import Anchor, SystemClock
-from monkeyproof.config import Kubernetes, Predict, TargetFile
+from monkeyproof.config.limits import Limits
+from monkeyproof.config.target_file import Kubernetes, Predict, TargetFile
 from monkeyproof.errors import MonkeyproofError, Refusal, UsageError
 from monkeyproof.faults import kubernetes
-from monkeyproof.history import HistoryWriter
-from monkeyproof.injection import Context, set_current
-from monkeyproof.undo import UndoLog
+from monkeyproof.injection.inject import Context, set_current
+from monkeyproof.record.history import HistoryWriter
+from monkeyproof.undo.log import UndoLog
 
 pytest.importorskip("chaosk8s", reason="the extra monkeyproof[kubernetes] is not installed")
 

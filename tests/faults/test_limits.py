@@ -10,15 +10,16 @@ from dataclasses import replace
 import pytest
 from fault_world import Traffic, events
 
-from monkeyproof.bounds import Limits
+from monkeyproof.config.limits import Limits
 from monkeyproof.errors import Refusal, UsageError
-from monkeyproof.faults import data, network, recorded, replicas, victims
+from monkeyproof.faults import data, network, replicas
 from monkeyproof.faults.network import delays
-from monkeyproof.history import Kind
-from monkeyproof.in_force import InForce
-from monkeyproof.injection import current, revert, within_limit
-from monkeyproof.preview import Preview
+from monkeyproof.faults.support import record_stream, replica_choice
+from monkeyproof.injection.active import ActiveFaults
+from monkeyproof.injection.inject import current, revert, within_limit
+from monkeyproof.record.history import Kind
 from monkeyproof.targets import port
+from monkeyproof.trial.dry_run import Preview
 
 
 class Ready:
@@ -90,12 +91,12 @@ def test_a_plan_sees_that_they_add_up_and_what_cannot_be_called(world, limited, 
     limited(latency_ms=100)
     provider = {"type": "python", "module": "monkeyproof.faults.network", "func": "add_latency"}
     action = {"type": "action", "provider": provider | {"arguments": {"link": "web", "low_ms": 2, "high_ms": 60}}}
-    faults, preview = InForce(), Preview(world.file, world)
+    faults, preview = ActiveFaults(), Preview(world.file, world)
     first, second = (preview._own({"method": [action]}, action, 1, "none", faults) for _ in range(2))
     assert first.refused is None
     assert "together with the 60 of what is in force" in str(second.refused)
     monkeypatch.setattr(delays, "check_link_share", None)  # Whatever a fault raises before it is injected.
-    broken = preview._own({"method": [action]}, action, 1, "none", InForce())
+    broken = preview._own({"method": [action]}, action, 1, "none", ActiveFaults())
     assert isinstance(broken.refused, UsageError)
     assert "add_latency cannot be called so" in str(broken.refused)
 
@@ -115,7 +116,7 @@ def test_replicas_down_counts_those_that_are_down_anyway(world, asked, limited):
     refused(world, words, replicas.kill)
     refused(world, words, replicas.pause, "r3")
     limited(replicas_down=2)
-    victims.choose(world.parts[port.Replicas], "", "p")
+    replica_choice.choose(world.parts[port.Replicas], "", "p")
     world.parts[port.Replicas] = Ready(down=2)
     refused(world, "replicas down at once would be 3", replicas.kill)
 
@@ -129,7 +130,7 @@ def test_rows_share_is_of_rows_not_of_values(world, asked, limited, tmp_path, li
     world.parts[port.Features] = Store()
     if limit is not None:
         limited(rows_share=limit)
-    assert recorded.width_of(world, world.parts[port.Features]) == 9
+    assert record_stream.width_of(world, world.parts[port.Features]) == 9
     if not passes:
         words = (
             f"the share of rows corrupted would be 0.6126, and target 'small' allows rows_share {limit or 0.5:g}"

@@ -13,13 +13,14 @@ from dataclasses import replace
 import pytest
 from fault_world import Traffic, assert_undone, events, impatient
 
-from monkeyproof.bounds import Limits
 from monkeyproof.clock import wait_for
+from monkeyproof.config.limits import Limits
 from monkeyproof.errors import MonkeyproofError, NotReverted, Refusal, UsageError
-from monkeyproof.faults import data, features, network, recorded, registry, replicas
+from monkeyproof.faults import data, features, network, registry, replicas
 from monkeyproof.faults.network import breaks, delays
-from monkeyproof.history import Kind
-from monkeyproof.injection import current, revert, set_current
+from monkeyproof.faults.support import record_stream
+from monkeyproof.injection.inject import current, revert, set_current
+from monkeyproof.record.history import Kind
 from monkeyproof.targets import port
 
 # Network.
@@ -287,7 +288,7 @@ def test_scaled_records_are_read_back_from_the_store(world, proxy, server, write
     pipeline.start()
     try:
         if not writes:
-            monkeypatch.setattr(recorded, "inject", impatient(recorded.inject))
+            monkeypatch.setattr(record_stream, "inject", impatient(record_stream.inject))
             with pytest.raises(MonkeyproofError, match="no evidence"):
                 data.scale_records("web")
             return

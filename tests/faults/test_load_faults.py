@@ -19,12 +19,13 @@ from itertools import islice, pairwise
 import pytest
 
 from monkeyproof.clock import wait_for
-from monkeyproof.config import Predict
+from monkeyproof.config.target_file import Predict
 from monkeyproof.errors import Refusal, Unproven, UsageError
-from monkeyproof.faults import ballast, load
-from monkeyproof.faults.ballasts.traffic import due_by, due_times_s
-from monkeyproof.injection import current, revert
-from monkeyproof.lifeline import words_of
+from monkeyproof.faults import load
+from monkeyproof.faults.support import stressor
+from monkeyproof.faults.support.stressors.traffic import due_by, due_times_s
+from monkeyproof.injection.inject import current, revert
+from monkeyproof.runtime.process_ref import words_of
 from monkeyproof.targets import port
 
 QUESTIONS = 5
@@ -118,7 +119,7 @@ def test_a_service_that_slows_down_is_asked_no_less(world, service):
     asked = len(service.asked)
     assert not wait_for(lambda: len(service.asked) > asked + 1, within_s=0.3)
     ballast_id = json.loads(current().undo.path.read_text().splitlines()[0])["undo"]["arguments"]["ballast"]
-    assert ballast.end(world, ballast_id, "it") == "it: had ended already"
+    assert stressor.end(world, ballast_id, "it") == "it: had ended already"
 
 
 def test_what_fails_is_asked_again_at_once(world, service):
@@ -157,7 +158,7 @@ def test_the_requests_end_with_their_owner_and_with_their_time(service, world, t
     def started(for_s: float, owned_by: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [
-                *(sys.executable, "-m", "monkeyproof.faults.ballasts.traffic", "--id", "x"),
+                *(sys.executable, "-m", "monkeyproof.faults.support.stressors.traffic", "--id", "x"),
                 *("--for-s", str(for_s), "--owner", words_of(owned_by), "--target", str(world.file.path)),
                 *("--out", str(tmp_path / "out.json"), "--rate-per-s", "20", "--seed", "1"),
             ],

@@ -16,12 +16,12 @@ from model_world import bad_answers
 from running_parts import Published
 
 from monkeyproof.errors import NotReverted, Refusal, Unproven, UsageError
-from monkeyproof.faults import models, registry, versions
-from monkeyproof.faults.models import putting_back
-from monkeyproof.faults.weights import Flips, digest_of, flip_in_file
-from monkeyproof.injection import current, revert
-from monkeyproof.intents import read_log
+from monkeyproof.faults import models, registry
+from monkeyproof.faults.support import champion, file_restore
+from monkeyproof.faults.support.bitflips import Flips, digest_of, flip_in_file
+from monkeyproof.injection.inject import current, revert
 from monkeyproof.targets import port
+from monkeyproof.undo.entries import read_log
 
 if TYPE_CHECKING:
     from model_fixtures import Here
@@ -45,7 +45,7 @@ def test_damage_is_proven_by_what_the_registry_gives_and_put_back_bit_by_bit(her
     clean = digest_of(path)
     found = inject()
     assert found["data"]["before"] == clean != found["data"]["after"]
-    assert putting_back.digest_now(path) == found["data"]["after"]
+    assert file_restore.digest_now(path) == found["data"]["after"]
     # It is in memory: nobody notices. Who has to load it anew compares digests, and does not serve it.
     assert here.follower.version == "2"
     here.follower.start_anew()
@@ -87,9 +87,9 @@ def test_a_process_that_died_half_way_is_told_from_a_stranger(here: Here, state:
         path.unlink()
     else:
         path.write_bytes(damaged[:-1] + bytes([damaged[-1] ^ 1]))
-    theirs = putting_back.digest_now(path)
+    theirs = file_restore.digest_now(path)
     assert "somebody else changed it" in opened.undo.run(here.target)
-    assert putting_back.digest_now(path) == theirs
+    assert file_restore.digest_now(path) == theirs
     path.write_bytes(damaged)
 
 
@@ -151,9 +151,9 @@ def test_without_room_for_a_copy_nothing_is_damaged(here: Here, monkeypatch: pyt
     path = here.files.file_of("2")
     clean = digest_of(path)
     with monkeypatch.context() as patch:
-        patch.setattr(putting_back.os, "fsync", full)
+        patch.setattr(file_restore.os, "fsync", full)
         with pytest.raises(Refusal, match="no way back"):
-            putting_back.keep(path).save()
+            file_restore.keep(path).save()
     assert digest_of(path) == clean
 
 
@@ -248,14 +248,14 @@ def test_a_model_of_ones_own_is_deployed(here: Here, tmp_path: Path) -> None:
 
 
 def test_a_release_that_no_replica_follows_is_not_proven_and_leaves_nothing(here: Here, monkeypatch) -> None:
-    monkeypatch.setattr(versions, "inject", impatient(versions.inject))
+    monkeypatch.setattr(champion, "inject", impatient(champion.inject))
     monkeypatch.setattr(here.follower.model, "poll", lambda: None)
     with pytest.raises(Unproven):
         models.promote_damaged_copy()
 
 
 def test_a_healer_that_is_quicker_than_the_proof_does_not_undo_it(here: Here, monkeypatch) -> None:
-    scrape, looks = versions.metrics_of, []
+    scrape, looks = champion.metrics_of, []
 
     def slowly(replica: port.Replica) -> dict[str, float]:
         looks.append(scrape(replica))
@@ -264,7 +264,7 @@ def test_a_healer_that_is_quicker_than_the_proof_does_not_undo_it(here: Here, mo
             return {}
         return dict(looks[1]) if len(looks) > 2 else dict(looks[0])
 
-    monkeypatch.setattr(versions, "metrics_of", slowly)
+    monkeypatch.setattr(champion, "metrics_of", slowly)
     found = models.promote_damaged_copy()
     assert here.registry.champion() == "2"
     assert found["data"]["serving"] == ["replica-1"]

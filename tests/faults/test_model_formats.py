@@ -13,7 +13,7 @@ import pytest
 from monkeyproof.errors import Refusal, UsageError
 from monkeyproof.faults.models import formats
 from monkeyproof.faults.models.formats import choose_bits
-from monkeyproof.faults.weights import flip_in_file
+from monkeyproof.faults.support.bitflips import flip_in_file
 
 WEIGHTS = np.random.default_rng(3).normal(size=(40, 25))
 

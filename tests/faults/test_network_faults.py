@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from fault_world import Traffic, assert_undone, events
 
-from monkeyproof import repertoire
-from monkeyproof.bounds import Limits
 from monkeyproof.clock import wait_for
+from monkeyproof.config.limits import Limits
 from monkeyproof.errors import Refusal, UsageError
 from monkeyproof.faults import network
-from monkeyproof.history import Kind
-from monkeyproof.injection import revert
+from monkeyproof.injection import fault_registry
+from monkeyproof.injection.inject import revert
+from monkeyproof.record.history import Kind
 from monkeyproof.targets import port
 
 
@@ -224,7 +224,7 @@ def test_arguments_that_are_drawn_by_chance_are_taken(world, proxy, answering, m
 
     for module in (network.breaks, network.damage, network.delays, network.refusals):
         monkeypatch.setattr(module, "inject", note)
-    faults = [one for one in repertoire.all_faults() if one.family == "network" and one.draw is not None]
+    faults = [one for one in fault_registry.all_faults() if one.family == "network" and one.draw is not None]
     assert len(faults) >= 15
     for number, one in enumerate(faults):
         for intensity in (0.05, 1.0):

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from monkeyproof.errors import UsageError
+from monkeyproof.faults.corruption.parquet import corrupt_parquet
 from monkeyproof.faults.data import ExtraColumn, LostColumn, LostRows, Missing, Scale, corrupt
-from monkeyproof.faults.data.parquet import corrupt_parquet
 
 FAULTS = [Scale(share=0.2, columns=("a", "b")), Missing(share=0.1)]
 

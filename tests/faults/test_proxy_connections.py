@@ -13,7 +13,7 @@ import pytest
 from fault_world import OK, Browser, add, in_background, read_exactly
 
 from monkeyproof.clock import wait_for
-from monkeyproof.faults.toxic_bytes import CorruptBytes, Reset
+from monkeyproof.faults.proxy.toxics.connections import CorruptBytes, Reset
 from monkeyproof.targets.links import ProxyLinks
 from monkeyproof.targets.port import Toxic
 

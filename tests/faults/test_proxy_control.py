@@ -15,7 +15,7 @@ from fault_world import Browser, add, in_background, pending
 
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import TargetError
-from monkeyproof.rpc import TOKEN_SUFFIX, Client, Token
+from monkeyproof.runtime.rpc import TOKEN_SUFFIX, Client, Token
 from monkeyproof.targets.links import ProxyLinks
 from monkeyproof.targets.port import Toxic
 
@@ -222,7 +222,15 @@ def test_a_proxy_that_cannot_start_says_why(tmp_path, links, words):
         if links is not None:
             file.write_text(links)
         found = subprocess.run(
-            [sys.executable, "-m", "monkeyproof.faults.proxy", "--links", file, "--control", tmp_path / "s"],
+            [
+                sys.executable,
+                "-m",
+                "monkeyproof.faults.proxy.server",
+                "--links",
+                file,
+                "--control",
+                tmp_path / "s",
+            ],
             capture_output=True,
             text=True,
             timeout=20,

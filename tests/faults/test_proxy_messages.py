@@ -15,9 +15,9 @@ import pytest
 from fault_world import OK, Browser, add, in_background, pending, read_exactly
 
 from monkeyproof.clock import wait_for
-from monkeyproof.faults.http_changes import without_headers
-from monkeyproof.faults.toxic_http import Garble, HttpError, LoseHeaders, Truncate
-from monkeyproof.faults.toxic_latency import Latency
+from monkeyproof.faults.proxy.http.changes import without_headers
+from monkeyproof.faults.proxy.toxics.latency import Latency
+from monkeyproof.faults.proxy.toxics.messages import Garble, HttpError, LoseHeaders, Truncate
 
 JSON_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-A: 1\r\n"
 

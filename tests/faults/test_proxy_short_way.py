@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monkeyproof.clock import wait_for
-from monkeyproof.faults import framing
-from monkeyproof.faults.framing import NotHttp
+from monkeyproof.faults.proxy.http import framing
+from monkeyproof.faults.proxy.http.framing import NotHttp
 
 REQUEST = b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n"
 MESSAGES = [

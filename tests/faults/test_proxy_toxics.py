@@ -15,7 +15,7 @@ import pytest
 from fault_world import OK, Browser, add, in_background, pending
 
 from monkeyproof.clock import wait_for
-from monkeyproof.faults.toxic_latency import Latency
+from monkeyproof.faults.proxy.toxics.latency import Latency
 
 # Latency.
 

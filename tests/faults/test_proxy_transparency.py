@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monkeyproof.clock import wait_for
-from monkeyproof.faults.toxic_http import HttpError
+from monkeyproof.faults.proxy.toxics.messages import HttpError
 from monkeyproof.targets.port import Toxic
 
 SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

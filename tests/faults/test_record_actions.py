@@ -12,14 +12,15 @@ import pytest
 from fault_world import assert_undone, events, impatient
 from record_world import ENTITIES, RECORDS_PER_S, Pipeline, record, serve_source
 
-from monkeyproof.bounds import Limits
 from monkeyproof.clock import wait_for
+from monkeyproof.config.limits import Limits
 from monkeyproof.errors import Refusal, Unproven, UsageError
-from monkeyproof.faults import data, drift, recorded
-from monkeyproof.faults.drift import streamed
-from monkeyproof.history import Kind
-from monkeyproof.injection import current, revert
-from monkeyproof.repertoire import all_faults, find
+from monkeyproof.faults import data, drift
+from monkeyproof.faults.drift import records
+from monkeyproof.faults.support import record_stream
+from monkeyproof.injection.fault_registry import all_faults, find
+from monkeyproof.injection.inject import current, revert
+from monkeyproof.record.history import Kind
 from monkeyproof.targets import port
 
 
@@ -92,7 +93,7 @@ def test_how_long_a_recurring_drift_pauses_is_measured_before_it_begins(world, s
 
 
 def test_a_stream_that_stands_still_does_not_tell_a_pause_from_a_recovery(world, stream, monkeypatch):
-    monkeypatch.setattr(streamed, "_PACE_WITHIN_S", 0.1)
+    monkeypatch.setattr(records, "_PACE_WITHIN_S", 0.1)
     with pytest.raises(Refusal, match="how long the drift pauses is unknown"):
         drift.prior_shift(link="web", shape="recurring")
     assert not events(world, Kind.FAULT_INTENDED)
@@ -100,7 +101,7 @@ def test_a_stream_that_stands_still_does_not_tell_a_pause_from_a_recovery(world,
 
 def test_what_a_stream_shows_before_a_fault_proves_nothing(world, stream, monkeypatch):
     """A toxic that hits nobody: every look has to say so."""
-    monkeypatch.setattr(recorded, "inject", impatient(recorded.inject))
+    monkeypatch.setattr(record_stream, "inject", impatient(record_stream.inject))
     for function, arguments in (
         (data.missing_values, {"columns": "0", "at_least": 1e9}),
         (data.lose_records, {"share": 1e-12}),
@@ -254,7 +255,7 @@ BEFORE = port.PipelineStatus(False, 5, 0, 100, 100, records_read=90, batches_rej
 
 
 def look(function, now, *cells, values=None, **stats):
-    found = recorded.Seen(Showing(now, values), {"journal": cells, **stats}, BEFORE, 101)
+    found = record_stream.Seen(Showing(now, values), {"journal": cells, **stats}, BEFORE, 101)
     return function(found)
 
 
@@ -263,8 +264,8 @@ def lost(position: int) -> dict:
 
 
 def test_rejections_from_before_the_fault_prove_nothing():
-    assert look(recorded.rejected, BEFORE) is None
-    words, told = look(recorded.rejected, replace(BEFORE, batches_rejected=3, last_rejection="record 4: odd"))
+    assert look(record_stream.rejected, BEFORE) is None
+    words, told = look(record_stream.rejected, replace(BEFORE, batches_rejected=3, last_rejection="record 4: odd"))
     assert "rejected 1 batch (record 4: odd)" in words
     assert told["last_written"] == 100
 
@@ -272,19 +273,19 @@ def test_rejections_from_before_the_fault_prove_nothing():
 def test_only_a_gap_that_a_lost_record_lies_in_proves_that_it_never_came():
     whole = replace(BEFORE, last_position=150, records_read=140)
     short = replace(BEFORE, last_position=150, records_read=130)
-    assert look(recorded.never_read, whole, lost(120)) is None
-    assert look(recorded.never_read, short, lost(160)) is None
-    assert look(recorded.never_read, replace(short, records_read=0), lost(120)) is None
-    words, told = look(recorded.never_read, short, lost(120))
+    assert look(record_stream.never_read, whole, lost(120)) is None
+    assert look(record_stream.never_read, short, lost(160)) is None
+    assert look(record_stream.never_read, replace(short, records_read=0), lost(120)) is None
+    words, told = look(record_stream.never_read, short, lost(120))
     assert "went on by 50 positions and read 40 records: 10 never came" in words
     assert told == {"positions": 50, "never_came": 10}
 
 
 def test_a_stream_is_behind_until_what_left_the_source_is_read():
     held = {"newest_position": 150, "held_back_records": 20}
-    assert look(recorded.behind, replace(BEFORE, last_position=150), **held) is None
-    assert look(recorded.behind, BEFORE, newest_position=150) is None
-    assert look(recorded.behind, replace(BEFORE, last_position=130), **held)[1]["position"] == 130
+    assert look(record_stream.behind, replace(BEFORE, last_position=150), **held) is None
+    assert look(record_stream.behind, BEFORE, newest_position=150) is None
+    assert look(record_stream.behind, replace(BEFORE, last_position=130), **held)[1]["position"] == 130
 
 
 def test_features_under_a_name_prove_it_only_if_they_are_those_of_the_record():
@@ -296,19 +297,19 @@ def test_features_under_a_name_prove_it_only_if_they_are_those_of_the_record():
         "new": "x",
         "features": [1.0, 2.0],
     }
-    assert look(recorded.under_another_name, BEFORE, renamed) is None
-    assert look(recorded.under_another_name, BEFORE, renamed, values={"x": [1.0, 3.0]}) is None
-    words, _ = look(recorded.under_another_name, BEFORE, renamed, values={"x": [1.0, 2.0]})
+    assert look(record_stream.under_another_name, BEFORE, renamed) is None
+    assert look(record_stream.under_another_name, BEFORE, renamed, values={"x": [1.0, 3.0]}) is None
+    words, _ = look(record_stream.under_another_name, BEFORE, renamed, values={"x": [1.0, 2.0]})
     assert "features of 'e1' under 'x'" in words
 
 
 def test_a_batch_that_was_written_proves_it_where_a_healer_was_quicker():
     cell = {"position": 101, "entity": "e1", "column": 0, "old": 1.0, "new": 2.0}
-    assert look(recorded.written, BEFORE, cell) is None
+    assert look(record_stream.written, BEFORE, cell) is None
     now = replace(BEFORE, last_written_position=101)
-    assert "mended or overwritten since" in look(recorded.written, now, cell, values={"e1": [1.0]})[0]
-    assert "has 2.0 for 1.0" in look(recorded.in_the_store, now, cell, values={"e1": [2.0]})[0]
-    assert look(recorded.in_the_store, now, cell, values={"e1": [1.0]}) is None
+    assert "mended or overwritten since" in look(record_stream.written, now, cell, values={"e1": [1.0]})[0]
+    assert "has 2.0 for 1.0" in look(record_stream.in_the_store, now, cell, values={"e1": [2.0]})[0]
+    assert look(record_stream.in_the_store, now, cell, values={"e1": [1.0]}) is None
 
 
 DRAWN = [one for one in all_faults() if one.family in ("data", "drift") and one.function is not drift.benign_shift]
@@ -318,7 +319,7 @@ DRAWN = [one for one in all_faults() if one.family in ("data", "drift") and one.
 def test_what_is_drawn_by_chance_could_be_injected(world, idle, one):
     assert one.draw is not None
     assert one.draw(np.random.default_rng(1), world.file, 0.5) is None
-    streaming = replace(world.file, links={recorded.LINK: world.file.links["web"]})
+    streaming = replace(world.file, links={record_stream.LINK: world.file.links["web"]})
     current().planned = []
     for intensity in (0.1, 1.0):
         one.function(link="web", **one.draw(np.random.default_rng(1), streaming, intensity))

@@ -13,8 +13,8 @@ from record_world import answer, records
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults import data
-from monkeyproof.faults.record_batch import Batch
-from monkeyproof.faults.record_faults import record_fault
+from monkeyproof.faults.proxy.records.batch import Batch
+from monkeyproof.faults.proxy.records.faults import record_fault
 
 SEED, COUNT = 7, 240
 

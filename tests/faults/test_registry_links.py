@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from monkeyproof.config import Link
+from monkeyproof.config.target_file import Link
 from monkeyproof.errors import UsageError
 from monkeyproof.faults import registry
-from monkeyproof.faults.proxied import broken_how
-from monkeyproof.injection import current, revert
+from monkeyproof.faults.support.links import broken_how
+from monkeyproof.injection.inject import current, revert
 from monkeyproof.targets import port
 from monkeyproof.targets.links import ProxyLinks
 

@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 from fault_world import events, impatient
 
-from monkeyproof.aftermath import note_taken_away
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import MonkeyproofError, NotReverted, Refusal, TargetError, UsageError
-from monkeyproof.faults import registry, replicas, versions
-from monkeyproof.history import Kind
-from monkeyproof.injection import current, revert
+from monkeyproof.faults import registry, replicas
+from monkeyproof.faults.support import champion as versions
+from monkeyproof.injection.inject import current, revert
+from monkeyproof.record.history import Kind
 from monkeyproof.targets import port
+from monkeyproof.trial.cleanup import note_taken_away
 
 # Replicas.
 

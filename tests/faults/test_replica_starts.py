@@ -11,12 +11,12 @@ import pytest
 from fault_world import events
 from replica_world import STUBBORN, Fleet, join
 
-from monkeyproof.bounds import Limits
 from monkeyproof.clock import wait_for
+from monkeyproof.config.limits import Limits
 from monkeyproof.errors import Refusal, UsageError
 from monkeyproof.faults import replicas
-from monkeyproof.history import Kind
-from monkeyproof.injection import current, revert
+from monkeyproof.injection.inject import current, revert
+from monkeyproof.record.history import Kind
 from monkeyproof.targets import port
 
 NAMES = ["replica-1", "replica-2", "replica-3"]

@@ -20,11 +20,12 @@ from replica_world import SERVER, Fleet, join
 
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import Refusal, UsageError
-from monkeyproof.faults import ballast, resources
-from monkeyproof.faults.ballasts.limit import KINDS, limits_of
+from monkeyproof.faults import resources
 from monkeyproof.faults.resources.clock import find_faketime
-from monkeyproof.injection import current, revert
-from monkeyproof.lifeline import words_of
+from monkeyproof.faults.support import stressor
+from monkeyproof.faults.support.stressors.rlimit import KINDS, limits_of
+from monkeyproof.injection.inject import current, revert
+from monkeyproof.runtime.process_ref import words_of
 from monkeyproof.targets import port
 
 NAMES = ["replica-1", "replica-2"]
@@ -210,7 +211,7 @@ def test_a_ballast_whose_owner_dies_puts_the_limit_back(tmp_path):
     before = limits_of(victim.pid, "open_files")
     holder = subprocess.Popen(
         [
-            *(sys.executable, "-m", "monkeyproof.faults.ballasts.limit", "--id", "x", "--for-s", "60"),
+            *(sys.executable, "-m", "monkeyproof.faults.support.stressors.rlimit", "--id", "x", "--for-s", "60"),
             *(
                 "--owner",
                 words_of(owner.pid),
@@ -239,8 +240,9 @@ def test_a_ballast_whose_owner_dies_puts_the_limit_back(tmp_path):
 @pytest.mark.parametrize("how", ["its time", "its owner stands still"])
 def test_a_ballast_ends_by_itself(how, monkeypatch):
     owner = subprocess.Popen(["/bin/sleep", "60"])
-    code = "import monkeyproof.faults.ballasts.tether as t; t.SILENT_S = 0.3; t.LOOK_EVERY_S = 0.05\n"
-    code += "from monkeyproof.faults.ballasts.cpu import main; main()"
+    code = "import monkeyproof.faults.support.stressors.parent_monitor as t\n"
+    code += "t.SILENT_S = 0.3; t.LOOK_EVERY_S = 0.05\n"
+    code += "from monkeyproof.faults.support.stressors.cpu import main; main()"
     for_s = "0.3" if how == "its time" else "60"
     burner = subprocess.Popen(
         [
@@ -271,7 +273,7 @@ def test_processors_are_kept_busy_and_let_go(world, fleet):
     assert revert() == ["the busy processes: ended"]
     assert not ballasts()
     ballast_id = intent()["undo"]["arguments"]["ballast"]
-    assert ballast.end(world, ballast_id, "the busy processes") == "the busy processes: had ended already"
+    assert stressor.end(world, ballast_id, "the busy processes") == "the busy processes: had ended already"
 
 
 def test_a_ballast_that_somebody_ended_is_missed(world, fleet):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monkeyproof.faults.resp import (
+from monkeyproof.faults.proxy.resp.framing import (
     MAX_LINE_BYTES,
     Framer,
     NotResp,

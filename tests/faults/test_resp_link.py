@@ -23,9 +23,9 @@ from store_world import ENTITIES, PASSWORD, vector
 from test_resp import CUTS, REPLIES, REQUESTS
 
 from monkeyproof.clock import wait_for
-from monkeyproof.faults.resp import OWN_NAME, command
-from monkeyproof.faults.toxic_latency import Latency
-from monkeyproof.faults.values import PartialAnswers
+from monkeyproof.faults.proxy.resp.framing import OWN_NAME, command
+from monkeyproof.faults.proxy.resp.values import PartialAnswers
+from monkeyproof.faults.proxy.toxics.latency import Latency
 
 pytest_plugins = ("store_fixtures",)
 

@@ -11,12 +11,12 @@ from model_world import bad_answers
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import Refusal, TargetError, Unproven
 from monkeyproof.faults import registry
-from monkeyproof.faults.models.putting_back import put_back_file
-from monkeyproof.faults.registry import pinning, promoting
-from monkeyproof.injection import current, revert
-from monkeyproof.intents import read_log
+from monkeyproof.faults.registry import pinning, promotion
+from monkeyproof.faults.support.file_restore import put_back_file
+from monkeyproof.injection.inject import current, revert
 from monkeyproof.paths import home
 from monkeyproof.targets import port
+from monkeyproof.undo.entries import read_log
 
 if TYPE_CHECKING:
     from model_fixtures import Here
@@ -46,7 +46,7 @@ def test_a_deleted_version_is_put_back_row_by_row(here: Here) -> None:
 
 def test_the_bad_champion_comes_back_as_often_as_was_said(here: Here) -> None:
     registry.flip_back("1", times=2, after_ms=0)
-    deployer = next(iter(promoting._deployers.values()))
+    deployer = next(iter(promotion._deployers.values()))
     for again in (1, 2):
         here.registry.set_champion("2")
         assert wait_for(lambda: here.registry.champion() == "1", within_s=5)
@@ -65,14 +65,14 @@ def test_the_bad_champion_comes_back_as_often_as_was_said(here: Here) -> None:
 @pytest.mark.parametrize("process", ["the trial's", "another"])
 def test_what_somebody_chose_while_it_was_flipped_back_is_not_lost(here: Here, process: str) -> None:
     registry.flip_back("1", times=0, after_ms=0)
-    deployer = next(iter(promoting._deployers.values()))
+    deployer = next(iter(promotion._deployers.values()))
     here.registry.set_champion("3")
     assert wait_for(lambda: deployer.promoted_again == 1, within_s=5)
     assert here.registry.champion() == "1"
     (opened,) = current().undo.open_faults()
     if process == "another":
         deployer.stop()
-        promoting._deployers.clear()
+        promotion._deployers.clear()
     (said,) = revert()
     assert "the champion is version 3 again" in said
     assert here.registry.champion() == "3"
@@ -84,7 +84,7 @@ def test_what_somebody_chose_while_it_was_flipped_back_is_not_lost(here: Here, p
 
 def test_what_another_fault_chose_is_not_what_somebody_wants(here: Here) -> None:
     registry.flip_back("1", times=0, after_ms=300)
-    deployer = next(iter(promoting._deployers.values()))
+    deployer = next(iter(promotion._deployers.values()))
     registry.promote_degraded("3")
     assert wait_for(lambda: deployer.promoted_again == 1, within_s=5)
     assert "the champion is version 2 again" in revert()[-1]
@@ -93,12 +93,12 @@ def test_what_another_fault_chose_is_not_what_somebody_wants(here: Here) -> None
 
 def test_nobody_promotes_anything_after_the_revert(here: Here) -> None:
     registry.flip_back(times=0, after_ms=60_000)
-    deployer = next(iter(promoting._deployers.values()))
+    deployer = next(iter(promotion._deployers.values()))
     here.registry.set_champion("2")
     assert wait_for(lambda: here.registry.champion() == "2", within_s=5)
     revert()
     assert not deployer._thread.is_alive()
-    assert not promoting._deployers
+    assert not promotion._deployers
     assert here.registry.champion() == "2"
 
 

@@ -10,16 +10,17 @@ from typing import Any
 import pytest
 from fault_world import World
 
-from monkeyproof.aftermath import note_taken_away
 from monkeyproof.clock import Anchor, ManualClock
-from monkeyproof.config import Predict, TargetFile
+from monkeyproof.config.target_file import Predict, TargetFile
 from monkeyproof.errors import NotReverted, Refusal, UsageError
-from monkeyproof.faults import noop, storm
-from monkeyproof.history import HistoryWriter, Kind, events_in
-from monkeyproof.injection import Context, Injection, current, inject, set_current
-from monkeyproof.repertoire import Fault
+from monkeyproof.faults import noop
+from monkeyproof.faults.actions import schedule
+from monkeyproof.injection.fault_registry import Fault
+from monkeyproof.injection.inject import Context, Injection, current, inject, set_current
+from monkeyproof.record.history import HistoryWriter, Kind, events_in
+from monkeyproof.trial.cleanup import note_taken_away
 from monkeyproof.types import Evidence, Json
-from monkeyproof.undo import Undo, UndoLog
+from monkeyproof.undo.log import Undo, UndoLog
 
 UNDO = Undo("monkeyproof.faults.noop:undo_nothing", {})
 
@@ -58,7 +59,7 @@ KINDS: dict[str, Callable[[str], dict[str, Json]]] = {
 def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
     """A trial whose clock moves by waiting only, and faults of every kind: ``noop.held`` and so on."""
     monkeypatch.setattr(
-        storm, "find", lambda name: Fault(name, KINDS[name.partition(".")[2]], (), "", "", "", None)
+        schedule, "find", lambda name: Fault(name, KINDS[name.partition(".")[2]], (), "", "", "", None)
     )
     file = TargetFile("t", Predict("http://127.0.0.1:1/", Path("g")), allow_faults=("noop",), path=tmp_path / "t")
     clock = ManualClock()
@@ -86,7 +87,7 @@ def times(folder: Path, kind: Kind) -> dict[str, float]:
 
 
 def test_each_fault_has_its_own_beginning_and_end(context: Context) -> None:
-    found = storm.ride([fault(2, 3, "held", "b"), fault(1, 6, "held", "a"), fault(3, 2, "at_once", "c")])
+    found = schedule.ride([fault(2, 3, "held", "b"), fault(1, 6, "held", "a"), fault(3, 2, "at_once", "c")])
     assert found == {"injected": 3, "refused": 0, "unproven": 0}
     assert times(context.folder, Kind.FAULT_EFFECTIVE) == {"a": 1.0, "b": 2.0, "c": 3.0}
     assert times(context.folder, Kind.FAULT_REVERTED) == {"b": 5.0, "a": 7.0}
@@ -96,7 +97,7 @@ def test_each_fault_has_its_own_beginning_and_end(context: Context) -> None:
 
 
 def test_what_does_not_come_about_is_on_record_and_the_storm_goes_on(context: Context) -> None:
-    found = storm.ride(
+    found = schedule.ride(
         [
             fault(0, 9, "held", "a"),
             fault(1, 2, "refused", "b"),
@@ -123,7 +124,7 @@ def test_a_fault_whose_time_is_over_before_its_turn_comes_is_not_injected(
         return held(name)
 
     monkeypatch.setitem(KINDS, "slow", slow)
-    found = storm.ride([fault(0, 6, "slow", "a"), fault(1, 2, "held", "b"), fault(2, 4, "held", "c")])
+    found = schedule.ride([fault(0, 6, "slow", "a"), fault(1, 2, "held", "b"), fault(2, 4, "held", "c")])
     assert found == {"injected": 2, "refused": 1, "unproven": 0}
     assert times(context.folder, Kind.FAULT_EFFECTIVE) == {"a": 5.0, "c": 5.0}
     assert times(context.folder, Kind.FAULT_REVERTED) == {"a": 6.0, "c": 6.0}
@@ -138,10 +139,10 @@ def test_a_fault_that_ended_before_its_time_is_on_record_once(
 
     monkeypatch.setitem(KINDS, "lost", lost)
     context.before_revert = lambda: note_taken_away(context)
-    storm.ride([fault(0, 5, "lost", "a"), *(fault(0, 1 + n, "held", f"b{n}") for n in range(3))])
+    schedule.ride([fault(0, 5, "lost", "a"), *(fault(0, 1 + n, "held", f"b{n}") for n in range(3))])
     # A healer's act makes no difference here: under a storm it heals nothing.
     context.history.event(Kind.HEALER_ACTED, "c", remedy="restart", ok=True, summary="")
-    storm.ride([fault(0, 2, "lost", "c")])
+    schedule.ride([fault(0, 2, "lost", "c")])
     taken = [one.subject for one in events_in(context.folder) if one.kind is Kind.FAULT_TAKEN_AWAY]
     assert taken == ["a", "c"]
     assert context.undo.open_faults() == []
@@ -155,15 +156,15 @@ def test_each_fault_draws_from_its_own_seed(context: Context, monkeypatch: pytes
         return at_once(name)
 
     monkeypatch.setitem(KINDS, "draws", draws)
-    storm.ride([fault(0, 2, "draws", "a", seed=1), fault(3, 2, "draws", "a", seed=2)])
-    storm.ride([fault(0, 2, "draws", "a", seed=2)])
+    schedule.ride([fault(0, 2, "draws", "a", seed=1), fault(3, 2, "draws", "a", seed=2)])
+    schedule.ride([fault(0, 2, "draws", "a", seed=2)])
     assert drawn[1] == drawn[2] != drawn[0]
     assert context.seed == 5
 
 
 def test_it_ends_where_nobody_can_judge_it_any_more(context: Context) -> None:
     context.why_blind = lambda: "the prober died" if context.history.now_s() > 2.5 else ""
-    storm.ride([fault(0, 9, "held", "a"), fault(4, 9, "held", "b")])
+    schedule.ride([fault(0, 9, "held", "a"), fault(4, 9, "held", "b")])
     assert times(context.folder, Kind.FAULT_EFFECTIVE) == {"a": 0.0}
     assert context.undo.open_faults() == []
     ended = [e for e in events_in(context.folder) if (e.kind, e.subject) == (Kind.PHASE_ENDED, "storm")]
@@ -176,14 +177,14 @@ def test_what_cannot_be_taken_back_ends_it(context: Context, monkeypatch: pytest
 
     monkeypatch.setattr(noop, "undo_nothing", stuck)
     with pytest.raises(NotReverted, match="it is stuck"):
-        storm.ride([fault(0, 2, "held", "a"), fault(3, 2, "held", "b")])
+        schedule.ride([fault(0, 2, "held", "a"), fault(3, 2, "held", "b")])
     assert list(times(context.folder, Kind.FAULT_INTENDED)) == ["a"]
     assert [one.subject for one in context.undo.open_faults()] == ["a"]
 
 
 def test_a_plan_of_it_waits_for_nothing(context: Context) -> None:
     context.planned = []
-    storm.ride([fault(1, 6, "held", "a"), fault(50, 6, "refused", "b"), fault(90, 6, "held", "c")])
+    schedule.ride([fault(1, 6, "held", "a"), fault(50, 6, "refused", "b"), fault(90, 6, "held", "c")])
     assert [one.subject for one in context.planned] == ["a", "c"]
     assert "may not be broken" in context.guards[0]
     assert context.clock.monotonic_s() == 0.0
@@ -203,5 +204,5 @@ def test_a_storm_that_is_written_wrong_injects_nothing(
     context: Context, faults: list[dict[str, Json]], words: str
 ) -> None:
     with pytest.raises(UsageError, match=words):
-        storm.ride(faults)
+        schedule.ride(faults)
     assert events_in(context.folder) == []

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 import uvloop
 
-from monkeyproof.faults.timers import Timers
+from monkeyproof.faults.proxy.timers import Timers
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from statistics import fmean, median, pstdev
 import pytest
 
 from monkeyproof.errors import UsageError
-from monkeyproof.faults.toxic_bytes import CorruptBytes, Reset
-from monkeyproof.faults.toxic_http import LoseHeaders
-from monkeyproof.faults.toxic_latency import Latency
+from monkeyproof.faults.proxy.toxics.connections import CorruptBytes, Reset
+from monkeyproof.faults.proxy.toxics.latency import Latency
+from monkeyproof.faults.proxy.toxics.messages import LoseHeaders
 
 N = 20_000
 

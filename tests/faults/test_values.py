@@ -5,9 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from monkeyproof.faults import values
-from monkeyproof.faults.resp import Read
-from monkeyproof.faults.values import Memory, Part, SchemaMismatch, StaleValues, WrongEntity, chosen, noted
+from monkeyproof.faults.proxy.resp import values
+from monkeyproof.faults.proxy.resp.framing import Read
+from monkeyproof.faults.proxy.resp.values import (
+    Memory,
+    Part,
+    SchemaMismatch,
+    StaleValues,
+    WrongEntity,
+    chosen,
+    noted,
+)
 
 
 def parts(**found: bytes | None) -> list[Part]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monkeyproof.errors import TargetError, UsageError
-from monkeyproof.faults.weights import Flips, digest_of, exponent_bits, flip_in_file, random_bits
+from monkeyproof.faults.support.bitflips import Flips, digest_of, exponent_bits, flip_in_file, random_bits
 
 
 def differing_bits(one: bytes, other: bytes) -> int:

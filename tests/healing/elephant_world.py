@@ -1,4 +1,4 @@
-"""A small world for the Mind: a target that obeys the port, breaks when told to, and is seen through samples.
+"""A small world for the controller: a target that obeys the port, breaks when told to, and is sampled.
 
 Its numbers are noisy in the way that real ones are; its state changes only through the port or by the test.
 """
@@ -16,14 +16,14 @@ from typing import TypeVar
 import numpy as np
 
 from monkeyproof.clock import Anchor, ManualClock
-from monkeyproof.config import Predict, TargetFile
+from monkeyproof.config.target_file import Predict, TargetFile
 from monkeyproof.errors import NotThere, TargetError
-from monkeyproof.healing.mind import Mind
+from monkeyproof.healing.controller import Controller
 from monkeyproof.healing.policy import Attempt
 from monkeyproof.healing.reference import Reference
-from monkeyproof.healing.remedies import Hands, read_known
+from monkeyproof.healing.remedies import Actuators, read_known
 from monkeyproof.healing.samples import Asked, Canary, Metrics, ReplicaSample, Sample
-from monkeyproof.history import Event, HistoryWriter, Kind, parse_events
+from monkeyproof.record.history import Event, HistoryWriter, Kind, parse_events
 from monkeyproof.targets.port import (
     Features,
     ModelVersion,
@@ -287,25 +287,25 @@ class FakeRegistry:
 
 
 class Watched:
-    """A world, a Mind that looks after it, and what the Mind wrote down."""
+    """A world, a controller that looks after it, and what the controller wrote down."""
 
     def __init__(self, folder: Path, world: World, submit: Callable[..., Future[Attempt]] | None = None) -> None:
         self.world = world
         self.folder = folder
         self._history = HistoryWriter(folder, Anchor(0.0, ""), "elephant", world.clock)
-        self.mind = Mind(self._history, self._prepare, submit or at_once, world.clock)
+        self.mind = Controller(self._history, self._prepare, submit or at_once, world.clock)
 
-    def _prepare(self, reference: Reference) -> Hands:
+    def _prepare(self, reference: Reference) -> Actuators:
         features = self.world.find(Features)
         known = read_known(features, CANARIES)
-        return Hands(self.world, self.world.clock, CANARIES, known, reference.version, reference.accuracy)
+        return Actuators(self.world, self.world.clock, CANARIES, known, reference.version, reference.accuracy)
 
     def run(self, duration_s: float) -> None:
         for _ in range(round(duration_s / TICK_S)):
             self.mind.step(self.world.sample())
 
     def until(self, kind: Kind, within_s: float = 10.0) -> Event:
-        """Run until the Mind writes such an event; returns the first one since the call."""
+        """Run until the controller writes such an event; returns the first one since the call."""
         already = len(self.events(kind))
         for _ in range(round(within_s / TICK_S)):
             self.run(TICK_S)

@@ -16,9 +16,9 @@ import httpx
 import pytest
 
 from monkeyproof.clock import wait_for
-from monkeyproof.config import TargetFile
-from monkeyproof.history import Event, Kind, parse_events
-from monkeyproof.process import ProcessGroup
+from monkeyproof.config.target_file import TargetFile
+from monkeyproof.record.history import Event, Kind, parse_events
+from monkeyproof.runtime.process_group import ProcessGroup
 from monkeyproof.targets.opening import open_target
 from monkeyproof.targets.port import Links, Registry, Replicas, Resettable, Serving, Target, Toxic, require
 

@@ -1,4 +1,4 @@
-"""The Mind in a small world: each fault is seen, understood and healed; and a healthy world is left alone."""
+"""The controller in a small world: it sees, diagnoses and heals each fault, and leaves a healthy world alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from elephant_world import Watched, World
 
 from monkeyproof.healing.policy import Attempt
-from monkeyproof.history import Kind
+from monkeyproof.record.history import Kind
 
 
 @pytest.fixture

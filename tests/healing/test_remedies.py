@@ -17,8 +17,8 @@ from monkeyproof.clock import ManualClock
 from monkeyproof.errors import TargetError
 from monkeyproof.healing.remedies import (
     REGISTRY_TRIES,
+    Actuators,
     CannotHeal,
-    Hands,
     Retry,
     good_snapshot,
     quarantine_and_restore,
@@ -32,8 +32,8 @@ from monkeyproof.targets.port import ModelVersion, Registry
 KNOWN = {canary.entity: good_vector(canary.entity) for canary in CANARIES}
 
 
-def hands(world: World, **changes: object) -> Hands:
-    one = Hands(world, world.clock, CANARIES, read_known(world, CANARIES), "3", 1.0)
+def hands(world: World, **changes: object) -> Actuators:
+    one = Actuators(world, world.clock, CANARIES, read_known(world, CANARIES), "3", 1.0)
     return replace(one, **changes)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""The Eyes against real sockets: what is slow, silent or broken is seen as that, and blinds nobody to the rest."""
+"""The telemetry collector against real sockets: one slow, silent or broken part hides no other."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monkeyproof.config import Link, Predict, TargetFile
+from monkeyproof.config.target_file import Link, Predict, TargetFile
 from monkeyproof.errors import TargetError, UsageError
 from monkeyproof.healing.samples import Canary, Sample, body_of, choose, judge, parse_metrics, read_canaries
-from monkeyproof.healing.telemetry import TICK_S, Eyes
+from monkeyproof.healing.telemetry import TICK_S, TelemetryCollector
 from monkeyproof.targets.port import Replica, Replicas, Telemetry
 
 C = TypeVar("C")
@@ -133,7 +133,7 @@ class Bench:
 
         async def run() -> list[Sample]:
             samples = []
-            async with Eyes(self.target) as eyes:
+            async with TelemetryCollector(self.target) as eyes:
                 for number in range(times):
                     during(number)
                     began_s = time.monotonic()

@@ -6,15 +6,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from monkeyproof import catalogue, history
-from monkeyproof.campaign import Watcher
+from monkeyproof.campaign.plan import CampaignPlan
+from monkeyproof.campaign.runner import ProgressListener
 from monkeyproof.clock import Anchor, Clock, ManualClock
-from monkeyproof.config import TargetFile, read_target_file
+from monkeyproof.config.target_file import TargetFile, read_target_file
 from monkeyproof.errors import EXIT_OK
-from monkeyproof.history import HistoryWriter, Kind
-from monkeyproof.plan import CampaignPlan
-from monkeyproof.readings import Reading, ReadingsWriter, Sight
-from monkeyproof.trial_plan import TrialPlan
+from monkeyproof.experiment import catalogue
+from monkeyproof.record import history
+from monkeyproof.record.history import HistoryWriter, Kind
+from monkeyproof.record.readings import Reading, ReadingsWriter, SignalState
+from monkeyproof.trial.plan import TrialPlan
 
 RATE_PER_S = 20.0
 T0_S, REVERTED_S, END_S = 1.0, 4.0, 6.0
@@ -59,7 +60,13 @@ class FakeRunner:
     """What a trial takes, on a clock that can be moved."""
     ran: list[TrialPlan] = field(default_factory=list)
 
-    def __call__(self, trial: TrialPlan, watcher: Watcher, stop: list[int], clock: Clock) -> tuple[int, str]:  # noqa: ARG002
+    def __call__(
+        self,
+        trial: TrialPlan,
+        watcher: ProgressListener,  # noqa: ARG002
+        stop: list[int],  # noqa: ARG002
+        clock: Clock,
+    ) -> tuple[int, str]:
         self.ran.append(trial)
         clock.sleep_s(60 * self.minutes)
         dies = len(self.ran) == self.dies_in
@@ -127,5 +134,5 @@ def write_trial(
 
 def _reading(slot: int, *, broken: bool) -> Reading:
     at_s = slot / RATE_PER_S
-    right = Sight.BAD if broken and T0_S <= at_s < REVERTED_S else Sight.GOOD
-    return Reading(slot, at_s, at_s, at_s + 0.004, Sight.GOOD, Sight.GOOD, right, status=200)
+    right = SignalState.BAD if broken and T0_S <= at_s < REVERTED_S else SignalState.GOOD
+    return Reading(slot, at_s, at_s, at_s + 0.004, SignalState.GOOD, SignalState.GOOD, right, status=200)

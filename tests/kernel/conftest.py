@@ -9,9 +9,9 @@ import pytest
 from undo_world import FakeTarget
 
 from monkeyproof.clock import Anchor, ManualClock
-from monkeyproof.history import HistoryWriter
-from monkeyproof.injection import Context, set_current
-from monkeyproof.undo import UndoLog
+from monkeyproof.injection.inject import Context, set_current
+from monkeyproof.record.history import HistoryWriter
+from monkeyproof.undo.log import UndoLog
 
 
 @pytest.fixture

@@ -16,17 +16,18 @@ from click.testing import CliRunner
 from hand_world import small, status_of
 
 import monkeyproof
-from monkeyproof import stopping, undo
-from monkeyproof.by_hand import Ended
 from monkeyproof.cli import main
 from monkeyproof.clock import wait_for
-from monkeyproof.config import read_target_file
+from monkeyproof.config.target_file import read_target_file
 from monkeyproof.errors import EXIT_NOT_REVERTED, EXIT_REFUSED, EXIT_USAGE, NotReverted, Refusal, UsageError
-from monkeyproof.fault_arguments import unit_of
-from monkeyproof.history import UNDO_FILE, Kind, events_in
-from monkeyproof.injection import current, has_current
+from monkeyproof.injection.arguments import unit_of
+from monkeyproof.injection.inject import current, has_current
 from monkeyproof.pytest_plugin import Chaos
+from monkeyproof.record.history import UNDO_FILE, Kind, events_in
+from monkeyproof.runtime import stop_file
 from monkeyproof.targets.port import Links
+from monkeyproof.trial.manual import Ended
+from monkeyproof.undo import log as undo_log
 
 __all__ = ["small"]
 LINK = "users"
@@ -56,7 +57,7 @@ def test_a_fault_is_there_in_the_block_and_gone_after_it(small: Path) -> None:
         assert status_of(listen(monkey)) == 507
         assert monkey.held == [f"network.fail_requests on {LINK}"]
         assert monkey.why_gone() == ""
-        assert undo.open_logs()
+        assert undo_log.open_logs()
         assert monkey.revert() == [f"{LINK}: fault removed"]
         assert status_of(listen(monkey)) == 200
         # The function itself is the same thing.
@@ -64,7 +65,7 @@ def test_a_fault_is_there_in_the_block_and_gone_after_it(small: Path) -> None:
         assert status_of(listen(monkey)) == 503
         assert current().seed == 7
     assert not has_current()
-    assert undo.open_logs() == []
+    assert undo_log.open_logs() == []
     assert kinds(monkey.folder).count(Kind.FAULT_REVERTED) == 2
     assert len((monkey.folder / UNDO_FILE).read_text().splitlines()) == 6
     ended = events_in(monkey.folder)[-1]
@@ -85,7 +86,7 @@ def test_an_exception_takes_everything_back_and_goes_on_its_way(small: Path) -> 
     with pytest.raises(ZeroDivisionError):
         test()
     assert Kind.FAULT_REVERTED in kinds(folders[0])
-    assert undo.open_logs() == []
+    assert undo_log.open_logs() == []
 
 
 def test_what_is_wrong_is_told_and_injects_nothing(small: Path) -> None:
@@ -135,9 +136,9 @@ def test_one_at_a_time_and_not_beside_what_is_open(small: Path, tmp_path: Path) 
     thread.start()
     thread.join()
     assert "main thread" in str(failed[0])
-    log = undo.begin(undo.undo_dir() / "r-t.jsonl")
-    gone = undo.Undo("monkeyproof.faults.noop:undo_nothing", {})
-    log.intend(undo.OpenFault("t-1", "noop.nothing", "x", gone, str(tmp_path / "other.yaml"), "2026-01-01"))
+    log = undo_log.begin(undo_log.undo_dir() / "r-t.jsonl")
+    gone = undo_log.Undo("monkeyproof.faults.noop:undo_nothing", {})
+    log.intend(undo_log.OpenFault("t-1", "noop.nothing", "x", gone, str(tmp_path / "other.yaml"), "2026-01-01"))
     log.close()
     with pytest.raises(Refusal, match="run 'monkeyproof revert' first"), monkeyproof.break_target(small):
         pass
@@ -148,7 +149,7 @@ def test_the_stop_file_ends_the_block(small: Path) -> None:
         with monkeyproof.break_target(small) as opened:
             folders.append(opened.folder)
             opened.inject("network.fail_requests", link=LINK, probability=1.0)
-            stopping.stop_file().touch()
+            stop_file.stop_file().touch()
             with contextlib.suppress(Exception):  # Whoever catches everything must not hold it up.
                 threading.Event().wait(20)
             folders.clear()
@@ -162,7 +163,7 @@ def test_the_stop_file_ends_the_block(small: Path) -> None:
 
 
 def test_a_fault_is_not_held_for_ever(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("monkeyproof.in_force.MARGIN_S", 0.0)
+    monkeypatch.setattr("monkeyproof.injection.active.MARGIN_S", 0.0)
 
     def test() -> None:
         with monkeyproof.break_target(small, at_most_s=0.5) as opened:
@@ -188,7 +189,7 @@ def test_what_cannot_be_taken_back_is_told_and_stays_open(small: Path, monkeypat
     monkeypatch.setattr(noop, "undo_nothing", stuck)
     with pytest.raises(NotReverted, match="it is stuck"):
         test()
-    assert len(undo.open_logs()) == 1
+    assert len(undo_log.open_logs()) == 1
     assert events_in(folders[0])[-1].data["status"] == "not reverted"
 
 
@@ -223,11 +224,11 @@ def test_however_the_command_ends_nothing_is_left(small: Path, number: signal.Si
         for line in running.stdout:
             if line.startswith("Held"):
                 break
-        assert undo.open_logs()
+        assert undo_log.open_logs()
         os.kill(running.pid, number)
         output, errors = running.communicate(timeout=60)
         assert running.returncode == code, output + errors
-    assert wait_for(lambda: not list(undo.undo_dir().glob("*.jsonl")), within_s=20, every_s=0.05)
+    assert wait_for(lambda: not list(undo_log.undo_dir().glob("*.jsonl")), within_s=20, every_s=0.05)
     (folder,) = (Path(os.environ["MONKEYPROOF_HOME"]) / "by-hand").iterdir()
     reverted = [event for event in events_in(folder) if event.kind is Kind.FAULT_REVERTED]
     assert [event.source for event in reverted] == ["watchdog" if number is signal.SIGKILL else "by-hand"]
@@ -313,7 +314,7 @@ def test_the_documented_block_does_what_it_says(
     said = capsys.readouterr().out.splitlines()
     assert "held for at least" in said[0]
     assert said[1] == f"['network.fail_requests on {LINK}', 'network.add_latency on {LINK}']"
-    assert undo.open_logs() == []
+    assert undo_log.open_logs() == []
 
 
 def test_fixture_of_the_plugin_breaks_its_target_by_hand(small: Path, tmp_path: Path) -> None:

@@ -11,15 +11,16 @@ import pytest
 from campaign_world import FakeRunner, Killed, plan_of, target_file, write_trial
 from click.testing import CliRunner, Result
 
-from monkeyproof import catalogue, history
-from monkeyproof.campaign import Finished, result_of, run_campaign
+from monkeyproof.campaign.plan import CAMPAIGN_FILE, CampaignPlan
+from monkeyproof.campaign.results import read_campaign
+from monkeyproof.campaign.resume import StoredPlan
+from monkeyproof.campaign.runner import Finished, result_of, run_campaign
 from monkeyproof.cli import main
 from monkeyproof.clock import ManualClock
-from monkeyproof.config import TargetFile
+from monkeyproof.config.target_file import TargetFile
 from monkeyproof.errors import EXIT_OK, EXIT_REFUSED, UsageError
-from monkeyproof.plan import CAMPAIGN_FILE, CampaignPlan
-from monkeyproof.read_back import read_campaign
-from monkeyproof.stored_plan import StoredPlan
+from monkeyproof.experiment import catalogue
+from monkeyproof.record import history
 from monkeyproof.types import Outcome
 
 

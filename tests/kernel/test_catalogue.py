@@ -9,10 +9,11 @@ from chaoslib.exceptions import InterruptExecution
 from chaoslib.experiment import ensure_experiment_is_valid
 from chaoslib.run import EventHandlerRegistry
 
-from monkeyproof import catalogue, control
-from monkeyproof.checks import activities
+from monkeyproof import control
 from monkeyproof.errors import Refusal
-from monkeyproof.roles import Named
+from monkeyproof.experiment import catalogue
+from monkeyproof.experiment.activity_roles import Named
+from monkeyproof.experiment.validation import activities
 from monkeyproof.types import Outcome
 
 

@@ -6,9 +6,9 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from monkeyproof import reverting
 from monkeyproof.cli import main
 from monkeyproof.errors import EXIT_REFUSED, EXIT_USAGE
+from monkeyproof.safety import replay
 
 HEAVY = (
     "mlflow",
@@ -64,7 +64,7 @@ def test_what_comes_from_outside_is_told_in_words_and_is_no_verdict(
     def fail(*_: object, **__: object) -> int:
         raise error
 
-    monkeypatch.setattr(reverting, "revert_all", fail)
+    monkeypatch.setattr(replay, "revert_all", fail)
     result = CliRunner().invoke(main, ["revert"])
     assert (result.exit_code, result.output) == (exit_code, words)
 

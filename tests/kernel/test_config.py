@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monkeyproof.bounds import CAUTIOUS, AbortIf, Limits
-from monkeyproof.config import read_target_file
+from monkeyproof.config.limits import CAUTIOUS, AbortIf, Limits
+from monkeyproof.config.redaction import redact
+from monkeyproof.config.target_file import read_target_file
 from monkeyproof.errors import UsageError
-from monkeyproof.redaction import redact
 
 WHOLE = """\
 name: fraud-staging

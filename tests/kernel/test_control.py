@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from chaoslib.exceptions import InterruptExecution
 
-from monkeyproof.foreign import ForeignFault
+from monkeyproof.experiment.activity_roles import Roles
 from monkeyproof.paths import make_private
-from monkeyproof.roles import Roles
+from monkeyproof.trial.external import ExternalFault
 
 ENDED = """
 import os, signal, sys, time
@@ -32,7 +32,7 @@ with exit_signals(), control._end_on_signals():
     print(control._signals, flush=True)
 print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
 """
-SIGNALS = "from monkeyproof.stopping import SIGNALS; print([one.name for one in SIGNALS])"
+SIGNALS = "from monkeyproof.runtime.stop_file import SIGNALS; print([one.name for one in SIGNALS])"
 NOHUP = """
 import os, signal, sys
 signal.signal(signal.SIGHUP, getattr(signal, sys.argv[1]))
@@ -63,7 +63,7 @@ def test_a_run_under_nohup_does_not_end_with_its_terminal() -> None:
 
 
 def test_an_interruption_while_it_follows_somebody_elses_experiment_ends_that() -> None:
-    foreign = ForeignFault({}, Roles("break", "", ("mend",)))
+    foreign = ExternalFault({}, Roles("break", "", ("mend",)))
     foreign.start_method({})
     with pytest.raises(SystemExit), foreign._told():
         raise InterruptExecution("SIGTERM signal received")

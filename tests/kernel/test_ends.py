@@ -8,15 +8,18 @@ from typing import Any
 
 import pytest
 
-from monkeyproof import aftermath, guarded, trial, undo, worker
+from monkeyproof.campaign import worker
 from monkeyproof.clock import Anchor, SystemClock
 from monkeyproof.errors import EXIT_NOT_REVERTED, EXIT_REFUSED, NotReverted
-from monkeyproof.guarded import Guarded, run_name
-from monkeyproof.history import UNDO_FILE, HistoryWriter, Kind, events_in
-from monkeyproof.open_trial import OpenTrial
-from monkeyproof.residue import Residue
-from monkeyproof.trial_plan import TrialPlan
-from monkeyproof.undo import OpenFault, Undo, UndoLog
+from monkeyproof.record.history import UNDO_FILE, HistoryWriter, Kind, events_in
+from monkeyproof.safety.residue import Residue
+from monkeyproof.trial import cleanup, fault_session
+from monkeyproof.trial import run as trial_run
+from monkeyproof.trial.fault_session import FaultSession, run_name
+from monkeyproof.trial.plan import TrialPlan
+from monkeyproof.trial.session import TrialSession
+from monkeyproof.undo import log as undo_log
+from monkeyproof.undo.log import OpenFault, Undo, UndoLog
 
 KILLED = -9
 
@@ -30,7 +33,7 @@ def plan(tmp_path: Path) -> TrialPlan:
 
 
 def log_of(plan: TrialPlan) -> UndoLog:
-    return UndoLog(undo.undo_dir() / f"{run_name(Path(plan.folder))}.jsonl")
+    return UndoLog(undo_log.undo_dir() / f"{run_name(Path(plan.folder))}.jsonl")
 
 
 def intended(plan: TrialPlan, log: UndoLog, *, held: bool) -> None:
@@ -57,9 +60,9 @@ def test_a_killed_worker_whose_undo_log_is_gone_leaves_what_is_not_known(plan: T
     assert worker.NOT_KNOWN in words
 
 
-def ground_with(log: UndoLog) -> Guarded:
+def ground_with(log: UndoLog) -> FaultSession:
     """With an undo log, and nothing else."""
-    ground = Guarded.__new__(Guarded)
+    ground = FaultSession.__new__(FaultSession)
     ground.log = log
     return ground
 
@@ -70,7 +73,7 @@ def ground_with(log: UndoLog) -> Guarded:
 def test_wrong_values_of_data_and_of_drift_are_noted_before_they_are_taken_back(
     plan: TrialPlan, monkeypatch: pytest.MonkeyPatch, fault: str, looks: int
 ) -> None:
-    monkeypatch.setattr(guarded, "note_taken_away", lambda _: None)
+    monkeypatch.setattr(fault_session, "note_taken_away", lambda _: None)
     log, noted = log_of(plan), []
     log.intend(OpenFault("1", fault, "s", Undo("monkeyproof.faults.noop:undo_nothing", {}), "x.yaml", "2026"))
     ground: Any = ground_with(log)
@@ -102,22 +105,22 @@ def test_a_killed_worker_whose_fault_is_taken_back_now_is_told_so(plan: TrialPla
 
 
 def test_a_trial_that_ends_early_says_of_its_faults_what_is_known(plan: TrialPlan) -> None:
-    assert trial._end_of(None, "why") == (EXIT_REFUSED, "why; nothing had been injected")
-    one = OpenTrial(plan)
-    assert trial._end_of(one, "why") == (EXIT_REFUSED, "why; nothing had been injected")
+    assert trial_run._end_of(None, "why") == (EXIT_REFUSED, "why; nothing had been injected")
+    one = TrialSession(plan)
+    assert trial_run._end_of(one, "why") == (EXIT_REFUSED, "why; nothing had been injected")
     log = log_of(plan)
     one._ground = ground_with(log)
     intended(plan, log, held=True)
-    assert trial._end_of(one, "why")[0] == EXIT_NOT_REVERTED
+    assert trial_run._end_of(one, "why")[0] == EXIT_NOT_REVERTED
     log.reverted("1", "done")
-    assert trial._end_of(one, "why") == (EXIT_REFUSED, "why; what was injected is reverted")
+    assert trial_run._end_of(one, "why") == (EXIT_REFUSED, "why; what was injected is reverted")
 
 
 def test_what_is_left_is_told_though_the_trials_folder_was_taken_away(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     assert events_in(gone) == []
     with pytest.raises(NotReverted, match="left behind after the trial: a thing"):
-        aftermath.tell(gone, Anchor.now(SystemClock()), [Residue("a thing", "mend it")])
+        cleanup.tell(gone, Anchor.now(SystemClock()), [Residue("a thing", "mend it")])
 
 
 def test_whatever_fails_while_faults_are_taken_back_is_not_reverted(
@@ -128,7 +131,7 @@ def test_whatever_fails_while_faults_are_taken_back_is_not_reverted(
 
     log = log_of(plan)
     intended(plan, log, held=True)
-    monkeypatch.setattr(guarded, "revert", fail)
+    monkeypatch.setattr(fault_session, "revert", fail)
     found = ground_with(log).take_back()
     assert isinstance(found, NotReverted)
     assert "noop.nothing on s" in str(found)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from monkeyproof.faults.foreign import ANSWER_WITHIN_S, EVIDENCE_WITHIN_S, UNDO_WITHIN_S, set_limits
-from monkeyproof.roles import Named, roles_of
+from monkeyproof.experiment.activity_roles import Named, roles_of
+from monkeyproof.faults.actions.external import ANSWER_WITHIN_S, EVIDENCE_WITHIN_S, UNDO_WITHIN_S, set_limits
 
 
 def activity(name: str, provider: str, kind: str = "action", **more: Any) -> dict[str, Any]:

@@ -11,17 +11,18 @@ from pathlib import Path
 import pytest
 from campaign_world import FakeRunner, plan_of, target_file
 
-from monkeyproof import history, undo
-from monkeyproof.campaign import run_campaign
+from monkeyproof.campaign.runner import run_campaign
 from monkeyproof.clock import Anchor, ManualClock
-from monkeyproof.config import Predict, TargetFile
+from monkeyproof.config.target_file import Predict, TargetFile
 from monkeyproof.errors import EXIT_REFUSED, Refusal
-from monkeyproof.history import EVENTS_FILE, HistoryWriter, Kind, parse_events
-from monkeyproof.injection import Context, Injection, inject, revert, set_current
-from monkeyproof.overseer import is_leaving
-from monkeyproof.reverting import clear_to_inject
+from monkeyproof.injection.inject import Context, Injection, inject, revert, set_current
+from monkeyproof.record import history
+from monkeyproof.record.history import EVENTS_FILE, HistoryWriter, Kind, parse_events
+from monkeyproof.record.leaving import is_leaving
+from monkeyproof.safety.replay import clear_to_inject
 from monkeyproof.types import Evidence
-from monkeyproof.undo import OpenFault, Undo, UndoLog, read_open
+from monkeyproof.undo import log as undo_log
+from monkeyproof.undo.log import OpenFault, Undo, UndoLog, read_open
 
 
 @contextlib.contextmanager
@@ -48,7 +49,7 @@ class Target:
 def context(tmp_path: Path) -> Iterator[Context]:
     clock = ManualClock(50.0)
     writer = HistoryWriter(tmp_path, Anchor.now(clock), "trial", clock, keeps_going=True)
-    log = UndoLog(undo.undo_dir() / "t.jsonl")
+    log = UndoLog(undo_log.undo_dir() / "t.jsonl")
     made = Context(tmp_path, Target(), writer, log, 7, "none", clock)
     set_current(made)
     yield made
@@ -116,7 +117,7 @@ def test_what_cannot_be_told_in_the_history_is_not_injected(context: Context) ->
     assert applied == []
     revert()
     context.undo.close()
-    assert undo.open_logs() == []
+    assert undo_log.open_logs() == []
 
 
 def test_evidence_that_the_undo_log_does_not_take_ends_the_fault(context: Context) -> None:
@@ -136,7 +137,7 @@ def test_a_fault_is_taken_back_and_forgotten_though_nothing_can_be_written(conte
         assert len(read_open(context.undo.path)) == 1  # Nobody could write that it is done.
         assert context.undo.open_faults() == []
         context.undo.close(context.folder / "undo.jsonl")
-    assert undo.open_logs() == []
+    assert undo_log.open_logs() == []
 
 
 def test_no_campaign_begins_that_could_not_be_recorded(tmp_path: Path) -> None:

@@ -19,12 +19,13 @@ import numpy as np
 import pytest
 import yaml
 
-from monkeyproof import catalogue, paths
-from monkeyproof.config import read_target_file
+from monkeyproof import paths
+from monkeyproof.config.target_file import read_target_file
 from monkeyproof.errors import Refusal, UsageError
-from monkeyproof.probes.answers import Judge
-from monkeyproof.probes.golden import read_golden
-from monkeyproof.probes.question import Question
+from monkeyproof.experiment import catalogue
+from monkeyproof.probes.prober.answers import Judge
+from monkeyproof.probes.prober.golden import read_golden
+from monkeyproof.probes.prober.question import Question
 
 CPU_LIMIT_S = 2.0
 """For one file, in processor time: how busy the machine is says nothing about a hang."""

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monkeyproof import history
 from monkeyproof.clock import Anchor, ManualClock
 from monkeyproof.errors import UsageError
-from monkeyproof.history import History, HistoryWriter, Kind, parse_events
-from monkeyproof.readings import Reading, Readings, ReadingsTail, ReadingsWriter, Sight
+from monkeyproof.record import history
+from monkeyproof.record.history import History, HistoryWriter, Kind, parse_events
+from monkeyproof.record.readings import Reading, Readings, ReadingsTail, ReadingsWriter, SignalState
 
 ANCHOR = Anchor(100.0, "2026-01-01T00:00:00.000+00:00")
 
@@ -92,7 +92,7 @@ def test_files_are_private(tmp_path: Path) -> None:
         assert (tmp_path / name).stat().st_mode & 0o077 == 0
 
 
-sights = st.sampled_from(Sight)
+sights = st.sampled_from(SignalState)
 rows = st.lists(
     st.builds(
         Reading,
@@ -118,13 +118,13 @@ def test_good_is_all_three_signals(some: list[Reading]) -> None:
     readings = Readings.of(some)
     assert list(readings.good) == [int(row.good) for row in sorted(some, key=lambda row: row.slot)]
     for row in some:
-        if Sight.UNKNOWN in (row.available, row.fast, row.correct):
-            assert row.good is not Sight.GOOD
+        if SignalState.UNKNOWN in (row.available, row.fast, row.correct):
+            assert row.good is not SignalState.GOOD
 
 
 @pytest.mark.parametrize("cut_share", [0.0, 0.2, 0.5, 0.8, 0.99, 1.0])
 def test_torn_readings_lose_only_their_last_batch(tmp_path: Path, cut_share: float) -> None:
-    good = Sight.GOOD
+    good = SignalState.GOOD
     path = tmp_path / history.READINGS_FILE
     writer, sizes = ReadingsWriter(path), []
     for batch in range(10):
@@ -138,8 +138,8 @@ def test_torn_readings_lose_only_their_last_batch(tmp_path: Path, cut_share: flo
 def test_tail_sees_batches_of_another_process_and_survives_its_kill(tmp_path: Path) -> None:
     path = tmp_path / history.READINGS_FILE
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom monkeyproof.readings import *\n"
-        "w = ReadingsWriter(Path(sys.argv[1])); g = Sight.GOOD\n"
+        "import sys, time\nfrom pathlib import Path\nfrom monkeyproof.record.readings import *\n"
+        "w = ReadingsWriter(Path(sys.argv[1])); g = SignalState.GOOD\n"
         "for n in range(3): w.write([Reading(n, n, n, n, g, g, g, model_version='2')])\n"
         "print('written', flush=True); time.sleep(60)"
     )

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from monkeyproof.config import Windows
-from monkeyproof.in_force import MARGIN_S, InForce, bound_s
+from monkeyproof.config.target_file import Windows
+from monkeyproof.injection.active import MARGIN_S, ActiveFaults, bound_s
 from monkeyproof.probes.watch import longest_hold_s, promised_hold
 from monkeyproof.types import Json
 
@@ -15,27 +15,27 @@ WINDOWS = Windows(horizon_s=6.0, after_revert_s=3.0)
 BUSY = """
 import sys, time
 from pathlib import Path
-from monkeyproof import in_force
+from monkeyproof.injection import active
 from monkeyproof.clock import Anchor, SystemClock
-from monkeyproof.config import Predict, TargetFile, Windows
+from monkeyproof.config.target_file import Predict, TargetFile, Windows
 from monkeyproof.faults import noop
-from monkeyproof.history import HistoryWriter
-from monkeyproof.injection import Context, revert, set_current
-from monkeyproof.overseer import Overseer
-from monkeyproof.trial import _leave_on_signals
-from monkeyproof.undo import UndoLog
+from monkeyproof.record.history import HistoryWriter
+from monkeyproof.injection.inject import Context, revert, set_current
+from monkeyproof.trial.trial_monitor import TrialMonitor
+from monkeyproof.trial.run import _leave_on_signals
+from monkeyproof.undo.log import UndoLog
 
 class Target:
     file = TargetFile("t", Predict("http://127.0.0.1:1/", Path("g")), allow_faults=("noop",),
                       windows=Windows(horizon_s=0.1, after_revert_s=0.1))
 
 folder, clock = Path(sys.argv[1]), SystemClock()
-in_force.MARGIN_S = 0.1
+active.MARGIN_S = 0.1
 history = HistoryWriter(folder, Anchor.now(clock), "trial")
 context = Context(folder, Target(), history, UndoLog(folder / "u"), 1, "none")
 set_current(context)
 _leave_on_signals()
-Overseer(print, lambda: context.in_force.why_too_long(Target.file.windows, clock.monotonic_s()))
+TrialMonitor(print, lambda: context.in_force.why_too_long(Target.file.windows, clock.monotonic_s()))
 noop.nothing()
 revert()
 time.sleep(0.5)
@@ -63,7 +63,7 @@ def test_a_method_that_takes_too_long_is_ended_by_the_overseer(tmp_path: Path) -
 
 
 def test_it_counts_from_the_first_and_not_while_they_are_taken_back() -> None:
-    faults = InForce()
+    faults = ActiveFaults()
     limit_s = bound_s(WINDOWS)
     assert limit_s == 9.0 + MARGIN_S
     faults.begins("1", 100.0, held=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from campaign_world import target_file
 
-from monkeyproof.history import EVENTS_FILE
-from monkeyproof.lifeline import Heartbeat, Lifeline, words_of
+from monkeyproof.record.history import EVENTS_FILE
+from monkeyproof.runtime.process_ref import Heartbeat, ProcessReference, words_of
 
 
 @pytest.fixture
@@ -23,13 +23,13 @@ def gone() -> str:
 
 
 def test_a_number_alone_is_nobody(gone: str) -> None:
-    assert Lifeline(gone).is_gone()
+    assert ProcessReference(gone).is_gone()
     with subprocess.Popen(["sleep", "5"]) as other:
         pid, _, started = words_of(other.pid).partition(":")
-        reused = Lifeline(f"{pid}:{int(started) - 1}")
+        reused = ProcessReference(f"{pid}:{int(started) - 1}")
         assert reused.is_gone()
         reused.send(signal.SIGKILL)
-        one = Lifeline(f"{pid}:{started}")
+        one = ProcessReference(f"{pid}:{started}")
         assert not one.is_gone(0.1)
         one.send(signal.SIGTERM)
         assert one.is_gone(5.0)
@@ -49,8 +49,9 @@ def test_one_whose_owner_died_before_it_began_ends_and_signals_nobody(
     words += [] if name == "sentry" else ["--seed", "1"]
     signalled: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: signalled.append(number))
+    module = {"sentry": "abort.monitor", "prober": "prober.prober", "load": "load.generator"}[name]
     try:
-        subprocess.run([sys.executable, "-m", f"monkeyproof.probes.{name}", *words], check=True, timeout=20)
+        subprocess.run([sys.executable, "-m", f"monkeyproof.probes.{module}", *words], check=True, timeout=20)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert signalled == []
@@ -60,7 +61,7 @@ def test_one_whose_owner_died_before_it_began_ends_and_signals_nobody(
 
 def test_silence_counts_only_while_somebody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 100.0
-    monkeypatch.setattr("monkeyproof.lifeline.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("monkeyproof.runtime.process_ref.time.monotonic", lambda: now_s)
     theirs, ours = os.pipe()
     try:
         heart = Heartbeat(theirs)

@@ -11,20 +11,24 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from monkeyproof import errors, locks, reverting, undo, worker
-from monkeyproof.campaign import NoWatcher
+from monkeyproof import errors
+from monkeyproof.campaign import worker
+from monkeyproof.campaign.runner import NoProgressListener
 from monkeyproof.cli import main
 from monkeyproof.clock import SystemClock, wait_for
 from monkeyproof.errors import NotReverted, Refusal
-from monkeyproof.process import ProcessGroup
-from monkeyproof.trial_plan import TrialPlan
-from monkeyproof.undo import OpenFault, Undo, UndoLog
+from monkeyproof.runtime import locks
+from monkeyproof.runtime.process_group import ProcessGroup
+from monkeyproof.safety import replay
+from monkeyproof.trial.plan import TrialPlan
+from monkeyproof.undo import log as undo_log
+from monkeyproof.undo.log import OpenFault, Undo, UndoLog
 
 CAMPAIGN = """
 import subprocess, sys
 from pathlib import Path
-from monkeyproof.locks import shared
-from monkeyproof.reverting import clear_to_inject, sole_campaign_on
+from monkeyproof.runtime.locks import shared
+from monkeyproof.safety.replay import clear_to_inject, sole_campaign_on
 with clear_to_inject(), sole_campaign_on(Path(sys.argv[1])):
     worker = subprocess.Popen(["/bin/sleep", "60"], pass_fds=shared(), stdin=subprocess.DEVNULL, stdout=2)
     print(worker.pid, flush=True)
@@ -102,19 +106,19 @@ def test_a_target_stays_held_while_its_file_is_saved_and_its_campaign_dies(
 
 
 def test_a_worker_that_outlives_its_campaign_keeps_its_home(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reverting, "LEFT_OVER_ENDS_WITHIN_S", 0.2)
+    monkeypatch.setattr(replay, "LEFT_OVER_ENDS_WITHIN_S", 0.2)
     campaign = Campaign(Path(os.environ["MONKEYPROOF_HOME"]), file)
     try:
         with pytest.raises(Refusal, match=rf"another campaign is running \(pid {campaign.process.pid}\)"):
-            reverting.clear_to_inject().__enter__()
+            replay.clear_to_inject().__enter__()
         campaign.die()
-        assert reverting.running_campaign() == str(campaign.process.pid)
+        assert replay.running_campaign() == str(campaign.process.pid)
         with pytest.raises(Refusal, match=r"a trial of an earlier campaign still runs, .* has died; it ends by"):
-            reverting.clear_to_inject().__enter__()
+            replay.clear_to_inject().__enter__()
     finally:
         campaign.die()
         campaign.end_worker()
-    with reverting.clear_to_inject():
+    with replay.clear_to_inject():
         pass
 
 
@@ -128,20 +132,20 @@ def test_the_worker_of_a_trial_gets_the_locks(tmp_path: Path, file: Path, monkey
     monkeypatch.setattr(ProcessGroup, "start", start)
     folder = str(tmp_path / "trial")
     trial = TrialPlan("x", "x", "", 1, "none", 0, str(file), folder)
-    with reverting.sole_campaign(), locks.sole_campaign_on(file), pytest.raises(KeyboardInterrupt):
-        worker.run_worker(trial, NoWatcher(), [], SystemClock())
+    with replay.sole_campaign(), locks.sole_campaign_on(file), pytest.raises(KeyboardInterrupt):
+        worker.run_worker(trial, NoProgressListener(), [], SystemClock())
     assert len(got[0]) == 4  # The home's, the target's path and file, and the name by which others see it.
     assert locks.shared() == ()
 
 
 def test_revert_leaves_what_is_on_a_target_that_another_home_breaks(file: Path, other: Campaign) -> None:
-    log = UndoLog(undo.undo_dir() / "left.jsonl")
+    log = UndoLog(undo_log.undo_dir() / "left.jsonl")
     undoing = Undo("monkeyproof.faults.noop:undo_nothing", {})
     log.intend(OpenFault("1", "noop.nothing", "s", undoing, str(file), "2026-01-01T00:00:00+00:00"))
     log.close()
     with pytest.raises(NotReverted, match=r"another MONKEYPROOF_HOME, holds the target .*; wait for it"):
-        reverting.revert_all(lambda _: None, hold_targets=True)
-    assert undo.open_logs()
+        replay.revert_all(lambda _: None, hold_targets=True)
+    assert undo_log.open_logs()
     assert other.process.poll() is None
 
 

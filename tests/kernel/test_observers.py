@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from campaign_world import target_file
 
-from monkeyproof import lifeline, processes
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import UsageError
-from monkeyproof.history import EVENTS_FILE
-from monkeyproof.observers import Observers, start_observers
+from monkeyproof.record.history import EVENTS_FILE
+from monkeyproof.runtime import process_ref, procfs
+from monkeyproof.trial.sidecars import Sidecars, start_observers
 
 
 @pytest.fixture
-def observers(tmp_path: Path) -> Iterator[Observers]:
+def observers(tmp_path: Path) -> Iterator[Sidecars]:
     (tmp_path / "g.jsonl").write_text('{"body": {}, "expect": 0}\n' * 100)
     target = target_file(tmp_path, more="load: {rate_per_s: 0}")
     started = start_observers(
@@ -41,7 +41,7 @@ def at_work(folder: Path) -> list[str]:
     return found
 
 
-def test_what_is_discarded_leaves_neither_process_nor_folder(observers: Observers, tmp_path: Path) -> None:
+def test_what_is_discarded_leaves_neither_process_nor_folder(observers: Sidecars, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "trial"
     # A moment after its start a process has no command line yet.
     assert wait_for(lambda: len(at_work(folder)) == 3, within_s=10)
@@ -51,16 +51,16 @@ def test_what_is_discarded_leaves_neither_process_nor_folder(observers: Observer
     assert not folder.exists()
 
 
-def test_some_are_ended_and_the_others_go_on(observers: Observers, tmp_path: Path) -> None:
+def test_some_are_ended_and_the_others_go_on(observers: Sidecars, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "trial"
     assert wait_for(lambda: len(at_work(folder)) == 3, within_s=10)
     observers.end("healer", "load")
     observers.end("healer")
-    assert at_work(folder) == ["monkeyproof.probes.prober"]
+    assert at_work(folder) == ["monkeyproof.probes.prober.prober"]
     assert observers.dead() == {}
 
 
-def test_one_that_dies_is_named_with_its_last_words(observers: Observers) -> None:
+def test_one_that_dies_is_named_with_its_last_words(observers: Sidecars) -> None:
     """The Elephant heals the embedded target only, and says so as soon as it may look."""
     observers.let_heal()
     assert wait_for(lambda: "healer" in observers.dead(), within_s=20)
@@ -72,22 +72,22 @@ def test_one_that_dies_is_named_with_its_last_words(observers: Observers) -> Non
 def test_they_are_told_whom_they_belong_to(tmp_path: Path) -> None:
     """What they could ask themselves, who their parent is, may be wrong by the time they ask."""
     assert wait_for(lambda: len(at_work(tmp_path / "runs" / "trial")) == 3, within_s=10)
-    told = [processes.words_of(pid) for pid in processes.children()]
-    assert sum(os.fsencode(lifeline.words_of(os.getpid())) in words for words in told) == 3
+    told = [procfs.words_of(pid) for pid in procfs.children()]
+    assert sum(os.fsencode(process_ref.words_of(os.getpid())) in words for words in told) == 3
 
 
 def test_a_sentry_that_stands_still_does_not_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "g.jsonl").write_text('{"body": {}, "expect": 0}\n' * 100)
     target = target_file(tmp_path, more="abort_if: [{sli_below: 0.5, for_s: 600}]").path
     plan = {"folder": str(tmp_path / "trial"), "target": str(target), "seed": 1, "arm": "none"}
-    monkeypatch.setattr("monkeyproof.observers.SILENT_S", 0.7)
+    monkeypatch.setattr("monkeyproof.trial.sidecars.SILENT_S", 0.7)
     started = start_observers(plan)
     try:
         (tmp_path / "trial" / EVENTS_FILE).touch()
         started.stand_sentry(target)
         assert not wait_for(lambda: bool(started.why_unwatched()), within_s=0.9)
         (sentry,) = [
-            pid for pid in processes.children() if b"monkeyproof.probes.sentry" in processes.words_of(pid)
+            pid for pid in procfs.children() if b"monkeyproof.probes.abort.monitor" in procfs.words_of(pid)
         ]
         os.kill(sentry, signal.SIGSTOP)
         assert wait_for(lambda: f"(pid {sentry}) stands still" in started.why_unwatched(), within_s=10)

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from monkeyproof.clock import wait_for
-from monkeyproof.guard import group_exists
-from monkeyproof.process import ProcessGroup, await_end
+from monkeyproof.runtime.process_group import ProcessGroup, await_end
+from monkeyproof.runtime.reaper import group_exists
 
 OWNER = """
 import sys, time
 from pathlib import Path
-from monkeyproof.process import ProcessGroup, await_end
+from monkeyproof.runtime.process_group import ProcessGroup, await_end
 group = ProcessGroup()
 sleeper = "import time; time.sleep(60)"
 stubborn = f'''import pathlib, signal, time

@@ -8,9 +8,9 @@ from pathlib import Path
 from campaign_world import FakeRunner, plan_of, target_file
 from rich.console import Console
 
-from monkeyproof.campaign import run_campaign
+from monkeyproof.campaign.runner import run_campaign
+from monkeyproof.cli.progress import SPARK_S, sparkline, watcher
 from monkeyproof.clock import ManualClock
-from monkeyproof.progress import SPARK_S, sparkline, watcher
 
 
 def shown(folder: Path, *, terminal: bool) -> str:

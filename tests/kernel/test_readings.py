@@ -10,12 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from monkeyproof.readings import Reading, Readings, ReadingsWriter, Sight
+from monkeyproof.record.readings import Reading, Readings, ReadingsWriter, SignalState
 
 ROWS = [
-    Reading(2, 0.04, 0.041, 0.05, Sight.GOOD, Sight.BAD, Sight.GOOD, True, 200, "v•2", "slow"),
-    Reading(0, 0.0, math.nan, math.nan, Sight.UNKNOWN, Sight.UNKNOWN, Sight.UNKNOWN, problem="missed"),
-    Reading(1, 0.02, 0.02, 0.03, Sight.BAD, Sight.GOOD, Sight.UNKNOWN, False, 503, "", "HTTP 503"),
+    Reading(2, 0.04, 0.041, 0.05, SignalState.GOOD, SignalState.BAD, SignalState.GOOD, True, 200, "v•2", "slow"),
+    Reading(
+        0, 0.0, math.nan, math.nan, SignalState.UNKNOWN, SignalState.UNKNOWN, SignalState.UNKNOWN, problem="missed"
+    ),
+    Reading(
+        1, 0.02, 0.02, 0.03, SignalState.BAD, SignalState.GOOD, SignalState.UNKNOWN, False, 503, "", "HTTP 503"
+    ),
 ]
 
 
@@ -41,8 +45,8 @@ def test_none_are_none() -> None:
 def test_pandas_is_not_imported_for_it(tmp_path: Path) -> None:
     """It would be in each process of each trial, and takes a quarter of a second there."""
     code = (
-        "import sys; from pathlib import Path; from monkeyproof.readings import *\n"
-        "good = [Sight.GOOD] * 3\n"
+        "import sys; from pathlib import Path; from monkeyproof.record.readings import *\n"
+        "good = [SignalState.GOOD] * 3\n"
         "w = ReadingsWriter(Path(sys.argv[1])); w.write([Reading(0, 0.0, 0.0, 0.0, *good)]); w.close()\n"
         "assert Readings.read(Path(sys.argv[1])).good.all(); sys.exit('pandas' in sys.modules)"
     )

@@ -5,8 +5,16 @@ import json
 
 import pytest
 
-from monkeyproof import redaction
-from monkeyproof.redaction import HIDDEN, RedactedStream, know, know_experiment, know_header, redact, redact_text
+from monkeyproof.config import redaction
+from monkeyproof.config.redaction import (
+    HIDDEN,
+    RedactedStream,
+    know,
+    know_experiment,
+    know_header,
+    redact,
+    redact_text,
+)
 
 
 @pytest.fixture(autouse=True)

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from monkeyproof import catalogue, fault_list, repertoire
+from monkeyproof.cli import fault_list
 from monkeyproof.errors import UsageError
+from monkeyproof.experiment import catalogue
+from monkeyproof.injection import fault_registry
 from monkeyproof.types import Json
 
 DOCS = Path(__file__).parents[2] / "docs" / "faults.md"
-FAULTS = repertoire.all_faults()
+FAULTS = fault_registry.all_faults()
 shown = functools.cache(fault_list.experiments_by_fault)
 
 
@@ -26,8 +28,8 @@ def test_the_table_in_the_documentation_is_what_the_code_says() -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda one: one.name)
-def test_a_fault_can_be_had_by_its_name_and_explains_itself(fault: repertoire.Fault) -> None:
-    assert repertoire.find(fault.name) is fault
+def test_a_fault_can_be_had_by_its_name_and_explains_itself(fault: fault_registry.Fault) -> None:
+    assert fault_registry.find(fault.name) is fault
     module, function = fault.key
     assert getattr(__import__(module, fromlist=["_"]), function) is fault.function
     assert fault.summary.endswith(".")
@@ -37,7 +39,7 @@ def test_a_fault_can_be_had_by_its_name_and_explains_itself(fault: repertoire.Fa
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda one: one.name)
-def test_every_parameter_is_plain_and_has_a_type(fault: repertoire.Fault) -> None:
+def test_every_parameter_is_plain_and_has_a_type(fault: fault_registry.Fault) -> None:
     """They are written in YAML and on command lines."""
     for one in fault.parameters:
         assert one.kind in ("str", "float", "int", "bool", "str | None", "float | None", "list[str]"), one
@@ -45,7 +47,7 @@ def test_every_parameter_is_plain_and_has_a_type(fault: repertoire.Fault) -> Non
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda one: one.name)
-def test_every_fault_is_shown_by_an_experiment(fault: repertoire.Fault) -> None:
+def test_every_fault_is_shown_by_an_experiment(fault: fault_registry.Fault) -> None:
     assert shown().get(fault.name), "no experiment of the catalogue injects it"
 
 
@@ -53,7 +55,7 @@ def test_an_unknown_fault_is_told_with_the_nearest_that_there_is() -> None:
     with pytest.raises(
         UsageError, match=r"no fault 'network\.add_latencies': did you mean 'network\.add_latency'"
     ):
-        repertoire.find("network.add_latencies")
+        fault_registry.find("network.add_latencies")
 
 
 WAITING = """
@@ -86,7 +88,9 @@ def test_a_fault_to_come_is_checked_before_anything_is_injected(
     file = tmp_path / "e.yaml"
     file.write_text(WAITING.replace("{arguments}", arguments))
     if not words:
-        assert [one.name for one in repertoire.faults_in(catalogue.read(file, "e").document)] == ["noop.nothing"]
+        assert [one.name for one in fault_registry.faults_in(catalogue.read(file, "e").document)] == [
+            "noop.nothing"
+        ]
         return
     with pytest.raises(UsageError) as told:
         catalogue.read(file, "e")

@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 
-from monkeyproof import aftermath, processes, residue
-from monkeyproof.before import Before
 from monkeyproof.clock import Anchor, SystemClock, wait_for
-from monkeyproof.config import Predict, TargetFile
+from monkeyproof.config.target_file import Predict, TargetFile
 from monkeyproof.errors import NotReverted, TargetError
-from monkeyproof.history import TRIAL_FILE, Event, HistoryWriter, Kind, write_json
-from monkeyproof.residue import Audit
+from monkeyproof.record.history import TRIAL_FILE, Event, HistoryWriter, Kind, write_json
+from monkeyproof.runtime import procfs
+from monkeyproof.safety import residue
+from monkeyproof.safety.residue import Audit
+from monkeyproof.safety.snapshot import TargetSnapshot
 from monkeyproof.targets.links import ProxyLinks
 from monkeyproof.targets.port import (
     Artifacts,
@@ -35,7 +36,8 @@ from monkeyproof.targets.port import (
     Replicas,
     Resettable,
 )
-from monkeyproof.trial_plan import TrialPlan
+from monkeyproof.trial import cleanup
+from monkeyproof.trial.plan import TrialPlan
 
 LISTENS = """
 import socket, sys, time
@@ -159,7 +161,7 @@ def test_what_is_left(tmp_path: Path, change: dict[str, Any], events: list[Event
     for name, value in change.items():
         setattr(parts, name, value)
     # As somebody else would who looks because the trial's process has died.
-    found = Audit(FakeTarget(parts), tmp_path, Before.read(tmp_path)).left(events)
+    found = Audit(FakeTarget(parts), tmp_path, TargetSnapshot.read(tmp_path)).left(events)
     assert [one.what for one in found] == words
     assert all(one.mend for one in found)
 
@@ -196,7 +198,7 @@ def test_corrupted_values_have_to_be_gone_and_refreshed_ones_are(
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     """Starts programs; they end with the test, whosever children they are by then."""
-    monkeypatch.delenv(processes.TRIAL_MARK, raising=False)
+    monkeypatch.delenv(procfs.TRIAL_MARK, raising=False)
     pids: list[int] = []
 
     def start(*words: str, says: bool = False) -> int:
@@ -210,10 +212,10 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
         return pids[-1]
 
     yield start
-    processes.unmark()
+    procfs.unmark()
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
-        if pid in processes.children():
+        if pid in procfs.children():
             os.waitpid(pid, 0)
 
 
@@ -227,7 +229,7 @@ def test_a_child_that_still_runs_is_named_without_its_arguments(
     stray = started("/bin/sleep", "61")
     (found,) = audit.strays()
     assert found.what == f"process {stray} still runs: /bin/sleep"
-    assert {before, stray} <= processes.children()
+    assert {before, stray} <= procfs.children()
 
 
 def test_a_daemon_is_known_by_the_mark_that_it_inherited(
@@ -235,22 +237,22 @@ def test_a_daemon_is_known_by_the_mark_that_it_inherited(
 ) -> None:
     monkeypatch.setattr(residue, "ENDED_WITHIN_S", 0.1)
     audit = Audit.begin(FakeTarget(None), tmp_path)
-    processes.mark(tmp_path)
+    procfs.mark(tmp_path)
     daemon = started(sys.executable, "-c", DAEMON, says=True)
-    assert daemon not in processes.children()
-    assert wait_for(lambda: processes.name_of(daemon) == "sleep", within_s=5)
+    assert daemon not in procfs.children()
+    assert wait_for(lambda: procfs.name_of(daemon) == "sleep", within_s=5)
     assert [one.what for one in audit.strays()] == [f"process {daemon} still runs: sleep"]
     # Another trial's.
-    assert processes.of_trial(tmp_path / "other") == set()
+    assert procfs.of_trial(tmp_path / "other") == set()
 
 
 def test_what_an_undo_started_may_stay(tmp_path: Path, started: Callable[..., int]) -> None:
     audit = Audit.begin(FakeTarget(None), tmp_path)
-    processes.mark(tmp_path)
-    with processes.undoing():
+    procfs.mark(tmp_path)
+    with procfs.undoing():
         started(sys.executable, "-c", DAEMON, says=True)
         started("/bin/sleep", "60")
-    assert os.environ[processes.TRIAL_MARK] == str(tmp_path)
+    assert os.environ[procfs.TRIAL_MARK] == str(tmp_path)
     assert audit.strays() == []
 
 
@@ -261,7 +263,7 @@ def free_port() -> int:
 
 def stop(pid: int) -> None:
     os.kill(pid, signal.SIGSTOP)
-    assert wait_for(lambda: processes.living()[pid].stopped, within_s=5)
+    assert wait_for(lambda: procfs.living()[pid].stopped, within_s=5)
 
 
 def test_what_stands_still_since_and_belongs_to_the_target(tmp_path: Path, started: Callable[..., int]) -> None:
@@ -316,19 +318,19 @@ def test_a_control_interface_that_never_answers_is_told_in_time(
 
 
 def test_a_target_that_cannot_be_put_back_in_time_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aftermath, "PUT_BACK_WITHIN_S", 0.2)
+    monkeypatch.setattr(cleanup, "PUT_BACK_WITHIN_S", 0.2)
     parts = Parts()
     parts.hangs_s = 1.0
     writer = HistoryWriter(tmp_path, Anchor.now(SystemClock()), "test")
-    (found,) = aftermath.look_and_put_back(Audit.begin(FakeTarget(parts), tmp_path), FakeTarget(parts), writer)
+    (found,) = cleanup.look_and_put_back(Audit.begin(FakeTarget(parts), tmp_path), FakeTarget(parts), writer)
     writer.close()
     assert found.what == "the target could not be put back: it did not come to an end within 0.2 s"
     parts.hangs_s = 0.0
     writer = HistoryWriter(tmp_path, Anchor.now(SystemClock()), "test")
-    assert aftermath.look_and_put_back(Audit.begin(FakeTarget(parts), tmp_path), FakeTarget(parts), writer) == []
+    assert cleanup.look_and_put_back(Audit.begin(FakeTarget(parts), tmp_path), FakeTarget(parts), writer) == []
     # What does not answer is not waited for twice.
     parts.gone, parts.hangs_s = True, 1.0
-    (found,) = aftermath.look_and_put_back(Audit.begin(FakeTarget(parts), tmp_path), FakeTarget(parts), writer)
+    (found,) = cleanup.look_and_put_back(Audit.begin(FakeTarget(parts), tmp_path), FakeTarget(parts), writer)
     assert found.what == "the fault proxy cannot be looked at: no answer"
     writer.close()
 
@@ -342,7 +344,7 @@ def test_a_champion_that_somebody_else_chose_is_told_and_left_alone(
     audit = Audit.begin(FakeTarget(parts), tmp_path)
     writer.event(Kind.FAULT_INTENDED, **PROMOTED.data)
     parts.now = champion
-    (found,) = aftermath.look_and_put_back(audit, FakeTarget(parts), writer)
+    (found,) = cleanup.look_and_put_back(audit, FakeTarget(parts), writer)
     writer.close()
     assert found.what == f"the champion is version {champion}, and was 2"
     assert parts.resets == resets
@@ -354,7 +356,7 @@ def test_a_champion_that_somebody_else_chose_is_told_and_left_alone(
 def test_the_look_after_a_death_finds_a_daemon_and_a_service_that_stands_still(
     tmp_path: Path, started: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aftermath, "ORPHANS_END_WITHIN_S", 0.2)
+    monkeypatch.setattr(cleanup, "ORPHANS_END_WITHIN_S", 0.2)
     port, folder = free_port(), tmp_path / "trial"
     service = started(sys.executable, "-c", LISTENS, str(port), says=True)
     (tmp_path / "golden.jsonl").write_text('{"body": {}, "expect": 1}\n')
@@ -364,18 +366,18 @@ def test_the_look_after_a_death_finds_a_daemon_and_a_service_that_stands_still(
     folder.mkdir()
     begun_s = time.time()
     # Before it has a history there is nothing to look at but processes.
-    aftermath.look_after_death(plan)
+    cleanup.look_after_death(plan)
     write_json(folder / TRIAL_FILE, {"version": 1, "anchor": {"monotonic_s": 0.0, "utc": ""}})
     HistoryWriter(folder, Anchor(0.0, ""), "trial").close()
     Audit.begin(FakeTarget(None, port, offered=()), folder)
-    aftermath.look_after_death(plan)
-    assert aftermath.left_since(begun_s) == ""
-    processes.mark(folder)
+    cleanup.look_after_death(plan)
+    assert cleanup.left_since(begun_s) == ""
+    procfs.mark(folder)
     daemon = started(sys.executable, "-c", DAEMON, says=True)
-    assert wait_for(lambda: processes.name_of(daemon) == "sleep", within_s=5)
+    assert wait_for(lambda: procfs.name_of(daemon) == "sleep", within_s=5)
     stop(service)
     with pytest.raises(NotReverted) as caught:
-        aftermath.look_after_death(plan)
+        cleanup.look_after_death(plan)
     for words in (f"process {daemon} still runs: sleep", f"process {service} stands still"):
         assert words in str(caught.value)
     told = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
@@ -384,5 +386,5 @@ def test_the_look_after_a_death_finds_a_daemon_and_a_service_that_stands_still(
         f"kill -CONT {service}",
     ]
     # For whoever waits for the end of somebody else's campaign.
-    assert aftermath.left_since(begun_s) == str(caught.value)
-    assert aftermath.left_since(time.time() + 60) == ""
+    assert cleanup.left_since(begun_s) == str(caught.value)
+    assert cleanup.left_since(time.time() + 60) == ""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from monkeyproof.roles import Named, Roles, after_injection, problems, roles_of
+from monkeyproof.experiment.activity_roles import Named, Roles, after_injection, problems, roles_of
 
 PROCESS = {"type": "process", "path": "true"}
 

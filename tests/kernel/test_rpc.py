@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from monkeyproof import rpc
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import TargetError
+from monkeyproof.runtime import rpc
 from monkeyproof.types import Json
 
 

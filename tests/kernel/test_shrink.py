@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monkeyproof.shrink import Spent, ddmin, tried_again
+from monkeyproof.campaign.shrink import Spent, ddmin, tried_again
 
 
 def needs(*parts: int) -> Callable[[tuple[int, ...]], bool]:

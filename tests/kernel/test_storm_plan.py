@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monkeyproof import catalogue
-from monkeyproof.config import Link, Predict, TargetFile
+from monkeyproof.config.target_file import Link, Predict, TargetFile
 from monkeyproof.errors import UsageError
+from monkeyproof.experiment import catalogue
+from monkeyproof.injection.fault_registry import Draw, Fault, all_faults, find
+from monkeyproof.injection.schedule_plan import SHORTEST_S, SchedulePlan, plan_schedule, read_plan
 from monkeyproof.probes.watch import longest_hold_s
-from monkeyproof.repertoire import Draw, Fault, all_faults, find
-from monkeyproof.storm import SHORTEST_S, StormPlan, plan_storm, read_plan
 from monkeyproof.targets.port import Links, Registry, Replicas
 from monkeyproof.types import Json
 
@@ -27,8 +27,8 @@ FILE = TargetFile(
 )
 
 
-def storm(seed: int = 1, minutes: float = 2.0, intensity: float = 0.5, **more: Json) -> StormPlan:
-    return plan_storm(FILE, all_faults(), seed=seed, minutes=minutes, intensity=intensity, **more)
+def storm(seed: int = 1, minutes: float = 2.0, intensity: float = 0.5, **more: Json) -> SchedulePlan:
+    return plan_schedule(FILE, all_faults(), seed=seed, minutes=minutes, intensity=intensity, **more)
 
 
 def fake(name: str, *needs: type, draw: Draw | None = lambda rng, target, intensity: {}) -> Fault:  # noqa: ARG005
@@ -85,10 +85,10 @@ def test_every_storm_keeps_its_bounds(
 
 def test_faults_on_one_part_of_the_target_never_overlap_and_those_on_links_may() -> None:
     on_parts = [fake("registry.a", Registry, Replicas), fake("replicas.b", Replicas)]
-    plan = plan_storm(FILE, on_parts, seed=1, minutes=5, intensity=1.0, max_at_once=5)
+    plan = plan_schedule(FILE, on_parts, seed=1, minutes=5, intensity=1.0, max_at_once=5)
     assert len(plan.faults) > 10
     assert all(one.end_s <= other.start_s for one, other in zip(plan.faults, plan.faults[1:], strict=False))
-    on_links = plan_storm(FILE, [fake("network.c", Links)], seed=1, minutes=5, intensity=1.0, max_at_once=5)
+    on_links = plan_schedule(FILE, [fake("network.c", Links)], seed=1, minutes=5, intensity=1.0, max_at_once=5)
     assert any(one.end_s > other.start_s for one, other in zip(on_links.faults, on_links.faults[1:], strict=False))
 
 
@@ -99,7 +99,7 @@ def test_a_link_that_is_only_a_default_has_one_fault_at_a_time_as_well() -> None
     named = replace(fake("network.named", Links, draw=lambda *_: {"link": "a"}), function=on_a)
     faults = [named, replace(fake("data.by_default", Links), function=on_a)]
     file = replace(FILE, allow_faults=("network", "data"))
-    plan = plan_storm(file, faults, seed=1, minutes=5, intensity=1.0, max_at_once=5)
+    plan = plan_schedule(file, faults, seed=1, minutes=5, intensity=1.0, max_at_once=5)
     assert {one.fault for one in plan.faults} == {"network.named", "data.by_default"}
     assert all(one.end_s <= other.start_s for one, other in zip(plan.faults, plan.faults[1:], strict=False))
 
@@ -118,11 +118,11 @@ def test_only_what_can_be_drawn_is_drawn() -> None:
         fake("network.numbers", draw=lambda rng, *_: {"share": np.float64(rng.uniform()), "rows": np.int64(3)}),
         fake("kubernetes.not_allowed"),
     ]
-    plan = plan_storm(FILE, faults, seed=1, minutes=2, intensity=0.5)
+    plan = plan_schedule(FILE, faults, seed=1, minutes=2, intensity=0.5)
     assert {one.fault for one in plan.faults} == {"network.numbers"}
     assert type(plan.faults[0].arguments["share"]) is float
     with pytest.raises(UsageError, match="nothing can be drawn"):
-        plan_storm(FILE, faults[:2], seed=1, minutes=2, intensity=0.5)
+        plan_schedule(FILE, faults[:2], seed=1, minutes=2, intensity=0.5)
     with pytest.raises(UsageError, match="'kubernetes': target 't' does not allow it; it allows network"):
         storm(families=("network", "kubernetes"))
     assert {find(one.fault).family for one in storm(families=("network",)).faults} == {"network"}

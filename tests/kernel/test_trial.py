@@ -12,13 +12,14 @@ from chaoslib.run import Runner
 from chaoslib.types import Schedule, Strategy
 from click.testing import CliRunner
 
-from monkeyproof import control, errors, reverting
+from monkeyproof import control, errors
 from monkeyproof.cli import main
-from monkeyproof.config import read_target_file
+from monkeyproof.config.target_file import read_target_file
 from monkeyproof.faults import noop
 from monkeyproof.pytest_plugin import Chaos
+from monkeyproof.safety import replay
 from monkeyproof.targets.registry import _Transient
-from monkeyproof.trial import _failed_action
+from monkeyproof.trial.run import _failed_action
 
 
 def journal_of(function: str) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def test_a_journal_that_never_began_has_no_failure() -> None:
 
 
 def test_a_running_campaigns_faults_are_its_own_to_take_back() -> None:
-    with reverting.sole_campaign():
+    with replay.sole_campaign():
         result = CliRunner().invoke(main, ["revert"])
         assert result.exit_code == errors.EXIT_REFUSED
         assert "another campaign is running" in result.output
@@ -86,7 +87,7 @@ def test_no_way_in_breaks_a_target_that_another_home_holds(
     path = tmp_path / "t.yaml"
     path.write_text('name: t\npredict: {url: "http://127.0.0.1:9/", golden: golden.jsonl}\n')
     held = r"another MONKEYPROOF_HOME, holds the target .*t\.yaml"
-    with reverting.sole_campaign_on(path):
+    with replay.sole_campaign_on(path):
         out = ["--target", str(path), "--healer", "none", "--out", str(tmp_path / "out")]
         done = CliRunner().invoke(main, ["run", "latency-spike", *out])
         assert done.exit_code == errors.EXIT_REFUSED, done.output
@@ -97,5 +98,5 @@ def test_no_way_in_breaks_a_target_that_another_home_holds(
         with pytest.raises(InterruptExecution, match=held):
             control.before_experiment_control({"title": "x"})
     assert not (tmp_path / "out").exists()
-    with reverting.clear_to_inject():  # None of them holds anything any more.
+    with replay.clear_to_inject():  # None of them holds anything any more.
         pass

@@ -7,12 +7,13 @@ from datetime import datetime, timedelta
 import pytest
 from undo_world import OLD_INTENT, FakeTarget, fault, kinds, lines_of
 
-from monkeyproof import reverting, undo, undoing
 from monkeyproof.errors import MonkeyproofError, NotReverted, Refusal, UsageError
 from monkeyproof.faults import noop
-from monkeyproof.history import Kind
-from monkeyproof.injection import Context, current, inject, revert, set_current
-from monkeyproof.undo import OpenFault, Undo, read_open
+from monkeyproof.injection.inject import Context, current, inject, revert, set_current
+from monkeyproof.record.history import Kind
+from monkeyproof.safety import replay, revert_one
+from monkeyproof.undo import log as undo_log
+from monkeyproof.undo.log import OpenFault, Undo, read_open
 
 
 def test_intent_is_on_disk_before_the_act(context: Context) -> None:
@@ -96,19 +97,21 @@ def test_a_dry_run_tells_what_was_before_and_what_would_undo_it_of_old_logs_too(
             undo=Undo("monkeyproof.faults.noop:undo_nothing", {"n": 1}),
         )
     )
-    (undo.undo_dir() / "new.jsonl").write_bytes(context.undo.path.read_bytes())
-    (undo.undo_dir() / "old.jsonl").write_bytes(OLD_INTENT + b'{"step":"effective","id":"t-1","summary":"seen"}\n')
+    (undo_log.undo_dir() / "new.jsonl").write_bytes(context.undo.path.read_bytes())
+    (undo_log.undo_dir() / "old.jsonl").write_bytes(
+        OLD_INTENT + b'{"step":"effective","id":"t-1","summary":"seen"}\n'
+    )
     said: list[str] = []
-    assert reverting.revert_all(said.append, dry_run=True) == 2
+    assert replay.revert_all(said.append, dry_run=True) == 2
     assert [line.split(", injected")[0] for line in said] == [
         "open: noop.thing on s",
         '    before: state=ready, faults=["a"]; lease: 5 s; undone by monkeyproof.faults.noop:undo_nothing(n=1)',
         "open: noop.nothing on s",
         "    before: not on record; lease: none; undone by monkeyproof.faults.noop:undo_nothing()",
     ]
-    (undo.undo_dir() / "new.jsonl").unlink()
-    monkeypatch.setattr(undoing, "open_target", lambda _: context.target)
-    assert reverting.revert_all(said.append) == 1
+    (undo_log.undo_dir() / "new.jsonl").unlink()
+    monkeypatch.setattr(revert_one, "open_target", lambda _: context.target)
+    assert replay.revert_all(said.append) == 1
     assert said[-1].startswith("reverted: noop.nothing on s")
 
 

@@ -16,12 +16,15 @@ from typing import Any
 import pytest
 from undo_world import OLD_INTENT, fault, kinds, lines_of
 
-from monkeyproof import paths, reverting, undo, undoing
+from monkeyproof import paths
 from monkeyproof.errors import NotReverted, Refusal, UsageError
 from monkeyproof.faults import noop
-from monkeyproof.history import Kind
-from monkeyproof.injection import Context, inject, revert
-from monkeyproof.undo import LogHeld, OpenFault, Undo, UndoLog, read_open
+from monkeyproof.injection.inject import Context, inject, revert
+from monkeyproof.record.history import Kind
+from monkeyproof.safety import replay
+from monkeyproof.safety import revert_one as undoing
+from monkeyproof.undo import log as undo_log
+from monkeyproof.undo.log import LogHeld, OpenFault, Undo, UndoLog, read_open
 
 
 def test_torn_intent_was_never_injected(context: Context) -> None:
@@ -60,38 +63,38 @@ def odd(**changes: Any) -> bytes:
 def test_a_line_that_cannot_be_read_keeps_nothing_else_from_being_undone(line: bytes) -> None:
     good = left_behind("good")
     good.close()
-    bad = undo.undo_dir() / "bad.jsonl"
+    bad = undo_log.undo_dir() / "bad.jsonl"
     bad.write_bytes(odd(id="t-1") + line + odd(id="t-2"))
     said: list[str] = []
-    assert reverting.revert_all(said.append, dry_run=True) == 4
+    assert replay.revert_all(said.append, dry_run=True) == 4
     assert said[4].startswith(f"not known: {bad}:2: cannot be understood (")
     with pytest.raises(Refusal, match=r"may still be there .*bad.jsonl:2: cannot be understood"):
-        reverting.refuse_while_open()
+        replay.refuse_while_open()
     said.clear()
     with pytest.raises(NotReverted, match=r"bad.jsonl:2: cannot be understood .* --forget bad';"):
-        reverting.revert_all(said.append)
+        replay.revert_all(said.append)
     assert len([words for words in said if words.startswith("reverted: ")]) == 3
     assert (good.path.exists(), read_open(bad)) == (False, [])
     with pytest.raises(Refusal, match=r"bad.jsonl:2: cannot be understood"):
-        reverting.refuse_while_open()  # It may have been a fault that nobody knows of.
-    reverting.forget("bad", said.append)
-    reverting.refuse_while_open()
+        replay.refuse_while_open()  # It may have been a fault that nobody knows of.
+    replay.forget("bad", said.append)
+    replay.refuse_while_open()
 
 
 def test_what_is_mended_by_hand_can_be_forgotten_loudly_and_on_record() -> None:
     log = left_behind("a-001")
     with pytest.raises(UsageError, match="nothing is open of a trial 'a'; open is: a-001"):
-        reverting.forget("a", pytest.fail)
+        replay.forget("a", pytest.fail)
     with pytest.raises(LogHeld):
-        reverting.forget("a-001", pytest.fail)
+        replay.forget("a-001", pytest.fail)
     log.close()
     said: list[str] = []
-    reverting.forget("a-001", said.append)
+    replay.forget("a-001", said.append)
     assert said[0] == "FORGOTTEN, not reverted: noop.nothing on a-001 (before: not on record)"
     (kept,) = (paths.home() / "forgotten").iterdir()
     assert said[-1].endswith(f"{kept}.")
     assert [one.get("summary", "") for one in lines_of(kept)][-1].startswith("forgotten, not reverted")
-    reverting.refuse_while_open()
+    replay.refuse_while_open()
 
 
 @pytest.mark.parametrize("lease_s", [5.0, None])
@@ -101,7 +104,7 @@ def test_a_lease_that_is_long_over_ends_what_nobody_can_look_at(
 ) -> None:
     gone = tmp_path / "gone" / "t.yaml"
     utc = (datetime.now(UTC) - timedelta(seconds=age_s)).isoformat()
-    log = UndoLog(undo.undo_dir() / "l.jsonl")
+    log = UndoLog(undo_log.undo_dir() / "l.jsonl")
     undoing = Undo("monkeyproof.faults.network:remove_toxic", {"link": "l", "toxic_id": "x"})
     log.intend(OpenFault("l-1", "network.add_latency", "l", undoing, str(gone), utc, {}, lease_s))
     log.close()
@@ -110,38 +113,38 @@ def test_a_lease_that_is_long_over_ends_what_nobody_can_look_at(
         gone.parent.mkdir()
         gone.touch()
         with pytest.raises(Refusal):  # Somebody can look.
-            reverting.refuse_while_open()
+            replay.refuse_while_open()
         gone.unlink()
-        reverting.refuse_while_open()
+        replay.refuse_while_open()
         assert not log.path.exists()
         return
     with pytest.raises(Refusal, match="1 fault may still be there"):
-        reverting.refuse_while_open()
+        replay.refuse_while_open()
     with pytest.raises(NotReverted, match=r"No such file.*--forget ID"):
-        reverting.revert_all(said.append)
+        replay.revert_all(said.append)
 
 
 def test_undoing_somebody_elses_fault_needs_nothing_outside_the_home(tmp_path: Path) -> None:
     mark = tmp_path / "mended"
     mend = {"type": "process", "path": "touch", "arguments": str(mark)}
-    log = UndoLog(undo.undo_dir() / "f.jsonl")
-    kept = undo.keep_beside(log.path, {"method": [{"type": "action", "name": "mend", "provider": mend}]})
+    log = UndoLog(undo_log.undo_dir() / "f.jsonl")
+    kept = undo_log.keep_beside(log.path, {"method": [{"type": "action", "name": "mend", "provider": mend}]})
     gone = tmp_path / "gone"
     arguments = {"experiment": str(kept), "activities": ["mend"], "folder": str(gone)}
-    undoing = Undo("monkeyproof.faults.foreign:run_activities", arguments)
+    undoing = Undo("monkeyproof.faults.actions.external:run_activities", arguments)
     log.intend(OpenFault("f-1", "foreign.break", "t", undoing, str(gone / "t.yaml"), "2026"))
     log.close()
     assert kept.stat().st_mode & 0o777 == 0o600
-    assert reverting.revert_all(lambda _: None) == 1
+    assert replay.revert_all(lambda _: None) == 1
     assert mark.exists()
-    assert list(undo.undo_dir().iterdir()) == []
+    assert list(undo_log.undo_dir().iterdir()) == []
 
 
 def test_a_log_that_is_none_is_named() -> None:
-    path = undo.undo_dir() / "d.jsonl"
+    path = undo_log.undo_dir() / "d.jsonl"
     path.mkdir()
     with pytest.raises(NotReverted, match=r"d.jsonl: cannot be read \(Is a directory\)"):
-        reverting.revert_all(lambda _: None)
+        replay.revert_all(lambda _: None)
 
 
 def test_faults_are_taken_back_though_their_log_was_deleted_or_spoilt(context: Context) -> None:
@@ -192,24 +195,24 @@ def test_log_moves_into_the_trial_only_when_nothing_is_open(context: Context) ->
 def test_run_refuses_while_a_fault_is_open_and_revert_mends_it(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = UndoLog(undo.undo_dir() / "left.jsonl")
+    log = UndoLog(undo_log.undo_dir() / "left.jsonl")
     log.intend(
         OpenFault("t-1", "noop.nothing", "s", Undo("monkeyproof.faults.noop:undo_nothing", {}), "x.yaml", "2026")
     )
     log.close()
     with pytest.raises(Refusal, match="run 'monkeyproof revert' first"):
-        reverting.refuse_while_open()
+        replay.refuse_while_open()
     monkeypatch.setattr(undoing, "open_target", lambda _: context.target)
     said: list[str] = []
-    assert reverting.revert_all(said.append, dry_run=True) == 1
+    assert replay.revert_all(said.append, dry_run=True) == 1
     assert "noop.nothing on s" in said[0]
-    assert reverting.revert_all(said.append) == 1
-    assert reverting.revert_all(said.append) == 0
-    reverting.refuse_while_open()
+    assert replay.revert_all(said.append) == 1
+    assert replay.revert_all(said.append) == 0
+    replay.refuse_while_open()
 
 
 def test_a_fault_goes_with_its_embedded_target() -> None:
-    log = UndoLog(undo.undo_dir() / "left.jsonl")
+    log = UndoLog(undo_log.undo_dir() / "left.jsonl")
     file = str(paths.target_dir() / "target.yaml")
     log.intend(
         OpenFault(
@@ -218,19 +221,19 @@ def test_a_fault_goes_with_its_embedded_target() -> None:
     )
     log.close()
     said: list[str] = []
-    assert reverting.revert_all(said.append) == 1
+    assert replay.revert_all(said.append) == 1
     assert "the fault went with it" in said[0]
-    reverting.refuse_while_open()
+    replay.refuse_while_open()
 
 
 def test_one_campaign_at_a_time() -> None:
     with (
-        reverting.sole_campaign(),
+        replay.sole_campaign(),
         pytest.raises(Refusal, match="not reverting: another campaign is running"),
-        reverting.sole_campaign(doing="reverting"),
+        replay.sole_campaign(doing="reverting"),
     ):
         pass
-    with reverting.sole_campaign():
+    with replay.sole_campaign():
         pass
 
 
@@ -241,7 +244,7 @@ def test_two_homes_do_not_break_one_target_at_the_same_moment(
     file.write_text("name: x")
     link.symlink_to(file)
     code = (
-        "import sys; from pathlib import Path; from monkeyproof.reverting import *\n"
+        "import sys; from pathlib import Path; from monkeyproof.safety.replay import *\n"
         "with clear_to_inject(), sole_campaign_on(Path(sys.argv[1])):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )
@@ -255,26 +258,26 @@ def test_two_homes_do_not_break_one_target_at_the_same_moment(
         assert other.stdout.readline() == "held\n"
         for path in (file, link):
             with (
-                reverting.clear_to_inject(),
+                replay.clear_to_inject(),
                 pytest.raises(Refusal, match=r"another MONKEYPROOF_HOME, holds the target .*; wait for it"),
-                reverting.sole_campaign_on(path),
+                replay.sole_campaign_on(path),
             ):
                 pytest.fail("held twice")
         (tmp_path / "elsewhere.yaml").write_text("name: y")
-        with reverting.sole_campaign_on(tmp_path / "elsewhere.yaml"):
+        with replay.sole_campaign_on(tmp_path / "elsewhere.yaml"):
             pass
     finally:
         other.kill()
         other.communicate()
-    with reverting.sole_campaign_on(file):  # The lock died with its holder.
+    with replay.sole_campaign_on(file):  # The lock died with its holder.
         pass
-    with reverting.sole_campaign_on(tmp_path / "none.yaml"):  # Whoever reads it says so.
+    with replay.sole_campaign_on(tmp_path / "none.yaml"):  # Whoever reads it says so.
         pass
 
 
 def left_behind(name: str) -> UndoLog:
     """A log with one open fault, still held by its trial."""
-    log = UndoLog(undo.undo_dir() / f"{name}.jsonl")
+    log = UndoLog(undo_log.undo_dir() / f"{name}.jsonl")
     undoing = Undo("monkeyproof.faults.noop:undo_nothing", {})
     log.intend(OpenFault(f"{name.rpartition('-')[2]}-1", "noop.nothing", name, undoing, "x.yaml", "2026"))
     return log
@@ -286,12 +289,12 @@ def test_what_a_living_trial_holds_is_not_undone_by_others(
     monkeypatch.setattr(undoing, "open_target", lambda _: context.target)
     log = left_behind("alive")
     with pytest.raises(LogHeld, match="its trial still runs"):
-        reverting.replay(log.path, held_within_s=0.0)
+        replay.replay(log.path, held_within_s=0.0)
     assert [one.subject for one in read_open(log.path)] == ["alive"]
     log.close()
-    assert [fault.subject for fault, _ in reverting.replay(log.path).done] == ["alive"]
+    assert [fault.subject for fault, _ in replay.replay(log.path).done] == ["alive"]
     assert not log.path.exists()
-    assert reverting.replay(log.path) == reverting.Replay()
+    assert replay.replay(log.path) == replay.Replay()
 
 
 def test_two_that_undo_the_same_log_do_it_once(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,11 +307,11 @@ def test_two_that_undo_the_same_log_do_it_once(context: Context, monkeypatch: py
         return "done"
 
     monkeypatch.setattr(noop, "slowly", slowly, raising=False)
-    log = UndoLog(undo.undo_dir() / "x.jsonl")
+    log = UndoLog(undo_log.undo_dir() / "x.jsonl")
     log.intend(OpenFault("x-1", "noop.nothing", "s", Undo("monkeyproof.faults.noop:slowly", {}), "x.yaml", "2026"))
     log.close()
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: reverting.replay(log.path), range(4)))
+        found = list(pool.map(lambda _: replay.replay(log.path), range(4)))
     assert sum(len(one.done) for one in found) == 1
     assert count.acquire(blocking=False)
     assert not count.acquire(blocking=False)
@@ -319,25 +322,25 @@ def test_revert_of_one_run_leaves_the_others(context: Context, monkeypatch: pyte
     for name in ("a-001", "a-002", "a-2-001"):
         left_behind(name).close()
     with pytest.raises(UsageError, match="nothing is open of a run 'b'; open is: a-001, a-002, a-2-001"):
-        reverting.revert_all(lambda _: None, run="b")
+        replay.revert_all(lambda _: None, run="b")
     said: list[str] = []
-    assert reverting.revert_all(said.append, run="a-002") == 1
+    assert replay.revert_all(said.append, run="a-002") == 1
     assert said == ["reverted: noop.nothing on a-002: there was nothing to take back (a-002)"]
-    assert reverting.revert_all(said.append, run="a") == 1
-    assert [path.stem for path in undo.open_logs()] == ["a-2-001"]
+    assert replay.revert_all(said.append, run="a") == 1
+    assert [path.stem for path in undo_log.open_logs()] == ["a-2-001"]
 
 
 def test_a_closed_log_that_nobody_moved_away_is_forgotten_unless_it_is_held(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(reverting, "HELD_BRIEFLY_S", 0.0)
-    held = UndoLog(undo.undo_dir() / "held.jsonl")
-    (undo.undo_dir() / "over.jsonl").write_bytes(b"")
+    monkeypatch.setattr(replay, "HELD_BRIEFLY_S", 0.0)
+    held = UndoLog(undo_log.undo_dir() / "held.jsonl")
+    (undo_log.undo_dir() / "over.jsonl").write_bytes(b"")
     with pytest.raises(Refusal, match="the trial held of an earlier campaign still runs"):
-        reverting.refuse_while_open()
+        replay.refuse_while_open()
     held.close()
-    reverting.refuse_while_open()
-    assert not list(undo.undo_dir().glob("*.jsonl"))
+    replay.refuse_while_open()
+    assert not list(undo_log.undo_dir().glob("*.jsonl"))
 
 
 def test_a_torn_line_is_forgotten_by_the_next_writer(tmp_path: Path) -> None:
@@ -369,9 +372,9 @@ def test_a_full_disk_refuses_the_fault_and_leaves_no_half_line(
 
 
 def test_a_log_that_cannot_be_begun_refuses_the_trial() -> None:
-    path = undo.undo_dir() / "t.jsonl"
+    path = undo_log.undo_dir() / "t.jsonl"
     path.mkdir()
     with pytest.raises(
         Refusal, match=r"not injecting: the undo log .*t.jsonl cannot be written \(Is a directory\)"
     ):
-        undo.begin(path)
+        undo_log.begin(path)

@@ -11,27 +11,27 @@ import pytest
 from click.testing import CliRunner
 from hand_world import small_target
 
+from monkeyproof.campaign.unleash import COULD_NOT_TELL, FAILED, SURVIVED, ScheduleResult, Shrinker, restore
 from monkeyproof.cli import main
 from monkeyproof.clock import ManualClock
 from monkeyproof.errors import EXIT_NOT_REVERTED, EXIT_REFUSED, EXIT_USAGE, Refusal, UsageError
-from monkeyproof.storm import StormFault, StormPlan
+from monkeyproof.injection.schedule_plan import ScheduledFault, SchedulePlan
 from monkeyproof.types import Campaign, Outcome, Recovery, TrialResult
-from monkeyproof.unleash import COULD_NOT_TELL, FAILED, SURVIVED, Ridden, Shrinker, restore
 
-PLAN = StormPlan(
-    7, 1.0, 0.5, ("noop",), 2, 5.0, tuple(StormFault(4.0 * n + 1, 3.0, f"noop.{n}", {}, n) for n in range(6))
+PLAN = SchedulePlan(
+    7, 1.0, 0.5, ("noop",), 2, 5.0, tuple(ScheduledFault(4.0 * n + 1, 3.0, f"noop.{n}", {}, n) for n in range(6))
 )
 CAMPAIGN = Campaign("c", "2026", 1.0, "t", 1, {}, {}, {}, {})
 
 
-def ridden(decision: str, error: str = "", code: int = 0) -> Ridden:
-    return Ridden(CAMPAIGN, decision, "a reason", (), 1, error, code)
+def ridden(decision: str, error: str = "", code: int = 0) -> ScheduleResult:
+    return ScheduleResult(CAMPAIGN, decision, "a reason", (), 1, error, code)
 
 
-def shrinker(fails: Callable[[set[str]], str], **more: float) -> tuple[Shrinker, list[StormPlan]]:
-    tried: list[StormPlan] = []
+def shrinker(fails: Callable[[set[str]], str], **more: float) -> tuple[Shrinker, list[SchedulePlan]]:
+    tried: list[SchedulePlan] = []
 
-    def ride(part: StormPlan, number: int) -> Ridden:
+    def ride(part: SchedulePlan, number: int) -> ScheduleResult:
         tried.append(part)
         assert number == len(tried)
         return ridden(fails({one.fault for one in part.faults}))
@@ -74,10 +74,12 @@ def test_a_part_is_tried_again_before_it_counts_as_harmless() -> None:
         (Refusal("it may not", "leave it"), EXIT_REFUSED),
     ],
 )
-def test_nothing_more_is_tried_after_a_trial_that_did_not_end_in_order(how: Ridden | Refusal, code: int) -> None:
+def test_nothing_more_is_tried_after_a_trial_that_did_not_end_in_order(
+    how: ScheduleResult | Refusal, code: int
+) -> None:
     count = 0
 
-    def ride(part: StormPlan, number: int) -> Ridden:  # noqa: ARG001
+    def ride(part: SchedulePlan, number: int) -> ScheduleResult:  # noqa: ARG001
         nonlocal count
         count += 1
         if isinstance(how, Refusal):

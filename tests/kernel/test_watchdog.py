@@ -12,25 +12,26 @@ from pathlib import Path
 
 import pytest
 
-from monkeyproof import undo
 from monkeyproof.clock import wait_for
-from monkeyproof.history import EVENTS_FILE, Event, Kind, parse_events
-from monkeyproof.lifeline import SILENT_S
-from monkeyproof.reverting import revert_all
-from monkeyproof.safeguards import await_watchdog
-from monkeyproof.undo import read_open
+from monkeyproof.record.history import EVENTS_FILE, Event, Kind, parse_events
+from monkeyproof.runtime.process_ref import SILENT_S
+from monkeyproof.safety.replay import revert_all
+from monkeyproof.safety.safeguards import await_watchdog
+from monkeyproof.undo import log as undo_log
+from monkeyproof.undo.log import read_open
 
 WORKER = """
 import os, signal, sys, time
 from pathlib import Path
-from monkeyproof import history, undo
+from monkeyproof.record import history
+from monkeyproof.undo import log as undo
 from monkeyproof.clock import Anchor, SystemClock
-from monkeyproof.config import read_target_file
+from monkeyproof.config.target_file import read_target_file
 from monkeyproof.faults import noop
-from monkeyproof.history import HistoryWriter
-from monkeyproof.injection import Context, revert, set_current
-from monkeyproof import safeguards
-from monkeyproof.safeguards import Safeguards
+from monkeyproof.record.history import HistoryWriter
+from monkeyproof.injection.inject import Context, revert, set_current
+from monkeyproof.safety import safeguards
+from monkeyproof.safety.safeguards import Safeguards
 from monkeyproof.targets.opening import open_target
 
 target_file, folder = map(Path, sys.argv[1:3])
@@ -69,7 +70,7 @@ class Worker:
         target.write_text(
             'name: t\npredict: {url: "http://127.0.0.1:9/x", golden: golden.jsonl}\nallow_faults: [noop]\n'
         )
-        self.log = undo.undo_dir() / "t-001.jsonl"
+        self.log = undo_log.undo_dir() / "t-001.jsonl"
         self.process = subprocess.Popen(
             [sys.executable, "-c", WORKER, str(target), str(self.folder), str(silent_s)],
             stdin=subprocess.PIPE,
@@ -184,8 +185,7 @@ def test_nobody_waits_for_a_watchdog_that_stands_still(worker: Worker) -> None:
 
 
 def test_the_watchdog_imports_little_until_it_has_to_act() -> None:
-    words = (
-        "import sys, monkeyproof.watchdog; print(sorted(m for m in sys.modules if m.startswith('monkeyproof.')))"
-    )
+    words = "import sys, monkeyproof.safety.watchdog\n"
+    words += "print(sorted(m for m in sys.modules if m.startswith('monkeyproof.')))"
     found = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True).stdout
-    assert found.strip() == "['monkeyproof.watchdog']"
+    assert found.strip() == "['monkeyproof.safety', 'monkeyproof.safety.watchdog']"

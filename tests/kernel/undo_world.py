@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from monkeyproof.config import Predict, TargetFile
-from monkeyproof.history import Kind, parse_events
-from monkeyproof.injection import Context, Injection
+from monkeyproof.config.target_file import Predict, TargetFile
+from monkeyproof.injection.inject import Context, Injection
+from monkeyproof.record.history import Kind, parse_events
 from monkeyproof.types import Evidence
-from monkeyproof.undo import Undo
+from monkeyproof.undo.log import Undo
 
 
 class FakeTarget:

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from monkeyproof.clock import Anchor, ManualClock
-from monkeyproof.config import Predict, ProberSettings, Slo, TargetFile, Windows
-from monkeyproof.history import READINGS_FILE, Event, HistoryWriter, Kind
-from monkeyproof.injection import Context, set_current
-from monkeyproof.readings import Reading, Readings, ReadingsWriter, Sight
-from monkeyproof.undo import UndoLog
+from monkeyproof.config.target_file import Predict, ProberSettings, Slo, TargetFile, Windows
+from monkeyproof.injection.inject import Context, set_current
+from monkeyproof.record.history import READINGS_FILE, Event, HistoryWriter, Kind
+from monkeyproof.record.readings import Reading, Readings, ReadingsWriter, SignalState
+from monkeyproof.undo.log import UndoLog
 
 PERIOD_S = 0.05
 SLO = Slo(latency_ms=250.0, objective=0.99, stable_for_s=1.0)
 
-GOOD, BAD, UNKNOWN = Sight.GOOD, Sight.BAD, Sight.UNKNOWN
+GOOD, BAD, UNKNOWN = SignalState.GOOD, SignalState.BAD, SignalState.UNKNOWN
 
 
 def reading(
@@ -67,9 +67,9 @@ def rows_of(readings: Readings) -> list[Reading]:
             float(readings.scheduled_s[i]),
             float(readings.sent_s[i]),
             float(readings.finished_s[i]),
-            Sight(readings.available[i]),
-            Sight(readings.fast[i]),
-            Sight(readings.correct[i]),
+            SignalState(readings.available[i]),
+            SignalState(readings.fast[i]),
+            SignalState(readings.correct[i]),
         )
         for i in range(len(readings))
     ]

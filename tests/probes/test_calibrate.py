@@ -18,10 +18,10 @@ from probe_traces import PERIOD_S, letters, trace
 from monkeyproof import paths
 from monkeyproof.clock import SystemClock, wait_for
 from monkeyproof.errors import MonkeyproofError
-from monkeyproof.probes import calibrate as calibration
-from monkeyproof.probes.calibrate import misjudged, run_episodes
-from monkeyproof.probes.episodes import KINDS, Episode, Judged, figures, judge, plan_episodes
-from monkeyproof.readings import Readings
+from monkeyproof.probes.calibration import calibrate as calibration
+from monkeyproof.probes.calibration.calibrate import misjudged, run_episodes
+from monkeyproof.probes.calibration.episodes import KINDS, Episode, Judged, figures, judge, plan_episodes
+from monkeyproof.record.readings import Readings
 from monkeyproof.types import Interval, Outcome
 
 EPISODES = ("--episodes", "7", "--seed", "370")
@@ -96,7 +96,7 @@ def test_the_command_stores_what_it_prints(tmp_path: Path) -> None:
 
 def test_a_killed_prober_is_told_in_plain_words_and_nothing_is_left(tmp_path: Path) -> None:
     def kill(_: int) -> None:
-        for pid in processes_of("monkeyproof.probes.prober", tmp_path):
+        for pid in processes_of("monkeyproof.probes.prober.prober", tmp_path):
             os.kill(pid, signal.SIGKILL)
 
     with pytest.raises(MonkeyproofError, match="prober ended before its time"):
@@ -113,7 +113,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
         text=True,
     )
     try:
-        assert wait_for(lambda: bool(processes_of("monkeyproof.probes.prober", tmp_path)), within_s=20)
+        assert wait_for(lambda: bool(processes_of("monkeyproof.probes.prober.prober", tmp_path)), within_s=20)
         command.send_signal(signal.SIGINT)
         _, said = command.communicate(timeout=20)
     finally:

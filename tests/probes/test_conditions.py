@@ -12,14 +12,14 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from monkeyproof.bounds import AbortIf, shown
 from monkeyproof.clock import wait_for
-from monkeyproof.history import READINGS_FILE
-from monkeyproof.probes import sentry
-from monkeyproof.probes.conditions import bad_s, good_share, readings_conditions, why_metric
-from monkeyproof.probes.sentry import Asked, bad_before_s
-from monkeyproof.probes.windows import Slots
-from monkeyproof.readings import Reading, Readings, ReadingsWriter, Sight
+from monkeyproof.config.limits import AbortIf, shown
+from monkeyproof.probes.abort import monitor
+from monkeyproof.probes.abort.conditions import bad_s, good_share, readings_conditions, why_metric
+from monkeyproof.probes.abort.monitor import Asked, bad_before_s
+from monkeyproof.probes.recovery.windows import ProbeSchedule
+from monkeyproof.record.history import READINGS_FILE
+from monkeyproof.record.readings import Reading, Readings, ReadingsWriter, SignalState
 
 RATE_PER_S = 10.0
 LAG_S = 1.0
@@ -30,7 +30,7 @@ UP = json.dumps(
 
 def rows(pattern: str) -> list[Reading]:
     """One letter a slot: g good, b bad, u unknown, - no row."""
-    sights = {"g": Sight.GOOD, "b": Sight.BAD, "u": Sight.UNKNOWN}
+    sights = {"g": SignalState.GOOD, "b": SignalState.BAD, "u": SignalState.UNKNOWN}
     return [
         Reading(slot, at, at, at + 0.01, sights[letter], sights[letter], sights[letter])
         for slot, letter in enumerate(pattern)
@@ -38,8 +38,8 @@ def rows(pattern: str) -> list[Reading]:
     ]
 
 
-def slots(pattern: str) -> Slots:
-    found = Slots.of(Readings.of(rows(pattern)))
+def slots(pattern: str) -> ProbeSchedule:
+    found = ProbeSchedule.of(Readings.of(rows(pattern)))
     assert found is not None
     return found
 
@@ -192,8 +192,8 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(sentry, "EVERY_S", 0.05)
-    monkeypatch.setattr(sentry, "ANSWER_WITHIN_S", 0.5)
+    monkeypatch.setattr(monitor, "EVERY_S", 0.05)
+    monkeypatch.setattr(monitor, "ANSWER_WITHIN_S", 0.5)
     one = Server()
     yield one
     one.ended.set()

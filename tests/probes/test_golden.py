@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from monkeyproof.config import Predict
+from monkeyproof.config.target_file import Predict
 from monkeyproof.errors import UsageError
-from monkeyproof.probes.answers import Answer, Judge
-from monkeyproof.probes.golden import Golden, JsonPath, is_right, read_golden, too_few_words
-from monkeyproof.readings import Sight
+from monkeyproof.probes.prober.answers import Answer, Judge
+from monkeyproof.probes.prober.golden import Golden, JsonPath, is_right, read_golden, too_few_words
+from monkeyproof.record.readings import SignalState
 
 NAN, INF = float("nan"), float("inf")
 
@@ -111,20 +111,20 @@ def judge(**changes: str) -> Judge:
 @pytest.mark.parametrize(
     ("found", "correct", "problem"),
     [
-        (answer({"predictions": [1]}), Sight.GOOD, ""),
-        (answer({"predictions": [0]}), Sight.BAD, "wrong answer"),
-        (answer({"predictions": []}), Sight.BAD, "no prediction in the answer"),
-        (answer({"error": "sorry"}), Sight.BAD, "no prediction in the answer"),
-        (answer([1]), Sight.BAD, "no prediction in the answer"),
-        (answer(None), Sight.BAD, "no prediction in the answer"),
-        (answer(b"hello"), Sight.BAD, "answer is not JSON"),
-        (answer(b"\xff\xfe"), Sight.BAD, "answer is not JSON"),
-        (answer(b"[" * 100_000), Sight.BAD, "answer is not JSON"),
-        (answer({"predictions": [1]}, 503), Sight.UNKNOWN, "status 503"),
-        (answer({"predictions": [1]}, 302), Sight.UNKNOWN, "status 302"),
+        (answer({"predictions": [1]}), SignalState.GOOD, ""),
+        (answer({"predictions": [0]}), SignalState.BAD, "wrong answer"),
+        (answer({"predictions": []}), SignalState.BAD, "no prediction in the answer"),
+        (answer({"error": "sorry"}), SignalState.BAD, "no prediction in the answer"),
+        (answer([1]), SignalState.BAD, "no prediction in the answer"),
+        (answer(None), SignalState.BAD, "no prediction in the answer"),
+        (answer(b"hello"), SignalState.BAD, "answer is not JSON"),
+        (answer(b"\xff\xfe"), SignalState.BAD, "answer is not JSON"),
+        (answer(b"[" * 100_000), SignalState.BAD, "answer is not JSON"),
+        (answer({"predictions": [1]}, 503), SignalState.UNKNOWN, "status 503"),
+        (answer({"predictions": [1]}, 302), SignalState.UNKNOWN, "status 302"),
     ],
 )
-def test_judges_answers(found: Answer, correct: Sight, problem: str) -> None:
+def test_judges_answers(found: Answer, correct: SignalState, problem: str) -> None:
     judged = judge()(found, Golden(b"", 1))
     assert (judged.correct, judged.problem) == (correct, problem)
 

@@ -16,13 +16,13 @@ from test_load import said
 from test_prober import probing
 
 from monkeyproof.clock import wait_for
-from monkeyproof.config import Predict, read_target_file
+from monkeyproof.config.target_file import Predict, read_target_file
 from monkeyproof.errors import UsageError
-from monkeyproof.history import READINGS_FILE
-from monkeyproof.probes.answers import EFFORT_BURST_S, EFFORT_SHARE, Answer, Effort, Judge
-from monkeyproof.probes.golden import Golden
-from monkeyproof.process import ProcessGroup
-from monkeyproof.readings import Readings, Sight
+from monkeyproof.probes.prober.answers import EFFORT_BURST_S, EFFORT_SHARE, Answer, Effort, Judge
+from monkeyproof.probes.prober.golden import Golden
+from monkeyproof.record.history import READINGS_FILE
+from monkeyproof.record.readings import Readings, SignalState
+from monkeyproof.runtime.process_group import ProcessGroup
 from monkeyproof.targets.http import HttpTarget
 from monkeyproof.targets.opening import check_answers
 
@@ -68,9 +68,9 @@ def test_the_prober_lives_keeps_its_schedule_and_calls_nothing_good(port: int, t
     told = {mode: set(readings.problem[asked == mode].tolist()) for mode in hostile_service.MODES}
     for mode in hostile_service.MODES:
         assert (asked == mode).sum() >= 2
-        assert not (readings.good[asked == mode] == Sight.GOOD).any(), (mode, told[mode])
+        assert not (readings.good[asked == mode] == SignalState.GOOD).any(), (mode, told[mode])
     # None of them spoils the questions between them.
-    assert (readings.good[asked == "good"] == Sight.GOOD).mean() > 0.9
+    assert (readings.good[asked == "good"] == SignalState.GOOD).mean() > 0.9
     assert (readings.degraded[(asked == "said twice") & (readings.status == 200)] == 1).all()
     assert all(text.isprintable() for text in {*readings.model_version, *readings.problem})
 
@@ -85,7 +85,7 @@ def test_many_large_answers_that_are_held_back_cost_bounded_memory(port: int, tm
         grown_mib = most_mib(probe.process.pid) - before_mib
         readings = probe.end()
     assert grown_mib < GROWTH_MAX_MIB
-    assert not (readings.good == Sight.GOOD).any()
+    assert not (readings.good == SignalState.GOOD).any()
 
 
 def test_what_comes_before_it_was_asked_for_or_twice_answers_no_question(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_what_comes_before_it_was_asked_for_or_twice_answers_no_question(tmp_pat
         probing(tmp_path, hostile_service.write_target(tmp_path, port, ["good"] * 16)) as probe,
     ):
         probe.wait(20)
-        assert not (probe.end().good == Sight.GOOD).any()
+        assert not (probe.end().good == SignalState.GOOD).any()
     later = tmp_path / "later"
     modes = ["once more, late"] * 16
     with (
@@ -105,7 +105,7 @@ def test_what_comes_before_it_was_asked_for_or_twice_answers_no_question(tmp_pat
         probe.wait(40)
         readings = probe.end()
     assert "wrong answer" not in set(readings.problem)
-    assert (readings.good == Sight.GOOD).mean() > 0.9
+    assert (readings.good == SignalState.GOOD).mean() > 0.9
 
 
 def test_the_first_question_ends(port: int, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_the_load_lives_in_bounded_memory(port: int, tmp_path: Path) -> None:
     arguments = ["--target", str(target), "--out", str(tmp_path), "--seed", str(SEED)]
     with ProcessGroup() as group:
         load = group.start(
-            [sys.executable, "-m", "monkeyproof.probes.load", *arguments], log=tmp_path / "load.log"
+            [sys.executable, "-m", "monkeyproof.probes.load.generator", *arguments], log=tmp_path / "load.log"
         )
         assert wait_for(lambda: said(tmp_path)["requests"] >= 10, within_s=20), (tmp_path / "load.log").read_text()
         before_mib = most_mib(load.pid)
@@ -172,6 +172,6 @@ def test_a_judge_of_any_path_survives_any_document(tmp_path: Path, path: str) ->
     for name, raw in hostile_service.STATIC.items():
         body = raw.partition(b"\r\n\r\n")[2]
         judged = judge(Answer(200, {}, body), Golden(b"{}", 7.0))
-        assert judged.correct is not Sight.GOOD, name
+        assert judged.correct is not SignalState.GOOD, name
         assert judged.model_version.isprintable()
         assert len(judged.model_version) <= 100

@@ -15,8 +15,8 @@ import probe_service
 import pytest
 
 from monkeyproof.clock import wait_for
-from monkeyproof.probes.load import USERS_MAX, statistics, user_count
-from monkeyproof.process import ProcessGroup
+from monkeyproof.probes.load.generator import USERS_MAX, statistics, user_count
+from monkeyproof.runtime.process_group import ProcessGroup
 
 
 @pytest.fixture
@@ -30,7 +30,9 @@ def loading(folder: Path, port: int, rate_per_s: float) -> Iterator[subprocess.P
     target = probe_service.write_target(folder, port, more=f"load: {{rate_per_s: {rate_per_s}}}")
     arguments = ["--target", str(target), "--out", str(folder), "--seed", "1"]
     with ProcessGroup() as group:
-        yield group.start([sys.executable, "-m", "monkeyproof.probes.load", *arguments], log=folder / "load.log")
+        yield group.start(
+            [sys.executable, "-m", "monkeyproof.probes.load.generator", *arguments], log=folder / "load.log"
+        )
 
 
 def said(folder: Path) -> dict[str, Any]:
@@ -85,7 +87,7 @@ def test_a_kill_loses_a_second_at_most(service: probe_service.Handle, tmp_path: 
 def test_it_ends_by_itself_when_its_parent_is_killed(service: probe_service.Handle, tmp_path: Path) -> None:
     target = probe_service.write_target(tmp_path, service.port)
     arguments = ["--target", str(target), "--out", str(tmp_path), "--seed", "1"]
-    argv = [sys.executable, "-m", "monkeyproof.probes.load", *arguments]
+    argv = [sys.executable, "-m", "monkeyproof.probes.load.generator", *arguments]
     start = f"import subprocess, time; print(subprocess.Popen({argv!r}).pid, flush=True); time.sleep(60)"
     parent = subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.PIPE, text=True)
     try:
@@ -107,7 +109,15 @@ def alive(pid: int) -> bool:
 def test_bad_input_is_one_clear_message_and_exit_2(tmp_path: Path) -> None:
     target = probe_service.write_target(tmp_path, 1)
     (tmp_path / "golden.jsonl").write_text("")
-    argv = [sys.executable, "-m", "monkeyproof.probes.load", "--target", str(target), "--out", str(tmp_path)]
+    argv = [
+        sys.executable,
+        "-m",
+        "monkeyproof.probes.load.generator",
+        "--target",
+        str(target),
+        "--out",
+        str(tmp_path),
+    ]
     ended = subprocess.run([*argv, "--seed", "1"], capture_output=True, text=True, timeout=20, check=False)
     assert ended.returncode == 2
     assert "golden.jsonl:1: the golden set is empty" in ended.stderr

@@ -10,11 +10,11 @@ import pytest
 from numpy.typing import NDArray
 from probe_traces import fault, letters, trace
 
-from monkeyproof.config import Slo
-from monkeyproof.probes.intervals import recovered_interval
-from monkeyproof.probes.recovery import measure
-from monkeyproof.probes.windows import Slots, lasting_by
-from monkeyproof.readings import Sight
+from monkeyproof.config.target_file import Slo
+from monkeyproof.probes.recovery.intervals import recovered_interval
+from monkeyproof.probes.recovery.measurement import measure
+from monkeyproof.probes.recovery.windows import ProbeSchedule, lasting_by
+from monkeyproof.record.readings import SignalState
 
 RATE_PER_S = 50.0
 SLO = Slo(latency_ms=250.0, objective=0.99, stable_for_s=2.0)
@@ -38,11 +38,11 @@ PARTIAL = {
 }
 
 
-def slots_of(bad: Flags) -> Slots:
+def slots_of(bad: Flags) -> ProbeSchedule:
     n = len(bad)
     scheduled_s = np.arange(n) / RATE_PER_S
-    good = np.where(bad, Sight.BAD, Sight.GOOD).astype(np.int8)
-    return Slots(
+    good = np.where(bad, SignalState.BAD, SignalState.GOOD).astype(np.int8)
+    return ProbeSchedule(
         1 / RATE_PER_S,
         np.ones(n, np.bool_),
         scheduled_s,

@@ -18,15 +18,15 @@ import pytest
 from probe_traces import event
 
 from monkeyproof.clock import Anchor, wait_for
-from monkeyproof.config import Slo
-from monkeyproof.history import READINGS_FILE, HistoryWriter, Kind
-from monkeyproof.probes.intervals import impact_index, impact_interval
-from monkeyproof.probes.recovery import measure
-from monkeyproof.probes.windows import Slots
-from monkeyproof.process import ProcessGroup
-from monkeyproof.readings import Readings, Sight
+from monkeyproof.config.target_file import Slo
+from monkeyproof.probes.recovery.intervals import impact_index, impact_interval
+from monkeyproof.probes.recovery.measurement import measure
+from monkeyproof.probes.recovery.windows import ProbeSchedule
+from monkeyproof.record.history import READINGS_FILE, HistoryWriter, Kind
+from monkeyproof.record.readings import Readings, SignalState
+from monkeyproof.runtime.process_group import ProcessGroup
 
-GOOD, BAD, UNKNOWN = Sight.GOOD, Sight.BAD, Sight.UNKNOWN
+GOOD, BAD, UNKNOWN = SignalState.GOOD, SignalState.BAD, SignalState.UNKNOWN
 
 
 @pytest.fixture
@@ -69,17 +69,17 @@ def probing(folder: Path, target: Path) -> Iterator[Probing]:
         anchor_s = time.monotonic()
         arguments = ["--target", str(target), "--out", str(folder), "--anchor", repr(anchor_s), "--seed", "1"]
         process = group.start(
-            [sys.executable, "-m", "monkeyproof.probes.prober", *arguments], log=folder / "prober.log"
+            [sys.executable, "-m", "monkeyproof.probes.prober.prober", *arguments], log=folder / "prober.log"
         )
         yield Probing(folder, process, anchor_s)
 
 
-def rows(readings: Readings, wanted: np.ndarray) -> list[tuple[Sight, Sight, Sight, int, str]]:
+def rows(readings: Readings, wanted: np.ndarray) -> list[tuple[SignalState, SignalState, SignalState, int, str]]:
     return [
         (
-            Sight(readings.available[i]),
-            Sight(readings.fast[i]),
-            Sight(readings.correct[i]),
+            SignalState(readings.available[i]),
+            SignalState(readings.fast[i]),
+            SignalState(readings.correct[i]),
             int(readings.status[i]),
             str(readings.problem[i]),
         )
@@ -170,7 +170,7 @@ def test_an_outage_is_measured_truly(service: probe_service.Handle, tmp_path: Pa
     assert recovery.recovered.low_s <= came["done_s"] - prober.anchor_s
     assert recovery.recovered.high_s >= came["before_s"] - prober.anchor_s
     assert recovery.recovered.width_s < 0.15
-    slots = Slots.of(found)
+    slots = ProbeSchedule.of(found)
     assert slots is not None
     impact = impact_index(slots, t0_s - prober.anchor_s)
     assert impact is not None
@@ -329,17 +329,17 @@ def test_bursts_of_hung_readings_are_capped(service: probe_service.Handle, tmp_p
 
 
 def test_the_same_seed_asks_the_same_questions_in_a_shuffled_order(tmp_path: Path) -> None:
-    from monkeyproof.config import read_target_file
-    from monkeyproof.probes.answers import Judge
-    from monkeyproof.probes.prober import Prober
-    from monkeyproof.probes.question import Question
-    from monkeyproof.probes.sentinel import Sentinel
-    from monkeyproof.readings import ReadingsWriter
+    from monkeyproof.config.target_file import read_target_file
+    from monkeyproof.probes.prober.answers import Judge
+    from monkeyproof.probes.prober.connection_monitor import ConnectionMonitor
+    from monkeyproof.probes.prober.prober import Prober
+    from monkeyproof.probes.prober.question import Question
+    from monkeyproof.record.readings import ReadingsWriter
 
     target = read_target_file(probe_service.write_target(tmp_path, 1))
     question, judge = Question.of(target), Judge(target.predict, target.path)
     writer = ReadingsWriter(tmp_path / READINGS_FILE)
-    sentinel = Sentinel("127.0.0.1", 1, HistoryWriter(tmp_path, Anchor(0.0, ""), "prober"))
+    sentinel = ConnectionMonitor("127.0.0.1", 1, HistoryWriter(tmp_path, Anchor(0.0, ""), "prober"))
     orders = [Prober(target, question, judge, writer, sentinel, seed)._order for seed in (1, 1, 2)]
     sentinel.close()
     writer.close()
@@ -363,7 +363,7 @@ def test_it_ends_when_told_and_waits_for_what_is_in_flight(service: probe_servic
 def test_it_ends_by_itself_when_its_parent_is_killed(service: probe_service.Handle, tmp_path: Path) -> None:
     target = probe_service.write_target(tmp_path, service.port)
     arguments = ["--target", str(target), "--out", str(tmp_path), "--anchor", "0", "--seed", "1"]
-    argv = [sys.executable, "-m", "monkeyproof.probes.prober", *arguments]
+    argv = [sys.executable, "-m", "monkeyproof.probes.prober.prober", *arguments]
     start = f"import subprocess, time; print(subprocess.Popen({argv!r}).pid, flush=True); time.sleep(60)"
     parent = subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.PIPE, text=True)
     try:
@@ -408,7 +408,7 @@ def test_bad_input_is_one_clear_message_and_exit_2(tmp_path: Path, old: str, new
     target = probe_service.write_target(tmp_path, 9)
     target.write_text(target.read_text().replace(old, new))
     arguments = ["--target", str(target), "--out", str(tmp_path), "--anchor", "0", "--seed", "1"]
-    argv = [sys.executable, "-m", "monkeyproof.probes.prober", *arguments]
+    argv = [sys.executable, "-m", "monkeyproof.probes.prober.prober", *arguments]
     ended = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
     assert ended.returncode == 2
     assert message in ended.stderr

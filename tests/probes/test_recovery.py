@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from probe_traces import HEALER, PERIOD_S, SLO, detected, event, fault, letters, remedy, rows_of, trace
 
-from monkeyproof.history import Event, Kind
-from monkeyproof.probes.recovery import measure, remedies
-from monkeyproof.readings import Readings
+from monkeyproof.probes.recovery.measurement import measure, remedies
+from monkeyproof.record.history import Event, Kind
+from monkeyproof.record.readings import Readings
 from monkeyproof.types import Outcome
 
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from probe_traces import HEALER, PERIOD_S, SLO, event, fault, letters, remedy, trace
 
-from monkeyproof.history import Event, Kind
-from monkeyproof.probes.intervals import impact_index, impact_interval
-from monkeyproof.probes.recovery import measure
-from monkeyproof.probes.windows import Slots
-from monkeyproof.readings import Reading, Readings, Sight
+from monkeyproof.probes.recovery.intervals import impact_index, impact_interval
+from monkeyproof.probes.recovery.measurement import measure
+from monkeyproof.probes.recovery.windows import ProbeSchedule
+from monkeyproof.record.history import Event, Kind
+from monkeyproof.record.readings import Reading, Readings, SignalState
 from monkeyproof.types import Outcome, Recovery
 
 RANK = {
@@ -114,7 +114,7 @@ def test_turning_a_bad_reading_good_never_lengthens_recovery(
     """Of the readings after impact: without the first bad one it is another outage that is timed."""
     text, events = trial
     before = measure(trace(text), events, SLO)
-    slots = Slots.of(trace(text))
+    slots = ProbeSchedule.of(trace(text))
     assert slots is not None
     impact = impact_index(slots, 2.0)
     bad = [i for i, letter in enumerate(text) if letter in "RTSW" and impact is not None and i > impact]
@@ -173,7 +173,7 @@ def test_the_truth_always_lies_in_the_interval(
     assert found.outcome is Outcome.SELF_RECOVERED, found.reason
     assert found.recovered is not None
     assert found.recovered.low_s < ended_s <= found.recovered.high_s
-    slots = Slots.of(readings)
+    slots = ProbeSchedule.of(readings)
     assert slots is not None
     impact = impact_index(slots, t0_s)
     assert impact is not None
@@ -207,7 +207,7 @@ def test_a_death_elsewhere_changes_nothing(
     gone = service_gone(gone_s, proven_after_ms)
     before, after = measure(trace(text), events, SLO), measure(trace(text), [*events, gone], SLO)
     assert replace(after, reason="") == replace(before, reason="")
-    slots = Slots.of(trace(text))
+    slots = ProbeSchedule.of(trace(text))
     assert slots is not None
     if (impact := impact_index(slots, 2.0)) is None:
         return
@@ -224,7 +224,7 @@ def probe(how: str, slot: int, began_s: float, ended_s: float, lost: float, rng:
     took_s = rng.lognormal(math.log(0.01), 1.0) % 0.2
     looked_s = sent_s + rng.uniform(0, 1) * took_s
     nan = float("nan")
-    good, bad, unknown = Sight.GOOD, Sight.BAD, Sight.UNKNOWN
+    good, bad, unknown = SignalState.GOOD, SignalState.BAD, SignalState.UNKNOWN
     if rng.random() < lost:
         return Reading(slot, due_s, nan, nan, unknown, unknown, unknown, problem="missed")
     answered_s, right = sent_s + took_s, good

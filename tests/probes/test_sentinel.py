@@ -19,9 +19,9 @@ import uvloop
 from test_prober import SMALL_BACKLOG, Probing, probing
 
 from monkeyproof.clock import Anchor, wait_for
-from monkeyproof.history import EVENTS_FILE, Event, HistoryWriter, Kind, parse_events
-from monkeyproof.probes.sentinel import REST_S, Line, Sentinel
-from monkeyproof.readings import Sight
+from monkeyproof.probes.prober.connection_monitor import REST_S, ConnectionMonitor, Line
+from monkeyproof.record.history import EVENTS_FILE, Event, HistoryWriter, Kind, parse_events
+from monkeyproof.record.readings import SignalState
 
 GONE, REACHABLE = Kind.SERVICE_GONE, Kind.SERVICE_REACHABLE
 
@@ -120,7 +120,7 @@ def test_a_service_that_serves_one_connection_at_a_time_is_not_disturbed(tmp_pat
         target = probe_service.write_target(tmp_path, int(small.stdout.readline()))
         with probing(tmp_path, target) as prober:
             found = prober.wait(100)
-        assert (found.good == Sight.GOOD).sum() > 90
+        assert (found.good == SignalState.GOOD).sum() > 90
         assert said(tmp_path) == []
     finally:
         small.kill()
@@ -151,7 +151,7 @@ def test_a_proxy_that_accepts_and_closes_is_gone_once(tmp_path: Path) -> None:
         nonlocal closing
         server = await asyncio.start_server(talk, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        sentinel = Sentinel("127.0.0.1", port, HistoryWriter(tmp_path, Anchor(0.0, ""), "prober"))
+        sentinel = ConnectionMonitor("127.0.0.1", port, HistoryWriter(tmp_path, Anchor(0.0, ""), "prober"))
         began_s = time.monotonic()
         while time.monotonic() < began_s + 0.5:
             sentinel.lost(time.monotonic())  # As often as the prober's own connections are closed.
@@ -190,19 +190,19 @@ def test_a_full_disk_costs_the_event_and_no_reading(service: probe_service.Handl
 def test_whatever_else_fails_about_it_stays_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    async def fail(_: Sentinel) -> None:
+    async def fail(_: ConnectionMonitor) -> None:
         raise ValueError("a surprise")
 
     async def run() -> list[dict[str, Any]]:
         surprises: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: surprises.append(context))
-        sentinel = Sentinel("127.0.0.1", 1, HistoryWriter(tmp_path, Anchor(0.0, ""), "prober"))
+        sentinel = ConnectionMonitor("127.0.0.1", 1, HistoryWriter(tmp_path, Anchor(0.0, ""), "prober"))
         sentinel.lost(time.monotonic())
         await until(lambda: sentinel._looking is not None and sentinel._looking.done())
         sentinel.close()
         return surprises
 
-    monkeypatch.setattr(Sentinel, "_attempt", fail)
+    monkeypatch.setattr(ConnectionMonitor, "_attempt", fail)
     assert not uvloop.run(run())
     assert "the sentinel could not look: ValueError('a surprise')" in capfd.readouterr().err
     assert said(tmp_path) == []

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from probe_traces import fault, letters, open_trial
 
-from monkeyproof.history import READINGS_FILE, Event, Kind
-from monkeyproof.injection import Context
-from monkeyproof.probes.following import events_of
+from monkeyproof.injection.inject import Context
+from monkeyproof.probes.follower import events_of
 from monkeyproof.probes.steady_state import enough_count, slo_holds
+from monkeyproof.record.history import READINGS_FILE, Event, Kind
 
 
 def kinds(folder: Path) -> list[tuple[Kind, str]]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 from probe_traces import HEALER, SLO, event, fault, letters, trace
 
-from monkeyproof.history import Event, Kind
-from monkeyproof.probes.storms import is_storm, measure_storm
+from monkeyproof.probes.recovery.schedules import is_storm, measure_schedule
+from monkeyproof.record.history import Event, Kind
 from monkeyproof.types import Outcome, Recovery
 
 OVER_S = 10.0
@@ -27,7 +27,7 @@ def events(*more: Event, over_s: float | None = OVER_S) -> list[Event]:
 
 def measured(text: str, told: Sequence[Event]) -> Recovery:
     assert is_storm(told)
-    return measure_storm(trace(text), told, SLO)
+    return measure_schedule(trace(text), told, SLO)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import pytest
 from probe_traces import SLO, FeedingClock, fault, letters, open_trial
 from test_steady_state import kinds, last
 
-from monkeyproof.history import EVENTS_FILE, READINGS_FILE, Kind
-from monkeyproof.injection import Context
-from monkeyproof.probes.following import events_of
-from monkeyproof.probes.recovery import measure
+from monkeyproof.injection.inject import Context
+from monkeyproof.probes.follower import events_of
+from monkeyproof.probes.recovery.measurement import measure
 from monkeyproof.probes.watch import LiveView, hold_until_recovered, live, watch_after_revert
-from monkeyproof.readings import Readings
+from monkeyproof.record.history import EVENTS_FILE, READINGS_FILE, Kind
+from monkeyproof.record.readings import Readings
 from monkeyproof.types import Outcome
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from samples import HORIZON_S, Fault, Plan, action, campaign_of, detected, diagnosed, write_trial
 
-from monkeyproof.history import Kind
+from monkeyproof.record.history import Kind
 from monkeyproof.types import Campaign, Outcome, TrialResult
 
 HEALED, SELF, REMOVED, NOT = (

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from monkeyproof.clock import Anchor, ManualClock
-from monkeyproof.history import READINGS_FILE, TRIAL_FILE, HistoryWriter, Kind, write_json
-from monkeyproof.readings import Reading, ReadingsWriter, Sight
+from monkeyproof.record.history import READINGS_FILE, TRIAL_FILE, HistoryWriter, Kind, write_json
+from monkeyproof.record.readings import Reading, ReadingsWriter, SignalState
 from monkeyproof.types import Campaign, Interval, Outcome, Recovery, TrialResult
 
 RATE_PER_S = 50.0
@@ -170,29 +170,43 @@ def _reading(
 ) -> Reading:
     took_s = 0.003 + float(rng.exponential(0.0015))
     fine = Reading(
-        slot, scheduled_s, sent_s, sent_s + took_s, Sight.GOOD, Sight.GOOD, Sight.GOOD, False, 200, version
+        slot,
+        scheduled_s,
+        sent_s,
+        sent_s + took_s,
+        SignalState.GOOD,
+        SignalState.GOOD,
+        SignalState.GOOD,
+        False,
+        200,
+        version,
     )
     if not bad:
         return fine
     match plan.trouble:
         case "late":
-            return replace(fine, finished_s=sent_s + float(rng.uniform(0.5, 0.95)), fast=Sight.BAD)
+            return replace(fine, finished_s=sent_s + float(rng.uniform(0.5, 0.95)), fast=SignalState.BAD)
         case "refused":
             return replace(
-                fine, available=Sight.BAD, fast=Sight.BAD, correct=Sight.UNKNOWN, status=502, problem="status"
+                fine,
+                available=SignalState.BAD,
+                fast=SignalState.BAD,
+                correct=SignalState.UNKNOWN,
+                status=502,
+                problem="status",
             )
         case "fallback":
-            return replace(fine, correct=Sight.BAD, degraded=True)
+            return replace(fine, correct=SignalState.BAD, degraded=True)
         case _:
-            return replace(fine, correct=Sight.BAD)
+            return replace(fine, correct=SignalState.BAD)
 
 
 def _result(
     plan: Plan, seed: int, index: int, name: str, readings: list[Reading], reverted_s: float, end_s: float
 ) -> TrialResult:
     after = [row for row in readings if row.scheduled_s >= T0_S]
-    bad = [row for row in after if row.good is Sight.BAD]
-    wrong = [row for row in after if row.correct is Sight.BAD]
+    bad = [row for row in after if row.good is SignalState.BAD]
+    wrong = [row for row in after if row.correct is SignalState.BAD]
     recovered = None
     if plan.recovered_s is not None and bad:
         low_s = bad[-1].scheduled_s

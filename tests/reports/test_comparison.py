@@ -23,11 +23,11 @@ from scipy import stats
 from test_statistics import PLACEBO, SIX_MP, SLO, campaign, observations, trial
 
 from monkeyproof.cli import main
-from monkeyproof.reports import judgement
-from monkeyproof.reports.compared import print_comparison
-from monkeyproof.reports.comparison import compare_arms, compare_campaigns, differences
-from monkeyproof.reports.effect import difference, log_rank_p, sign_p
-from monkeyproof.reports.survival import (
+from monkeyproof.reports.formats.comparison_table import print_comparison
+from monkeyproof.reports.model import judgement
+from monkeyproof.reports.stats.comparison import compare_arms, compare_campaigns, differences
+from monkeyproof.reports.stats.effect import difference, log_rank_p, sign_p
+from monkeyproof.reports.stats.survival import (
     Estimate,
     Observation,
     common_horizon_s,

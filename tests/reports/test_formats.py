@@ -18,8 +18,9 @@ from sample_campaign import make_campaign
 from samples import campaign_of
 
 from monkeyproof.errors import UsageError
-from monkeyproof.reports import junit, markdown, words
-from monkeyproof.reports.results import RESULTS_FILE, read_results, schema, write_results
+from monkeyproof.reports import text as words
+from monkeyproof.reports.formats import junit, markdown
+from monkeyproof.reports.formats.results_json import RESULTS_FILE, read_results, schema, write_results
 from monkeyproof.reports.write import write_reports
 from monkeyproof.types import Campaign, Interval, Outcome, Recovery, TrialResult
 

@@ -17,9 +17,9 @@ from sample_campaign import broken_rollback, corrupt_records, feature_store_outa
 from samples import Plan, campaign_of, write_trial
 
 from monkeyproof.errors import UsageError
-from monkeyproof.history import Kind
-from monkeyproof.reports import html
-from monkeyproof.reports.bins import limit_for
+from monkeyproof.record.history import Kind
+from monkeyproof.reports.charts.bins import limit_for
+from monkeyproof.reports.formats import html
 from monkeyproof.types import Campaign
 
 HOSTILE = (

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate
 
-from monkeyproof.reports.shares import (
+from monkeyproof.reports.stats.proportions import (
     TRIALS_MAX,
     exact_share,
     log_evidence_above,

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monkeyproof.config import RecoveryObjective, Slo
-from monkeyproof.reports.shares import exact_share, sequential_share
-from monkeyproof.reports.statistics import summarise
-from monkeyproof.reports.survival import Observation, common_horizon_s, kaplan_meier, observe
+from monkeyproof.config.target_file import RecoveryObjective, Slo
+from monkeyproof.reports.stats.proportions import exact_share, sequential_share
+from monkeyproof.reports.stats.summary import summarise
+from monkeyproof.reports.stats.survival import Observation, common_horizon_s, kaplan_meier, observe
 from monkeyproof.types import Campaign, Interval, Outcome, Recovery, TrialResult
 
 # Remission times in weeks of acute leukaemia: E. J. Freireich et al., Blood 21 (1963) 699-716, as worked out in

@@ -15,22 +15,22 @@ from sample_campaign import broken_rollback, corrupt_records, feature_store_outa
 from samples import T0_S, Plan, detected, write_trial
 
 from monkeyproof.clock import Anchor, ManualClock
-from monkeyproof.config import RecoveryObjective, Slo
+from monkeyproof.config.target_file import RecoveryObjective, Slo
 from monkeyproof.errors import UsageError
-from monkeyproof.history import READINGS_FILE, TRIAL_FILE, History, HistoryWriter, Kind, write_json
-from monkeyproof.readings import Reading, Readings, ReadingsWriter, Sight
-from monkeyproof.reports import story
-from monkeyproof.reports.bins import LIMIT, bin_readings
-from monkeyproof.reports.svg import Rows, Scale, steps_path
-from monkeyproof.reports.timeline import draw
+from monkeyproof.record.history import READINGS_FILE, TRIAL_FILE, History, HistoryWriter, Kind, write_json
+from monkeyproof.record.readings import Reading, Readings, ReadingsWriter, SignalState
+from monkeyproof.reports.charts.bins import LIMIT, bin_readings
+from monkeyproof.reports.charts.svg import Rows, Scale, steps_path
+from monkeyproof.reports.charts.timeline import draw
+from monkeyproof.reports.model import trial_timeline
 from monkeyproof.types import Outcome, TrialResult
 
 SLO_TYPED = Slo(recovery=RecoveryObjective())
 NAMES = {"svg": "http://www.w3.org/2000/svg"}
 
 
-def reading(slot: int, at_s: float, correct: Sight = Sight.GOOD, **more: object) -> Reading:
-    row = Reading(slot, at_s, at_s, at_s + 0.004, Sight.GOOD, Sight.GOOD, correct, False, 200, "1")
+def reading(slot: int, at_s: float, correct: SignalState = SignalState.GOOD, **more: object) -> Reading:
+    row = Reading(slot, at_s, at_s, at_s + 0.004, SignalState.GOOD, SignalState.GOOD, correct, False, 200, "1")
     return replace(row, **more)  # type: ignore[arg-type]
 
 
@@ -52,7 +52,9 @@ def drawn(folder: Path, plan: Plan, seed: int = 1) -> tuple[TrialResult, Element
 
 
 def test_bins_count_every_reading_once_and_show_gaps() -> None:
-    rows = [reading(slot, slot * 0.1, Sight.BAD if slot in (3, 4) else Sight.GOOD) for slot in range(10)]
+    rows = [
+        reading(slot, slot * 0.1, SignalState.BAD if slot in (3, 4) else SignalState.GOOD) for slot in range(10)
+    ]
     rows += [reading(slot, slot * 0.1) for slot in range(30, 35)]  # Nothing for two seconds.
     bins = bin_readings(Readings.of(rows), 0.0)
     assert bins is not None
@@ -72,7 +74,9 @@ def test_an_edge_of_the_bins_is_t0() -> None:
 
 
 def test_a_probe_that_was_never_sent_is_unknown_and_has_no_latency() -> None:
-    gone = reading(0, 0.1, Sight.UNKNOWN, sent_s=float("nan"), finished_s=float("nan"), available=Sight.UNKNOWN)
+    gone = reading(
+        0, 0.1, SignalState.UNKNOWN, sent_s=float("nan"), finished_s=float("nan"), available=SignalState.UNKNOWN
+    )
     bins = bin_readings(Readings.of([gone]), 0.0)
     assert bins is not None
     assert (int(bins.unknown[0]), int(bins.known[0]), int(bins.unanswered[0])) == (1, 0, 0)
@@ -232,7 +236,7 @@ def test_actions_are_joined_with_their_own_end(tmp_path: Path) -> None:
         (2.0, Kind.HEALER_ACTED, "replica-1", {"remedy": "drain", "ok": False}),
         (3.0, Kind.HEALER_ACTING, "replica-1", {"remedy": "restart"}),
     )
-    found = [(step.label, step.start_s, step.end_s, step.ok) for step in story.steps(told)]
+    found = [(step.label, step.start_s, step.end_s, step.ok) for step in trial_timeline.steps(told)]
     assert found == [
         ("drain: replica-1", 1.0, 2.0, False),
         ("drain: replica-2", 1.1, 1.5, True),
@@ -251,7 +255,7 @@ def test_faults_are_told_by_their_ids(tmp_path: Path) -> None:
         (9.0, Kind.FAULT_REVERTED, "a", {"id": "1"}),
         (9.0, Kind.FAULT_REVERTED, "?", {"id": "unheard of"}),
     )
-    one, two = story.faults(told)
+    one, two = trial_timeline.faults(told)
     assert (one.intended_s, one.effective_s, one.reverted_s, one.evidence) == (1.0, 1.2, 4.0, "seen")
     assert (two.effective_s, two.held, two.trouble) == (None, False, "not proven: nothing")
 
@@ -262,7 +266,10 @@ def test_troubles_of_the_trial_are_said(tmp_path: Path) -> None:
         (1.0, Kind.BASELINE_MISSED, "", {"why": "0.93 good"}),
         (2.0, Kind.TRIAL_ABORTED, "", {"why": "interrupted"}),
     )
-    assert story.troubles(told) == ("The baseline was missed: 0.93 good", "The trial was aborted: interrupted")
+    assert trial_timeline.troubles(told) == (
+        "The baseline was missed: 0.93 good",
+        "The trial was aborted: interrupted",
+    )
 
 
 def test_a_phase_without_an_end_lasts_until_the_next(tmp_path: Path) -> None:
@@ -273,7 +280,7 @@ def test_a_phase_without_an_end_lasts_until_the_next(tmp_path: Path) -> None:
         (3.0, Kind.PHASE_ENDED, "hold", {}),
         (3.5, Kind.PHASE_STARTED, "revert", {}),
     )
-    found = [(phase.name, phase.start_s, phase.end_s) for phase in story.phases(told)]
+    found = [(phase.name, phase.start_s, phase.end_s) for phase in trial_timeline.phases(told)]
     assert found == [("baseline", 1.0, 2.0), ("hold", 2.0, 3.0), ("revert", 3.5, None)]
 
 

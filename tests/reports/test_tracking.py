@@ -14,7 +14,7 @@ from sample_campaign import broken_rollback, corrupt_records, feature_store_outa
 from samples import campaign_of, write_trial
 
 from monkeyproof.errors import UsageError
-from monkeyproof.reports import tracking
+from monkeyproof.reports.formats import mlflow_tracking
 from monkeyproof.types import Campaign
 
 
@@ -35,8 +35,8 @@ def hung() -> Iterator[str]:
 def runs(store: Path, parent: str) -> dict[str, Any]:
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(tracking_uri=tracking.tracking_uri(None, store))
-    (experiment,) = client.search_experiments(filter_string=f"name = '{tracking.EXPERIMENT}'")
+    client = MlflowClient(tracking_uri=mlflow_tracking.tracking_uri(None, store))
+    (experiment,) = client.search_experiments(filter_string=f"name = '{mlflow_tracking.EXPERIMENT}'")
     children = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
     return {run.data.params["experiment"]: run for run in children}
 
@@ -45,7 +45,7 @@ def test_a_campaign_is_one_run_with_one_nested_run_a_trial(campaign: Campaign, t
     report = tmp_path / "report.html"
     report.write_text("<p>hello")
     store = tmp_path / "store"
-    parent = tracking.log_campaign(campaign, [report], uri=None, store=store)
+    parent = mlflow_tracking.log_campaign(campaign, [report], uri=None, store=store)
 
     children = runs(store, parent)
     assert set(children) == {"corrupt-records", "broken-rollback", "feature-store-outage"}
@@ -73,10 +73,10 @@ def test_a_campaign_is_one_run_with_one_nested_run_a_trial(campaign: Campaign, t
 
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(tracking_uri=tracking.tracking_uri(None, store))
+    client = MlflowClient(tracking_uri=mlflow_tracking.tracking_uri(None, store))
     assert client.get_run(parent).data.tags["verdict"] == "inconclusive"
 
-    again = tracking.log_campaign(campaign, [], uri=None, store=store)
+    again = mlflow_tracking.log_campaign(campaign, [], uri=None, store=store)
     assert again != parent
 
 
@@ -94,7 +94,7 @@ def test_the_registry_under_test_is_never_logged_to(
     campaign: Campaign, tmp_path: Path, uri: str, registry: str
 ) -> None:
     with pytest.raises(UsageError, match="registry under test") as refused:
-        tracking.log_campaign(campaign, [], uri=uri, store=tmp_path, forbidden=[registry])
+        mlflow_tracking.log_campaign(campaign, [], uri=uri, store=tmp_path, forbidden=[registry])
     assert "word" not in str(refused.value)
 
 
@@ -102,7 +102,7 @@ def test_a_dead_server_is_said_at_once(campaign: Campaign, tmp_path: Path) -> No
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(UsageError, match="does not answer") as refused:
-        tracking.log_campaign(
+        mlflow_tracking.log_campaign(
             campaign,
             [],
             uri=f"http://me:secret@127.0.0.1:{port}",
@@ -119,17 +119,17 @@ def test_a_hung_server_costs_at_most_ten_seconds(
     """One request, tried twice: what that costs is known from one that gives up sooner."""
     import mlflow  # noqa: F401 - it takes seconds, and they are not the server's
 
-    tries, slack_s = 1 + int(tracking._ENVIRONMENT["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]), 1.8
-    assert tries * float(tracking._ENVIRONMENT["MLFLOW_HTTP_REQUEST_TIMEOUT"]) + slack_s < 10
-    monkeypatch.setitem(tracking._ENVIRONMENT, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    tries, slack_s = 1 + int(mlflow_tracking._ENVIRONMENT["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]), 1.8
+    assert tries * float(mlflow_tracking._ENVIRONMENT["MLFLOW_HTTP_REQUEST_TIMEOUT"]) + slack_s < 10
+    monkeypatch.setitem(mlflow_tracking._ENVIRONMENT, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     before = dict(os.environ)
     began_s = time.monotonic()
     with pytest.raises(UsageError, match="does not answer"):
-        tracking.log_campaign(campaign, [], uri=hung, store=tmp_path)
+        mlflow_tracking.log_campaign(campaign, [], uri=hung, store=tmp_path)
     assert time.monotonic() - began_s < tries * 1.0 + slack_s
     assert dict(os.environ) == before
 
 
 def test_a_store_that_cannot_be_written_is_said(campaign: Campaign, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="could not be logged"):
-        tracking.log_campaign(campaign, [], uri="nonsense://x", store=tmp_path)
+        mlflow_tracking.log_campaign(campaign, [], uri="nonsense://x", store=tmp_path)

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monkeyproof import errors
-from monkeyproof.config import Limit, RecoveryObjective, Slo, read_target_file
-from monkeyproof.reports.facts import headline
-from monkeyproof.reports.statistics import summarise
-from monkeyproof.reports.verdict import CampaignVerdict, Decision, Verdict, as_json, judge
+from monkeyproof.config.target_file import Limit, RecoveryObjective, Slo, read_target_file
+from monkeyproof.reports.model.facts import headline
+from monkeyproof.reports.model.verdict import CampaignVerdict, Decision, Verdict, as_json, judge
+from monkeyproof.reports.stats.summary import summarise
 from monkeyproof.types import Campaign, Interval, Outcome, Recovery, TrialResult
 
 SLO = Slo()  # 90 % within 10 s at 95 %.

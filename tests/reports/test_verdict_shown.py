@@ -13,11 +13,14 @@ from rich.console import Console
 from sample_campaign import corrupt_records, replica_kill
 from samples import SLO, campaign_of, write_trial
 
-from monkeyproof.reports import curves, facts, html, judgement, markdown, results, words
-from monkeyproof.reports.console import print_summary
-from monkeyproof.reports.shares import exact_share
-from monkeyproof.reports.statistics import summarise
-from monkeyproof.reports.verdict import judge
+from monkeyproof.reports import text as words
+from monkeyproof.reports.charts import curves
+from monkeyproof.reports.formats import html, markdown, results_json
+from monkeyproof.reports.formats.console import print_summary
+from monkeyproof.reports.model import facts, judgement
+from monkeyproof.reports.model.verdict import judge
+from monkeyproof.reports.stats.proportions import exact_share
+from monkeyproof.reports.stats.summary import summarise
 from monkeyproof.reports.write import write_reports
 from monkeyproof.types import Campaign, Interval, Outcome, Recovery, TrialResult
 
@@ -62,7 +65,7 @@ def both_arms(count: int = 36) -> list[TrialResult]:
 
 def printed(campaign: Campaign, width: int) -> str:
     out = io.StringIO()
-    print_summary(campaign, results.slo_of(campaign), Console(file=out, width=width))
+    print_summary(campaign, results_json.slo_of(campaign), Console(file=out, width=width))
     return out.getvalue()
 
 
@@ -71,7 +74,7 @@ def test_json_holds_verdict_and_summary_and_reads_back_without(tmp_path: Path) -
         [write_trial(tmp_path, replica_kill("elephant", seed), seed, seed) for seed in range(1, 4)]
     )
     write_reports(campaign, tmp_path)
-    assert results.read_results(tmp_path) == campaign
+    assert results_json.read_results(tmp_path) == campaign
     value = json.loads((tmp_path / "results.json").read_text())
     assert value["verdict"]["decision"] == "inconclusive"
     (group,) = value["summary"]["groups"]
@@ -80,7 +83,7 @@ def test_json_holds_verdict_and_summary_and_reads_back_without(tmp_path: Path) -
     assert (group["absorbed"]["successes"], group["absorbed"]["count"]) == (1, 3)
     assert group["absorbed"]["high"] == pytest.approx(share.high)
     assert group["median"]["value_s"] == pytest.approx(
-        summarise(campaign, results.slo_of(campaign)).groups[0].median_s
+        summarise(campaign, results_json.slo_of(campaign)).groups[0].median_s
     )
     assert group["outcomes"] == {"absorbed": 1, "self_recovered": 2}
     prose = (Path(__file__).parents[2] / "docs/results.md").read_text()
@@ -90,7 +93,7 @@ def test_json_holds_verdict_and_summary_and_reads_back_without(tmp_path: Path) -
 
 def test_comparisons_are_in_json_and_said_effect_first() -> None:
     campaign = campaign_of(both_arms())
-    (found,) = summarise(campaign, results.slo_of(campaign)).pairs
+    (found,) = summarise(campaign, results_json.slo_of(campaign)).pairs
     cells = judgement.comparison_cells(found)
     assert "sooner (" in cells[0]
     assert cells[1:5] == ["< 0.001 (sign test)", "< 0.001", "36 of 36", "0 of 36"]
@@ -142,7 +145,7 @@ def test_no_number_is_cut_at_any_width(width: int) -> None:
     text = printed(campaign, width)
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
-    row = facts.group_facts(summarise(campaign, results.slo_of(campaign)).groups)[0]
+    row = facts.group_facts(summarise(campaign, results_json.slo_of(campaign)).groups)[0]
     told = " ".join(text.split())
     for said in (row.median, row.median_interval, row.p90, row.restricted_mean, row.in_time, row.in_time_interval):
         assert said in told, said
@@ -153,13 +156,13 @@ def test_a_terminal_without_unicode_gets_plain_signs() -> None:
     raw = io.BytesIO()
     out = io.TextIOWrapper(raw, encoding="ascii")
     campaign = campaign_of(both_arms())
-    print_summary(campaign, results.slo_of(campaign), Console(file=out, width=80))
+    print_summary(campaign, results_json.slo_of(campaign), Console(file=out, width=80))
     out.flush()
     assert b"Verdict: pass" in raw.getvalue()
 
 
 def test_the_curve_draws_both_arms_with_band_ticks_and_names() -> None:
-    slo = results.slo_of(campaign_of([]))
+    slo = results_json.slo_of(campaign_of([]))
     trials = [*both_arms(12), trial("elephant", 99, None)]
     text = str(curves.draw_curves(summarise(campaign_of(trials), slo).groups))
     for said in ("km-line km-0", "km-line km-none", "km-band km-0", "km-tick km-none", "elephant", "no healer"):
@@ -170,7 +173,7 @@ def test_the_curve_draws_both_arms_with_band_ticks_and_names() -> None:
 
 
 def test_a_curve_of_one_trial_or_of_instant_recoveries_is_drawn() -> None:
-    slo = results.slo_of(campaign_of([]))
+    slo = results_json.slo_of(campaign_of([]))
     for told in ([trial("none", 1, None)], [trial("none", 1, 3.0)], [sham(1)]):
         groups = summarise(campaign_of(told), slo).groups
         assert ElementTree.fromstring(str(curves.draw_curves(groups))).tag == "svg"
@@ -186,7 +189,7 @@ def test_shams_are_told_apart_and_enter_no_figure(tmp_path: Path) -> None:
     (told,) = judgement.sham_facts(campaign)
     assert (told.count, told.false_count, told.acted) == (2, 1, "restart")
     without = campaign_of(both_arms(4))
-    slo = results.slo_of(campaign)
+    slo = results_json.slo_of(campaign)
     assert facts.headline(summarise(campaign, slo)) == facts.headline(summarise(without, slo))
 
 
@@ -228,7 +231,7 @@ def test_an_unproven_trial_says_so_and_counts_for_nothing(tmp_path: Path) -> Non
     told = trial("none", 1, 3.0)
     told = replace(told, recovery=replace(told.recovery, outcome=Outcome.UNPROVEN))
     campaign = campaign_of([told])
-    assert judge(campaign, results.slo_of(campaign)).decision == "inconclusive"
+    assert judge(campaign, results_json.slo_of(campaign)).decision == "inconclusive"
     page = html.render(campaign, tmp_path)
     assert 'class="badge unproven"' in page
     assert "2.50–3.00 s (unproven)" in page

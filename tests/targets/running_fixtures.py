@@ -10,8 +10,8 @@ import pytest
 from running_parts import Published, running_registry
 
 from monkeyproof import paths
-from monkeyproof.process import ProcessGroup
-from monkeyproof.targets.local.publish import Prepared, prepare
+from monkeyproof.runtime.process_group import ProcessGroup
+from monkeyproof.targets.local.models.publishing import Prepared, prepare
 
 
 @pytest.fixture(scope="session")

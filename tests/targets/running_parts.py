@@ -19,9 +19,9 @@ import redis
 from monkeyproof import paths
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import TargetError
-from monkeyproof.process import ProcessGroup
-from monkeyproof.rpc import Client
-from monkeyproof.targets.local.publish import SERVER_ENVIRONMENT, Prepared, prepare, server_command
+from monkeyproof.runtime.process_group import ProcessGroup
+from monkeyproof.runtime.rpc import Client
+from monkeyproof.targets.local.models.publishing import SERVER_ENVIRONMENT, Prepared, prepare, server_command
 from monkeyproof.targets.registry import RegistryClient
 
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))

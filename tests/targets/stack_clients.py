@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from monkeyproof.clock import wait_for
-from monkeyproof.config import TargetFile
+from monkeyproof.config.target_file import TargetFile
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,20 @@ from pathlib import Path
 
 import pytest
 
-from monkeyproof import paths, reverting, undo
+from monkeyproof import paths
 from monkeyproof.clock import wait_for
-from monkeyproof.config import Predict, StackAddress, TargetFile
+from monkeyproof.config.target_file import Predict, StackAddress, TargetFile
 from monkeyproof.errors import TargetError
-from monkeyproof.rpc import TOKEN_SUFFIX
+from monkeyproof.runtime.process_identity import identity
+from monkeyproof.runtime.rpc import TOKEN_SUFFIX
+from monkeyproof.safety import replay
 from monkeyproof.targets import links
 from monkeyproof.targets.links import ProxyLinks
-from monkeyproof.targets.local import calls
-from monkeyproof.targets.local.calls import Calls
-from monkeyproof.targets.local.pids import identity
+from monkeyproof.targets.local.adapter import reconnecting_client
+from monkeyproof.targets.local.adapter.reconnecting_client import Calls
 from monkeyproof.targets.opening import is_gone
-from monkeyproof.undo import OpenFault, Undo, UndoLog
+from monkeyproof.undo import log as undo_log
+from monkeyproof.undo.log import OpenFault, Undo, UndoLog
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def stack(control: Path) -> TargetFile:
 def test_what_has_just_hung_is_not_given_as_long_again(hanging: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(links, "ANSWERS_WITHIN_S", 1.0)
     monkeypatch.setattr(links, "HUNG_S", 0.1)
-    monkeypatch.setattr(calls, "HUNG_S", 0.1)
+    monkeypatch.setattr(reconnecting_client, "HUNG_S", 0.1)
     held, asked = ProxyLinks(hanging), Calls(hanging)
     for call, first_s in ((held.active, 1.0), (lambda: asked.call("status", timeout_s=1.0), 1.0)):
         begun_s = time.monotonic()
@@ -79,14 +81,14 @@ def test_a_fault_of_a_target_that_stands_still_is_not_forgotten() -> None:
         folder.mkdir()
         state = {**identity(supervisor.pid), "control": str(folder / "nobody"), "sockets": "", "groups": []}
         (folder / "stack.json").write_text(json.dumps(state))
-        log = UndoLog(undo.undo_dir() / "c-001.jsonl")
+        log = UndoLog(undo_log.undo_dir() / "c-001.jsonl")
         made = Undo("monkeyproof.faults.noop:undo_nothing", {})
         log.intend(OpenFault("1", "noop.nothing", "s", made, str(folder / "target.yaml"), "now"))
         log.close()
         os.kill(supervisor.pid, signal.SIGSTOP)
-        reverting._forget_what_is_over()
-        assert len(undo.open_logs()) == 1
+        replay._forget_what_is_over()
+        assert len(undo_log.open_logs()) == 1
     finally:
         supervisor.kill()
         supervisor.wait()
-    assert wait_for(lambda: (reverting._forget_what_is_over(), not undo.open_logs())[1], within_s=5)
+    assert wait_for(lambda: (replay._forget_what_is_over(), not undo_log.open_logs())[1], within_s=5)

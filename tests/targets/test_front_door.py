@@ -17,10 +17,10 @@ import pytest
 
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import TargetError, UsageError
-from monkeyproof.process import ProcessGroup
-from monkeyproof.targets.local import front_door
-from monkeyproof.targets.local.front_door import FrontDoor, listen
-from monkeyproof.targets.local.plan import free_ports
+from monkeyproof.runtime.process_group import ProcessGroup
+from monkeyproof.targets.local.control_plane import front_door
+from monkeyproof.targets.local.control_plane.front_door import FrontDoor, listen
+from monkeyproof.targets.local.control_plane.layout import free_ports
 
 NAMES = ("replica-1", "replica-2", "replica-3")
 

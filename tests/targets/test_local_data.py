@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from monkeyproof.errors import UsageError
-from monkeyproof.targets.local import data
+from monkeyproof.targets.local.models import data
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import uvloop
 
-from monkeyproof.targets.local.features import FAIL_FAST_S, FeatureReader, connect, encode
+from monkeyproof.targets.local.workload.features import FAIL_FAST_S, FeatureReader, connect, encode
 
 ROW = np.arange(9.0)
 TIMEOUT_S = 0.2

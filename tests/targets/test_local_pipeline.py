@@ -24,15 +24,15 @@ from running_parts import free_port, http, metrics, start_store, start_with_cont
 from monkeyproof import paths
 from monkeyproof.clock import SystemClock, wait_for
 from monkeyproof.errors import TargetError
-from monkeyproof.process import ProcessGroup
-from monkeyproof.rpc import Client
-from monkeyproof.targets.local import data
-from monkeyproof.targets.local.data import FEATURES, Entities, Floats
-from monkeyproof.targets.local.feature_store import FeatureStore
-from monkeyproof.targets.local.features import decode, key_of
-from monkeyproof.targets.local.records import MAX_QUARANTINED_FILES, Batch, parse_batch, set_aside
-from monkeyproof.targets.local.reference import MAX_OUT_OF_RANGE_SHARE, MAX_ROBUST_Z, Reference
-from monkeyproof.targets.local.source import RecordStream
+from monkeyproof.runtime.process_group import ProcessGroup
+from monkeyproof.runtime.rpc import Client
+from monkeyproof.targets.local.models import data
+from monkeyproof.targets.local.models.data import FEATURES, Entities, Floats
+from monkeyproof.targets.local.workload.feature_store import FeatureStore
+from monkeyproof.targets.local.workload.features import decode, key_of
+from monkeyproof.targets.local.workload.records import MAX_QUARANTINED_FILES, Batch, parse_batch, set_aside
+from monkeyproof.targets.local.workload.reference import MAX_OUT_OF_RANGE_SHARE, MAX_ROBUST_Z, Reference
+from monkeyproof.targets.local.workload.source import RecordStream
 from monkeyproof.types import Json
 
 BATCH = 150
@@ -268,7 +268,7 @@ def whole(entities: Entities, tmp_path_factory: pytest.TempPathFactory) -> Itera
     (folder / "pipeline.json").write_text(json.dumps(settings))
     with ProcessGroup() as group:
         store, process = start_store(group, folder, store_port)
-        module = "monkeyproof.targets.local.pipeline"
+        module = "monkeyproof.targets.local.workload.pipeline"
         with start_with_control(group, module, folder / "pipeline.json", sockets) as control:
             yield Running(outside, control, store, process, f"http://127.0.0.1:{metrics_port}/metrics", folder)
     server.shutdown()

@@ -17,13 +17,15 @@ from running_parts import Published
 
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import UsageError
-from monkeyproof.targets.local import publish
-from monkeyproof.targets.local.data import Entities, Floats, Ints
-from monkeyproof.targets.local.publish import Prepared, prepare
+from monkeyproof.targets.local.models import publishing
+from monkeyproof.targets.local.models.data import Entities, Floats, Ints
+from monkeyproof.targets.local.models.publishing import Prepared, prepare
 
 pytest_plugins = ("running_fixtures",)
 
-PREPARE = "import sys, pathlib, monkeyproof.targets.local.publish as p; p.prepare(pathlib.Path(sys.argv[1]))"
+PREPARE = (
+    "import sys, pathlib, monkeyproof.targets.local.models.publishing as p; p.prepare(pathlib.Path(sys.argv[1]))"
+)
 
 
 def questions(prepared: Prepared, name: str) -> tuple[Floats, Ints, list[str]]:
@@ -127,7 +129,7 @@ def test_a_kill_half_way_leaves_nothing_and_two_at_once_make_it_once(tmp_path: P
 def test_a_failure_shows_the_last_words_and_leaves_no_half_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(publish._CLIENT_ENVIRONMENT, "PYTHONPATH", str(tmp_path))
+    monkeypatch.setitem(publishing._CLIENT_ENVIRONMENT, "PYTHONPATH", str(tmp_path))
     (tmp_path / "sklearn.py").write_text("raise ImportError('sklearn is broken here')")
     with pytest.raises(UsageError, match="sklearn is broken here"):
         prepare(tmp_path / "cache")

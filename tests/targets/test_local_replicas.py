@@ -24,14 +24,14 @@ from running_parts import Published, answers_200, free_port, http, start_with_co
 from monkeyproof import paths
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import TargetError
-from monkeyproof.process import ProcessGroup
-from monkeyproof.rpc import TOKEN_SUFFIX, WRONG_TOKEN, Client
-from monkeyproof.targets.local.data import Entities
-from monkeyproof.targets.local.plan import REPLICAS
+from monkeyproof.runtime.process_group import ProcessGroup
+from monkeyproof.runtime.rpc import TOKEN_SUFFIX, WRONG_TOKEN, Client
+from monkeyproof.targets.local.control_plane.layout import REPLICAS
+from monkeyproof.targets.local.models.data import Entities
 
 pytest_plugins = ("running_fixtures",)
 
-MODULE = "monkeyproof.targets.local.replicas"
+MODULE = "monkeyproof.targets.local.control_plane.fork_server"
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,11 @@ from running_parts import (
 
 from monkeyproof import paths
 from monkeyproof.clock import wait_for
-from monkeyproof.process import ProcessGroup
-from monkeyproof.targets.local.data import FEATURES, Entities
-from monkeyproof.targets.local.features import Serving, decode, encode, key_of
-from monkeyproof.targets.local.forms import MAX_ROWS, entities_of
-from monkeyproof.targets.local.plan import REPLICAS
+from monkeyproof.runtime.process_group import ProcessGroup
+from monkeyproof.targets.local.control_plane.layout import REPLICAS
+from monkeyproof.targets.local.models.data import FEATURES, Entities
+from monkeyproof.targets.local.workload.features import Serving, decode, encode, key_of
+from monkeyproof.targets.local.workload.request_formats import MAX_ROWS, entities_of
 
 pytest_plugins = ("running_fixtures",)
 
@@ -170,7 +170,7 @@ def whole(registry: Published, tmp_path_factory: pytest.TempPathFactory) -> Iter
             folder, f"http://127.0.0.1:{port}", registry, entities, group, store_port, store, process
         )
         running.fill()
-        module = "monkeyproof.targets.local.replicas"
+        module = "monkeyproof.targets.local.control_plane.fork_server"
         with start_with_control(group, module, folder / "replicas.json", sockets) as control:
             control.call("start", name="replica-1", port=port)
             assert wait_for(lambda: answers_200(f"{running.url}/ping"), within_s=10)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from running_parts import answers_200, free_port, http
 
 from monkeyproof.clock import ManualClock, wait_for
-from monkeyproof.process import ProcessGroup
-from monkeyproof.targets.local.data import Entities
-from monkeyproof.targets.local.source import RecordStream
+from monkeyproof.runtime.process_group import ProcessGroup
+from monkeyproof.targets.local.models.data import Entities
+from monkeyproof.targets.local.workload.source import RecordStream
 
 pytest_plugins = ("running_fixtures",)
 
@@ -72,7 +72,7 @@ def url(tmp_path: Path, group: ProcessGroup) -> str:
     port = free_port()
     settings = {"port": port, "data": str(tmp_path / "features.npz"), "records_per_s": 200, "seed": 1}
     config.write_text(json.dumps(settings))
-    command = [sys.executable, "-m", "monkeyproof.targets.local.source", "--config", str(config)]
+    command = [sys.executable, "-m", "monkeyproof.targets.local.workload.source", "--config", str(config)]
     group.start(command, log=tmp_path / "source.log")
     address = f"http://127.0.0.1:{port}"
     assert wait_for(lambda: answers_200(f"{address}/records?limit=1"), within_s=20)

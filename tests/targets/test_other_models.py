@@ -8,11 +8,11 @@ import pytest
 from running_parts import Published
 
 from monkeyproof.errors import NotThere, TargetError, UsageError
-from monkeyproof.targets.local.deletion import LocalDeletion
-from monkeyproof.targets.local.looking import LocalArtifactFiles
-from monkeyproof.targets.local.other_models import LocalOtherModels
-from monkeyproof.targets.local.plan import REPLICAS, make_plan, registry_link
-from monkeyproof.targets.local.publish import Prepared
+from monkeyproof.targets.local.adapter.artifacts import LocalArtifactFiles
+from monkeyproof.targets.local.control_plane.layout import REPLICAS, make_plan, registry_link
+from monkeyproof.targets.local.models.deletion import LocalDeletion
+from monkeyproof.targets.local.models.other_models import LocalOtherModels
+from monkeyproof.targets.local.models.publishing import Prepared
 
 pytest_plugins = ("running_fixtures",)
 

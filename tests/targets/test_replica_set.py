@@ -14,22 +14,22 @@ from typing import Any
 import pytest
 
 from monkeyproof.clock import wait_for
-from monkeyproof.targets.local.keeper import Keeper
-from monkeyproof.targets.local.pids import is_stopped
-from monkeyproof.targets.local.plan import REPLICAS
-from monkeyproof.targets.local.replica_set import ReplicaSet
+from monkeyproof.runtime.process_identity import is_stopped
+from monkeyproof.targets.local.control_plane.layout import REPLICAS
+from monkeyproof.targets.local.control_plane.process_supervisor import ProcessSupervisor
+from monkeyproof.targets.local.control_plane.replica_set import ReplicaSet
 from monkeyproof.targets.port import StartCondition
 
 
 @contextlib.contextmanager
-def standing() -> Iterator[tuple[ReplicaSet, Keeper, subprocess.Popen[bytes]]]:
+def standing() -> Iterator[tuple[ReplicaSet, ProcessSupervisor, subprocess.Popen[bytes]]]:
     """A replica set of which the first replica is a process that sleeps."""
     parts: Any = SimpleNamespace(drained=frozenset())
     plan: Any = SimpleNamespace(ports=dict.fromkeys(REPLICAS, 0), url=str)
     group: Any = SimpleNamespace(disown=lambda _: None)
     replicas = ReplicaSet(plan, group, parts, lambda: None)
     sleeper = subprocess.Popen(["/bin/sleep", "60"])
-    keeper: Keeper = replicas.keepers["replica-1"]
+    keeper: ProcessSupervisor = replicas.keepers["replica-1"]
     keeper.pid, keeper._pidfd = sleeper.pid, os.pidfd_open(sleeper.pid)
     try:
         yield replicas, keeper, sleeper

@@ -15,12 +15,12 @@ import pytest
 from stack_clients import all_right, ask, eventually, questions, steady_load
 
 from monkeyproof import paths
-from monkeyproof.config import TargetFile
+from monkeyproof.config.target_file import TargetFile
 from monkeyproof.errors import TargetError
-from monkeyproof.rpc import TOKEN_SUFFIX, WRONG_TOKEN, Client
-from monkeyproof.targets.local import lifecycle
-from monkeyproof.targets.local.data import Entities
-from monkeyproof.targets.local.target import LocalTarget
+from monkeyproof.runtime.rpc import TOKEN_SUFFIX, WRONG_TOKEN, Client
+from monkeyproof.targets.local.adapter.target import LocalTarget
+from monkeyproof.targets.local.control_plane import lifecycle
+from monkeyproof.targets.local.models.data import Entities
 from monkeyproof.targets.opening import check_answers, open_target
 from monkeyproof.targets.port import (
     Features,

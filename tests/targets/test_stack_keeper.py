@@ -19,10 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monkeyproof.errors import TargetError
-from monkeyproof.targets.local import keeper as keeping
-from monkeyproof.targets.local.keeper import Backoff, Keeper, StartError
-from monkeyproof.targets.local.pids import identity, is_same
-from monkeyproof.targets.local.plan import CLIENT_LINK, free_ports, is_free, make_plan
+from monkeyproof.runtime.process_identity import identity, is_same
+from monkeyproof.targets.local.control_plane import process_supervisor as keeping
+from monkeyproof.targets.local.control_plane.layout import CLIENT_LINK, free_ports, is_free, make_plan
+from monkeyproof.targets.local.control_plane.process_supervisor import Backoff, ProcessSupervisor, StartError
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ class Sleeper:
 
 
 @asynccontextmanager
-async def kept(sleeper: Sleeper) -> AsyncIterator[Keeper]:
-    keeper = Keeper("sleeper", start=sleeper.start, answers=sleeper.answers, ended=sleeper.ended)
+async def kept(sleeper: Sleeper) -> AsyncIterator[ProcessSupervisor]:
+    keeper = ProcessSupervisor("sleeper", start=sleeper.start, answers=sleeper.answers, ended=sleeper.ended)
     task = asyncio.create_task(keeper.run())
     try:
         yield keeper

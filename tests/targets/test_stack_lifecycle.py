@@ -18,10 +18,10 @@ from stack_clients import all_right, eventually, processes_of
 
 from monkeyproof import paths
 from monkeyproof.clock import wait_for
-from monkeyproof.config import TargetFile
+from monkeyproof.config.target_file import TargetFile
 from monkeyproof.errors import EXIT_USAGE, UsageError
-from monkeyproof.targets.local import lifecycle, services
-from monkeyproof.targets.local.plan import free_ports
+from monkeyproof.targets.local.control_plane import lifecycle, services
+from monkeyproof.targets.local.control_plane.layout import free_ports
 from monkeyproof.targets.opening import open_target
 
 pytestmark = pytest.mark.stack
@@ -168,7 +168,7 @@ def test_a_target_that_was_started_for_somebody_ends_with_him(common_home: Path)
 def test_down_ends_what_even_the_guard_could_not(common_home: Path) -> None:
     """The out-of-memory killer may take both the supervisor and its guard."""
     lifecycle.up()
-    guards = [pid for pid, words in processes_of(common_home).items() if "monkeyproof.guard" in words]
+    guards = [pid for pid, words in processes_of(common_home).items() if "monkeyproof.runtime.reaper" in words]
     assert guards
     for pid in [*guards, supervisor_pid()]:
         os.kill(pid, signal.SIGKILL)
@@ -203,7 +203,8 @@ def test_a_part_that_cannot_start_is_named_with_its_log(home: Path, monkeypatch:
     broken = home.parent / "broken"
     broken.mkdir()
     (broken / "sitecustomize.py").write_text(
-        "import sys\nif 'monkeyproof.targets.local.source' in sys.orig_argv: sys.exit('the source is dry')"
+        "import sys\n"
+        "if 'monkeyproof.targets.local.workload.source' in sys.orig_argv: sys.exit('the source is dry')"
     )
     monkeypatch.setenv("PYTHONPATH", str(broken))
     with pytest.raises(

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from monkeyproof.errors import TargetError
-from monkeyproof.targets.local.starting import StartConditions
+from monkeyproof.targets.local.control_plane.start_conditions import StartConditions
 from monkeyproof.targets.port import StartCondition
 
 

@@ -19,10 +19,10 @@ from typing import TypeVar
 
 from monkeyproof import paths
 from monkeyproof.clock import wait_for
-from monkeyproof.config import Link, TargetFile
+from monkeyproof.config.target_file import Link, TargetFile
 from monkeyproof.errors import TargetError, UsageError
-from monkeyproof.process import ProcessGroup, last_line
-from monkeyproof.rpc import Client, listens
+from monkeyproof.runtime.process_group import ProcessGroup, last_line
+from monkeyproof.runtime.rpc import Client, listens
 from monkeyproof.targets.links import ProxyLinks
 from monkeyproof.targets.port import Artifacts, Leases, Links, Publishing, Registry
 from monkeyproof.targets.registry import RegistryClient
@@ -130,7 +130,7 @@ class SharedProxy:
         try:
             child = group.start(
                 [
-                    *(sys.executable, "-m", "monkeyproof.faults.proxy"),
+                    *(sys.executable, "-m", "monkeyproof.faults.proxy.server"),
                     *("--links", str(links), "--control", str(control)),
                 ],
                 log=log,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from monkeyproof.errors import TargetError
-from monkeyproof.rpc import Client
+from monkeyproof.runtime.rpc import Client
 from monkeyproof.targets.port import Toxic
 from monkeyproof.types import Json
 
@@ -18,7 +18,7 @@ HUNG_S = 2.0
 
 
 class ProxyLinks:
-    """``port.Links`` over the control socket of ``python -m monkeyproof.faults.proxy``.
+    """``port.Links`` over the control socket of ``python -m monkeyproof.faults.proxy.server``.
 
     The connection is opened on first use and kept: toxics that were added over it end with it, so whoever
     holds this object holds its faults.

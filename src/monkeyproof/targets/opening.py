@@ -12,13 +12,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from monkeyproof import paths
-from monkeyproof.config import TargetFile, read_target_file
+from monkeyproof.config.redaction import redact_text
+from monkeyproof.config.target_file import TargetFile, read_target_file
+from monkeyproof.config.user_files import GOLDEN_BYTES_MAX, refuse_unless_file
 from monkeyproof.errors import TargetError, UsageError
-from monkeyproof.redaction import redact_text
-from monkeyproof.rpc import listens
+from monkeyproof.runtime.rpc import listens
 from monkeyproof.targets.port import Registry, Target
 from monkeyproof.types import Json
-from monkeyproof.written import GOLDEN_BYTES_MAX, refuse_unless_file
 
 MAX_ANSWER_BYTES = 1024 * 1024
 SAID_CHARACTERS_MAX = 200
@@ -41,7 +41,7 @@ def open_target(path: Path | None) -> Target:
     file = read_target_file(path)
     # Either kind brings libraries that the other does not need.
     if file.stack is not None:
-        from monkeyproof.targets.local.target import LocalTarget
+        from monkeyproof.targets.local.adapter.target import LocalTarget
 
         return LocalTarget(file)
     from monkeyproof.targets.http import HttpTarget

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
-from monkeyproof.config import TargetFile
+from monkeyproof.config.target_file import TargetFile
 from monkeyproof.errors import Refusal
 from monkeyproof.types import Json
 
@@ -348,7 +348,7 @@ class Pipeline(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Toxic:
-    """A network fault on a link. ``kind`` and ``parameters`` are those of monkeyproof.faults.proxy."""
+    """A network fault on a link. ``kind`` and ``parameters`` are those of monkeyproof.faults.proxy.server."""
 
     link: str
     kind: str

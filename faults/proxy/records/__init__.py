@@ -1,0 +1,1 @@
+"""Toxics that corrupt the JSON records in an HTTP response."""

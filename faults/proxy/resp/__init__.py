@@ -1,0 +1,1 @@
+"""RESP (Redis, Valkey) links of the fault proxy."""

@@ -1,0 +1,293 @@
+"""Relaying a link that speaks RESP (Redis, Valkey): requests are told apart, so that a delay acts once a request,
+and toxics can change what reads bring back; bytes stay as they are otherwise.
+
+Replies are matched to requests in order. What is not RESP, or has become a stream without requests (subscriptions,
+replication, a client that wants no replies), is relayed as it comes, as on a TCP link.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from monkeyproof.faults.proxy.link import Link
+from monkeyproof.faults.proxy.relay import Gate
+from monkeyproof.faults.proxy.resp import framing as resp
+from monkeyproof.faults.proxy.resp.framing import OWN_NAME, Framer, NotResp, Piece, Read
+from monkeyproof.faults.proxy.resp.values import Part, Row, Value
+from monkeyproof.faults.proxy.tcp import TcpRelay
+from monkeyproof.faults.proxy.toxics.registry import Active, Collected
+
+MAX_HELD_BYTES = 8 * 1024 * 1024
+"""A longer reply is passed on as it is."""
+MAX_REQUEST_BYTES = 256 * 1024
+"""A longer request is not looked into."""
+MAX_DUE_BYTES = 1024 * 1024
+"""Of the requests whose replies are due; those beyond are only counted."""
+_UNTOLD = frozenset({b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE", b"MONITOR", b"SYNC", b"PSYNC"})
+"""After these, replies do not answer requests any more."""
+
+
+@dataclass(slots=True)
+class Due:
+    """Requests in a row whose replies are due, and of which the same is known."""
+
+    request: bytes | None
+    """A read (or HELLO) as it was sent; None for what is only counted."""
+    count: int = 1
+
+
+class HeldReply(Collected):
+    """A reply that toxics change."""
+
+    def __init__(self, relay: RespRelay, actives: Sequence[Active], reads: Sequence[Read]) -> None:
+        self.actives, self.reads = actives, reads
+        super().__init__(actives)
+        self._relay = relay
+
+    def release(self) -> None:
+        self._relay.let_go(self)
+
+
+class RespRelay(TcpRelay):
+    """One client connection of a Redis link."""
+
+    def __init__(self, link: Link) -> None:
+        self._requests: Framer | None = Framer(requests=True)
+        self._replies: Framer | None = Framer(requests=False)
+        self._due: deque[Due] = deque()
+        self._due_bytes = 0
+        self._reading: bytearray | None = None
+        """The request that is being read; None if it is too long to be looked into."""
+        self._own = False
+        self._resp3 = False
+        self._held: HeldReply | None = None
+        super().__init__(link)
+
+    # Requests.
+    def from_client(self, data: bytes) -> None:
+        if self._requests is None:
+            super().from_client(data)
+            return
+        self._requests.feed(data)
+        plain: list[bytes] = []
+        while self._requests is not None:
+            try:
+                piece = self._requests.next()
+            except NotResp:
+                self._untold(plain)
+                return
+            if piece is None:
+                break
+            gates = self._note(piece)
+            if gates:
+                self._forward(plain)
+                self.forward(piece.data, gates)
+            else:
+                plain.append(piece.data)
+            if piece.end and not piece.silent and self._ended(piece):
+                self._untold(plain)
+                return
+        self._forward(plain)
+
+    def _forward(self, plain: list[bytes]) -> None:
+        if plain:
+            self.forward(b"".join(plain))
+            plain.clear()
+
+    def _note(self, piece: Piece) -> Sequence[Gate]:
+        """Collect the request; what holds it, if it begins here."""
+        if piece.start:
+            self._reading = bytearray()
+        if self._reading is not None:
+            self._reading += piece.data
+            if len(self._reading) > MAX_REQUEST_BYTES:
+                self._reading = None
+        if not piece.start or piece.silent:
+            return ()
+        if piece.end and resp.name_of(piece.data) == b"CLIENT":
+            asked = resp.words(piece.data)
+            self._own |= [word.upper() for word in asked[1:2]] == [b"SETNAME"] and asked[2:] == [OWN_NAME]
+        return self.link.gates(self, own=self._own)
+
+    def _ended(self, piece: Piece) -> bool:
+        """A request is complete: its reply is due. Whether replies can be told apart no longer."""
+        request = bytes(self._reading) if self._reading is not None else piece.data
+        name = resp.name_of(request) if self._reading is not None else b""
+        self._reading = None
+        if name in _UNTOLD:
+            return True
+        if name == b"CLIENT" and [word.upper() for word in resp.words(request)[1:2]] == [b"REPLY"]:
+            return True
+        kept = name in resp.READS or name in (b"HELLO", b"RESET")
+        if kept and self._due_bytes + len(request) <= MAX_DUE_BYTES:
+            self._due.append(Due(request))
+            self._due_bytes += len(request)
+        elif self._due and self._due[-1].request is None:
+            self._due[-1].count += 1
+        else:
+            self._due.append(Due(None))
+        return False
+
+    def _untold(self, plain: list[bytes]) -> None:
+        """From here on bytes are only passed on."""
+        requests, replies = self._requests, self._replies
+        self._requests = self._replies = None
+        self._due.clear()
+        self._due_bytes = 0
+        if self._held is not None:
+            self.let_go(self._held)
+        if replies is not None and (rest := replies.rest()):
+            self._tell(rest)
+        if requests is not None and (rest := requests.rest()):
+            plain.append(rest)
+        self._forward(plain)
+
+    def client_ending(self) -> None:
+        if self._requests is not None and (rest := self._requests.rest()):
+            self.forward(rest)  # The beginning of a request: it is the server's to complain about.
+
+    # Replies.
+    def from_server(self, data: bytes) -> None:
+        if self._replies is None:
+            self._tell(data)
+            return
+        self._replies.feed(data)
+        out: list[bytes] = []
+        while self._replies is not None:
+            try:
+                piece = self._replies.next()
+            except NotResp:
+                self._write(out)
+                self._untold([])
+                return
+            if piece is None:
+                break
+            self._relay_reply(piece, out)
+        self._write(out)
+
+    def _tell(self, data: bytes) -> None:
+        """To the client, as a TCP link would."""
+        super().from_server(data)
+
+    def _write(self, out: list[bytes]) -> None:
+        if out:
+            self._tell(b"".join(out))
+            out.clear()
+
+    def _relay_reply(self, piece: Piece, out: list[bytes]) -> None:
+        if piece.start and piece.kind != resp.PUSH and self._due and self._due[0].request is not None:
+            self._hold_if_changing(self._due[0].request)
+        if self._held is None:
+            out.append(piece.data)
+        else:
+            self._held.add(piece.data)
+            if self._held.size_bytes > MAX_HELD_BYTES:
+                for active in self._held.actives:
+                    active.count("skipped")
+                out.extend(self._drop_hold())
+            elif piece.end:
+                held = self._held
+                out.append(self._changed(held, b"".join(self._drop_hold())))
+        if piece.end and piece.kind != resp.PUSH:
+            self._answered(piece)
+
+    def _answered(self, piece: Piece) -> None:
+        if not self._due:
+            return  # Said by the server unasked, such as that it has too many clients.
+        first = self._due[0]
+        if first.request is not None:
+            self._due_bytes -= len(first.request)
+            name = resp.name_of(first.request)
+            if name == b"HELLO" and piece.start and piece.kind in b"*%":
+                self._resp3 = piece.kind == ord("%")
+            elif name == b"RESET":
+                self._resp3 = False
+        first.count -= 1
+        if not first.count:
+            self._due.popleft()
+
+    def server_ending(self) -> None:
+        if self._held is not None:
+            self.let_go(self._held)  # Cut short: not ours to mend.
+        if self._replies is not None and (rest := self._replies.rest()):
+            self._tell(rest)
+
+    # Changing what reads bring back.
+    def _hold_if_changing(self, request: bytes) -> None:
+        actives = self.link.values
+        reads = resp.reads_of(resp.words(request)) if actives else []
+        if reads:
+            self._held = HeldReply(self, actives, reads)
+
+    def let_go(self, held: HeldReply) -> None:
+        """Pass on unchanged what was collected so far; the rest of the reply follows as it comes."""
+        if held is self._held:
+            for data in self._drop_hold():
+                self._tell(data)
+
+    def _drop_hold(self) -> list[bytes]:
+        held, self._held = self._held, None
+        if held is None:
+            return []
+        for active in held.actives:
+            active.held.discard(held)
+        return held.pieces
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._drop_hold()
+
+    def _changed(self, held: HeldReply, reply: bytes) -> bytes:
+        parts = _parts(held.reads, reply)
+        for active in held.actives:
+            active.draw(self._own)
+            if parts is None:
+                active.count("not_values")  # An error, or what a transaction says in between.
+            elif active.maker is not None:
+                made = active.maker.change(parts)
+                if made != parts:
+                    active.hit(self._own)
+                    if not self._own:
+                        active.note(parts, made)
+                    parts, reply = made, self._encoded(reply, made)
+        return reply
+
+    def _encoded(self, reply: bytes, parts: Sequence[Part]) -> bytes:
+        nil = b"_\r\n" if self._resp3 else b"$-1\r\n"
+
+        def of(value: bytes | None) -> bytes:
+            return nil if value is None else resp.bulk(value)
+
+        if parts and isinstance(parts[0].value, tuple):
+            row: Row = parts[0].value
+            count = len(row) if reply[:1] == b"%" else 2 * len(row)
+            body = b"".join(resp.bulk(one) for pair in row for one in pair)
+            return b"%b%d\r\n%b" % (reply[:1], count, body)
+        values = [part.value for part in parts if not isinstance(part.value, tuple)]
+        if reply[:1] == b"*":
+            return b"*%d\r\n%b" % (len(values), b"".join(map(of, values)))
+        return of(values[0]) if values else nil
+
+
+def _parts(reads: Sequence[Read], reply: bytes) -> list[Part] | None:
+    """What a reply says, read by read; None if it is no reply with values."""
+    found = resp.elements(reply)
+    if reads[0].name == b"HGETALL":
+        values = [resp.payload_of(one) for one in found or ()]
+        if found is None or None in values or len(values) % 2:
+            return None
+        known = [value for value in values if value is not None]
+        return [Part(reads[0], tuple(zip(known[::2], known[1::2], strict=True)))]
+    single = found is None
+    raw = [reply] if found is None else found
+    if len(raw) != len(reads) or (single and len(reads) != 1):
+        return None
+    values_found: list[Value] = []
+    for one in raw:
+        payload = resp.payload_of(one)
+        if payload is None and not resp.is_nil(one):
+            return None
+        values_found.append(payload)
+    return [Part(read, value) for read, value in zip(reads, values_found, strict=True)]

@@ -1,0 +1,1 @@
+"""Toxics: what the fault proxy can do to a link."""

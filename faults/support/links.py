@@ -1,0 +1,169 @@
+"""What faults on links have in common: the checks before, the toxic with its undo, and requests of our own."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import math
+import socket
+import struct
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from monkeyproof.config.target_file import TargetFile
+from monkeyproof.errors import Refusal, TargetError, UsageError
+from monkeyproof.injection.inject import Injection, current
+from monkeyproof.targets.port import LEASE_S, Links, Target, Toxic, require
+from monkeyproof.types import Evidence, Json
+from monkeyproof.undo.log import Undo
+
+OWN_REQUEST = {"X-Monkeyproof": "evidence"}
+"""Marks the harness's own requests: the proxy counts them apart, and they draw from randomness of their own."""
+
+SHARE_LEAST = 1e-6
+"""Of what passes a link."""
+
+
+def proxy_fault(
+    fault: str,
+    link: str,
+    kind: str,
+    parameters: Mapping[str, Json],
+    links: Links,
+    evidence: Callable[[str], Evidence | None],
+    *,
+    within_s: float,
+) -> Injection:
+    """A fault that is a toxic. Its id is chosen here, so that the undo is known before the toxic exists."""
+    toxic_id = f"{kind}-{uuid.uuid4().hex[:12]}"
+    return Injection(
+        fault=fault,
+        subject=link,
+        parameters=dict(parameters),
+        apply=lambda: links.add(Toxic(link, kind, parameters, toxic_id, LEASE_S)),
+        evidence=evidence,
+        undo=Undo("monkeyproof.faults.network:remove_toxic", {"link": link, "toxic_id": toxic_id}),
+        evidence_within_s=within_s,
+        prior={"faults_on_link": faults_on(links, link)},
+        lease_s=LEASE_S,
+    )
+
+
+def faults_on(links: Links, link: str) -> list[str]:
+    """Ids of the faults that sit on one link at this moment, whoever owns them."""
+    found = []
+    for toxic_id in links.active():
+        with contextlib.suppress(TargetError):  # It went in between.
+            if links.stats(toxic_id)["link"] == link:
+                found.append(toxic_id)
+    return found
+
+
+def seed_for(purpose: str) -> int:
+    """A seed for a toxic, from the trial's."""
+    return int(current().rng(purpose).integers(2**63))
+
+
+def check_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UsageError(f"{name}: {value!r} is not a finite number")
+
+
+def check_share(name: str, value: float) -> None:
+    if not 0 < value <= 1:
+        raise UsageError(f"{name}: {value} is not in (0, 1]; 0.3 means three of ten")
+
+
+def check_link_share(name: str, value: float) -> None:
+    """As ``check_share``, of what passes a link: a proof of less than one in a million would take too long."""
+    check_number(name, value)
+    check_share(name, value)
+    if value < SHARE_LEAST:
+        raise UsageError(f"{name}: {value} is less than {SHARE_LEAST:g}, one in a million")
+
+
+def check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise UsageError(f"{name}: {value!r} is not a whole number of at least 0")
+
+
+def check_one_of(name: str, value: object, among: Sequence[str]) -> None:
+    if value not in among:
+        raise UsageError(f"{name}: {value!r} is not {' or '.join(map(repr, among))}")
+
+
+def check_link(target: Target, link: str, *, protocol: str = "") -> str:
+    """The link's protocol.
+
+    Raises:
+        UsageError: the target has no such link, or it does not speak ``protocol``.
+        Refusal: the target's links cannot be controlled.
+    """
+    known = require(target, Links).list()
+    if link not in known or link not in target.file.links:
+        raise UsageError(
+            f"link: target {target.file.name!r} has no link {link!r}; it has {', '.join(sorted(known)) or 'none'}"
+        )
+    found = target.file.links[link].protocol
+    if not _speaks(found, protocol):
+        suitable = sorted(name for name, one in target.file.links.items() if _speaks(one.protocol, protocol))
+        raise Refusal(
+            f"{link} is a {found} link, and this fault needs one that speaks {protocol}",
+            f"choose one of: {', '.join(suitable) or 'none'}",
+        )
+    return found
+
+
+def on_a_link(
+    rng: np.random.Generator, target: TargetFile, *, protocol: str = "", **arguments: Json
+) -> Mapping[str, Json] | None:
+    """Arguments of a fault on a link that is drawn among the target's; None if none speaks ``protocol``."""
+    links = sorted(name for name, one in target.links.items() if _speaks(one.protocol, protocol))
+    return {"link": links[int(rng.integers(len(links)))], **arguments} if links else None
+
+
+def _speaks(protocol: str, wanted: str) -> bool:
+    """Whether a link will do. What speaks RESP is TCP as well."""
+    return not wanted or protocol == wanted or (protocol, wanted) == ("redis", "tcp")
+
+
+def listen_address(target: Target, link: str) -> tuple[str, int]:
+    host, _, port = target.file.links[link].listen.rpartition(":")
+    return host, int(port)
+
+
+def send_own_request(target: Target, link: str, *, timeout_s: float) -> tuple[int, str] | None:
+    """``GET /health`` through the link, marked as ours: status and the id of the toxic that answered, if one did.
+
+    None if no answer came.
+    """
+    host, port = listen_address(target, link)
+    connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
+    try:
+        connection.request("GET", "/health", headers=OWN_REQUEST)
+        response = connection.getresponse()
+        response.read()
+        return response.status, response.getheader("X-Monkeyproof", "")
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def broken_how(address: tuple[str, int]) -> str | None:
+    """Connect and see: "refused" or "reset"; None if the connection stands for 50 ms."""
+    try:
+        with socket.create_connection(address, timeout=1.0) as connection:
+            # Closing resets too, so that a connection that stands after all leaves nothing behind.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.settimeout(0.05)
+            connection.recv(1)
+            return None
+    except ConnectionRefusedError:
+        return "refused"
+    except ConnectionResetError:
+        return "reset"
+    except OSError:
+        return None

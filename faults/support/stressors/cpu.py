@@ -1,0 +1,43 @@
+"""Keeps one core busy for a share of the time, until its tether ends.
+
+python -m monkeyproof.faults.support.stressors.cpu --id ID --owner PID:STARTED --for-s S --busy-share 0.9
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+from monkeyproof.faults.support.stressors.parent_monitor import ParentDeathMonitor, leave, parse, parser, say
+
+PERIOD_S = 0.02
+
+
+def burn(busy_share: float, tether: ParentDeathMonitor) -> None:
+    """Runnable for that share of every period, on the clock: what others take of it is not made up for."""
+    while not tether.why_over():
+        begun_s = time.monotonic()
+        while time.monotonic() - begun_s < busy_share * PERIOD_S:
+            pass
+        if busy_share < 1:
+            time.sleep(max(0.0, begun_s + PERIOD_S - time.monotonic()))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    found = parser("monkeyproof.faults.support.stressors.cpu", "Keep one core busy.")
+    found.add_argument("--busy-share", type=float, default=1.0)
+    found.add_argument("--nice", type=int, default=0)
+    found.add_argument("--cores", default="", help="the only ones to run on: 0,1")
+    arguments = parse(found, argv)
+    tether = ParentDeathMonitor(arguments.owner, arguments.for_s)
+    os.nice(arguments.nice)
+    if arguments.cores:
+        os.sched_setaffinity(0, {int(core) for core in arguments.cores.split(",")})
+    say(pid=os.getpid())
+    burn(arguments.busy_share, tether)
+    leave()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""Ends a trial when a condition of the target file's ``abort_if`` holds: a process of its own beside the trial.
+
+Of its own, so that no activity can keep it from looking: one that hangs, that holds the interpreter, or that
+patches it. It tells the trial's worker to end in order (SIGTERM); a worker that has not begun to take things back
+within ``LEAVES_WITHIN_S`` is killed, and those who look after dead workers then take back what is open.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+
+from monkeyproof.clock import Anchor, SystemClock
+from monkeyproof.config.limits import AbortIf, shown
+from monkeyproof.config.target_file import TargetFile, read_target_file
+from monkeyproof.errors import EXIT_OK, MonkeyproofError
+from monkeyproof.probes.abort.conditions import (
+    ANSWER_WITHIN_S,
+    MAX_ANSWER_BYTES,
+    Condition,
+    bad_s,
+    readings_conditions,
+    why_metric,
+    why_unhealthy,
+)
+from monkeyproof.probes.follower import Follower
+from monkeyproof.probes.recovery.windows import ProbeSchedule
+from monkeyproof.record.history import DISCARDED_DIR, READINGS_FILE, HistoryWriter, Kind, events_in
+from monkeyproof.record.leaving import LEAVES_WITHIN_S, is_leaving
+from monkeyproof.record.readings import Readings
+from monkeyproof.runtime.process_group import leave
+from monkeyproof.runtime.process_ref import ProcessReference, add_owner, beat
+
+EVERY_S = 1.0
+LOOK_EVERY_S = 0.25
+WRITTEN_WITHIN_S = 0.75
+"""The prober writes what it has a few times a second."""
+
+
+class Asked:
+    """A condition that a server decides, asked every second in a thread of its own.
+
+    What counts is when it last said that all is well: a server that hangs, or answers a byte at a time, keeps its
+    thread and nothing else.
+    """
+
+    def __init__(self, condition: AbortIf) -> None:
+        self._condition = condition
+        self._well_s = time.monotonic()
+        self._why = ""
+        self.answered = False
+        threading.Thread(target=self._ask_for_ever, daemon=True).start()
+
+    def why(self, slots: ProbeSchedule | None, now_s: float) -> str:  # noqa: ARG002
+        if self._why:
+            return self._why
+        silent_s = time.monotonic() - self._well_s
+        if silent_s <= EVERY_S + ANSWER_WITHIN_S:
+            return ""
+        kind = "health_url" if self._condition.health_url else "prometheus"
+        url = shown(str(self._condition.health_url or self._condition.prometheus))
+        return f"{kind}: {url} has not answered for {silent_s:.1f} s"
+
+    def _ask_for_ever(self) -> None:
+        with httpx.Client(timeout=ANSWER_WITHIN_S, trust_env=False) as client:
+            while not self._why:
+                begun_s = time.monotonic()
+                try:
+                    why = self._ask(client)
+                except (
+                    Exception
+                ) as error:  # Whatever a stranger's answer does to the client, it is no "all is well".
+                    url = shown(str(self._condition.health_url or self._condition.prometheus))
+                    why = f"{url} does not answer: {type(error).__name__}"
+                if not why:
+                    self._well_s = time.monotonic()
+                self._why = why
+                self.answered = True
+                time.sleep(max(0.0, EVERY_S - (time.monotonic() - begun_s)))
+
+    def _ask(self, client: httpx.Client) -> str:
+        one = self._condition
+        headers = dict(one.headers or {})
+        if one.health_url is not None:
+            with client.stream("GET", one.health_url, headers=headers) as answer:
+                return why_unhealthy(one, answer.status_code)
+        url = f"{str(one.prometheus).rstrip('/')}/api/v1/query"
+        with client.stream("GET", url, params={"query": str(one.query)}, headers=headers) as answer:
+            body = b""
+            for chunk in answer.iter_bytes():
+                body += chunk
+                if len(body) > MAX_ANSWER_BYTES:
+                    return f"prometheus: {shown(url)} answers with more than {MAX_ANSWER_BYTES} bytes"
+            return why_metric(one, answer.status_code, body)
+
+
+def bad_before_s(folder: Path) -> float:
+    """Time without good answers in the campaign's earlier trials, also in those that ``--resume`` put aside.
+
+    A folder outside a campaign has none.
+    """
+    campaign = folder.parent.parent
+    if not (campaign / "campaign.json").exists():
+        return 0.0
+    spent_s = 0.0
+    for trial in [*folder.parent.iterdir(), *(campaign / DISCARDED_DIR).glob("*")]:
+        if trial != folder and (trial / READINGS_FILE).exists():
+            slots = ProbeSchedule.of(Readings.read(trial / READINGS_FILE))
+            if slots is not None:
+                spent_s += bad_s(slots, float(slots.scheduled_s[-1]), 0.0)
+    return spent_s
+
+
+def watch(file: TargetFile, folder: Path, history: HistoryWriter, worker: ProcessReference) -> None:
+    """Look until a condition holds, and then end the worker. Returns when the worker is gone."""
+    asked = [Asked(one) for one in file.abort_if if one.health_url or one.prometheus]
+    lag_s = file.prober.timeout_ms / 1000 + WRITTEN_WITHIN_S
+    conditions: list[Condition] = [
+        *asked,
+        *readings_conditions(
+            file.abort_if,
+            objective=file.slo.objective,
+            before_s=bad_before_s(folder),
+            from_s=history.now_s(),
+            lag_s=lag_s,
+        ),
+    ]
+    said = False
+    with Follower(folder) as follower:
+        while not _is_gone(worker):
+            slots = follower.poll()
+            why = next((why for one in conditions if (why := one.why(slots, history.now_s()))), "")
+            if why:
+                end(folder, history, worker, f"abort_if: {why}")
+                return
+            if not said and all(one.answered for one in asked):
+                said = True
+                history.event(Kind.BOUNDS_WATCHED, conditions=len(conditions))
+
+
+def end(folder: Path, history: HistoryWriter, worker: ProcessReference, why: str) -> None:
+    """End the worker, in order if it can."""
+    history.event(Kind.TRIAL_ABORTED, folder.name, why=why)
+    aborted_s, seen, leaves = history.now_s(), len(events_in(folder)), False
+    worker.send(signal.SIGTERM)
+    while not _is_gone(worker):
+        leaves = leaves or is_leaving(folder, seen)
+        if not leaves and history.now_s() - aborted_s > LEAVES_WITHIN_S:
+            why = f"its worker (pid {worker.pid}) did not end within {LEAVES_WITHIN_S:g} s of being told to"
+            history.event(Kind.TRIAL_ABORTED, folder.name, why=f"{why}; killed")
+            worker.send(signal.SIGKILL)
+
+
+def _is_gone(worker: ProcessReference) -> bool:
+    beat()
+    return worker.is_gone(LOOK_EVERY_S)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="monkeyproof.probes.abort.monitor", description=__doc__)
+    parser.add_argument("--target", type=Path, required=True, help="the target file")
+    parser.add_argument("--out", type=Path, required=True, help="the trial's folder")
+    parser.add_argument("--anchor", type=float, required=True, help="CLOCK_MONOTONIC at which the trial began")
+    add_owner(parser, required=True)
+    arguments = parser.parse_args()
+    worker: ProcessReference = arguments.owner
+    if worker.is_gone():
+        return EXIT_OK
+    history = HistoryWriter(arguments.out, Anchor(arguments.anchor, SystemClock().utc().isoformat()), "sentry")
+    try:
+        watch(read_target_file(arguments.target), arguments.out, history, worker)
+    except MonkeyproofError as error:
+        # It cannot look any more, so the trial may not go on.
+        print(error, file=sys.stderr)
+        end(arguments.out, history, worker, f"abort_if cannot be watched: {error}")
+        return error.exit_code
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    leave(main())

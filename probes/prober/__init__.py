@@ -1,0 +1,1 @@
+"""The prober: it asks the target questions whose right answers are known, at a fixed rate."""

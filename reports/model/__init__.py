@@ -1,0 +1,1 @@
+"""The report model: verdict, facts and timelines, computed once for all formats."""

@@ -1,0 +1,1 @@
+"""Campaigns: many trials, planned, run, resumed and read back."""

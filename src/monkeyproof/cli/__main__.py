@@ -1,0 +1,3 @@
+from monkeyproof.cli.app import main
+
+main()

@@ -1,0 +1,131 @@
+"""``monkeyproof plan``: what ``run`` would do, told and not done.
+
+Imports what it needs only when it runs, as the command line does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from monkeyproof import paths
+from monkeyproof.cli.campaign import begin, new_plan, read_target, resumed_plan
+from monkeyproof.cli.options import Options, campaign_options
+
+if TYPE_CHECKING:
+    from monkeyproof.campaign.plan import CampaignPlan
+    from monkeyproof.config.target_file import TargetFile
+    from monkeyproof.trial.dry_run import Step
+    from monkeyproof.trial.plan import TrialPlan
+
+
+@click.command("plan")
+@campaign_options
+@click.pass_context
+def plan(context: click.Context, /, **values: Any) -> None:
+    """Show what 'run' with the same words would inject, where, how far, and what undoes it. Injects nothing.
+
+    Nothing is started, and nothing of the target is changed; its links, replicas and registry are looked at, so
+    that what is chosen by the seed is named. Exit code 2 or 4 where 'run' would refuse, or a trial of it.
+    """
+    options = Options.of(context, values)
+    from monkeyproof.safety.replay import clear_to_inject
+
+    if options.resume is not None:
+        planned, live = _resumed(options, options.resume.resolve())
+    else:
+        experiments, sham, folder = begin(options)
+        with clear_to_inject():
+            file, live = _target(options.target)
+            planned = new_plan(options, file, experiments, sham, folder)
+    refused = _print(planned, live=live)
+    if refused:
+        context.exit(refused)
+
+
+def _resumed(options: Options, folder: Path) -> tuple[CampaignPlan, bool]:
+    from monkeyproof.safety.replay import clear_to_inject
+
+    stored, path, limit = resumed_plan(options, folder)
+    with clear_to_inject():
+        file, live = _target(path)
+        return stored.resumed(file, limit), live
+
+
+def _target(path: Path | None) -> tuple[TargetFile, bool]:
+    """The target's file, and whether it can be looked at: an embedded target that is down would be started."""
+    from monkeyproof.config.target_file import Predict, StackAddress, TargetFile
+    from monkeyproof.targets.local.control_plane import lifecycle
+
+    if path is not None:
+        return read_target(path), True
+    if lifecycle.status().up:
+        return read_target(paths.target_dir() / "target.yaml"), True
+    predict = Predict("http://127.0.0.1/invocations", Path())
+    stack = StackAddress(Path())
+    return TargetFile("embedded", predict, stack=stack, path=paths.target_dir() / "target.yaml"), False
+
+
+def _print(planned: CampaignPlan, *, live: bool) -> int:
+    """Print it all. Returns the exit code of the first refusal, or 0."""
+    from monkeyproof.campaign.plan import TRIALS_DIR
+    from monkeyproof.campaign.results import is_finished
+    from monkeyproof.targets.opening import open_target
+    from monkeyproof.trial.dry_run import DescribedTarget, Preview
+
+    file = planned.target
+    trials = [trial for trial in planned.trials() if not is_finished(Path(trial.folder))]
+    for line in _head(planned, len(trials), live=live):
+        click.echo(line)
+    experiments = {one.name: one for one in (*planned.experiments, *([planned.sham] if planned.sham else []))}
+    target = None
+    if live:
+        target = open_target(file.path) if file.stack else DescribedTarget(file)
+    code, told = 0, set[tuple[str, str]]()
+    try:
+        preview = Preview(file, target)
+        for trial in trials:
+            steps = preview.steps(experiments[trial.experiment], trial.seed, trial.arm)
+            code = code or next((step.refused.exit_code for step in steps if step.refused), 0)
+            number = Path(trial.folder).relative_to(planned.folder / TRIALS_DIR).name.partition("-")[0]
+            for line in _lines(number, trial, steps, told):
+                click.echo(line)
+    finally:
+        if target is not None:
+            target.close()
+    return code
+
+
+def _head(planned: CampaignPlan, count: int, *, live: bool) -> Iterator[str]:
+    file = planned.target
+    most = "at most " if planned.sequential or planned.max_minutes is not None else ""
+    trials = f"{most}{count} trial{'s' if count != 1 else ''}"
+    yield f"{trials} against {file.name} ({file.path}), in this order. Nothing is injected now."
+    if not live:
+        yield "The embedded target is not up; 'run' would start it, and end it afterwards."
+    limits = [f"{key} {value:g}" for key in file.limits_in_force.__slots__ if (value := _limit(file, key))]
+    yield f"limits: {', '.join(limits) or 'none'}"
+    yield f"abort_if: {'; '.join(one.words for one in file.abort_if) or 'nothing'}"
+
+
+def _limit(file: TargetFile, key: str) -> float | None:
+    value: float | None = getattr(file.limits_in_force, key)
+    return value
+
+
+def _lines(number: str, trial: TrialPlan, steps: list[Step], told: set[tuple[str, str]]) -> Iterator[str]:
+    """A trial; what is the same as in an earlier one is told once."""
+    yield ""
+    yield f"{number} {trial.experiment}, arm {trial.arm}, seed {trial.seed}"
+    if not steps:
+        yield "    injects nothing"
+    for step in steps:
+        yield f"    {'would refuse' if step.refused else 'injects'} {step.headline}"
+        if (trial.experiment, step.headline) in told:
+            continue
+        told.add((trial.experiment, step.headline))
+        for name, words in step.details:
+            yield f"        {name:7} {words}" if name else f"        {words}"

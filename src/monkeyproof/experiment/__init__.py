@@ -1,0 +1,1 @@
+"""Experiment files: the catalogue, and the checks before a run."""

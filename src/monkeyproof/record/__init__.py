@@ -1,0 +1,1 @@
+"""A trial's folder: its events and its readings."""

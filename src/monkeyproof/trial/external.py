@@ -1,0 +1,361 @@
+"""Trials of experiments whose faults are not ours: any Chaos Toolkit file, run against any service.
+
+Chaos Toolkit runs the file as its author wrote it. This watches it do so, and adds what a trial needs: a baseline
+before, the intent on disk before the act, the proof after it, a hold before the undo, and a look afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from chaoslib.activity import run_activity
+from chaoslib.exceptions import ActivityFailed, InterruptExecution
+from chaoslib.run import RunEventHandler
+
+from monkeyproof.clock import wait_for
+from monkeyproof.config.redaction import know_loaded, redact
+from monkeyproof.errors import EXIT_REFUSED, MonkeyproofError, Refusal
+from monkeyproof.experiment.activity_roles import Roles, activity_named, after_injection, is_action, uses
+from monkeyproof.faults.actions.external import EVIDENCE_WITHIN_S, told, told_of, why_no_evidence, why_not_done
+from monkeyproof.injection.inject import current, intend
+from monkeyproof.probes.steady_state import slo_holds
+from monkeyproof.probes.watch import hold_until_recovered, watch_after_revert
+from monkeyproof.record import history
+from monkeyproof.record.history import Kind
+from monkeyproof.runtime import procfs
+from monkeyproof.types import Json
+from monkeyproof.undo.log import Undo, keep_beside
+
+logger = logging.getLogger("chaostoolkit")
+TOO_LONG = "took too long"
+"""What Chaos Toolkit says of an activity that was ended by its timeout."""
+
+
+def baseline(document: Mapping[str, Json]) -> bool:
+    """Whether the service is steady before anything is done to it; the experiment's own look at it will do."""
+    return uses(document, "slo_holds") or slo_holds()
+
+
+class ExternalFault(RunEventHandler):  # type: ignore[misc]
+    """Follows one run of an experiment and writes what it means into the open trial's history.
+
+    Chaos Toolkit swallows exceptions of its handlers. What must not be done without a record is therefore
+    stopped with SystemExit, after which Chaos Toolkit still runs the rollbacks; the reason is in ``failure``.
+    """
+
+    def __init__(self, document: Mapping[str, Json], roles: Roles, source: tuple[str, str] = ("", "")) -> None:
+        """``source``: path and digest of the experiment's file, where they are known."""
+        self._source = source
+        self.failure: MonkeyproofError | None = None
+        self._document = document
+        self._roles = roles
+        self._inject = activity_named(document, roles.inject) or {}
+        self._background = bool(self._inject.get("background"))
+        self._after = after_injection(document, roles)
+        self._in_place = roles.evidence in self._after
+        self._ended_by_method = any(is_action(document, name) for name in self._after)
+        self._configuration: Json = None
+        self._secrets: Json = None
+        self._fault_id = ""
+        self._section = ""
+        self._started = threading.Event()
+        self._judged = self._ending = self._over = self._undo_ended = self._watched = False
+        self._leaving = self._interrupted = False
+        self._undone: list[str] = []
+
+    @property
+    def _fault(self) -> str:
+        return f"foreign.{self._roles.inject}"
+
+    def running(
+        self,
+        experiment: Json,  # noqa: ARG002
+        journal: Json,  # noqa: ARG002
+        configuration: Json,
+        secrets: Json,
+        schedule: Json,  # noqa: ARG002
+        settings: Json,  # noqa: ARG002
+    ) -> None:
+        self._configuration, self._secrets = configuration, secrets
+        know_loaded(configuration, secrets)
+
+    def hypothesis_before_completed(
+        self,
+        experiment: Json,  # noqa: ARG002
+        state: Mapping[str, Json] | None,
+        journal: Json,  # noqa: ARG002
+    ) -> None:
+        """The author's own idea of a steady state counts as well as ours."""
+        if state is not None and not state["steady_state_met"]:
+            name = state["probes"][-1]["activity"]["name"]
+            why = f"the experiment's own steady-state probe {name!r} did not hold"
+            current().history.event(Kind.BASELINE_MISSED, good_share=None, window_s=0.0, why=why)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether something may be injecting at this moment, in the background."""
+        return self._background and self._started.is_set() and not self._over
+
+    def start_method(self, experiment: Json) -> None:  # noqa: ARG002
+        self._section = "method"
+
+    def signal_exit(self) -> None:
+        """Somebody wants it to end: nothing is held or watched any more."""
+        self._leaving = True
+
+    def start_activity(self, activity: Mapping[str, Json]) -> None:
+        self._await_start(activity)
+        is_method_action = self._section == "method" and activity.get("type") == "action"
+        if is_method_action and not self._fault_id:
+            self._begin()
+        if is_method_action and activity.get("name") == self._roles.inject:
+            self._started.set()
+        elif is_method_action and self._started.is_set():
+            # Whatever is done after the injection may be what ends it.
+            self._end_begins()
+
+    def activity_completed(self, activity: Mapping[str, Json], run: Mapping[str, Json]) -> None:
+        name = str(activity.get("name"))
+        if not self._started.is_set():
+            return
+        with self._told():
+            if self._section == "method" and name == self._roles.inject:
+                self._injected(run)
+            elif self._section == "method" and name == self._roles.evidence and not self._judged:
+                self._evidence_ended(run)
+            elif self._ending and activity.get("type") == "action" and not self._undo_ended:
+                why = self._why_failed(run) or self._why_not_done(activity, run["output"])
+                self._ending_action_ended(name, why)
+
+    def _await_start(self, activity: Mapping[str, Json]) -> None:
+        """What stands after an injection in the background may begin before that has got a thread."""
+        if self._background and self._section == "method" and activity.get("name") in self._after:
+            self._started.wait(EVIDENCE_WITHIN_S)
+
+    def start_rollbacks(self, experiment: Json) -> None:  # noqa: ARG002
+        """Whatever the rollbacks are, they come after the fault was held."""
+        self._section = "rollbacks"
+        if self._fault_id:
+            self._end_begins()
+
+    def rollbacks_completed(self, experiment: Json, journal: Json) -> None:  # noqa: ARG002
+        if self._interrupted:
+            journal["status"] = "interrupted"
+        if self._over:  # In the background, with nothing to undo.
+            self._watch()
+
+    def _begin(self) -> None:
+        """The last moment before the first act, whichever of the acts is named as the injection."""
+        context = current()
+        undo, prior = None, dict[str, Json]()
+        before = "nothing was asked"
+        if self._roles.evidence:
+            before, value = self._ask()
+            prior = {self._roles.evidence: told(value) if value is not None else before}
+        try:
+            why, what_to_do = self._roles.why_no_way_back
+            if why:
+                raise Refusal(why, what_to_do)
+            arguments = self._stored(context.folder / history.EXPERIMENT_FILE)
+            if self._roles.undo:
+                undo = Undo("monkeyproof.faults.actions.external:run_activities", arguments)
+            if self._background:
+                horizon_s = context.target.file.windows.horizon_s
+                self._inject["provider"].setdefault("timeout", horizon_s)
+            self._fault_id = intend(
+                context,
+                self._fault,
+                context.target.file.name,
+                told_of(self._inject),
+                undo,
+                held=undo is not None or self._background or self._ended_by_method,
+                prior=prior,
+                nothing_to_undo="the experiment's author says so",
+            )
+        except Exception as error:  # Whatever a disk or the undo log raises: without a record nothing is done.
+            why = f"the intent could not be written down: {error}"
+            self.failure = error if isinstance(error, Refusal) else Refusal(why, "see what is wrong there")
+            logger.critical("%s", self.failure)
+            raise SystemExit(EXIT_REFUSED) from None
+        if not before:
+            self._judge(f"{self._roles.evidence} held before anything was injected, so it proves nothing")
+
+    def _stored(self, path: Path) -> dict[str, Json]:
+        """Keep the experiment, without its secrets, and say how its undo is run again.
+
+        Raises:
+            Refusal: that needs what must not be kept, and the file in which it stands is not known.
+        """
+        shown = redact(self._document)
+        history.write_json(path, shown)
+        if not self._roles.undo:
+            return {}
+        # The trial's folder may be cleaned away while its fault is still there; the harness's home is not.
+        kept = keep_beside(current().undo.path, shown)
+        arguments = {"experiment": str(kept), "activities": list(self._roles.undo), "folder": str(Path.cwd())}
+        if shown == self._document:
+            return arguments
+        if not self._source[0]:
+            raise Refusal(
+                "its undo could not be run again: values in it may be secrets, so they are not kept",
+                "take them from the environment, or use 'monkeyproof run', which knows where the file is",
+            )
+        return arguments | {"file": self._source[0], "sha256": self._source[1]}
+
+    def _injected(self, run: Mapping[str, Json]) -> None:
+        """The injecting activity is over."""
+        why = self._why_failed(run)
+        if self._background and TOO_LONG in why:
+            why = ""  # It was to last; what ended it is its limit.
+        elif not why:
+            why = self._why_not_done(self._inject, run["output"])
+        if why and not self._judged:
+            self._judge(f"it was not injected: {why}")
+        if not self._judged and not self._in_place:
+            self._prove()
+        if self._background and not self._over:
+            # It lasted as long as its activity did; what is left of it, the undo takes back.
+            self._reverted("the activity in the background ended")
+
+    def _prove(self) -> None:
+        """Where its proof does not stand in the method, look for it at once."""
+        if self._roles.evidence:
+            self._judge(*self._look())
+            return
+        self._judged = True
+        current().history.event(Kind.FAULT_INJECTED, self._subject, id=self._fault_id, fault=self._fault)
+
+    def _evidence_ended(self, run: Mapping[str, Json]) -> None:
+        """It looked once, where it stands in the method; an effect may take a moment."""
+        value = run["output"]
+        why_not = self._why_failed(run) or self._why_no_evidence(value)
+        if why_not:
+            why_not, value = self._look()
+        self._judge(why_not, value)
+
+    def _look(self) -> tuple[str, Json]:
+        """Poll the evidence: why there is none, if there is none in time, and the last value."""
+        last = self._ask()
+
+        def found() -> bool:
+            nonlocal last
+            last = last if not last[0] else self._ask()
+            return not last[0]
+
+        wait_for(found, within_s=EVIDENCE_WITHIN_S, every_s=0.05)
+        return last
+
+    def _ask(self) -> tuple[str, Json]:
+        """Why the evidence does not hold at this moment, empty if it does; and its value."""
+        probe = activity_named(self._document, self._roles.evidence) or {}
+        try:
+            output = run_activity(probe, self._configuration, self._secrets)
+        except ActivityFailed as error:
+            return str(error), None
+        return self._why_no_evidence(output), output
+
+    def _judge(self, why_not: str, value: Json = None) -> None:
+        self._judged = True
+        write = current().history.event
+        if why_not:
+            write(Kind.FAULT_UNPROVEN, self._subject, id=self._fault_id, fault=self._fault, why=why_not)
+            return
+        summary = f"{self._roles.evidence}: {told(value)}"
+        current().undo.effective(self._fault_id, summary)
+        write(
+            Kind.FAULT_EFFECTIVE,
+            self._subject,
+            id=self._fault_id,
+            fault=self._fault,
+            summary=summary,
+            evidence={"probe": self._roles.evidence, "value": told(value)},
+        )
+
+    def _end_begins(self) -> None:
+        """Once, before the first thing that may end the fault: hold it; from here on it may be over."""
+        if self._ending:
+            return
+        self._ending = True
+        procfs.mark_undo()
+        with self._told():
+            if not self._judged:
+                if not self._started.is_set():
+                    self._judge(f"{self._roles.inject} was never run")
+                elif self._roles.evidence:
+                    self._judge(f"{self._roles.evidence} was never asked")
+                else:
+                    self._prove()
+            if not (self._over or self._leaving or uses(self._document, "hold_until_recovered")):
+                hold_until_recovered()
+            if self._roles.undo or self._ended_by_method:
+                current().history.event(Kind.PHASE_STARTED, "revert")
+
+    def _ending_action_ended(self, name: str, why: str) -> None:
+        undo = self._roles.undo or (name,)
+        if name not in undo:
+            return
+        if why:
+            # The undo log stays open: the trial's end tries it again.
+            self._undo_ended = True
+            current().history.event(
+                Kind.FAULT_NOT_REVERTED, self._subject, id=self._fault_id, fault=self._fault, why=f"{name}: {why}"
+            )
+            return
+        self._undone.append(name)
+        if len(self._undone) == len(undo):
+            self._undo_ended = True
+            summary = f"ran {', '.join(self._undone)}"
+            if self._roles.undo:
+                current().undo.reverted(self._fault_id, summary)
+            if not self._over:
+                self._reverted(summary)
+            current().history.event(Kind.PHASE_ENDED, "revert")
+            self._watch()
+
+    def _watch(self) -> None:
+        if not (self._watched or self._leaving or uses(self._document, "watch_after_revert")):
+            self._watched = True
+            watch_after_revert()
+
+    def _reverted(self, summary: str) -> None:
+        self._over = True
+        current().history.event(
+            Kind.FAULT_REVERTED, self._subject, id=self._fault_id, fault=self._fault, summary=summary
+        )
+
+    @property
+    def _subject(self) -> str:
+        return str(current().target.file.name)
+
+    def _why_failed(self, run: Mapping[str, Json]) -> str:
+        if run.get("status") == "succeeded":
+            return ""
+        words = "".join(run.get("exception") or ("it did not come to an end",)).strip()
+        return words.splitlines()[-1].removeprefix("chaoslib.exceptions.ActivityFailed: ")
+
+    def _why_not_done(self, activity: Mapping[str, Json], output: Json) -> str:
+        return why_not_done(activity, output, self._configuration, self._secrets)
+
+    def _why_no_evidence(self, output: Json) -> str:
+        probe = activity_named(self._document, self._roles.evidence) or {}
+        return why_no_evidence(probe, output, self._configuration, self._secrets)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """An exception here would vanish in Chaos Toolkit, and the trial would look better than it was."""
+        try:
+            yield
+        except InterruptExecution as told:
+            # Chaos Toolkit would swallow this one here.
+            self._leaving = self._interrupted = True
+            if self._section != "rollbacks":  # Those are what it is to go on with.
+                raise SystemExit(EXIT_REFUSED) from told
+        except Exception as error:
+            logger.exception("following the experiment")
+            current().history.event(
+                Kind.FAULT_UNPROVEN, self._subject, id="", fault=self._fault, why=f"could not follow it: {error}"
+            )

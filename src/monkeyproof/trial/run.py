@@ -1,0 +1,201 @@
+"""One trial: observers on, baseline, inject, hold, revert, watch; then everything put back and recorded.
+
+A trial under ``monkeyproof run`` is a worker process of its own (``python -m monkeyproof.trial.run PLAN``), for
+chaoslib's ``run_experiment`` needs a main thread, keeps global caches and installs signal handlers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import logging
+import re
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from monkeyproof import errors
+from monkeyproof.config.redaction import RedactedStream, know_loaded, redact
+from monkeyproof.errors import EXIT_NOT_REVERTED, EXIT_OK, EXIT_REFUSED, MonkeyproofError
+from monkeyproof.experiment import catalogue
+from monkeyproof.experiment.activity_roles import Named, roles_of
+from monkeyproof.record import history
+from monkeyproof.runtime.process_group import end_group_mates, leave
+from monkeyproof.runtime.stop_file import SIGNALS, STOPPED, is_stopped
+from monkeyproof.trial.plan import TrialPlan
+from monkeyproof.trial.session import TrialSession
+from monkeyproof.trial.sidecars import Sidecars
+from monkeyproof.types import Json
+
+if TYPE_CHECKING:
+    from monkeyproof.trial.external import ExternalFault
+
+_CLASSES = re.compile(r"^((chaoslib|monkeyproof)\.[\w.]+: )+")
+"""Before the words of an error that is wrapped in others."""
+_CHAINED = re.compile(r"\n\n(During handling of|The above exception was)")
+
+
+def run_worker(plan: TrialPlan, trial: TrialSession) -> None:
+    """Run one planned trial with chaoslib, on this process's main thread.
+
+    Raises:
+        MonkeyproofError: usage, refusal, or something not reverted; the history has what there is.
+        SystemExit: a signal ended the trial; everything is reverted.
+    """
+    from chaoslib.caching import cache_activities
+    from chaoslib.run import RunEventHandler, Runner, initialize_run_journal
+    from chaoslib.types import Schedule, Strategy
+
+    from monkeyproof.faults.actions.external import set_limits
+    from monkeyproof.probes.watch import longest_hold_s
+    from monkeyproof.trial.external import ExternalFault, baseline
+
+    class Signals(RunEventHandler):  # type: ignore[misc]
+        """chaoslib installs handlers of its own, and loses rollbacks on a second signal."""
+
+        def running(
+            self, _experiment: object, _journal: object, configuration: Json, secrets: Json, *_: Json
+        ) -> None:
+            know_loaded(configuration, secrets)
+
+        def started(self, experiment: object, journal: object) -> None:  # noqa: ARG002
+            _leave_on_signals(foreign)
+
+    experiment = copy.deepcopy(dict(catalogue.find(plan.experiment_file).document))
+    cache_activities(experiment)
+    roles = roles_of(experiment, Named(plan.inject, plan.evidence, plan.undo))
+    source = (plan.experiment_file, plan.experiment_sha256)
+    foreign = ExternalFault(experiment, roles, source) if roles else None
+    if roles is not None:
+        set_limits(experiment, roles)
+    # Ours, so that what ran is on record however it ends.
+    journal: dict[str, Json] = initialize_run_journal(experiment) | {"status": "never started"}
+    _leave_on_signals(foreign)
+    try:
+        trial.start(longest_hold_s(experiment))
+        runner = Runner(Strategy.DEFAULT, Schedule())
+        runner.register_event_handler(Signals())
+        if foreign is not None:
+            runner.register_event_handler(foreign)
+        if foreign is None or baseline(experiment):
+            always = {"runtime": {"rollbacks": {"strategy": "always"}}}
+            runner.run(experiment, settings=always, journal=journal)
+        if foreign is not None and foreign.failure is not None:
+            raise foreign.failure
+        if journal["status"] == "interrupted":
+            raise SystemExit(EXIT_REFUSED)
+    except SystemExit:
+        journal["status"] = "interrupted"
+        trial.abort(why_signalled())
+        raise
+    finally:
+        # From here on nothing may cut the undoing short.
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        # Of somebody else's experiment, what matters is in the history already; the rest is the journal's.
+        failed = _failed_action(journal) if foreign is None else None
+        if failed is not None:
+            trial.note_failure(*failed)
+        if trial.folder.exists():
+            history.write_json(trial.folder / history.JOURNAL_FILE, redact(journal))
+        trial.close()
+    if failed is not None and (not trial.aborted or failed[1].exit_code == EXIT_NOT_REVERTED):
+        raise failed[1]
+
+
+def _failed_action(journal: Mapping[str, Json]) -> tuple[str, MonkeyproofError] | None:
+    """The first action that failed, and how: chaoslib calls such an experiment completed. A person would not.
+
+    A fault without evidence is no failure here: the trial is invalid, and its history says why.
+    """
+    for run in journal.get("run") or ():
+        if run["activity"]["type"] == "action" and run.get("status") == "failed":
+            words = "".join(run.get("exception") or ()).strip()
+            match = re.search(r"monkeyproof\.errors\.(\w+): (.*)", _CHAINED.split(words)[0], re.DOTALL)
+            kind = getattr(errors, match[1], MonkeyproofError) if match else MonkeyproofError
+            if kind is errors.Unproven:
+                continue
+            error = MonkeyproofError(match[2].strip() if match else _CLASSES.sub("", words.splitlines()[-1]))
+            error.exit_code = kind.exit_code
+            return run["activity"]["name"], error
+    return None
+
+
+def why_signalled() -> str:
+    return STOPPED if is_stopped() else "a signal ended it"
+
+
+def _leave_on_signals(foreign: ExternalFault | None = None) -> None:
+    """The first signal ends the trial in order; those that follow must not cut the undoing short."""
+
+    def leave_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        for other in SIGNALS:
+            signal.signal(other, signal.SIG_IGN)
+        if foreign is not None and foreign.goes_on:
+            # Else it would go on beside its undo, and after it.
+            end_group_mates()
+        raise SystemExit(EXIT_REFUSED)
+
+    for number in SIGNALS:
+        signal.signal(number, leave_once)
+
+
+def _end_of(trial: TrialSession | None, why: str) -> tuple[int, str]:
+    """Exit code and words for a trial that ended before its time: what became of its faults, as far as known."""
+    if trial is None:
+        return EXIT_REFUSED, f"{why}; nothing had been injected"
+    if trial.is_open:
+        return EXIT_NOT_REVERTED, f"{why}; what was injected may still be there; run 'monkeyproof revert'"
+    return EXIT_REFUSED, f"{why}; {trial.end_words}"
+
+
+def main(observers: Sidecars | None = None) -> NoReturn:
+    """Entry of the worker: the plan's path is the only argument; the outcome is a file beside it.
+
+    ``observers``: those that monkeyproof.trial.worker has started already.
+    """
+    plan_path = Path(sys.argv[1])
+    # What this harness asks for itself is no warning to anybody, and would leave a log beside every trial.
+    logging.getLogger("chaostoolkit").addFilter(
+        lambda record: record.getMessage() != "Rollbacks were explicitly requested to be played"
+    )
+    code, words = EXIT_OK, ""
+    trial: TrialSession | None = None
+    sys.stdout, sys.stderr = RedactedStream(sys.stdout), RedactedStream(sys.stderr)
+    try:
+        plan = TrialPlan(**json.loads(plan_path.read_bytes()))
+        trial = TrialSession(plan, observers)
+        _leave_on_signals()
+        try:
+            # First, because the healer waits for it; what else there is to import is imported meanwhile.
+            trial.prepare()
+            run_worker(plan, trial)
+        except BaseException as error:
+            trial.abort(str(error) if isinstance(error, Exception) else why_signalled())
+            raise
+        finally:
+            trial.close()
+        if trial.aborted:  # At the very last moment, when signals were ignored already.
+            raise SystemExit(EXIT_REFUSED)
+    except MonkeyproofError as error:
+        code, words = error.exit_code, str(error)
+    except SystemExit:
+        why = trial.aborted.replace("ended it", "ended the trial") if trial is not None else ""
+        code, words = _end_of(trial, why or "a signal ended the trial")
+    except OSError as error:
+        why = f"{error.filename or plan_path.parent} cannot be written ({error.strerror or error})"
+        code, words = _end_of(trial, why)
+    try:
+        history.write_json(plan_path.with_suffix(".outcome.json"), {"exit_code": code, "error": redact(words)})
+    except OSError:  # The campaign has the exit code, and finds out why.
+        with contextlib.suppress(OSError):
+            print(words, file=sys.stderr)
+    leave(code)
+
+
+if __name__ == "__main__":
+    main()
