@@ -21,13 +21,13 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=src:tests/probes $(BIN)/mypy benchmarks/*.py tests/torture.py
+	MYPYPATH=src:tests/support:tests/torture $(BIN)/mypy benchmarks/*.py tests/torture/torture.py
 	$(BIN)/lint-imports
 
 # Kills the harness in the middle of 100 trials for each family of faults, about two hours; see tests/torture.py.
 torture: $(STAMP)
 	$(BIN)/monkeyproof target up
-	$(BIN)/python tests/torture.py --kills-per-family 100
+	$(BIN)/python tests/torture/torture.py --kills-per-family 100
 
 # The environment, exactly as locked. Byte-compiled: sklearn and mlflow import twice as slowly without.
 $(STAMP): requirements.lock pyproject.toml

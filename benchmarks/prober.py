@@ -27,7 +27,7 @@ from monkeyproof.record.history import EVENTS_FILE, READINGS_FILE, Kind, parse_e
 from monkeyproof.record.readings import Readings, SignalState
 from monkeyproof.runtime.process_group import ProcessGroup
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "probes"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 import probe_service
 
 SHORT_S = 2.0

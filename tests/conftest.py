@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from undo_world import FakeTarget
 
 from monkeyproof import paths
+from monkeyproof.clock import Anchor, ManualClock
+from monkeyproof.injection.inject import Context, set_current
+from monkeyproof.record.history import HistoryWriter
+from monkeyproof.undo.log import UndoLog
 
 # These machines are shared: how long an example takes says nothing about the code.
 settings.register_profile("shared-machine", deadline=None)
@@ -65,3 +70,15 @@ def open_to_others() -> Callable[[Path], list[str]]:
         return [f"{path} {path.stat().st_mode & 0o777:o}" for path in paths if path.stat().st_mode & 0o077]
 
     return found
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Iterator[Context]:
+    """A trial that is open, with a target that does nothing."""
+    clock = ManualClock(50.0)
+    history = HistoryWriter(tmp_path, Anchor.now(clock), "trial", clock)
+    log = UndoLog(tmp_path / "undo.jsonl")
+    made = Context(tmp_path, FakeTarget(("noop",)), history, log, 7, "none", clock)
+    set_current(made)
+    yield made
+    set_current(None)

@@ -30,7 +30,7 @@ ELSEWHERE = {
     "monkeyproof target up": "tests/targets",
     "monkeyproof target down": "tests/targets",
     "monkeyproof report runs/": "needs a finished campaign: tests/end_to_end",
-    "monkeyproof fault network.add_latency link=": "needs a target: tests/kernel/test_by_hand.py",
+    "monkeyproof fault network.add_latency link=": "needs a target: tests/trial/test_manual.py",
     "monkeyproof unleash": "needs a target: tests/end_to_end/test_storm_trials.py",
     "monkeyproof proxy": "runs until it is ended: tests/targets",
     "pip install": "needs a registry",
@@ -38,7 +38,7 @@ ELSEWHERE = {
     "kubectl": "needs a cluster",
     "kind": "needs a cluster",
     "MONKEYPROOF_NAMESPACE=": "needs a cluster",
-    "pytest": "the plugin: tests/kernel/test_pytest_plugin.py",
+    "pytest": "the plugin: tests/trial/test_pytest_plugin.py",
 }
 
 

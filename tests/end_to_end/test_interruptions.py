@@ -147,7 +147,7 @@ def test_a_paused_replica_is_resumed_by_its_supervisor(target: Target) -> None:
 
 
 def test_a_killed_worker_a_killed_watchdog_and_one_that_stands_still_leave_nothing(target: Target) -> None:
-    torture = Path(__file__).parents[1] / "torture.py"
+    torture = Path(__file__).parents[1] / "torture" / "torture.py"
     done = subprocess.run(
         [
             *(sys.executable, str(torture), "--target", str(target.file.path), "--kills-per-family", "1"),

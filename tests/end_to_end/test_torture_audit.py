@@ -1,4 +1,4 @@
-"""What tests/torture.py looks with: whatever a fault could leave is seen, and what is as it was is not."""
+"""What tests/torture/torture.py looks with: whatever a fault could leave is seen, and what is as it was is not."""
 
 from __future__ import annotations
 

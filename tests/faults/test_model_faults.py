@@ -102,7 +102,7 @@ def test_whoever_is_killed_in_the_middle_leaves_a_way_back(
     path = here.files.file_of("2")
     clean, beside = digest_of(path), set(path.parent.iterdir())
     (tmp_path / "killed").mkdir()
-    script = Path(__file__).with_name("killed_in_the_middle.py")
+    script = Path(__file__).parents[1] / "support" / "killed_in_the_middle.py"
     arguments = [kind, registry.url, str(registry.folder / "artifacts"), str(tmp_path / "killed")]
     done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, timeout=60, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr

@@ -1,4 +1,4 @@
-"""Which rounds tests/torture.py plays: everything that is random in them comes from one generator."""
+"""Which rounds tests/torture/torture.py plays: everything that is random in them comes from one generator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes as the kernel shows them, and the target's scoring ones among them; for tests/torture.py."""
+"""Processes as the kernel shows them, and the target's scoring ones among them; for torture.py."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Needs nothing but pytest and the CUDA driver, so that it runs on a bare machine that has a GPU:
 
-    PYTHONPATH=src python3 -m pytest -c /dev/null --noconftest -q -ra tests/faults/test_gpu_ballast.py
+    PYTHONPATH=src python3 -m pytest -c /dev/null --noconftest -q -ra tests/faults/support/test_gpu_stressor.py
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Kills the harness in the middle of trials, over and over, and looks from outside at what is left.
 
-    python tests/torture.py [--kills-per-family 12] [--seed 1] [--families network,...] [--kinds worker,...]
-                            [--minutes M] [--target FILE]
+    python tests/torture/torture.py [--kills-per-family 12] [--seed 1] [--families network,...]
+        [--kinds worker,...] [--minutes M] [--target FILE]
 
 The embedded target has to be up ('monkeyproof target up'), with nothing else breaking it. In each round a campaign
 of one trial is begun, with a healer or without, and at an instant drawn from the seed something is ended:

@@ -1,4 +1,4 @@
-"""The embedded target as somebody sees it who knows nothing of the harness's trials; for tests/torture.py."""
+"""The embedded target as somebody sees it who knows nothing of the harness's trials; for torture.py."""
 
 from __future__ import annotations
 

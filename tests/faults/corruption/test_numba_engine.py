@@ -16,7 +16,7 @@ from monkeyproof.faults.data import LostRows, Missing, Noise, Room, Scale, Where
 
 needs_numba = pytest.mark.skipif(
     importlib.util.find_spec("numba") is None,
-    reason="numba is not installed (extra 'fast'); then: pytest tests/faults/test_compiled.py",
+    reason="numba is not installed (extra 'fast'); then: pytest tests/faults/corruption/test_numba_engine.py",
 )
 
 FAULTS = [

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 FLIPS = 60
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "silent_flips.py"
+BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "silent_flips.py"
 
 
 def test_most_flipped_bits_load_without_a_word() -> None:

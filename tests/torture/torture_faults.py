@@ -1,4 +1,4 @@
-"""What tests/torture.py breaks: a small experiment for each fault, and what strangers' faults are done to."""
+"""What torture.py breaks: a small experiment for each fault, and what strangers' faults are done to."""
 
 from __future__ import annotations
 

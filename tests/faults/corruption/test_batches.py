@@ -80,7 +80,7 @@ def test_rows_without_numbers_are_told_in_words(folder):
 
 @pytest.mark.skipif(
     importlib.util.find_spec("ray") is None,
-    reason="ray is not installed (extra 'ray'); then: pytest tests/faults/test_batches.py -k ray",
+    reason="ray is not installed (extra 'ray'); then: pytest tests/faults/corruption/test_batches.py -k ray",
 )
 def test_ray_data_gives_the_bytes_of_one_pass(folder, monkeypatch):
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -104,7 +104,7 @@ def test_ray_data_gives_the_bytes_of_one_pass(folder, monkeypatch):
 
 def test_the_examples_of_the_documentation_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    page = Path(__file__).parents[2] / "docs" / "faults" / "data-engine.md"
+    page = Path(__file__).parents[3] / "docs" / "faults" / "data-engine.md"
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) == 2
     names: dict[str, object] = {}

@@ -1,4 +1,4 @@
-"""What a registry tells and stores, taken down before anything is done to it; for tests/torture_audit.py."""
+"""What a registry tells and stores, taken down before anything is done to it; for torture_audit.py."""
 
 from __future__ import annotations
 
