@@ -72,7 +72,8 @@ def test_the_check_of_an_experiment_warns_once_with_the_line_and_goes_on_with_th
     file = tmp_path / "e.yaml"
     file.write_text(FILE.format(module=module, function=function, arguments=arguments))
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("default", RenamedWarning)
         provider = catalogue.read(file, "e").document["method"][0]["provider"]
         catalogue.read(file, "e")
     (warning,) = caught
