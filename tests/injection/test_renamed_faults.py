@@ -73,9 +73,8 @@ def test_the_check_of_an_experiment_warns_once_with_the_line_and_goes_on_with_th
     file.write_text(FILE.format(module=module, function=function, arguments=arguments))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
-        warnings.simplefilter("default", RenamedWarning)
+        warnings.simplefilter("always", RenamedWarning)
         provider = catalogue.read(file, "e").document["method"][0]["provider"]
-        catalogue.read(file, "e")
     (warning,) = caught
     assert str(warning.message).startswith(f"{file}:{line}: 'network.swallow' is named 'network.blackhole' now")
     assert (provider | provider["arguments"])[found[0]] == found[1]

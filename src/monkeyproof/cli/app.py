@@ -27,7 +27,7 @@ class _Group(click.Group):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The entry of the program, and of nobody who calls a command from within another."""
         paths.keep_private()
-        warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
+        warnings.showwarning = functools.partial(_show_warning, warnings.showwarning, set())
         return super().__call__(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -48,13 +48,19 @@ class _Group(click.Group):
 
 
 def _show_warning(
-    others: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any, **more: Any
+    others: Callable[..., None],
+    shown: set[str],
+    message: Warning | str,
+    category: type[Warning],
+    *where: Any,
+    **more: Any,
 ) -> None:
-    """Print what users can act on as they read everything else; leave the other warnings to Python."""
-    if issubclass(category, RenamedWarning):
-        click.echo(f"monkeyproof: warning: {message}", err=True)
-    else:
+    """Print, once each, the warnings that users can act on; leave the others to Python."""
+    if not issubclass(category, RenamedWarning):
         others(message, category, *where, **more)
+    elif str(message) not in shown:
+        shown.add(str(message))
+        click.echo(f"monkeyproof: warning: {message}", err=True)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
