@@ -1,10 +1,20 @@
-"""Values that look plausible and are wrong: in tables of yours, and in the records of a target.
+"""The family of corrupt data: values that look plausible and are wrong.
 
-from monkeyproof.faults.data import Missing, Scale, corrupt
+Two things stand under this name. The data engine corrupts tables that a caller has:
 
-found = corrupt(frame, [Missing(share=0.1), Scale(share=0.1, columns=("price",))], seed=7)
-found.table, found.mask(), found.restored()
+    from monkeyproof.faults.data import Missing, Scale, corrupt
+
+    found = corrupt(frame, [Missing(share=0.1), Scale(share=0.1, columns=("price",))], seed=7)
+    found.table, found.mask(), found.restored()
+
+The faults of the family (``scale_records`` and the like) do the same to the records of a target, in a trial. The
+engine needs numpy alone, so the faults, which need the whole harness, are imported when they are first asked for.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
 
 from monkeyproof.faults.corruption.batches import CorruptBatch
 from monkeyproof.faults.corruption.cells import (
@@ -40,34 +50,36 @@ from monkeyproof.faults.corruption.schema import ExtraColumn, LostColumn, Rename
 from monkeyproof.faults.corruption.swaps import SwapFault, SwappedColumns, SwappedValues
 from monkeyproof.faults.corruption.tables import Corrupted, corrupt
 from monkeyproof.faults.corruption.text import BrokenEncoding, LabelNoise, TextFault, Typo, UnseenCategory
-from monkeyproof.faults.data.fields import (
-    add_column,
-    add_typos,
-    break_encoding,
-    drop_column,
-    flip_labels,
-    rename_column,
-    retype_column,
-    unseen_categories,
-)
-from monkeyproof.faults.data.rows import (
-    delay_records,
-    duplicate_records,
-    freeze_records,
-    lose_records,
-    reorder_records,
-    swap_entities,
-    truncate_batches,
-)
-from monkeyproof.faults.data.values import (
-    add_noise,
-    add_outliers,
-    change_unit,
-    flip_signs,
-    missing_values,
-    scale_records,
-    swap_columns,
-)
+
+if TYPE_CHECKING:
+    from monkeyproof.faults.data.fields import (
+        add_column,
+        add_typos,
+        break_encoding,
+        drop_column,
+        flip_labels,
+        rename_column,
+        retype_column,
+        unseen_categories,
+    )
+    from monkeyproof.faults.data.rows import (
+        delay_records,
+        duplicate_records,
+        freeze_records,
+        lose_records,
+        reorder_records,
+        swap_entities,
+        truncate_batches,
+    )
+    from monkeyproof.faults.data.values import (
+        add_noise,
+        add_outliers,
+        change_unit,
+        flip_signs,
+        missing_values,
+        scale_records,
+        swap_columns,
+    )
 
 __all__ = [
     "BenignDrift",
@@ -132,3 +144,20 @@ __all__ = [
     "truncate_batches",
     "unseen_categories",
 ]
+
+_FAULT_MODULES = ("fields", "rows", "values")
+
+
+def __getattr__(name: str) -> object:
+    """A fault of the family, from the module that has it."""
+    if name in __all__:
+        for module_name in _FAULT_MODULES:
+            module = importlib.import_module(f"{__name__}.{module_name}")
+            if name in module.__all__:
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """All names, because Chaos Toolkit finds an action only among a module's members."""
+    return sorted({*globals(), *__all__})

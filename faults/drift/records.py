@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from monkeyproof.errors import Refusal, UsageError
+from monkeyproof.faults.support.checks import check_rows
 from monkeyproof.faults.support.links import check_link
 from monkeyproof.faults.support.record_stream import (
     LINK,
@@ -189,8 +190,6 @@ def benign_shift(
 
 def _course(link: str, shape: str, over_records: int) -> tuple[dict[str, Json], float]:
     """A drift from the next record on (where the stream stands, its pipeline knows), and how long it pauses."""
-    from monkeyproof.faults.corruption.drift import check_rows
-
     target = current().target
     check_link(target, link, protocol="http")
     check_rows("over_records", over_records, 1)
