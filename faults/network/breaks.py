@@ -22,8 +22,6 @@ from monkeyproof.injection.inject import current, inject
 from monkeyproof.targets.port import Links, require
 from monkeyproof.types import Evidence, Json
 
-__all__ = ["block", "half_close", "hang", "partition", "reset_connections", "swallow"]
-
 _BROKEN_HOW = {"reset": "reset", "refuse-like": "refused"}
 """What becomes of a new connection while a link is down in each mode."""
 
@@ -129,6 +127,7 @@ def reset_connections(
 
 
 @fault(
+    former_names=("swallow",),
     needs=(Links,),
     evidence="bytes that were sent have been swallowed",
     undo=UNDO_WITH_RESET,
@@ -137,7 +136,7 @@ def reset_connections(
         rng, target, protocol="tcp"
     ),
 )
-def swallow(
+def blackhole(
     link: str,
     direction: str = "both",
     share: float = 1.0,
@@ -159,7 +158,7 @@ def swallow(
 
     both = ("request", "response", "both")
     return _on_connections(
-        "swallow", link, "blackhole", direction, share, parameters, look, among=both, holds=True
+        "blackhole", link, "blackhole", direction, share, parameters, look, among=both, holds=True
     )
 
 

@@ -14,17 +14,16 @@ from monkeyproof.injection.inject import current, inject
 from monkeyproof.targets.port import Links, require
 from monkeyproof.types import Evidence, Json
 
-__all__ = ["corrupt_bytes", "garble_answers", "lose_headers", "truncate_answers"]
-
 
 @fault(
+    former_names=("truncate_answers",),
     needs=(Links,),
     evidence="an answer was cut off, and its connection closed",
     undo=UNDO,
     healing="retry elsewhere; drain the path",
     draw=lambda rng, target, intensity: on_a_link(rng, target, protocol="http", share=round(0.5 * intensity, 3)),
 )
-def truncate_answers(
+def truncate_responses(
     link: str,
     keep_bytes: int = 0,
     share: float = 1.0,
@@ -38,10 +37,11 @@ def truncate_answers(
     check_number("share", share)
     Truncate(seed=0, share=share, keep_bytes=keep_bytes)  # Checks them.
     parameters = {"share": float(share), "keep_bytes": keep_bytes}
-    return _on_messages("truncate_answers", link, "truncate", parameters, share, "answers cut off")
+    return _on_messages("truncate_responses", link, "truncate", parameters, share, "answers cut off")
 
 
 @fault(
+    former_names=("garble_answers",),
     needs=(Links,),
     evidence="the body of a JSON answer was changed",
     undo=UNDO,
@@ -54,7 +54,7 @@ def truncate_answers(
         mode=("unparsable", "changed")[int(rng.integers(2))],
     ),
 )
-def garble_answers(
+def corrupt_json(
     link: str,
     mode: str = "unparsable",
     share: float = 1.0,
@@ -68,10 +68,11 @@ def garble_answers(
     check_number("share", share)
     Garble(seed=0, share=share, mode=mode)  # Checks them.
     parameters = {"share": float(share), "mode": mode}
-    return _on_messages("garble_answers", link, "garble", parameters, share, f"JSON answers made {mode}")
+    return _on_messages("corrupt_json", link, "garble", parameters, share, f"JSON answers made {mode}")
 
 
 @fault(
+    former_names=("lose_headers",),
     needs=(Links,),
     evidence="a message that had such a header went on without it",
     undo=UNDO,
@@ -80,7 +81,7 @@ def garble_answers(
         rng, target, protocol="http", names="content-type", share=round(intensity, 3)
     ),
 )
-def lose_headers(
+def drop_headers(
     link: str,
     names: str,
     direction: str = "response",
@@ -95,7 +96,7 @@ def lose_headers(
     LoseHeaders(names=str(names), seed=0, direction=direction, share=share)  # Checks them.
     parameters = {"names": str(names), "direction": direction, "share": float(share)}
     what = f"{'answers' if direction == 'response' else 'requests'} without {names}"
-    return _on_messages("lose_headers", link, "lose_headers", parameters, share, what)
+    return _on_messages("drop_headers", link, "lose_headers", parameters, share, what)
 
 
 @fault(

@@ -15,8 +15,6 @@ from monkeyproof.injection.inject import current, inject, within_limit
 from monkeyproof.targets.port import Links, require
 from monkeyproof.types import Evidence, Json
 
-__all__ = ["add_latency", "delay_closes", "limit_bandwidth"]
-
 
 @fault(
     needs=(Links,),

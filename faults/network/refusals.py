@@ -16,8 +16,6 @@ from monkeyproof.injection.inject import current, inject
 from monkeyproof.targets.port import Links, require
 from monkeyproof.types import Evidence, Json
 
-__all__ = ["fail_requests", "limit_rate"]
-
 _ROUNDS_S = 0.2
 
 

@@ -8,7 +8,9 @@ import numpy as np
 
 from monkeyproof.config.target_file import TargetFile
 from monkeyproof.errors import UsageError
-from monkeyproof.faults.network import block_link, failing_link, slow_link
+from monkeyproof.faults.network.breaks import block_link
+from monkeyproof.faults.network.delays import slow_link
+from monkeyproof.faults.network.refusals import failing_link
 from monkeyproof.injection.fault_registry import fault
 from monkeyproof.injection.inject import current
 from monkeyproof.targets.port import Links

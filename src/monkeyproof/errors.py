@@ -71,3 +71,7 @@ class TargetError(MonkeyproofError):
 
 class NotThere(TargetError):
     """What the target was asked for does not exist: asking again changes nothing."""
+
+
+class RenamedWarning(FutureWarning):
+    """A name in a file, on the command line or in a call has been replaced, and works for one version more."""

@@ -80,17 +80,17 @@ def answering(server) -> None:
 CASES: list[tuple[Callable[[str], dict], tuple[str, ...], str]] = [
     (lambda link: network.reset_connections(link, after_bytes=40), ("web", "raw"), "connections were reset"),
     (lambda link: network.reset_connections(link, after_ms=10.0), ("web", "raw"), "connections were reset"),
-    (network.swallow, ("web", "raw"), "were swallowed"),
+    (network.blackhole, ("web", "raw"), "were swallowed"),
     (network.partition, ("web", "raw"), "wait, and do not arrive"),
     (lambda link: network.partition(link, "request"), ("raw",), "wait, and do not arrive"),
     (lambda link: network.half_close(link, after_bytes=10), ("web", "raw"), "was ended early"),
     (lambda link: network.limit_bandwidth(link, kib_per_s=2.0), ("web", "raw"), "had to wait"),
     (lambda link: network.delay_closes(link, 60.0, direction="request"), ("web", "raw"), "was held for at least"),
     (lambda link: network.corrupt_bytes(link, 0.9), ("web", "raw"), "bits flipped"),
-    (lambda link: network.truncate_answers(link, keep_bytes=3), ("web",), "answers cut off"),
-    (lambda link: network.garble_answers(link, "changed"), ("web",), "JSON answers made changed"),
-    (lambda link: network.lose_headers(link, "x-id"), ("web",), "answers without x-id"),
-    (lambda link: network.lose_headers(link, "x-id", "request"), ("web",), "requests without x-id"),
+    (lambda link: network.truncate_responses(link, keep_bytes=3), ("web",), "answers cut off"),
+    (lambda link: network.corrupt_json(link, "changed"), ("web",), "JSON answers made changed"),
+    (lambda link: network.drop_headers(link, "x-id"), ("web",), "answers without x-id"),
+    (lambda link: network.drop_headers(link, "x-id", "request"), ("web",), "requests without x-id"),
     (lambda link: network.limit_rate(link, 2.0), ("web",), "requests were answered 429"),
     (
         lambda link: network.add_latency(
@@ -122,8 +122,8 @@ def test_each_is_proven_by_users_and_taken_back(world, proxy, answering, inject,
 @pytest.mark.parametrize(
     "inject",
     [
-        lambda: network.truncate_answers("web"),
-        lambda: network.lose_headers("web", "X-Monkeyproof", "request"),
+        lambda: network.truncate_responses("web"),
+        lambda: network.drop_headers("web", "X-Monkeyproof", "request"),
         lambda: network.corrupt_bytes("web", direction="request"),
     ],
 )
@@ -151,7 +151,7 @@ def test_refusals_by_chance_carry_retry_after(world, proxy, answering):
 @pytest.mark.parametrize(
     ("inject", "most_ms"),
     [
-        (lambda: network.swallow("web"), 25_000),
+        (lambda: network.blackhole("web"), 25_000),
         (lambda: network.partition("web"), 25_000),
         (lambda: network.half_close("web"), 25_000),
         (lambda: network.limit_bandwidth("web", 5.0), 25_000),
@@ -173,9 +173,12 @@ WRONG = [
     (lambda: network.reset_connections("web", share=1.5), "share: 1.5 is not in (0, 1]"),
     (lambda: network.fail_requests("web", 1e-320), "probability: 1e-320 is less than 1e-06, one in a million"),
     (lambda: network.corrupt_bytes("web", 1e-200, share=1e-200), "block_share: 1e-200 is less than 1e-06"),
-    (lambda: network.truncate_answers("web", share=1e-9), "share: 1e-09 is less than 1e-06"),
-    (lambda: network.swallow("nowhere"), "no link 'nowhere'"),
-    (lambda: network.swallow("web", direction="sideways"), "'sideways' is not 'request' or 'response' or 'both'"),
+    (lambda: network.truncate_responses("web", share=1e-9), "share: 1e-09 is less than 1e-06"),
+    (lambda: network.blackhole("nowhere"), "no link 'nowhere'"),
+    (
+        lambda: network.blackhole("web", direction="sideways"),
+        "'sideways' is not 'request' or 'response' or 'both'",
+    ),
     (lambda: network.partition("web", direction="both"), "direction: 'both' is not"),
     (lambda: network.half_close("web", after_bytes=1.5), "after_bytes: 1.5 is not a whole number"),
     (lambda: network.limit_bandwidth("web", 0), "kib_per_s is between 0.1"),
@@ -184,10 +187,10 @@ WRONG = [
     (lambda: network.delay_closes("web", 0), "delay_ms is in (0, 600000]"),
     (lambda: network.corrupt_bytes("web", 0), "block_share is in (0, 1]"),
     (lambda: network.corrupt_bytes("web", block_bytes=4), "block_bytes is in 8..1048576"),
-    (lambda: network.truncate_answers("web", keep_bytes=True), "keep_bytes: True is not a whole number"),
-    (lambda: network.garble_answers("web", "softly"), "mode is 'unparsable' or 'changed'"),
-    (lambda: network.lose_headers("web", "content-length"), "without content-length nobody could tell"),
-    (lambda: network.lose_headers("web", "a", share=0), "share is in (0, 1]"),
+    (lambda: network.truncate_responses("web", keep_bytes=True), "keep_bytes: True is not a whole number"),
+    (lambda: network.corrupt_json("web", "softly"), "mode is 'unparsable' or 'changed'"),
+    (lambda: network.drop_headers("web", "content-length"), "without content-length nobody could tell"),
+    (lambda: network.drop_headers("web", "a", share=0), "share is in (0, 1]"),
     (lambda: network.limit_rate("web", 0), "limit_per_s is in (0, 1000000]"),
     (lambda: network.limit_rate("web", 1, burst=0), "burst is at least 1"),
     (lambda: network.fail_requests("web", 0.5, retry_after_s=-1), "retry_after_s: -1 is not in 0..86400"),
@@ -207,7 +210,7 @@ def test_wrong_calls_are_refused_in_words_and_leave_no_trace(world, call, words)
     assert list(world.find(port.Links).active()) == []
 
 
-@pytest.mark.parametrize("name", ["truncate_answers", "garble_answers", "limit_rate"])
+@pytest.mark.parametrize("name", ["truncate_responses", "corrupt_json", "limit_rate"])
 def test_faults_of_messages_need_a_link_that_has_messages(world, name):
     more = {"limit_per_s": 1.0} if name == "limit_rate" else {}
     with pytest.raises(Refusal, match="raw is a tcp link, and this fault needs one that speaks http"):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from monkeyproof.cli.fault import fault
 from monkeyproof.cli.plan import plan
 from monkeyproof.cli.stop import stop
 from monkeyproof.cli.unleash import unleash
-from monkeyproof.errors import EXIT_REFUSED, EXIT_USAGE, MonkeyproofError, UsageError
+from monkeyproof.errors import EXIT_REFUSED, EXIT_USAGE, MonkeyproofError, RenamedWarning, UsageError
 
 
 class _Group(click.Group):
@@ -24,6 +27,7 @@ class _Group(click.Group):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The entry of the program, and of nobody who calls a command from within another."""
         paths.keep_private()
+        warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
         return super().__call__(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -41,6 +45,16 @@ class _Group(click.Group):
                 raise  # A pipe that nobody reads any more, say: click's to end.
             click.echo(f"monkeyproof: {error.filename}: {error.strerror}; mend that, then try again", err=True)
             ctx.exit(EXIT_USAGE)
+
+
+def _show_warning(
+    others: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any, **more: Any
+) -> None:
+    """Print what users can act on as they read everything else; leave the other warnings to Python."""
+    if issubclass(category, RenamedWarning):
+        click.echo(f"monkeyproof: warning: {message}", err=True)
+    else:
+        others(message, category, *where, **more)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -32,7 +32,8 @@ from monkeyproof.config.user_files import line_of, load_yaml, problem_words, rea
 from monkeyproof.errors import Refusal, UsageError
 from monkeyproof.experiment import activity_roles
 from monkeyproof.experiment.activity_roles import Named
-from monkeyproof.experiment.validation import argument_problems, structure_problems
+from monkeyproof.experiment.validation import argument_problems, structure_problems, use_new_names
+from monkeyproof.injection.fault_registry import warn_renamed
 from monkeyproof.types import Json, Outcome
 
 EXTENSION = "monkeyproof"
@@ -140,7 +141,11 @@ def read(path: Path, name: str, named: Named | None = None) -> Experiment:
     node, document = load_yaml(text, str(path))
     if not isinstance(document, dict):
         raise UsageError(f"{path}:1: an experiment is a mapping with title, description and method")
-    problems = list(structure_problems(document)) or list(argument_problems(document))
+    problems = list(structure_problems(document))
+    if not problems:
+        for place, former, fault in use_new_names(document):
+            warn_renamed(former, fault, f"{path}:{line_of(node, place)}")
+        problems = list(argument_problems(document))
     if problems:
         raise UsageError("\n".join(f"{path}:{line_of(node, place)}: {words}" for place, words in problems))
     know_experiment(document)

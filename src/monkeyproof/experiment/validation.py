@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import typing
@@ -12,7 +13,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from monkeyproof.config.user_files import problem_words, shown
 from monkeyproof.errors import UsageError
+from monkeyproof.experiment.activity_roles import OWN_FAULTS
 from monkeyproof.injection import fault_registry
+from monkeyproof.injection.fault_registry import Fault
 from monkeyproof.types import Json
 
 Problem = tuple[tuple[str | int, ...], str]
@@ -103,6 +106,28 @@ def argument_problems(document: Mapping[str, Json]) -> Iterator[Problem]:
         if not found and (module_name, function_name) == fault_registry.WHEN_SEEN:
             found = list(_problems_of_a_fault_to_come((*place, "provider", "arguments"), given))
         yield from found
+
+
+def use_new_names(document: Mapping[str, Json]) -> Iterator[tuple[tuple[str | int, ...], str, Fault]]:
+    """Replace former names of faults in a document that has the right shape. Yields the place, the former name
+    and the fault for each."""
+    for place, activity in activities(document):
+        provider = activity.get("provider", {})
+        if "ref" in activity or provider.get("type") != "python":
+            continue
+        module, function = str(provider.get("module", "")), str(provider.get("func", ""))
+        if module.startswith(OWN_FAULTS):
+            with contextlib.suppress(Exception):  # The check that follows says what is wrong with the module.
+                importlib.import_module(module)
+        if (fault := fault_registry.renamed_to(module, function)) is not None:
+            provider["func"] = fault.function.__name__
+            yield (*place, "provider", "func"), f"{fault.family}.{function}", fault
+        given = provider.get("arguments", {})
+        if (module, function) == fault_registry.WHEN_SEEN and isinstance(given.get("fault"), str):
+            name = given["fault"]
+            if (fault := fault_registry.by_former_name(name)) is not None:
+                given["fault"] = fault.name
+                yield (*place, "provider", "arguments", "fault"), name, fault
 
 
 def _problems_of_a_fault_to_come(place: tuple[str | int, ...], given: dict[str, Json]) -> Iterator[Problem]:

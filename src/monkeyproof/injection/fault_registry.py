@@ -6,10 +6,14 @@ without an experiment, finds them here; its parameters are those of the function
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import inspect
+import pkgutil
+import sys
 import typing
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar, cast
@@ -17,7 +21,7 @@ from typing import ParamSpec, Protocol, TypeVar, cast
 import numpy as np
 
 from monkeyproof.config.target_file import Family, TargetFile
-from monkeyproof.errors import UsageError
+from monkeyproof.errors import RenamedWarning, UsageError
 from monkeyproof.types import Json
 
 P = ParamSpec("P")
@@ -69,6 +73,8 @@ class Fault:
     draw: Draw | None
     """Arguments for ``monkeyproof unleash``, with an intensity in (0, 1]; it returns None where the target has no
     place for this fault. None: never drawn by chance."""
+    former_names: tuple[str, ...] = ()
+    """Names of the function in the version before; they work in this one, with a warning."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -107,19 +113,89 @@ class Fault:
 
 
 def fault(
-    *, needs: Sequence[type] = (), evidence: str, undo: str, healing: str, draw: Draw | None = None
+    *,
+    needs: Sequence[type] = (),
+    evidence: str,
+    undo: str,
+    healing: str,
+    draw: Draw | None = None,
+    former_names: Sequence[str] = (),
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Declare a function to be a fault. The function stays as it is."""
+    """Declare a function to be a fault. The function stays as it is.
+
+    Its module also gets a function for each of ``former_names``, since Chaos Toolkit only calls functions that a
+    module has. Such a function warns, and is no fault of its own: no list of faults shows it.
+    """
 
     def declare(function: Callable[P, R]) -> Callable[P, R]:
         family = function.__module__.removeprefix("monkeyproof.faults.").partition(".")[0]
-        name = f"{family}.{function.__name__}"
-        function.__fault__ = Fault(  # type: ignore[attr-defined]
-            name, cast("Callable[..., Json]", function), tuple(needs), evidence, undo, healing, draw
+        declared = Fault(
+            f"{family}.{function.__name__}",
+            cast("Callable[..., Json]", function),
+            tuple(needs),
+            evidence,
+            undo,
+            healing,
+            draw,
+            tuple(former_names),
         )
+        for name in former_names:
+            function.__globals__[name] = _renamed_function(declared, name)
+        function.__fault__ = declared  # type: ignore[attr-defined]
         return function
 
     return declare
+
+
+def _renamed_function(fault: Fault, name: str) -> Callable[..., Json]:
+    @functools.wraps(fault.function)
+    def renamed(*args: Json, **kwargs: Json) -> Json:
+        warn_renamed(f"{fault.family}.{name}", fault)
+        return fault.function(*args, **kwargs)
+
+    renamed.__name__ = renamed.__qualname__ = name
+    renamed.__renamed_to__ = fault  # type: ignore[attr-defined]
+    return renamed
+
+
+def warn_renamed(name: str, fault: Fault, where: str = "") -> None:
+    """Warn, once for each message, that a fault has another name now. ``where``: the file and line."""
+    prefix = f"{where}: " if where else ""
+    message = (
+        f"{prefix}{name!r} is named {fault.name!r} now; use that name, for the old one works in this version only"
+    )
+    # The level is that of this line, whoever calls: only then are equal messages shown once.
+    warnings.warn(message, RenamedWarning, stacklevel=1)
+
+
+def renamed_to(module: str, function: str) -> Fault | None:
+    """The fault that an imported module has under a former name; None if that name is no former one."""
+    found = getattr(getattr(sys.modules.get(module), function, None), "__renamed_to__", None)
+    return found if isinstance(found, Fault) else None
+
+
+def collect_faults(package: str) -> None:
+    """Give the package of a family (``__name__`` in its ``__init__.py``) the faults of all its modules.
+
+    A new fault, or a new module of faults, then stands in no list. Whatever else the package offers, it imports.
+    """
+    family = sys.modules[package]
+    public = {name for name in vars(family) if not name.startswith("_") and _belongs(family, name, package)}
+    for found in pkgutil.iter_modules(family.__path__, f"{package}."):
+        module = importlib.import_module(found.name)
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if function.__module__ == found.name and hasattr(function, "__fault__"):
+                setattr(family, name, function)
+                public.add(name)
+            elif hasattr(function, "__renamed_to__"):
+                setattr(family, name, function)
+    family.__all__ = sorted(public)  # type: ignore[attr-defined]
+
+
+def _belongs(family: object, name: str, package: str) -> bool:
+    """Whether what a package imported is a function of one of its own modules, such as an undo."""
+    member = getattr(family, name)
+    return inspect.isfunction(member) and member.__module__.startswith(f"{package}.")
 
 
 def all_faults() -> Sequence[Fault]:
@@ -127,17 +203,16 @@ def all_faults() -> Sequence[Fault]:
     found: list[Fault] = []
     for family in FAMILIES:
         module = importlib.import_module(f"monkeyproof.faults.{family}")
-        members = (getattr(module, name) for name in module.__all__)
-        faults = (getattr(one, "__fault__", None) for one in members)
+        functions = (function for _, function in inspect.getmembers(module, inspect.isfunction))
+        faults = (getattr(one, "__fault__", None) for one in functions)
         # A module may offer another family's function under its own name.
-        found += sorted(
-            (one for one in faults if isinstance(one, Fault) and one.family == family), key=lambda one: one.name
-        )
+        own = {one.name: one for one in faults if isinstance(one, Fault) and one.family == family}
+        found += (own[name] for name in sorted(own))
     return found
 
 
 def find(name: str) -> Fault:
-    """A fault by its name.
+    """A fault by its name. A former name is found too, with a warning.
 
     Raises:
         UsageError: there is none of that name.
@@ -147,9 +222,18 @@ def find(name: str) -> Fault:
     known = {one.name: one for one in all_faults()}
     if name in known:
         return known[name]
+    if (renamed := by_former_name(name)) is not None:
+        warn_renamed(name, renamed)
+        return renamed
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise UsageError(f"no fault {name!r}: {hint}'monkeyproof list --faults' shows what there is")
+
+
+def by_former_name(name: str) -> Fault | None:
+    """The fault whose former name this is (``family.function``); None if it is no fault's."""
+    family, _, function = name.partition(".")
+    return next((one for one in all_faults() if one.family == family and function in one.former_names), None)
 
 
 def faults_in(document: Mapping[str, Json]) -> Iterator[Fault]:
