@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import Refusal, TargetError
 from monkeyproof.faults.support.checks import check_between
-from monkeyproof.faults.support.replica_choice import any_replica, choose, find, is_stopped, prior, runs
+from monkeyproof.faults.support.replica_choice import any_replica, choose, find, prior, runs
 from monkeyproof.injection.fault_registry import fault
 from monkeyproof.injection.inject import Injection, current, inject, within_limit
+from monkeyproof.runtime import procfs
 from monkeyproof.targets.port import LEASE_S, Replica, Replicas, StartCondition, Starts, Target, require
 from monkeyproof.types import Evidence, Json
 from monkeyproof.undo.log import Undo
@@ -84,7 +85,7 @@ def pause(name: str = "") -> dict[str, Json]:
         now = find(replicas, victim.name)
         if now is None or now.pid != victim.pid or now.state != "paused":
             return None
-        if now.pid is not None and not is_stopped(now.pid):
+        if now.pid is not None and not procfs.is_stopped(now.pid):
             return None
         return Evidence(f"{victim.name}: pid {now.pid} is stopped", {"pid": now.pid})
 
@@ -118,12 +119,12 @@ def resume(target: Target, name: str, pid: int | None = None) -> str:
         return f"{name}: is gone, so nothing is paused"
     if pid is not None and now.pid != pid:
         return f"{name}: was replaced since (pid {now.pid}), so nothing is paused"
-    was_paused = now.state == "paused" or is_stopped(now.pid)
+    was_paused = now.state == "paused" or procfs.is_stopped(now.pid)
     replicas.resume(name)
 
     def goes_on() -> bool:
         after = find(replicas, name)
-        return after is None or after.pid is None or (after.state != "paused" and not is_stopped(after.pid))
+        return after is None or after.pid is None or (after.state != "paused" and not procfs.is_stopped(after.pid))
 
     if not wait_for(goes_on, within_s=2.0):
         raise TargetError(f"{name}: pid {now.pid} is still stopped; try: kill -CONT {now.pid}")

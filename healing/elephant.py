@@ -30,7 +30,7 @@ async def watch(eyes: TelemetryCollector, mind: Controller, stop: asyncio.Event,
     """Look and think, once a tick, until told to stop or orphaned."""
     due_s = time.monotonic()
     async with eyes:
-        while not stop.is_set() and not owner.is_gone():
+        while not stop.is_set() and not owner.has_ended():
             late_ms = (time.monotonic() - due_s) * 1000.0
             mind.step(await eyes.look(late_ms))
             # Ticks that were missed are not made up for: they would only crowd the ones to come.

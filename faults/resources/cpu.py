@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.support import stressor
 from monkeyproof.faults.support.checks import check_between, check_count
 from monkeyproof.injection.fault_registry import fault
 from monkeyproof.injection.inject import Injection, current, inject
+from monkeyproof.runtime import procfs
 from monkeyproof.targets.port import LEASE_S, Processes, Replicas, Target
 from monkeyproof.types import Evidence, Json
 
@@ -119,10 +118,5 @@ def _replica_pids(target: Target) -> list[int]:
 
 def _ran(pids: list[int]) -> _Ran:
     """Of all threads of these processes, as far as they still are there."""
-    on_cpu_ns = waited_ns = 0
-    for pid in pids:
-        for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-            with contextlib.suppress(OSError, ValueError):
-                ran, waited, _ = path.read_text().split()
-                on_cpu_ns, waited_ns = on_cpu_ns + int(ran), waited_ns + int(waited)
-    return _Ran(on_cpu_ns / 1e9, waited_ns / 1e9)
+    times = [procfs.cpu_times_ns(pid) for pid in pids]
+    return _Ran(sum(ran for ran, _ in times) / 1e9, sum(waited for _, waited in times) / 1e9)

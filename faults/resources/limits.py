@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import http.client
 import resource
+import signal
 from collections.abc import Callable
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from monkeyproof.errors import Refusal, TargetError
@@ -20,7 +20,7 @@ from monkeyproof.faults.support.stressors.rlimit import KINDS, limits_of, put_ba
 from monkeyproof.injection.fault_registry import fault
 from monkeyproof.injection.inject import Injection, current, inject
 from monkeyproof.runtime import procfs
-from monkeyproof.runtime.process_ref import ProcessReference, words_of
+from monkeyproof.runtime.process_ref import ProcessReference, reference_text
 from monkeyproof.targets.port import LEASE_S, Processes, Replica, Replicas, Target, require
 from monkeyproof.types import Evidence, Json
 from monkeyproof.undo.log import Undo
@@ -30,7 +30,6 @@ MOST_SPARE_MIB = 1024.0
 MOST_SPARE = 1000
 """Whoever has more left than that lacks nothing."""
 FRESH_WITHIN_S = 0.5
-_SIGXFSZ_BIT = 1 << (25 - 1)
 
 
 @fault(
@@ -49,10 +48,10 @@ def exhaust_memory(name: str = "", spare_mib: float = 0.0) -> dict[str, Json]:
     check_between("spare_mib", spare_mib, 0.0, MOST_SPARE_MIB)
 
     def lowered(pid: int) -> int:
-        return _memory_bytes(pid) + int(spare_mib * MIB)
+        return procfs.address_space_bytes(pid) + int(spare_mib * MIB)
 
     def evidence(_: Replica, pid: int, limit: int) -> Evidence | None:
-        used = _memory_bytes(pid)
+        used = procfs.address_space_bytes(pid)
         spare = max(0.0, (limit - used) / MIB)
         return Evidence(
             f"which leaves {spare:.1f} MiB beyond the {used / MIB:.0f} that it has",
@@ -78,7 +77,7 @@ def exhaust_handles(name: str = "", spare: int = 0) -> dict[str, Json]:
     check_count("spare", spare, 0, MOST_SPARE)
 
     def lowered(pid: int) -> int:
-        used = _open_files(pid)
+        used = procfs.open_descriptors(pid)
         limit, free = 0, 0
         while free < spare or limit in used:
             free += limit not in used
@@ -86,7 +85,7 @@ def exhaust_handles(name: str = "", spare: int = 0) -> dict[str, Json]:
         return limit
 
     def evidence(victim: Replica, pid: int, limit: int) -> Evidence | None:
-        used = _open_files(pid)
+        used = procfs.open_descriptors(pid)
         free = limit - len([number for number in used if number < limit])
         answered = "" if spare or not victim.metrics_url else _fresh_connection(victim.metrics_url)
         if answered is None:
@@ -116,7 +115,7 @@ def fill_disk(name: str = "", most_kib: float = 0.0) -> dict[str, Json]:
     check_between("most_kib", most_kib, 0.0, 1024.0 * 1024.0)
 
     def lowered(pid: int) -> int:
-        if not _survives_full_disk(pid):
+        if not procfs.expects_signal(pid, signal.SIGXFSZ):
             raise Refusal(
                 f"pid {pid} would be killed by its next write (SIGXFSZ), which no full disk does",
                 "choose a process that ignores that signal, such as any in Python",
@@ -178,7 +177,7 @@ def _limit(
         raise Refusal(
             f"the limits of pid {pid} may not be changed: it is another user's", "run as the user who owns it"
         ) from None
-    ballast_id, process = stressor.new_id(kind), words_of(pid)
+    ballast_id, process = stressor.new_id(kind), reference_text(pid)
     gone = ProcessReference(process)
 
     def apply() -> None:
@@ -199,7 +198,7 @@ def _limit(
 
     def why_gone() -> str:
         # One that died, and was started anew, has lost the limit by what the limit did.
-        if gone.is_gone() or limits_of(pid, kind)[0] == to:
+        if gone.has_ended() or limits_of(pid, kind)[0] == to:
             return ""
         return f"the limit {kind} of {victim.name} is not the one that was set"
 
@@ -226,27 +225,12 @@ def _pid_here(target: Target, victim: Replica) -> int:
         Refusal: it is not, so that its number may be a stranger's here.
     """
     roots = stressor.require_this_machine(target, "this fault")
-    if victim.pid is None or victim.pid not in procfs.below(roots, procfs.living()):
+    if victim.pid is None or victim.pid not in procfs.with_descendants(roots, procfs.living()):
         raise Refusal(
             f"{victim.name} is no process of this machine that descends from the target's",
             "break a target that runs here, such as the embedded one",
         )
     return victim.pid
-
-
-def _memory_bytes(pid: int) -> int:
-    """Of its address space."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
-
-
-def _open_files(pid: int) -> set[int]:
-    return {int(one.name) for one in Path(f"/proc/{pid}/fd").iterdir()}
-
-
-def _survives_full_disk(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/status").read_text(errors="replace")
-    masks = dict(line.split(":\t", 1) for line in status.splitlines() if line.startswith(("SigIgn", "SigCgt")))
-    return any(int(mask, 16) & _SIGXFSZ_BIT for mask in masks.values())
 
 
 def _fresh_connection(url: str) -> str | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
 from monkeyproof.config.target_file import TargetFile
 from monkeyproof.errors import Refusal, UsageError
 from monkeyproof.injection.inject import current, within_limit
+from monkeyproof.runtime import procfs
 from monkeyproof.targets.port import Replica, Replicas
 from monkeyproof.types import Json
 
@@ -60,22 +60,8 @@ def find(replicas: Replicas, name: str) -> Replica | None:
     return next((one for one in replicas.list() if one.name == name), None)
 
 
-def state_of(pid: int) -> str:
-    """The kernel's letter for a process of this machine: T is stopped, Z dead and not reaped; "" if gone."""
-    with contextlib.suppress(OSError):
-        # The name before it, in parentheses, may hold anything.
-        return (
-            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
-        )
-    return ""
-
-
 def runs(pid: int) -> bool:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, 0)
-        return state_of(pid) not in ("Z", "X", "")
+        return procfs.is_alive(pid)
     return False
-
-
-def is_stopped(pid: int) -> bool:
-    return state_of(pid) in ("T", "t")

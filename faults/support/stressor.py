@@ -24,7 +24,7 @@ from monkeyproof.injection.inject import current
 from monkeyproof.paths import PRIVATE_UMASK, open_private
 from monkeyproof.runtime import procfs
 from monkeyproof.runtime.process_group import await_end, last_line
-from monkeyproof.runtime.process_ref import SILENT_S, ProcessReference, words_of
+from monkeyproof.runtime.process_ref import SILENT_S, ProcessReference, reference_text
 from monkeyproof.targets.port import Processes as OfThisMachine
 from monkeyproof.targets.port import Target, require
 from monkeyproof.types import Json
@@ -57,7 +57,7 @@ def start(
         child = subprocess.Popen(
             [
                 *(sys.executable, "-m", f"{_MODULE.decode()}{program}"),
-                *("--id", ballast_id, "--owner", words_of(os.getpid()), "--for-s", f"{longest_s:g}"),
+                *("--id", ballast_id, "--owner", reference_text(os.getpid()), "--for-s", f"{longest_s:g}"),
                 *arguments,
             ],
             stdin=subprocess.DEVNULL,
@@ -86,7 +86,7 @@ def pids(ballast_id: str) -> list[int]:
     """Processes of that name which live."""
     wanted, found = os.fsencode(ballast_id), []
     for pid in procfs.living():
-        words = procfs.words_of(pid)
+        words = procfs.command_line(pid)
         if wanted in words and any(word.startswith(_MODULE) for word in words):
             found.append(pid)
     return sorted(found)
@@ -115,14 +115,14 @@ def end(target: Target, ballast: str, what: str) -> str:  # noqa: ARG001
         TargetError: something of it does not end.
     """
     table = procfs.living()
-    found = [ProcessReference(f"{pid}:{table[pid].started}") for pid in pids(ballast) if pid in table]
+    found = [ProcessReference(f"{pid}:{table[pid].started_ticks}") for pid in pids(ballast) if pid in table]
     for one in found:
-        one.send(signal.SIGTERM)
-        one.send(signal.SIGCONT)
+        one.send_signal(signal.SIGTERM)
+        one.send_signal(signal.SIGCONT)
     ends_s = time.monotonic() + ENDS_WITHIN_S
     for one in found:
-        if not one.is_gone(within_s=max(0.0, ends_s - time.monotonic())):
-            one.send(signal.SIGKILL)
+        if not one.has_ended(within_s=max(0.0, ends_s - time.monotonic())):
+            one.send_signal(signal.SIGKILL)
     for child in _started.pop(ballast, []):
         await_end(child, within_s=1.0)
     if not wait_for(lambda: not pids(ballast), within_s=1.0):

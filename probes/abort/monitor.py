@@ -35,7 +35,7 @@ from monkeyproof.record.history import DISCARDED_DIR, READINGS_FILE, HistoryWrit
 from monkeyproof.record.leaving import LEAVES_WITHIN_S, is_leaving
 from monkeyproof.record.readings import Readings
 from monkeyproof.runtime.process_group import leave
-from monkeyproof.runtime.process_ref import ProcessReference, add_owner, beat
+from monkeyproof.runtime.process_ref import ProcessReference, add_owner, send_heartbeat
 
 EVERY_S = 1.0
 LOOK_EVERY_S = 0.25
@@ -133,7 +133,7 @@ def watch(file: TargetFile, folder: Path, history: HistoryWriter, worker: Proces
     ]
     said = False
     with Follower(folder) as follower:
-        while not _is_gone(worker):
+        while not _has_ended(worker):
             slots = follower.poll()
             why = next((why for one in conditions if (why := one.why(slots, history.now_s()))), "")
             if why:
@@ -148,18 +148,18 @@ def end(folder: Path, history: HistoryWriter, worker: ProcessReference, why: str
     """End the worker, in order if it can."""
     history.event(Kind.TRIAL_ABORTED, folder.name, why=why)
     aborted_s, seen, leaves = history.now_s(), len(events_in(folder)), False
-    worker.send(signal.SIGTERM)
-    while not _is_gone(worker):
+    worker.send_signal(signal.SIGTERM)
+    while not _has_ended(worker):
         leaves = leaves or is_leaving(folder, seen)
         if not leaves and history.now_s() - aborted_s > LEAVES_WITHIN_S:
             why = f"its worker (pid {worker.pid}) did not end within {LEAVES_WITHIN_S:g} s of being told to"
             history.event(Kind.TRIAL_ABORTED, folder.name, why=f"{why}; killed")
-            worker.send(signal.SIGKILL)
+            worker.send_signal(signal.SIGKILL)
 
 
-def _is_gone(worker: ProcessReference) -> bool:
-    beat()
-    return worker.is_gone(LOOK_EVERY_S)
+def _has_ended(worker: ProcessReference) -> bool:
+    send_heartbeat()
+    return worker.has_ended(LOOK_EVERY_S)
 
 
 def main() -> int:
@@ -170,7 +170,7 @@ def main() -> int:
     add_owner(parser, required=True)
     arguments = parser.parse_args()
     worker: ProcessReference = arguments.owner
-    if worker.is_gone():
+    if worker.has_ended():
         return EXIT_OK
     history = HistoryWriter(arguments.out, Anchor(arguments.anchor, SystemClock().utc().isoformat()), "sentry")
     try:

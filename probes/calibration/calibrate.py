@@ -34,7 +34,7 @@ from monkeyproof.probes.calibration.episodes import (
 from monkeyproof.record.history import READINGS_FILE, write_json
 from monkeyproof.record.readings import Readings
 from monkeyproof.runtime.process_group import ProcessGroup, last_line
-from monkeyproof.runtime.process_ref import words_of
+from monkeyproof.runtime.process_ref import reference_text
 from monkeyproof.types import Interval, Json
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ def _start_prober(
     file = lane.folder / "target.yaml"
     file.write_text(json.dumps(target))  # JSON is YAML.
     arguments = ["--target", str(file), "--out", str(lane.folder), "--anchor", repr(anchor_s), "--seed", str(seed)]
-    arguments += ["--owner", words_of(os.getpid())]
+    arguments += ["--owner", reference_text(os.getpid())]
     lane.prober = _start(group, lane, "prober", "monkeyproof.probes.prober.prober", arguments)
 
 

@@ -181,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             target = read_target_file(arguments.target)
-            run_load(target, arguments.out, arguments.seed, lambda: bool(told) or arguments.owner.is_gone())
+            run_load(target, arguments.out, arguments.seed, lambda: bool(told) or arguments.owner.has_ended())
         except OSError as error:
             raise UsageError(f"{arguments.out}: statistics cannot be written there: {error.strerror}") from None
     except MonkeyproofError as error:

@@ -147,7 +147,7 @@ class Prober:
         if now_s - self._flushed_s >= FLUSH_S:
             self._flushed_s = now_s
             self._flush()
-            if self._owner.is_gone():
+            if self._owner.has_ended():
                 self._stopping = True  # Nobody is left to read it, and nobody else would end this process.
         if self._stopping and not self._in_flight and not self._ended.done():
             self._ended.set_result(None)

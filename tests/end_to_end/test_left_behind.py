@@ -18,7 +18,7 @@ from monkeyproof import paths
 from monkeyproof.clock import wait_for
 from monkeyproof.config.target_file import TargetFile
 from monkeyproof.record.history import EVENTS_FILE, Kind, parse_events
-from monkeyproof.runtime.procfs import words_of
+from monkeyproof.runtime.procfs import command_line
 from monkeyproof.targets.opening import open_target
 from monkeyproof.targets.port import Links, Registry, Resettable, Target, require
 from monkeyproof.undo import log as undo_log
@@ -115,7 +115,8 @@ def source(target: Target) -> Iterator[int]:
     (pid,) = [
         pid
         for pid in pids
-        if b"monkeyproof.targets.local.workload.source" in words_of(pid) and of_target in b"".join(words_of(pid))
+        if b"monkeyproof.targets.local.workload.source" in command_line(pid)
+        and of_target in b"".join(command_line(pid))
     ]
     yield pid
     os.kill(pid, signal.SIGCONT)

@@ -16,7 +16,7 @@ from torture_processes import MARK
 
 from monkeyproof.clock import wait_for
 from monkeyproof.config.target_file import TargetFile
-from monkeyproof.runtime.process_ref import words_of
+from monkeyproof.runtime.process_ref import reference_text
 from monkeyproof.targets.opening import open_target
 from monkeyproof.targets.port import (
     ArtifactFiles,
@@ -142,7 +142,7 @@ def test_whatever_a_fault_could_leave_is_seen(target: Target, tmp_path: Path) ->
 
 def test_a_ballast_of_a_round_is_a_fault_of_it_and_that_of_another_is_not(target: Target, tmp_path: Path) -> None:
     outside = Outside(target.file, tmp_path)
-    arguments = ["--id", "audit", "--for-s", "60", "--owner", words_of(os.getpid()), "--busy-share", "0.01"]
+    arguments = ["--id", "audit", "--for-s", "60", "--owner", reference_text(os.getpid()), "--busy-share", "0.01"]
     ballast = subprocess.Popen(
         [sys.executable, "-m", "monkeyproof.faults.support.stressors.cpu", *arguments],
         env={**os.environ, MARK: str(tmp_path / "round-1")},

@@ -25,7 +25,7 @@ from monkeyproof.faults import load
 from monkeyproof.faults.support import stressor
 from monkeyproof.faults.support.stressors.traffic import due_by, due_times_s
 from monkeyproof.injection.inject import current, revert
-from monkeyproof.runtime.process_ref import words_of
+from monkeyproof.runtime.process_ref import reference_text
 from monkeyproof.targets import port
 
 QUESTIONS = 5
@@ -159,7 +159,7 @@ def test_the_requests_end_with_their_owner_and_with_their_time(service, world, t
         return subprocess.Popen(
             [
                 *(sys.executable, "-m", "monkeyproof.faults.support.stressors.traffic", "--id", "x"),
-                *("--for-s", str(for_s), "--owner", words_of(owned_by), "--target", str(world.file.path)),
+                *("--for-s", str(for_s), "--owner", reference_text(owned_by), "--target", str(world.file.path)),
                 *("--out", str(tmp_path / "out.json"), "--rate-per-s", "20", "--seed", "1"),
             ],
             stdout=subprocess.PIPE,

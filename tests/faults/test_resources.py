@@ -25,7 +25,7 @@ from monkeyproof.faults.resources.clock import find_faketime
 from monkeyproof.faults.support import stressor
 from monkeyproof.faults.support.stressors.rlimit import KINDS, limits_of
 from monkeyproof.injection.inject import current, revert
-from monkeyproof.runtime.process_ref import words_of
+from monkeyproof.runtime.process_ref import reference_text
 from monkeyproof.targets import port
 
 NAMES = ["replica-1", "replica-2"]
@@ -57,7 +57,7 @@ def intent() -> dict:
 
 
 def ballasts() -> list[int]:
-    wanted = f"--owner\0{words_of(os.getpid())}".encode()
+    wanted = f"--owner\0{reference_text(os.getpid())}".encode()
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -214,9 +214,9 @@ def test_a_ballast_whose_owner_dies_puts_the_limit_back(tmp_path):
             *(sys.executable, "-m", "monkeyproof.faults.support.stressors.rlimit", "--id", "x", "--for-s", "60"),
             *(
                 "--owner",
-                words_of(owner.pid),
+                reference_text(owner.pid),
                 "--victim",
-                words_of(victim.pid),
+                reference_text(victim.pid),
                 "--kind",
                 "open_files",
                 "--to",
@@ -247,7 +247,7 @@ def test_a_ballast_ends_by_itself(how, monkeypatch):
     burner = subprocess.Popen(
         [
             *(sys.executable, "-c", code, "--id", "x", "--for-s", for_s),
-            *("--owner", words_of(owner.pid), "--busy-share", "0.2"),
+            *("--owner", reference_text(owner.pid), "--busy-share", "0.2"),
         ],
         stdout=subprocess.PIPE,
     )

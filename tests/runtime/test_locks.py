@@ -17,7 +17,7 @@ from monkeyproof.campaign.runner import NoProgressListener
 from monkeyproof.cli import main
 from monkeyproof.clock import SystemClock, wait_for
 from monkeyproof.errors import NotReverted, Refusal
-from monkeyproof.runtime import locks
+from monkeyproof.runtime import locks, procfs
 from monkeyproof.runtime.process_group import ProcessGroup
 from monkeyproof.safety import replay
 from monkeyproof.trial.plan import TrialPlan
@@ -55,9 +55,9 @@ class Campaign:
         self.process.communicate()
 
     def end_worker(self) -> None:
-        if locks.lives(str(self.worker)):
+        if procfs.is_alive(self.worker):
             os.kill(self.worker, 9)
-        assert wait_for(lambda: not locks.lives(str(self.worker)), within_s=5.0)
+        assert wait_for(lambda: not procfs.is_alive(self.worker), within_s=5.0)
 
 
 @pytest.fixture

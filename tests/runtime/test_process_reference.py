@@ -12,29 +12,29 @@ import pytest
 from campaign_world import target_file
 
 from monkeyproof.record.history import EVENTS_FILE
-from monkeyproof.runtime.process_ref import Heartbeat, ProcessReference, words_of
+from monkeyproof.runtime.process_ref import Heartbeat, ProcessReference, reference_text
 
 
 @pytest.fixture
 def gone() -> str:
     """Of a process that has ended and was reaped."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as one:
-        return words_of(one.pid)
+        return reference_text(one.pid)
 
 
 def test_a_number_alone_is_nobody(gone: str) -> None:
-    assert ProcessReference(gone).is_gone()
+    assert ProcessReference(gone).has_ended()
     with subprocess.Popen(["sleep", "5"]) as other:
-        pid, _, started = words_of(other.pid).partition(":")
+        pid, _, started = reference_text(other.pid).partition(":")
         reused = ProcessReference(f"{pid}:{int(started) - 1}")
-        assert reused.is_gone()
-        reused.send(signal.SIGKILL)
+        assert reused.has_ended()
+        reused.send_signal(signal.SIGKILL)
         one = ProcessReference(f"{pid}:{started}")
-        assert not one.is_gone(0.1)
-        one.send(signal.SIGTERM)
-        assert one.is_gone(5.0)
+        assert not one.has_ended(0.1)
+        one.send_signal(signal.SIGTERM)
+        assert one.has_ended(5.0)
         assert other.wait() == -signal.SIGTERM
-        one.send(signal.SIGKILL)
+        one.send_signal(signal.SIGKILL)
 
 
 @pytest.mark.parametrize("name", ["sentry", "prober", "load"])

@@ -20,7 +20,7 @@ from monkeyproof.clock import Anchor, SystemClock, wait_for
 from monkeyproof.config.target_file import Predict, TargetFile
 from monkeyproof.errors import NotReverted, TargetError
 from monkeyproof.record.history import TRIAL_FILE, Event, HistoryWriter, Kind, write_json
-from monkeyproof.runtime import procfs
+from monkeyproof.runtime import procfs, trial_mark
 from monkeyproof.safety import residue
 from monkeyproof.safety.residue import Audit
 from monkeyproof.safety.snapshot import TargetSnapshot
@@ -198,7 +198,7 @@ def test_corrupted_values_have_to_be_gone_and_refreshed_ones_are(
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     """Starts programs; they end with the test, whosever children they are by then."""
-    monkeypatch.delenv(procfs.TRIAL_MARK, raising=False)
+    monkeypatch.delenv(trial_mark.TRIAL_MARK, raising=False)
     pids: list[int] = []
 
     def start(*words: str, says: bool = False) -> int:
@@ -212,7 +212,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
         return pids[-1]
 
     yield start
-    procfs.unmark()
+    trial_mark.clear_mark()
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
         if pid in procfs.children():
@@ -237,22 +237,22 @@ def test_a_daemon_is_known_by_the_mark_that_it_inherited(
 ) -> None:
     monkeypatch.setattr(residue, "ENDED_WITHIN_S", 0.1)
     audit = Audit.begin(FakeTarget(None), tmp_path)
-    procfs.mark(tmp_path)
+    trial_mark.set_mark(tmp_path)
     daemon = started(sys.executable, "-c", DAEMON, says=True)
     assert daemon not in procfs.children()
-    assert wait_for(lambda: procfs.name_of(daemon) == "sleep", within_s=5)
+    assert wait_for(lambda: procfs.program_name(daemon) == "sleep", within_s=5)
     assert [one.what for one in audit.strays()] == [f"process {daemon} still runs: sleep"]
     # Another trial's.
-    assert procfs.of_trial(tmp_path / "other") == set()
+    assert trial_mark.marked_processes(tmp_path / "other") == set()
 
 
 def test_what_an_undo_started_may_stay(tmp_path: Path, started: Callable[..., int]) -> None:
     audit = Audit.begin(FakeTarget(None), tmp_path)
-    procfs.mark(tmp_path)
-    with procfs.undoing():
+    trial_mark.set_mark(tmp_path)
+    with trial_mark.undo_mark():
         started(sys.executable, "-c", DAEMON, says=True)
         started("/bin/sleep", "60")
-    assert os.environ[procfs.TRIAL_MARK] == str(tmp_path)
+    assert os.environ[trial_mark.TRIAL_MARK] == str(tmp_path)
     assert audit.strays() == []
 
 
@@ -263,7 +263,7 @@ def free_port() -> int:
 
 def stop(pid: int) -> None:
     os.kill(pid, signal.SIGSTOP)
-    assert wait_for(lambda: procfs.living()[pid].stopped, within_s=5)
+    assert wait_for(lambda: procfs.living()[pid].is_stopped, within_s=5)
 
 
 def test_what_stands_still_since_and_belongs_to_the_target(tmp_path: Path, started: Callable[..., int]) -> None:
@@ -372,9 +372,9 @@ def test_the_look_after_a_death_finds_a_daemon_and_a_service_that_stands_still(
     Audit.begin(FakeTarget(None, port, offered=()), folder)
     cleanup.look_after_death(plan)
     assert cleanup.left_since(begun_s) == ""
-    procfs.mark(folder)
+    trial_mark.set_mark(folder)
     daemon = started(sys.executable, "-c", DAEMON, says=True)
-    assert wait_for(lambda: procfs.name_of(daemon) == "sleep", within_s=5)
+    assert wait_for(lambda: procfs.program_name(daemon) == "sleep", within_s=5)
     stop(service)
     with pytest.raises(NotReverted) as caught:
         cleanup.look_after_death(plan)

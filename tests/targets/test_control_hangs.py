@@ -18,7 +18,7 @@ from monkeyproof import paths
 from monkeyproof.clock import wait_for
 from monkeyproof.config.target_file import Predict, StackAddress, TargetFile
 from monkeyproof.errors import TargetError
-from monkeyproof.runtime.process_identity import identity
+from monkeyproof.runtime.process_ref import identity
 from monkeyproof.runtime.rpc import TOKEN_SUFFIX
 from monkeyproof.safety import replay
 from monkeyproof.targets import links

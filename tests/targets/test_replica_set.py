@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from monkeyproof.clock import wait_for
-from monkeyproof.runtime.process_identity import is_stopped
+from monkeyproof.runtime.procfs import is_stopped
 from monkeyproof.targets.local.control_plane.layout import REPLICAS
 from monkeyproof.targets.local.control_plane.process_supervisor import ProcessSupervisor
 from monkeyproof.targets.local.control_plane.replica_set import ReplicaSet

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monkeyproof.errors import TargetError
-from monkeyproof.runtime.process_identity import identity, is_same
+from monkeyproof.runtime.process_ref import identity, is_same
 from monkeyproof.targets.local.control_plane import process_supervisor as keeping
 from monkeyproof.targets.local.control_plane.layout import CLIENT_LINK, free_ports, is_free, make_plan
 from monkeyproof.targets.local.control_plane.process_supervisor import Backoff, ProcessSupervisor, StartError

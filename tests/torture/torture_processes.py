@@ -1,4 +1,8 @@
-"""Processes as the kernel shows them, and the target's scoring ones among them; for torture.py."""
+"""Processes as the kernel shows them, and the target's scoring ones among them; for torture.py.
+
+It reads /proc with code of its own instead of ``monkeyproof.runtime.procfs``: the torture audits the package from
+outside, and a reader that they shared would hide its own errors.
+"""
 
 from __future__ import annotations
 

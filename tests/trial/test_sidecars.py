@@ -72,8 +72,8 @@ def test_one_that_dies_is_named_with_its_last_words(observers: Sidecars) -> None
 def test_they_are_told_whom_they_belong_to(tmp_path: Path) -> None:
     """What they could ask themselves, who their parent is, may be wrong by the time they ask."""
     assert wait_for(lambda: len(at_work(tmp_path / "runs" / "trial")) == 3, within_s=10)
-    told = [procfs.words_of(pid) for pid in procfs.children()]
-    assert sum(os.fsencode(process_ref.words_of(os.getpid())) in words for words in told) == 3
+    told = [procfs.command_line(pid) for pid in procfs.children()]
+    assert sum(os.fsencode(process_ref.reference_text(os.getpid())) in words for words in told) == 3
 
 
 def test_a_sentry_that_stands_still_does_not_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ def test_a_sentry_that_stands_still_does_not_watch(tmp_path: Path, monkeypatch: 
         started.stand_sentry(target)
         assert not wait_for(lambda: bool(started.why_unwatched()), within_s=0.9)
         (sentry,) = [
-            pid for pid in procfs.children() if b"monkeyproof.probes.abort.monitor" in procfs.words_of(pid)
+            pid for pid in procfs.children() if b"monkeyproof.probes.abort.monitor" in procfs.command_line(pid)
         ]
         os.kill(sentry, signal.SIGSTOP)
         assert wait_for(lambda: f"(pid {sentry}) stands still" in started.why_unwatched(), within_s=10)

@@ -13,8 +13,8 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
+from monkeyproof.runtime import procfs
 from monkeyproof.runtime.process_ref import SILENT_S, ProcessReference, add_owner
 
 LOOK_EVERY_S = 0.25
@@ -37,13 +37,13 @@ class ParentDeathMonitor:
         now_s = time.monotonic()
         if self._told:
             return "it was told to end"
-        if self._owner.is_gone():
+        if self._owner.has_ended():
             return "its owner is gone"
         if now_s >= self._ends_s:
             return "its time is over"
         if now_s >= self._looks_s:
             self._looks_s = now_s + LOOK_EVERY_S
-            if not _stopped(self._owner.pid):
+            if not procfs.is_stopped(self._owner.pid):
                 self._still_since_s = None
             elif self._still_since_s is None:
                 self._still_since_s = now_s
@@ -54,7 +54,7 @@ class ParentDeathMonitor:
     def wait(self) -> str:
         """Until it is over; returns why."""
         while not (why := self.why_over()):
-            self._owner.is_gone(within_s=0.05)
+            self._owner.has_ended(within_s=0.05)
         return why
 
 
@@ -79,13 +79,6 @@ def parse(found: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpars
     if arguments.for_s <= 0:
         found.error("--for-s: more than 0")
     return arguments
-
-
-def _stopped(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        # The name before it, in parentheses, may hold anything.
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] in ("T", "t")
-    return False
 
 
 def leave() -> None:

@@ -34,7 +34,7 @@ def limits_of(pid: int, kind: str) -> tuple[int, int]:
 
 def put_back(victim: ProcessReference, kind: str, lowered: int, before: int) -> str:
     """Put a soft limit back, if it is still the lowered one; says what was found."""
-    if victim.is_gone():
+    if victim.has_ended():
         return "gone"
     try:
         soft, hard = limits_of(victim.pid, kind)
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     tether = ParentDeathMonitor(arguments.owner, arguments.for_s)
     try:
         before, hard = limits_of(arguments.victim.pid, arguments.kind)
-        if arguments.victim.is_gone():
+        if arguments.victim.has_ended():
             raise ProcessLookupError
         resource.prlimit(arguments.victim.pid, KINDS[arguments.kind], (arguments.to, hard))
     except (OSError, ValueError) as error:

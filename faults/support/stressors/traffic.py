@@ -28,6 +28,7 @@ from monkeyproof.config.user_files import GOLDEN_BYTES_MAX, read_text
 from monkeyproof.errors import MonkeyproofError, UsageError
 from monkeyproof.faults.support.stressors.parent_monitor import ParentDeathMonitor, leave, parse, parser, say
 from monkeyproof.record.history import write_json
+from monkeyproof.runtime import procfs
 from monkeyproof.types import Json
 
 RATE_MAX_PER_S = 2000.0
@@ -100,7 +101,7 @@ def run(arguments: Any, target: TargetFile, bodies: Sequence[bytes], tether: Par
     due = due_times_s(arguments.rate_per_s, arguments.spike_s)
     shared = Shared(counts, due, itertools.cycle([bodies[index] for index in order]), arguments.retries)
     environment = Environment(user_classes=[user_class(target, shared)])
-    in_use_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    in_use_bytes = procfs.address_space_bytes(os.getpid())
     resource.setrlimit(
         resource.RLIMIT_AS, (in_use_bytes + MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1])
     )

@@ -18,6 +18,7 @@ from monkeyproof.errors import EXIT_OK, EXIT_REFUSED, Refusal
 from monkeyproof.paths import make_private
 from monkeyproof.record import history
 from monkeyproof.reports.model.verdict import CampaignVerdict, Decision, judge
+from monkeyproof.runtime import procfs
 from monkeyproof.runtime.stop_file import SIGNALS, STOPPED, is_stopped
 from monkeyproof.trial.plan import TrialPlan, machine, versions
 from monkeyproof.types import Campaign, Json, TrialResult
@@ -233,12 +234,8 @@ def _await_left_over(folder: Path) -> None:
 
 def _at_work(folder: Path) -> list[int]:
     """Processes whose command line names something in the campaign's folder of trials."""
-    named, found = f"{folder / TRIALS_DIR}/".encode(), []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if named in path.read_bytes():
-                found.append(int(path.parent.name))
-    return found
+    named = f"{folder / TRIALS_DIR}/".encode()
+    return [pid for pid in procfs.pids() if any(named in word for word in procfs.command_line(pid))]
 
 
 @contextlib.contextmanager

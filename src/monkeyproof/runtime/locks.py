@@ -12,12 +12,13 @@ import fcntl
 import hashlib
 import os
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from monkeyproof import paths
 from monkeyproof.errors import MonkeyproofError, Refusal
+from monkeyproof.runtime import procfs
 
 _NAMES = "monkeyproof"
 """How the names of the abstract sockets begin: nothing is sent over them, but no two can have the same name."""
@@ -41,7 +42,7 @@ class Elsewhere:
     """"" if that cannot be read."""
 
     def __str__(self) -> str:
-        if not lives(str(self.pid)):
+        if not procfs.is_alive(self.pid):
             return f"a trial of process {self.pid}, which has died"
         return f"process {self.pid}" + (f" with MONKEYPROOF_HOME={self.home}" if self.home else "")
 
@@ -121,20 +122,12 @@ def sole_campaign_on(target_file: Path) -> Iterator[None]:
 def elsewhere() -> list[Elsewhere]:
     """This user's campaigns of other homes: the living ones, and those whose worker still lives."""
     found = set()
-    for name in _names_in_use():
+    for name in procfs.abstract_socket_names():
         with contextlib.suppress(ValueError):
-            _, kind, uid, home, pid = name.split("-")
-            if kind == "campaign" and int(uid) == os.getuid() and home != _digest_of_home():
+            prefix, kind, uid, home, pid = name.split("-")
+            if prefix == _NAMES and kind == "campaign" and int(uid) == os.getuid() and home != _digest_of_home():
                 found.add(int(pid))
     return [Elsewhere(pid, _home_of(pid)) for pid in sorted(found)]
-
-
-def lives(pid: str) -> bool:
-    """Whether a process of that number runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{int(pid)}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] not in "ZX"
-    except (OSError, ValueError, IndexError):
-        return False
 
 
 @contextlib.contextmanager
@@ -146,21 +139,12 @@ def _named(name: str) -> Iterator[None]:
             yield
 
 
-def _names_in_use() -> Collection[str]:
-    try:
-        lines = Path("/proc/net/unix").read_text(errors="replace").splitlines()
-    except OSError:
-        return ()
-    return {word[1:] for line in lines if (word := line.rpartition(" ")[2]).startswith(f"@{_NAMES}-")}
-
-
 def _digest_of_home() -> str:
     return hashlib.sha256(os.fsencode(paths.home())).hexdigest()[:16]
 
 
 def _home_of(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        for word in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-            if word.startswith(b"MONKEYPROOF_HOME="):
-                return os.fsdecode(word.partition(b"=")[2])
+    for entry in procfs.environment(pid):
+        if entry.startswith(b"MONKEYPROOF_HOME="):
+            return os.fsdecode(entry.partition(b"=")[2])
     return ""

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import NoReturn
 
 from monkeyproof.paths import PRIVATE_UMASK, open_private
+from monkeyproof.runtime import procfs
 from monkeyproof.runtime.reaper import group_exists
 
 
@@ -145,23 +146,13 @@ def end_group_mates() -> None:
     if os.getpgid(0) != os.getpid():
         return
     for _ in range(50):  # They may start others until they are gone.
-        mates = _living_in_group(os.getpid()) - {os.getpid()}
+        mates = procfs.living_in_group(os.getpid()) - {os.getpid()}
         if not mates:
             return
         for pid in mates:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
-
-
-def _living_in_group(group: int) -> set[int]:
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
-            if int(its_group) == group and state not in "ZX":
-                found.add(int(path.parent.name))
-    return found
 
 
 def leave(status: int) -> NoReturn:

@@ -14,7 +14,8 @@ from pathlib import Path
 from monkeyproof import paths
 from monkeyproof.clock import SystemClock, wait_for
 from monkeyproof.errors import NotReverted, Refusal, UsageError
-from monkeyproof.runtime.locks import handed_on, lives, sole_campaign_on, target_held
+from monkeyproof.runtime import procfs
+from monkeyproof.runtime.locks import handed_on, sole_campaign_on, target_held
 from monkeyproof.runtime.stop_file import refuse_if_stopped
 from monkeyproof.safety.revert_one import ended_by_its_lease, gone_with_its_target, undo_one
 from monkeyproof.undo.log import (
@@ -247,13 +248,13 @@ def sole_campaign(*, doing: str = "injecting") -> Iterator[None]:
     try:
 
         def over() -> bool:
-            return locked() or (holder := _pid_in(file)) == "?" or lives(holder)
+            return locked() or _may_run(_pid_in(file))
 
         # Where the campaign has died, what holds it is a worker that is ending.
         wait_for(over, within_s=LEFT_OVER_ENDS_WITHIN_S, every_s=0.1)
         if not locked():
             holder = _pid_in(file)
-            if holder == "?" or lives(holder):
+            if _may_run(holder):
                 why = f"another campaign is running (pid {holder})"
                 raise Refusal(why, "wait for it, or end it with Ctrl-C", doing=doing)
             raise Refusal(
@@ -275,6 +276,11 @@ def _pid_in(file: int) -> str:
         return str(json.loads(os.pread(file, 100, 0))["pid"])
     except (ValueError, KeyError, TypeError):
         return "?"
+
+
+def _may_run(holder: str) -> bool:
+    """Whether a lock's holder runs, or does not say who it is."""
+    return holder == "?" or (holder.isdecimal() and procfs.is_alive(int(holder)))
 
 
 def refuse_unless_recorded() -> None:

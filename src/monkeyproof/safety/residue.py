@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from monkeyproof.clock import wait_for
 from monkeyproof.record import history
 from monkeyproof.record.history import Event, Kind
-from monkeyproof.runtime import procfs
+from monkeyproof.runtime import procfs, trial_mark
 from monkeyproof.safety.snapshot import BEFORE_FILE, TargetSnapshot, versions_of
 from monkeyproof.targets.port import Artifacts, Features, Links, Processes, Registry, Replicas, Target
 from monkeyproof.types import Json
@@ -126,8 +126,8 @@ class Audit:
         def found() -> set[int]:
             table = procfs.living()
             own = procfs.children(table) - self._children
-            undone = {pid for pid in own if procfs.started_by_undo(pid, self._folder)}
-            return (own | procfs.of_trial(self._folder, table)) - undone
+            undone = {pid for pid in own if trial_mark.is_started_by_undo(pid, self._folder)}
+            return (own | trial_mark.marked_processes(self._folder, table)) - undone
 
         return strays(found, within_s=ENDED_WITHIN_S)
 
@@ -151,16 +151,18 @@ class Audit:
         if self._before.stopped is None:
             return []
         table, known = procfs.living(), {(pid, started) for pid, started in self._before.stopped}
-        new = {one.pid for one in table.values() if one.stopped and (one.pid, one.started) not in known}
+        new = {one.pid for one in table.values() if one.is_stopped and (one.pid, one.started_ticks) not in known}
         if not new:
             return []
         named = {pid for event in events if event.kind is Kind.FAULT_EFFECTIVE for pid in _pids_in(event)}
         of_target = self._target.find(Processes)
-        ours = new & (named | procfs.of_trial(self._folder) | procfs.listeners(new, _ports(self._target)))
+        ours = new & (
+            named | trial_mark.marked_processes(self._folder) | procfs.listeners(new, _ports(self._target))
+        )
         if of_target is not None:
-            ours |= new & procfs.below(of_target.roots(), table)
+            ours |= new & procfs.with_descendants(of_target.roots(), table)
         return [
-            Residue(f"process {pid} stands still: {procfs.name_of(pid)}", f"kill -CONT {pid}")
+            Residue(f"process {pid} stands still: {procfs.program_name(pid)}", f"kill -CONT {pid}")
             for pid in sorted(ours)
         ]
 
@@ -210,7 +212,7 @@ def strays(find: Callable[[], set[int]], *, within_s: float) -> list[Residue]:
     if wait_for(ended, within_s=within_s, every_s=0.05):
         return []
     return [
-        Residue(f"process {pid} still runs: {procfs.name_of(pid)}", f"if it is still there: kill {pid}")
+        Residue(f"process {pid} still runs: {procfs.program_name(pid)}", f"if it is still there: kill {pid}")
         for pid in sorted(left)
     ]
 

@@ -182,11 +182,11 @@ def await_watchdog(folder: Path, *, within_s: float) -> bool:
     def gone() -> bool:
         there = False
         for one in procfs.living().values():
-            words = procfs.words_of(one.pid)
+            words = procfs.command_line(one.pid)
             if b"monkeyproof.safety.watchdog" in words and named in words:
                 there = True
-                if one.stopped:
-                    ProcessReference(f"{one.pid}:{one.started}").send(signal.SIGKILL)
+                if one.is_stopped:
+                    ProcessReference(f"{one.pid}:{one.started_ticks}").send_signal(signal.SIGKILL)
         return not there
 
     return wait_for(gone, within_s=within_s, every_s=0.05)

@@ -30,7 +30,7 @@ class TargetSnapshot:
     @classmethod
     def look(cls, target: Target) -> TargetSnapshot:
         """Raises: TargetError: its registry does not answer."""
-        stopped = [[one.pid, one.started] for one in procfs.living().values() if one.stopped]
+        stopped = [[one.pid, one.started_ticks] for one in procfs.living().values() if one.is_stopped]
         registry = target.find(Registry)
         if registry is None:
             return cls(stopped=stopped)

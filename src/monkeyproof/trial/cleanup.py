@@ -14,7 +14,7 @@ from monkeyproof.clock import Anchor
 from monkeyproof.errors import MonkeyproofError, NotReverted
 from monkeyproof.injection.inject import Context, note_if_gone
 from monkeyproof.record.history import TRIAL_FILE, HistoryWriter, Kind, events_in, write_json
-from monkeyproof.runtime import procfs
+from monkeyproof.runtime import trial_mark
 from monkeyproof.safety.residue import REBUILD, Audit, Residue, strays
 from monkeyproof.safety.revert_one import gone_with_its_target
 from monkeyproof.safety.snapshot import BEFORE_FILE, TargetSnapshot
@@ -94,7 +94,7 @@ def look_after_death(plan: TrialPlan) -> None:
         NotReverted: something is left.
     """
     folder = Path(plan.folder).resolve()
-    residue = strays(lambda: procfs.of_trial(folder), within_s=ORPHANS_END_WITHIN_S)
+    residue = strays(lambda: trial_mark.marked_processes(folder), within_s=ORPHANS_END_WITHIN_S)
     try:
         anchor = Anchor(**json.loads((folder / TRIAL_FILE).read_bytes())["anchor"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -26,7 +26,7 @@ from monkeyproof.probes.steady_state import slo_holds
 from monkeyproof.probes.watch import hold_until_recovered, watch_after_revert
 from monkeyproof.record import history
 from monkeyproof.record.history import Kind
-from monkeyproof.runtime import procfs
+from monkeyproof.runtime import trial_mark
 from monkeyproof.types import Json
 from monkeyproof.undo.log import Undo, keep_beside
 
@@ -280,7 +280,7 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
         if self._ending:
             return
         self._ending = True
-        procfs.mark_undo()
+        trial_mark.mark_undo()
         with self._told():
             if not self._judged:
                 if not self._started.is_set():

@@ -30,7 +30,7 @@ from monkeyproof.injection.fault_registry import find
 from monkeyproof.injection.inject import has_current, revert
 from monkeyproof.record import history
 from monkeyproof.record.history import HistoryWriter, Kind, events_in
-from monkeyproof.runtime import procfs
+from monkeyproof.runtime import trial_mark
 from monkeyproof.runtime.stop_file import SIGNALS
 from monkeyproof.safety.replay import clear_to_inject, sole_campaign_on
 from monkeyproof.safety.residue import Residue
@@ -193,8 +193,8 @@ class _Held:
             paths.make_private(self._folder)
             self._folder = self._folder.resolve()
             if self._own_process:
-                procfs.mark(self._folder)
-                self._exits.callback(procfs.unmark)
+                trial_mark.set_mark(self._folder)
+                self._exits.callback(trial_mark.clear_mark)
             anchor = Anchor.now(clock)
             plan = TrialPlan(
                 BY_HAND, "Faults by hand", "", self._seed, "none", 0, str(target.file.path), str(self._folder)

@@ -12,7 +12,7 @@ from monkeyproof.errors import MonkeyproofError, NotReverted, UsageError
 from monkeyproof.injection.inject import Context
 from monkeyproof.record import history
 from monkeyproof.record.history import HistoryWriter, Kind, events_in
-from monkeyproof.runtime import procfs
+from monkeyproof.runtime import trial_mark
 from monkeyproof.safety.residue import Residue
 from monkeyproof.targets.opening import check_answers, is_gone, open_target
 from monkeyproof.trial.cleanup import look_and_put_back, put_back, tell
@@ -111,7 +111,7 @@ class TrialSession:
         unwritten: list[OSError] = []
         with _kept_in(unwritten), self._exits:
             if context is None or self._ground is None:
-                procfs.unmark()
+                trial_mark.clear_mark()
                 return
             context.history.event(Kind.TRIAL_ENDING, self.plan.experiment)
             if self._observers is not None and not self._observers.why_unwatched():
@@ -124,7 +124,7 @@ class TrialSession:
                 status = "not reverted" if failed or residue else "closed"
             finally:
                 context.history.event(Kind.TRIAL_ENDED, self.plan.experiment, status=status)
-        procfs.unmark()
+        trial_mark.clear_mark()
         residue += self._ground.audit.strays() if self._ground.audit is not None else []
         try:
             tell(self.folder, context.history.anchor, residue)

@@ -16,9 +16,9 @@ from monkeyproof.clock import Anchor, SystemClock, wait_for
 from monkeyproof.errors import UsageError
 from monkeyproof.record import history
 from monkeyproof.record.history import Kind
-from monkeyproof.runtime import procfs
+from monkeyproof.runtime import trial_mark
 from monkeyproof.runtime.process_group import ProcessGroup, last_line
-from monkeyproof.runtime.process_ref import SILENT_S, Heartbeat, words_of
+from monkeyproof.runtime.process_ref import SILENT_S, Heartbeat, reference_text
 from monkeyproof.types import Json
 
 HEALERS = {"none": None, "elephant": "monkeyproof.healing.elephant"}
@@ -72,7 +72,7 @@ class Sidecars:
 
     def _start(self, name: str, module: str, arguments: list[str], stdin: int = subprocess.DEVNULL) -> None:
         self._processes[name] = self._group.start(
-            [sys.executable, "-m", module, *arguments, "--owner", words_of(os.getpid())],
+            [sys.executable, "-m", module, *arguments, "--owner", reference_text(os.getpid())],
             log=self._folder / f"{name}.log",
             env=NO_THREADS,
             stdin=stdin,
@@ -202,5 +202,5 @@ def start_observers(plan: Mapping[str, Json]) -> Sidecars:
     """
     target = Path(plan["target"]) if plan["target"] else paths.target_dir() / "target.yaml"
     # They are the first that a trial starts.
-    procfs.mark(Path(plan["folder"]).resolve())
+    trial_mark.set_mark(Path(plan["folder"]).resolve())
     return Sidecars(Path(plan["folder"]).resolve(), target, plan["seed"], plan["arm"])

@@ -12,7 +12,7 @@ from types import UnionType
 from typing import Any
 
 from monkeyproof.errors import UsageError
-from monkeyproof.runtime import procfs
+from monkeyproof.runtime import trial_mark
 from monkeyproof.targets.port import Target
 from monkeyproof.types import Json
 
@@ -38,7 +38,7 @@ class Undo:
             UsageError: there is no such undo.
         """
         function = self.resolved()
-        with procfs.undoing():
+        with trial_mark.undo_mark():
             return str(function(target, **self.arguments))
 
     def resolved(self) -> Callable[..., object]:

@@ -21,7 +21,7 @@ import pytest
 
 from monkeyproof.faults.support.stressors.cuda import CUDA, NoCuda, library, seen_from_outside
 from monkeyproof.faults.support.stressors.gpu import MIB, fill
-from monkeyproof.runtime.process_ref import words_of
+from monkeyproof.runtime.process_ref import reference_text
 
 
 def until(condition: Callable[[], bool], within_s: float = 10.0) -> bool:
@@ -96,7 +96,7 @@ def ballast(owner: subprocess.Popen[bytes], share: float, for_s: float = 300.0) 
                 "--for-s",
                 str(for_s),
             ),
-            *("--owner", words_of(owner.pid), "--share", str(share), "--leave-mib", "64"),
+            *("--owner", reference_text(owner.pid), "--share", str(share), "--leave-mib", "64"),
         ],
         stdout=subprocess.PIPE,
     )

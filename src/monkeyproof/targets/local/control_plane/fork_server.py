@@ -29,8 +29,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from monkeyproof.errors import UsageError
+from monkeyproof.runtime import procfs
 from monkeyproof.runtime.rpc import WRONG_TOKEN, Token
-from monkeyproof.targets.local.control_plane.forking import fork, kill_group, thread_count
+from monkeyproof.targets.local.control_plane.forking import fork, kill_group
 from monkeyproof.targets.local.workload.isolated_load import (
     MAX_TRIAL_ANSWER_BYTES,
     TRIAL_LIMIT_S,
@@ -252,7 +253,7 @@ def preload() -> None:
     """Import what replicas and pickled models need, once, without starting a thread."""
     for name in PRELOADED:
         importlib.import_module(name)
-    if (threads := thread_count()) > 1:
+    if (threads := procfs.thread_count(os.getpid())) > 1:
         raise UsageError(f"the fork server has {threads} threads before it forked: a library started some")
     # What is loaded will never be garbage; looking at it would copy the pages that replicas share.
     gc.collect()

@@ -9,7 +9,8 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Collection
-from pathlib import Path
+
+from monkeyproof.runtime import procfs
 
 _PR_SET_PDEATHSIG = 1
 
@@ -49,13 +50,8 @@ def kill_group(pid: int) -> None:
             kill(pid, signal.SIGKILL)
 
 
-def thread_count() -> int:
-    """Threads of this process, those that Python does not know of included."""
-    return sum(1 for _ in Path("/proc/self/task").iterdir())
-
-
 def _close_all_but(keep: Collection[int]) -> None:
-    for number in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
+    for number in procfs.open_descriptors(os.getpid()):
         if number > 2 and number not in keep:
             with contextlib.suppress(OSError):
                 os.close(number)

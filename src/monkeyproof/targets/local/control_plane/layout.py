@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monkeyproof.errors import UsageError
+from monkeyproof.runtime import procfs
 from monkeyproof.types import Json
 
 REPLICAS = ("replica-1", "replica-2", "replica-3")
@@ -122,8 +123,7 @@ def free_ports() -> Iterator[int]:
     They lie below the range from which the kernel takes the near ends of outgoing connections: there, a part
     that is down for a moment could find its port taken, or a client could connect to itself.
     """
-    ephemeral = Path("/proc/sys/net/ipv4/ip_local_port_range")
-    highest = int(ephemeral.read_text().split()[0]) - 1 if ephemeral.exists() else 32767
+    highest = procfs.lowest_ephemeral_port() - 1
     choose = random.SystemRandom()
     seen: set[int] = set()
     for _ in range(_TRIES):

@@ -21,7 +21,8 @@ from monkeyproof.clock import wait_for
 from monkeyproof.config.target_file import TargetFile, read_target_file
 from monkeyproof.errors import TargetError, UsageError
 from monkeyproof.runtime.process_group import last_line
-from monkeyproof.runtime.process_identity import is_same, is_stopped, pid_start
+from monkeyproof.runtime.process_ref import is_same
+from monkeyproof.runtime.procfs import is_stopped, start_ticks
 from monkeyproof.runtime.reaper import end_groups, group_exists
 from monkeyproof.runtime.rpc import Client
 from monkeyproof.targets.local.control_plane.front_door import find_caddy
@@ -257,7 +258,7 @@ def _clean_up(folder: Path) -> bool:
 
 def _only_members_left(pgid: int) -> bool:
     """The leader is gone, but not its group: the kernel gives that number to nobody else meanwhile."""
-    return pid_start(pgid) is None and group_exists(pgid)
+    return start_ticks(pgid) is None and group_exists(pgid)
 
 
 @contextlib.contextmanager

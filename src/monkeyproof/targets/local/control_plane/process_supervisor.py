@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import httpx
 
 from monkeyproof.errors import MonkeyproofError, TargetError
-from monkeyproof.runtime.process_identity import is_stopped
+from monkeyproof.runtime.procfs import is_stopped
 
 log = logging.getLogger(__name__)
 LOOK_EVERY_S = 0.05

@@ -28,7 +28,8 @@ from monkeyproof.errors import MonkeyproofError, UsageError
 from monkeyproof.record.history import write_json
 from monkeyproof.runtime import rpc
 from monkeyproof.runtime.process_group import ProcessGroup
-from monkeyproof.runtime.process_identity import identity, pid_start
+from monkeyproof.runtime.process_ref import identity
+from monkeyproof.runtime.procfs import start_ticks
 from monkeyproof.targets.local.control_plane.control_port import ControlSession
 from monkeyproof.targets.local.control_plane.layout import CLIENT_LINK, STATE_FILE, Plan, make_plan
 from monkeyproof.targets.local.control_plane.supervisor import Supervisor
@@ -105,7 +106,7 @@ class StateFile:
 
     def write(self, supervisor: Supervisor) -> None:
         running = [keeper.pid for keeper in supervisor.parts.values() if keeper.pid is not None]
-        groups = [identity(pid) for pid in running if pid_start(pid) is not None]
+        groups = [identity(pid) for pid in running if start_ticks(pid) is not None]
         write_json(self._path, {**self._fixed, "groups": groups})
 
 

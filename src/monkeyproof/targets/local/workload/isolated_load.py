@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from monkeyproof.runtime import procfs
 from monkeyproof.types import Json
 
 TRIAL_LIMIT_S = 5.0
@@ -91,7 +92,7 @@ def _refused(why: str) -> dict[str, Json]:
 
 
 def _limit_resources() -> None:
-    in_use_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    in_use_bytes = procfs.address_space_bytes(os.getpid())
     for kind, limit in (
         (resource.RLIMIT_AS, in_use_bytes + EXTRA_MEMORY_BYTES),
         (resource.RLIMIT_CORE, 0),
