@@ -21,8 +21,6 @@ from monkeyproof.injection.inject import current
 from monkeyproof.targets.port import Features, Feedback, Links, Models, Pipeline, Registry, require
 from monkeyproof.types import Json
 
-__all__ = ["benign_shift", "concept_shift", "covariate_shift", "prior_shift"]
-
 _PACE_OVER_S, _PACE_WITHIN_S = 0.5, 5.0
 """A stream's pace is taken over so long, and has to be known within so long."""
 _STORED = "moved values stand in the feature store, bit for bit; or the pipeline has written past them"

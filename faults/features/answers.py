@@ -16,8 +16,6 @@ from monkeyproof.injection.inject import current, inject, within_limit
 from monkeyproof.targets.port import Links, Target, require
 from monkeyproof.types import Evidence, Json
 
-__all__ = ["partial_answers", "schema_mismatch", "stale_values", "wrong_entity"]
-
 EVIDENCE_WITHIN_S = 10.0
 _PROOF = "a read through the link differs from the same read past it, bit for bit; a user's was hit"
 _UNDO = "the link leaves answers alone again; by itself when the lease runs out"

@@ -12,8 +12,6 @@ from monkeyproof.injection.inject import current, inject, within_limit
 from monkeyproof.targets.port import Links, require
 from monkeyproof.types import Evidence, Json
 
-__all__ = ["outage", "slow"]
-
 
 @fault(
     needs=(Links,),
