@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from monkeyproof.errors import UsageError
-from monkeyproof.faults.support.links import check_number
+from monkeyproof.faults.support.checks import check_number
 from monkeyproof.injection import fault_registry
 from monkeyproof.injection.inject import Context, current
 from monkeyproof.record.history import Kind, events_in

@@ -1,4 +1,4 @@
-"""Faults of load: too many requests, retries without patience, everybody asking for the same."""
+"""Faults of load: overload, retry storms, hot keys."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ ALL_MOST_PER_S = 2000.0
 """With retries."""
 SPIKE_MOST_S = 60.0
 PROVEN_AFTER_S = 1.0
-NEARLY = 0.5
-"""Of what was due, so much has to have been sent: a target that is overloaded slows its clients as well."""
+EVIDENCE_SHARE_MIN = 0.5
+"""Of the requests that were due, so many have to be sent: an overloaded target slows its clients as well."""
 _COUNTER = "replica_requests_total"
 _ENDED = "the additional requests"
 
 
 @fault(
     evidence="its own count of requests, sent and answered, beside the target's counter where it has one",
-    undo="the process that asks is ended; by itself when the harness is gone or its time is over",
+    undo="the stressor that asks is ended; by itself when the harness has ended or its time is over",
     healing="shed or queue what is too much, add replicas",
     draw=lambda rng, target, intensity: {"rate_per_s": round(20 + 180 * intensity)},  # noqa: ARG005
 )
@@ -42,23 +42,25 @@ def overload(rate_per_s: float, spike_s: float = 0.0) -> dict[str, Json]:
 
     A step: the rate is there at once and stays. With ``spike_s`` it rises to ``rate_per_s`` and falls to nothing
     within that time, once. On a machine that is shared with the target and the prober, requests cost all of them
-    time; a trial whose prober was late says so.
+    time; a trial whose prober was late reports it.
     """
     check_between("rate_per_s", rate_per_s, 0.0, RATE_MOST_PER_S, above=True)
     check_between("spike_s", spike_s, 0.0, SPIKE_MOST_S)
-    return _ask("overload", _Ask(float(rate_per_s), spike_s=float(spike_s)), {"spike_s": float(spike_s)})
+    return _inject_traffic(
+        "overload", _Traffic(float(rate_per_s), spike_s=float(spike_s)), {"spike_s": float(spike_s)}
+    )
 
 
 @fault(
     evidence="its own count of requests and of retries",
-    undo="the process that asks is ended; by itself when the harness is gone or its time is over",
+    undo="the stressor that asks is ended; by itself when the harness has ended or its time is over",
     healing="a retry budget, backoff with jitter, shed load early",
 )
 def retry_storm(rate_per_s: float, retries: int = 3) -> dict[str, Json]:
-    """Ask ``rate_per_s`` golden questions a second as impatient clients: what fails is asked again at once.
+    """Ask ``rate_per_s`` golden questions a second, and retry at once what fails, as clients without backoff do.
 
-    Up to ``retries`` times, without a pause. A storm needs failures: inject what makes requests fail before it
-    (``network.fail_requests`` on the users' link, say), for without a single retry it is not proven.
+    Up to ``retries`` times, without a pause. A storm needs failures, so inject a fault before it that makes
+    requests fail (``network.fail_requests`` on the users' link, say): without a single retry it is not proven.
     """
     check_between("rate_per_s", rate_per_s, 0.0, RATE_MOST_PER_S, above=True)
     check_count("retries", retries, 1, RETRIES_MOST)
@@ -67,17 +69,17 @@ def retry_storm(rate_per_s: float, retries: int = 3) -> dict[str, Json]:
             f"rate_per_s, retries: {rate_per_s:g} a second with {retries} retries each may be "
             f"{rate_per_s * (1 + retries):g} a second, and at most {ALL_MOST_PER_S:g} are sent"
         )
-    return _ask("retry_storm", _Ask(float(rate_per_s), retries=retries), {"retries": retries})
+    return _inject_traffic("retry_storm", _Traffic(float(rate_per_s), retries=retries), {"retries": retries})
 
 
 @fault(
     evidence="its own count of requests, all of them the same, beside the target's counter where it has one",
-    undo="the process that asks is ended; by itself when the harness is gone or its time is over",
+    undo="the stressor that asks is ended; by itself when the harness has ended or its time is over",
     healing="cache, or join equal requests; spread what is partitioned by key",
     draw=lambda rng, target, intensity: {"rate_per_s": round(20 + 130 * intensity)},  # noqa: ARG005
 )
 def hot_key(rate_per_s: float, question: int = -1) -> dict[str, Json]:
-    """Ask one golden question ``rate_per_s`` times a second: one entity that everybody wants at once.
+    """Ask one golden question ``rate_per_s`` times a second: one entity that all clients want at once.
 
     ``question`` is its number in the golden set, from 0; -1 is a random one, by the trial's seed.
     """
@@ -86,12 +88,12 @@ def hot_key(rate_per_s: float, question: int = -1) -> dict[str, Json]:
     count = sum(1 for line in golden.read_text(encoding="utf-8").splitlines() if line.strip())
     check_count("question", question, -1, count - 1)
     only = question if question >= 0 else int(current().rng("load.hot_key").integers(count))
-    return _ask("hot_key", _Ask(float(rate_per_s), only=only), {"question": only})
+    return _inject_traffic("hot_key", _Traffic(float(rate_per_s), only=only), {"question": only})
 
 
 @dataclass(frozen=True, slots=True)
-class _Ask:
-    """What the process is to do."""
+class _Traffic:
+    """What the stressor has to send."""
 
     rate_per_s: float
     spike_s: float = 0.0
@@ -99,33 +101,37 @@ class _Ask:
     only: int = -1
 
 
-def _ask(name: str, what: _Ask, parameters: Mapping[str, Json]) -> dict[str, Json]:
+def _inject_traffic(name: str, traffic: _Traffic, parameters: Mapping[str, Json]) -> dict[str, Json]:
     context = current()
-    ballast_id = stressor.new_id("traffic")
-    out = context.folder / f"{ballast_id}.json"
+    stressor_id = stressor.new_id("traffic")
+    out = context.folder / f"{stressor_id}.json"
     seed = int(context.rng(f"load.{name}").integers(2**31))
     arguments = ["--target", str(context.target.file.path), "--out", str(out), "--seed", str(seed)]
-    arguments += ["--rate-per-s", f"{what.rate_per_s:g}", "--spike-s", f"{what.spike_s:g}"]
-    arguments += ["--retries", str(what.retries), "--only", str(what.only)]
+    arguments += ["--rate-per-s", f"{traffic.rate_per_s:g}", "--spike-s", f"{traffic.spike_s:g}"]
+    arguments += ["--retries", str(traffic.retries), "--only", str(traffic.only)]
     counted_before: list[tuple[float, float | None]] = []
 
     def apply() -> None:
-        stressor.start("traffic", ballast_id, arguments)
-        counted_before.append((context.clock.monotonic_s(), counted(context.target)))
+        stressor.start("traffic", stressor_id, arguments)
+        counted_before.append((context.clock.monotonic_s(), requests_answered(context.target)))
 
     def evidence(_: object) -> Evidence | None:
         done = _read(out)
         for_s = done.get("written_monotonic_s", 0.0) - done.get("started_monotonic_s", 0.0)
-        least_s = min(PROVEN_AFTER_S, what.spike_s) if what.spike_s else PROVEN_AFTER_S
-        if for_s < least_s or done["sent"] < NEARLY * done["due"] or not done["answered"] + done["failed"]:
+        least_s = min(PROVEN_AFTER_S, traffic.spike_s) if traffic.spike_s else PROVEN_AFTER_S
+        if (
+            for_s < least_s
+            or done["sent"] < EVIDENCE_SHARE_MIN * done["due"]
+            or not done["answered"] + done["failed"]
+        ):
             return None
-        if what.retries and not done["retries"]:
+        if traffic.retries and not done["retries"]:
             return None
         data = {**done, "sent_per_s": round(done["sent"] / for_s, 1)}
         words = f"{done['sent']} requests in {for_s:.1f} s ({done['answered']} answered"
-        words += f", {done['retries']} retries after {done['failed']} failures)" if what.retries else ")"
+        words += f", {done['retries']} retries after {done['failed']} failures)" if traffic.retries else ")"
         since_s, before = counted_before[0]
-        if before is not None and (now := counted(context.target)) is not None and now >= before:
+        if before is not None and (now := requests_answered(context.target)) is not None and now >= before:
             data["target_per_s"] = round((now - before) / max(context.clock.monotonic_s() - since_s, 1e-9), 1)
             words += f"; the target counts {data['target_per_s']:g} a second in all"
         return Evidence(words, data)
@@ -134,21 +140,21 @@ def _ask(name: str, what: _Ask, parameters: Mapping[str, Json]) -> dict[str, Jso
         Injection(
             fault=f"load.{name}",
             subject="predict",
-            parameters={"rate_per_s": what.rate_per_s, **parameters, "seed": seed},
+            parameters={"rate_per_s": traffic.rate_per_s, **parameters, "seed": seed},
             apply=apply,
             evidence=evidence,
-            undo=stressor.undo(ballast_id, _ENDED),
+            undo=stressor.undo(stressor_id, _ENDED),
             evidence_within_s=10.0,
             lease_s=LEASE_S,
             # The rate of a spike falls from its middle on.
-            ends_by_itself_s=what.spike_s / 2 or None,
-            why_gone=stressor.why_ended(ballast_id),
+            ends_by_itself_s=traffic.spike_s / 2 or None,
+            why_gone=stressor.why_ended(stressor_id),
         )
     )
 
 
-def counted(target: Target) -> float | None:
-    """How many requests the target says that it answered, over all its parts; None if it does not say."""
+def requests_answered(target: Target) -> float | None:
+    """How many requests the target reports that it answered, over all its parts; None if it reports none."""
     telemetry = target.find(Telemetry)
     if telemetry is None:
         return None
@@ -158,7 +164,7 @@ def counted(target: Target) -> float | None:
             try:
                 lines = client.get(url).text.splitlines()
             except httpx.HTTPError:
-                return None  # A part that is silent would make the sum shrink.
+                return None  # Without a part that does not answer, the sum would shrink.
             found += [float(line.rpartition(" ")[2]) for line in lines if line.startswith(_COUNTER)]
     return sum(found) if found else None
 

@@ -1,4 +1,4 @@
-"""Faults of scoring processes: killed, standing still, slow to start, preempted, scaled to zero."""
+"""Faults of scoring processes: killed, paused, slow to start, preempted, scaled to zero."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import Refusal, TargetError
 from monkeyproof.faults.support.checks import check_between
-from monkeyproof.faults.support.replica_choice import any_replica, choose, find, prior, runs
+from monkeyproof.faults.support.replica_choice import (
+    any_replica,
+    choose_replica,
+    is_running,
+    prior_state,
+    replica_named,
+)
 from monkeyproof.injection.fault_registry import fault
 from monkeyproof.injection.inject import Injection, current, inject, within_limit
 from monkeyproof.runtime import procfs
@@ -23,7 +29,7 @@ NOTICE_MOST_S = 120.0
 
 @fault(
     needs=(Replicas,),
-    evidence="its process is gone",
+    evidence="its process has ended",
     undo="none: a dead process stays dead",
     healing="the platform's own supervisor starts another; the front door asks the others",
     draw=any_replica,
@@ -34,15 +40,15 @@ def kill(name: str = "") -> dict[str, Json]:
     There is nothing to take back: the platform's own supervisor may restart it.
     """
     replicas = require(current().target, Replicas)
-    victim = choose(replicas, name, "replicas.kill")
+    chosen = choose_replica(replicas, name, "replicas.kill")
 
     def evidence(before: Replica) -> Evidence | None:
-        after = find(replicas, before.name)
+        after = replica_named(replicas, before.name)
         if after is None:
             how = "it is no longer listed"
         elif after.starts > before.starts or (after.pid is not None and after.pid != before.pid):
-            how = f"started anew with pid {after.pid}"
-        elif after.pid is None or not runs(after.pid):
+            how = f"restarted with pid {after.pid}"
+        elif after.pid is None or not is_running(after.pid):
             how = "not restarted yet"
         else:
             return None
@@ -55,12 +61,12 @@ def kill(name: str = "") -> dict[str, Json]:
     return inject(
         Injection(
             fault="replicas.kill",
-            subject=victim.name,
-            parameters={"name": victim.name, "asked_for": name, "signal": "SIGKILL"},
-            apply=lambda: replicas.kill(victim.name),
+            subject=chosen.name,
+            parameters={"name": chosen.name, "asked_for": name, "signal": "SIGKILL"},
+            apply=lambda: replicas.kill(chosen.name),
             evidence=evidence,
             undo=None,
-            prior=prior(victim),
+            prior=prior_state(chosen),
             one_shot="a dead process cannot be brought back; its supervisor may start another",
         )
     )
@@ -68,43 +74,43 @@ def kill(name: str = "") -> dict[str, Json]:
 
 @fault(
     needs=(Replicas,),
-    evidence="its process is stopped, read from the kernel",
-    undo="it goes on (SIGCONT); by itself when the lease runs out",
+    evidence="the kernel reports that its process is stopped",
+    undo="the target resumes it (SIGCONT); by itself when the lease runs out",
     healing="restart the replica, or send its traffic elsewhere",
     draw=any_replica,
 )
 def pause(name: str = "") -> dict[str, Json]:
     """Stop one replica with SIGSTOP: its connections stay open and nothing answers. "" is a random one."""
     replicas = require(current().target, Replicas)
-    victim = choose(replicas, name, "replicas.pause")
-    if victim.state == "paused":
-        # The undo would end what somebody else wants.
-        raise Refusal(f"{victim.name} is paused already, by somebody else", f"kill -CONT {victim.pid}")
+    chosen = choose_replica(replicas, name, "replicas.pause")
+    if chosen.state == "paused":
+        # The undo would end a pause that another program made.
+        raise Refusal(f"{chosen.name} is paused already, by another program", f"kill -CONT {chosen.pid}")
 
     def evidence(_: object) -> Evidence | None:
-        now = find(replicas, victim.name)
-        if now is None or now.pid != victim.pid or now.state != "paused":
+        now = replica_named(replicas, chosen.name)
+        if now is None or now.pid != chosen.pid or now.state != "paused":
             return None
         if now.pid is not None and not procfs.is_stopped(now.pid):
             return None
-        return Evidence(f"{victim.name}: pid {now.pid} is stopped", {"pid": now.pid})
+        return Evidence(f"{chosen.name}: pid {now.pid} is stopped", {"pid": now.pid})
 
     def why_gone() -> str:
-        """One that was started anew stands still no more; of one that was resumed, its lease tells."""
-        now = find(replicas, victim.name)
+        """A restarted replica is not paused any more. The lease tells of one that was resumed."""
+        now = replica_named(replicas, chosen.name)
         if now is None or now.pid is None:
-            return f"{victim.name}: the process that stood still (pid {victim.pid}) is gone"
-        return "" if now.pid == victim.pid else f"{victim.name} was started anew, with pid {now.pid}"
+            return f"{chosen.name}: the paused process (pid {chosen.pid}) has ended"
+        return "" if now.pid == chosen.pid else f"{chosen.name} was restarted, with pid {now.pid}"
 
     return inject(
         Injection(
             fault="replicas.pause",
-            subject=victim.name,
-            parameters={"name": victim.name, "asked_for": name, "signal": "SIGSTOP"},
-            apply=lambda: replicas.pause(victim.name, LEASE_S),
+            subject=chosen.name,
+            parameters={"name": chosen.name, "asked_for": name, "signal": "SIGSTOP"},
+            apply=lambda: replicas.pause(chosen.name, LEASE_S),
             evidence=evidence,
-            undo=Undo("monkeyproof.faults.replicas:resume", {"name": victim.name, "pid": victim.pid}),
-            prior=prior(victim),
+            undo=Undo("monkeyproof.faults.replicas:resume", {"name": chosen.name, "pid": chosen.pid}),
+            prior=prior_state(chosen),
             lease_s=LEASE_S,
             why_gone=why_gone,
         )
@@ -112,9 +118,9 @@ def pause(name: str = "") -> dict[str, Json]:
 
 
 def resume(target: Target, name: str, pid: int | None = None) -> str:
-    """Undo of ``pause``. Idempotent; leaves a replica alone that was replaced since."""
+    """Undo of ``pause``. Idempotent; does nothing to a replica that was replaced since."""
     replicas = require(target, Replicas)
-    now = find(replicas, name)
+    now = replica_named(replicas, name)
     if now is None or now.pid is None:
         return f"{name}: is gone, so nothing is paused"
     if pid is not None and now.pid != pid:
@@ -123,7 +129,7 @@ def resume(target: Target, name: str, pid: int | None = None) -> str:
     replicas.resume(name)
 
     def goes_on() -> bool:
-        after = find(replicas, name)
+        after = replica_named(replicas, name)
         return after is None or after.pid is None or (after.state != "paused" and not procfs.is_stopped(after.pid))
 
     if not wait_for(goes_on, within_s=2.0):
@@ -133,49 +139,49 @@ def resume(target: Target, name: str, pid: int | None = None) -> str:
 
 @fault(
     needs=(Replicas, Starts),
-    evidence="its process is gone, and the supervisor holds its next start back",
-    undo="it starts at once; by itself when the delay is over or the lease runs out",
-    healing="the others take its requests; restarting it is no quicker",
+    evidence="its process has ended, and the supervisor delays its next start",
+    undo="the supervisor starts it at once; by itself when the delay is over or the lease runs out",
+    healing="the others take its requests; a restart is no quicker",
     draw=lambda rng, target, intensity: (  # noqa: ARG005
         {"name": "", "delay_s": round(1 + 4 * intensity, 1)} if target.stack else None
     ),
 )
 def delay_start(name: str = "", delay_s: float = 5.0) -> dict[str, Json]:
-    """Kill one replica, and let its next start take ``delay_s`` longer: a cold image, a model to be fetched.
+    """Kill one replica, and delay its next start by ``delay_s``: a cold image, a model to be fetched.
 
-    ``name`` "" is a random one. Whoever asks for a restart meanwhile waits as well.
+    ``name`` "" is a random one. A restart that is asked for meanwhile waits as well.
     """
     check_between("delay_s", delay_s, 0.0, DELAY_MOST_S, above=True)
     context = current()
     replicas, starts = require(context.target, Replicas), require(context.target, Starts)
-    victim = choose(replicas, name, "replicas.delay_start")
-    _refuse_if_held(starts, [victim])
+    chosen = choose_replica(replicas, name, "replicas.delay_start")
+    _refuse_if_held(starts, [chosen])
 
     def kill_it() -> float:
         since_s = context.clock.monotonic_s()
-        starts.end(victim.name, StartCondition(float(delay_s)), lease_s=LEASE_S)
+        starts.end(chosen.name, StartCondition(float(delay_s)), lease_s=LEASE_S)
         return since_s
 
     def evidence(since_s: float) -> Evidence | None:
-        left = starts.conditions().get(victim.name)
+        left = starts.conditions().get(chosen.name)
         if left is None and context.clock.monotonic_s() - since_s >= delay_s:
             left = StartCondition()  # So short a delay is over by now.
-        if left is None or not _has_ended(replicas, victim):
+        if left is None or not _has_ended(replicas, chosen):
             return None
         return Evidence(
-            f"{victim.name}: pid {victim.pid} is gone, and its next start is held for {left.delay_s:.1f} s more",
-            {"pid_before": victim.pid, "delay_left_s": round(left.delay_s, 3)},
+            f"{chosen.name}: pid {chosen.pid} is gone, and its next start is held for {left.delay_s:.1f} s more",
+            {"pid_before": chosen.pid, "delay_left_s": round(left.delay_s, 3)},
         )
 
     return inject(
         Injection(
             fault="replicas.delay_start",
-            subject=victim.name,
-            parameters={"name": victim.name, "asked_for": name, "delay_s": float(delay_s)},
+            subject=chosen.name,
+            parameters={"name": chosen.name, "asked_for": name, "delay_s": float(delay_s)},
             apply=kill_it,
             evidence=evidence,
-            undo=_released([victim]),
-            prior=prior(victim),
+            undo=_released([chosen]),
+            prior=prior_state(chosen),
             lease_s=LEASE_S,
             ends_by_itself_s=float(delay_s),
         )
@@ -184,9 +190,9 @@ def delay_start(name: str = "", delay_s: float = 5.0) -> dict[str, Json]:
 
 @fault(
     needs=(Replicas, Starts),
-    evidence="its process is gone: by itself within the notice, or killed at its end",
-    undo="its replacement starts at once; by itself when the time is over or the lease runs out",
-    healing="end in order within the notice; the others take its requests until the replacement is there",
+    evidence="its process has ended: by itself within the notice, or killed at its end",
+    undo="the supervisor starts its replacement at once; by itself when the time is over or the lease runs out",
+    healing="shut down in order within the notice; the others take its requests until the replacement is there",
     draw=lambda rng, target, intensity: (  # noqa: ARG005
         {"name": "", "notice_s": 1.0, "replaced_after_s": round(1 + 4 * intensity, 1)} if target.stack else None
     ),
@@ -201,43 +207,43 @@ def preempt(name: str = "", notice_s: float = 2.0, replaced_after_s: float = 3.0
     check_between("replaced_after_s", replaced_after_s, 0.0, DELAY_MOST_S)
     context = current()
     replicas, starts = require(context.target, Replicas), require(context.target, Starts)
-    victim = choose(replicas, name, "replicas.preempt")
-    _refuse_if_held(starts, [victim])
+    chosen = choose_replica(replicas, name, "replicas.preempt")
+    _refuse_if_held(starts, [chosen])
     noticed_s = [0.0]
 
     def give_notice() -> None:
         noticed_s[0] = context.clock.monotonic_s()
-        starts.end(victim.name, StartCondition(float(replaced_after_s)), notice_s=float(notice_s), lease_s=LEASE_S)
+        starts.end(chosen.name, StartCondition(float(replaced_after_s)), notice_s=float(notice_s), lease_s=LEASE_S)
 
     def evidence(_: object) -> Evidence | None:
-        if not _has_ended(replicas, victim):
+        if not _has_ended(replicas, chosen):
             return None
         ended_after_s = context.clock.monotonic_s() - noticed_s[0]
         in_order = ended_after_s < notice_s
         how = "by itself" if in_order else "killed"
         return Evidence(
-            f"{victim.name}: pid {victim.pid} was given {notice_s:g} s, and was gone after {ended_after_s:.2f} s "
+            f"{chosen.name}: pid {chosen.pid} was given {notice_s:g} s, and was gone after {ended_after_s:.2f} s "
             f"({how})",
-            {"pid_before": victim.pid, "ended_after_s": round(ended_after_s, 3), "in_order": in_order},
+            {"pid_before": chosen.pid, "ended_after_s": round(ended_after_s, 3), "in_order": in_order},
         )
 
     return inject(
         Injection(
             fault="replicas.preempt",
-            subject=victim.name,
+            subject=chosen.name,
             parameters={
-                "name": victim.name,
+                "name": chosen.name,
                 "asked_for": name,
                 "notice_s": float(notice_s),
                 "replaced_after_s": float(replaced_after_s),
             },
             apply=give_notice,
             evidence=evidence,
-            undo=_released([victim]),
+            undo=_released([chosen]),
             evidence_within_s=float(notice_s) + 5.0,
-            prior=prior(victim),
+            prior=prior_state(chosen),
             lease_s=LEASE_S,
-            # Who is told to end may be gone at once. With no delay, what starts it is the platform alone.
+            # A process may end as soon as it gets the notice. With no delay, the platform alone starts the next.
             ends_by_itself_s=float(replaced_after_s) or None,
         )
     )
@@ -245,34 +251,34 @@ def preempt(name: str = "", notice_s: float = 2.0, replaced_after_s: float = 3.0
 
 @fault(
     needs=(Replicas, Starts),
-    evidence="every process is gone, and the supervisor holds the next starts back",
-    undo="all start at once; by itself when the delay is over or the lease runs out",
+    evidence="every process has ended, and the supervisor delays the next starts",
+    undo="the supervisor starts all at once; by itself when the delay is over or the lease runs out",
     healing="none is quicker than the start itself; keep one warm",
 )
 def scale_to_zero(delay_s: float = 3.0) -> dict[str, Json]:
-    """End every replica in order, and let each come back cold ``delay_s`` later, with empty caches.
+    """Shut every replica down in order, and start each cold ``delay_s`` later, with empty caches.
 
-    What users meet who ask a service that was scaled to zero: under steady traffic the first request comes at
+    This is what users of a service see that was scaled to zero: under steady traffic the first request comes at
     once, so a cold start takes ``delay_s`` from the end. All are down together, so ``limits.replicas_down``, where
     the target has one, has to allow that.
     """
     check_between("delay_s", delay_s, 0.0, DELAY_MOST_S)
     replicas, starts = require(current().target, Replicas), require(current().target, Starts)
-    victims = sorted((one for one in replicas.list() if one.pid is not None), key=lambda one: one.name)
-    if not victims:
+    chosen = sorted((one for one in replicas.list() if one.pid is not None), key=lambda one: one.name)
+    if not chosen:
         raise Refusal("no replica is running", "wait until the target is steady")
     within_limit("replicas_down", len(list(replicas.list())), "replicas down at once")
-    _refuse_if_held(starts, victims)
+    _refuse_if_held(starts, chosen)
 
     def end_all() -> None:
-        for one in victims:
+        for one in chosen:
             starts.end(one.name, StartCondition(float(delay_s)), notice_s=2.0, lease_s=LEASE_S)
 
     def evidence(_: object) -> Evidence | None:
-        if not all(_has_ended(replicas, one) for one in victims):
+        if not all(_has_ended(replicas, one) for one in chosen):
             return None
-        names = ", ".join(one.name for one in victims)
-        return Evidence(f"{names}: all have ended", {"pids_before": [one.pid for one in victims]})
+        names = ", ".join(one.name for one in chosen)
+        return Evidence(f"{names}: all have ended", {"pids_before": [one.pid for one in chosen]})
 
     return inject(
         Injection(
@@ -281,8 +287,8 @@ def scale_to_zero(delay_s: float = 3.0) -> dict[str, Json]:
             parameters={"delay_s": float(delay_s)},
             apply=end_all,
             evidence=evidence,
-            undo=_released(victims),
-            prior={one.name: prior(one) for one in victims},
+            undo=_released(chosen),
+            prior={one.name: prior_state(one) for one in chosen},
             lease_s=LEASE_S,
             ends_by_itself_s=float(delay_s) or None,
         )
@@ -294,23 +300,23 @@ def release_starts(target: Target, names: Sequence[str]) -> str:
     starts = require(target, Starts)
     released = [name for name in names if starts.release(name)]
     if not released:
-        return f"{', '.join(names)}: nothing was done to the next start any more"
+        return f"{', '.join(names)}: nothing delays the next start any more"
     return f"{', '.join(released)}: starts as usual again"
 
 
-def _released(victims: Sequence[Replica]) -> Undo:
-    return Undo("monkeyproof.faults.replicas:release_starts", {"names": [one.name for one in victims]})
+def _released(chosen: Sequence[Replica]) -> Undo:
+    return Undo("monkeyproof.faults.replicas:release_starts", {"names": [one.name for one in chosen]})
 
 
-def _refuse_if_held(starts: Starts, victims: Sequence[Replica]) -> None:
-    held = sorted(set(starts.conditions()) & {one.name for one in victims})
+def _refuse_if_held(starts: Starts, chosen: Sequence[Replica]) -> None:
+    held = sorted(set(starts.conditions()) & {one.name for one in chosen})
     if held:
-        raise Refusal(f"something is done to the next start of {held[0]} already", "wait until it has started")
+        raise Refusal(f"another fault already changes the next start of {held[0]}", "wait until it has started")
 
 
 def _has_ended(replicas: Replicas, before: Replica) -> bool:
-    """Whether that life is over, be there a next one or not."""
-    now = find(replicas, before.name)
+    """Whether that process has ended, also where a next one has started."""
+    now = replica_named(replicas, before.name)
     if now is None or now.starts > before.starts or now.pid != before.pid:
         return True
-    return before.pid is None or not runs(before.pid)
+    return before.pid is None or not is_running(before.pid)

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monkeyproof.errors import UsageError
+from monkeyproof.faults.corruption.checks import check_above_zero, check_number, check_range, check_share
 from monkeyproof.faults.corruption.random import Draws, Floats
-from monkeyproof.faults.support.links import check_number, check_share
 
 OWN = ""
 
@@ -196,19 +196,3 @@ class UnitChange(CellFault):
 
     def new(self, old: Floats, draws: Draws) -> Floats:  # noqa: ARG002
         return old * self.factor + self.offset
-
-
-def check_range(low: float, high: float) -> None:
-    """Raise UsageError unless the two are bounds of a range that can be drawn from."""
-    check_number("low", low)
-    check_number("high", high)
-    if low > high:
-        raise UsageError(f"low: {low} is above high, {high}")
-    if not math.isfinite(high - low):
-        raise UsageError(f"low, high: from {low} to {high} is too far apart")
-
-
-def check_above_zero(name: str, value: float) -> None:
-    check_number(name, value)
-    if value <= 0:
-        raise UsageError(f"{name}: {value} is not above 0")

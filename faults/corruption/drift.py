@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.corruption.cells import CellFault
+from monkeyproof.faults.corruption.checks import check_number, check_rows
 from monkeyproof.faults.corruption.random import Draws, Floats, Index, Key, Rows, Words, draws_at
 from monkeyproof.faults.corruption.rows import WindowedRows
 from monkeyproof.faults.corruption.text import LabelNoise
-from monkeyproof.faults.support.links import check_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +185,3 @@ class PriorShift(WindowedRows):
 def _check_course(course: object) -> None:
     if not isinstance(course, Sudden | Ramp | Recurring):
         raise UsageError(f"course: {course!r} is none of Sudden, Ramp and Recurring")
-
-
-def check_rows(name: str, rows: object, least: int) -> None:
-    """Raise UsageError unless it is an absolute row, or a number of rows, of at least so many."""
-    if isinstance(rows, bool) or not isinstance(rows, int) or not least <= rows <= 2**62:
-        raise UsageError(f"{name}: {rows!r} is not a whole number of at least {least}")

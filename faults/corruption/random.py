@@ -1,9 +1,19 @@
-"""Randomness by place: what happens to a cell depends on the seed, the fault, its column and its row alone.
+"""Counter-based random numbers for rows: a number depends on the seed, the fault, the column and the row alone.
 
-So any way of cutting rows into batches, any order of the batches and any number of processes gives the same bytes.
-Here is what becomes of cells that are hit: SplitMix64 of column and row. Which ones are hit is in
-monkeyproof.faults.corruption.cell_selection. Only exactly rounded operations are used, so a seed gives the same
-bytes on every machine.
+So rows can be cut into batches in any way, in any order and over any number of processes, and the bytes are the
+same; a generator with a state could not do that. Only exactly rounded operations are used, so a seed gives the
+same bytes on every machine.
+
+Which randomness to use when:
+
+- ``Context.rng(purpose)``, a numpy Generator from the trial's seed: for a choice that is made once in a trial, as
+  which replica to kill. ``support.links.seed_for`` draws from it the seed that a toxic gets.
+- This module: for many rows or records at a time. ``key_of`` and ``draws_at`` serve the columns of a table;
+  ``draws_for`` and ``uniform_at`` serve records of a stream, each by its position. It is SplitMix64 of a counter.
+  ``monkeyproof.faults.corruption.cell_selection`` decides which cells are hit; here is what they become.
+- ``proxy.request_random``: the same principle for one request or connection at a time, without numpy.
+
+The principle is that of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
 """
 
 from __future__ import annotations
@@ -199,3 +209,14 @@ def mixed(word: int) -> np.uint64:
     """The same of one number, modulo 2**64."""
     found: np.uint64 = mix(np.array([word % 2**64], np.uint64), np.empty(1, np.uint64))[0]
     return found
+
+
+def draws_for(seed: int, purpose: str, positions: Words) -> Draws:
+    """Draws for the records of a stream, one for each absolute position, (n,)."""
+    rows = rows_from(len(positions), positions=positions)
+    return draws_at(key_of(seed, purpose, ""), rows, np.arange(len(positions)))
+
+
+def uniform_at(seed: int, purpose: str, positions: Words) -> Floats:
+    """(n,) numbers in [0, 1), one for each position; independent of what ``draws_for`` gives for that purpose."""
+    return draws_for(seed, f"{purpose}#chance", positions).uniform(1)

@@ -15,8 +15,8 @@ import numpy as np
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.corruption.cell_selection import CellSelection
+from monkeyproof.faults.corruption.checks import check_number, check_share
 from monkeyproof.faults.corruption.random import Index, Key, Rows, draws_at
-from monkeyproof.faults.support.links import check_number, check_share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

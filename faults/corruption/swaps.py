@@ -9,9 +9,9 @@ import numpy as np
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.corruption.cell_selection import CellSelection
+from monkeyproof.faults.corruption.checks import check_number, check_share
 from monkeyproof.faults.corruption.random import Index, Key, Rows
 from monkeyproof.faults.corruption.rows import SwappedRows
-from monkeyproof.faults.support.links import check_number, check_share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,20 @@
-"""Values that look plausible and are wrong: in tables of yours, and in the records of a target.
+"""The family of corrupt data: values that look plausible and are wrong.
 
-from monkeyproof.faults.data import Missing, Scale, corrupt
+Two things stand under this name. The data engine corrupts tables that a caller has:
 
-found = corrupt(frame, [Missing(share=0.1), Scale(share=0.1, columns=("price",))], seed=7)
-found.table, found.mask(), found.restored()
+    from monkeyproof.faults.data import Missing, Scale, corrupt
+
+    found = corrupt(frame, [Missing(share=0.1), Scale(share=0.1, columns=("price",))], seed=7)
+    found.table, found.mask(), found.restored()
+
+The faults of the family (``scale_records`` and the like) do the same to the records of a target, in a trial. The
+engine needs numpy alone, so the faults, which need the whole harness, are imported when one is first asked for.
 """
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
 
 from monkeyproof.faults.corruption.batches import CorruptBatch
 from monkeyproof.faults.corruption.cells import (
@@ -40,34 +50,11 @@ from monkeyproof.faults.corruption.schema import ExtraColumn, LostColumn, Rename
 from monkeyproof.faults.corruption.swaps import SwapFault, SwappedColumns, SwappedValues
 from monkeyproof.faults.corruption.tables import Corrupted, corrupt
 from monkeyproof.faults.corruption.text import BrokenEncoding, LabelNoise, TextFault, Typo, UnseenCategory
-from monkeyproof.faults.data.fields import (
-    add_column,
-    add_typos,
-    break_encoding,
-    drop_column,
-    flip_labels,
-    rename_column,
-    retype_column,
-    unseen_categories,
-)
-from monkeyproof.faults.data.rows import (
-    delay_records,
-    duplicate_records,
-    freeze_records,
-    lose_records,
-    reorder_records,
-    swap_entities,
-    truncate_batches,
-)
-from monkeyproof.faults.data.values import (
-    add_noise,
-    add_outliers,
-    change_unit,
-    flip_signs,
-    missing_values,
-    scale_records,
-    swap_columns,
-)
+
+if TYPE_CHECKING:
+    from monkeyproof.faults.data.fields import *  # noqa: F403
+    from monkeyproof.faults.data.rows import *  # noqa: F403
+    from monkeyproof.faults.data.values import *  # noqa: F403
 
 __all__ = [
     "BenignDrift",
@@ -108,27 +95,30 @@ __all__ = [
     "UnitChange",
     "UnseenCategory",
     "Where",
-    "add_column",
-    "add_noise",
-    "add_outliers",
-    "add_typos",
-    "break_encoding",
-    "change_unit",
     "corrupt",
-    "delay_records",
-    "drop_column",
-    "duplicate_records",
-    "flip_labels",
-    "flip_signs",
-    "freeze_records",
-    "lose_records",
-    "missing_values",
-    "rename_column",
-    "reorder_records",
-    "retype_column",
-    "scale_records",
-    "swap_columns",
-    "swap_entities",
-    "truncate_batches",
-    "unseen_categories",
 ]
+
+
+@functools.cache
+def _collect_faults() -> None:
+    from monkeyproof.injection.fault_registry import collect_faults
+
+    of_the_engine = list(__all__)
+    collect_faults(__name__)
+    globals()["__all__"] = sorted({*of_the_engine, *globals()["__all__"]})
+
+
+if not TYPE_CHECKING:  # So that a type checker finds a name that is misspelt.
+
+    def __getattr__(name: str) -> object:
+        """A fault of the family."""
+        if not name.startswith("__"):
+            _collect_faults()
+            if name in globals():
+                return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        """All names, since Chaos Toolkit and the list of faults find a fault only among a module's members."""
+        _collect_faults()
+        return sorted(globals())

@@ -15,17 +15,6 @@ from monkeyproof.injection.fault_registry import fault
 from monkeyproof.targets.port import Features, Feedback, Links, Pipeline
 from monkeyproof.types import Json
 
-__all__ = [
-    "add_column",
-    "add_typos",
-    "break_encoding",
-    "drop_column",
-    "flip_labels",
-    "rename_column",
-    "retype_column",
-    "unseen_categories",
-]
-
 _REJECTED = "the pipeline rejects the batches, says why, and writes no more of them"
 _UNDER_ANOTHER_NAME = "the feature store holds features under a name that there is not"
 _SCHEMA = "a schema that both sides agree on; the last good features are served meanwhile"

@@ -17,16 +17,6 @@ from monkeyproof.injection.fault_registry import fault
 from monkeyproof.targets.port import Features, Links, Pipeline
 from monkeyproof.types import Json
 
-__all__ = [
-    "delay_records",
-    "duplicate_records",
-    "freeze_records",
-    "lose_records",
-    "reorder_records",
-    "swap_entities",
-    "truncate_batches",
-]
-
 _STORED = (
     "features of another record stand in the feature store, bit for bit; or the pipeline has written past them"
 )

@@ -17,16 +17,6 @@ from monkeyproof.injection.fault_registry import fault
 from monkeyproof.targets.port import Features, Links, Pipeline
 from monkeyproof.types import Json
 
-__all__ = [
-    "add_noise",
-    "add_outliers",
-    "change_unit",
-    "flip_signs",
-    "missing_values",
-    "scale_records",
-    "swap_columns",
-]
-
 _STORED = "changed values stand in the feature store, bit for bit; or the pipeline has written past them"
 _RESTORE = "quarantine the stream, restore the last good snapshot"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from monkeyproof.errors import Refusal, TargetError, UsageError
-from monkeyproof.faults.corruption.cells import check_above_zero
 from monkeyproof.faults.corruption.random import Floats
+from monkeyproof.faults.support.checks import check_above_zero
 from monkeyproof.faults.support.record_stream import entity_in
 from monkeyproof.targets.port import Features, Models, Registry, Target, Telemetry, require
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from monkeyproof.errors import Refusal, UsageError
+from monkeyproof.faults.support.checks import check_rows
 from monkeyproof.faults.support.links import check_link
 from monkeyproof.faults.support.record_stream import (
     LINK,
@@ -19,8 +20,6 @@ from monkeyproof.injection.fault_registry import fault
 from monkeyproof.injection.inject import current
 from monkeyproof.targets.port import Features, Feedback, Links, Models, Pipeline, Registry, require
 from monkeyproof.types import Json
-
-__all__ = ["benign_shift", "concept_shift", "covariate_shift", "prior_shift"]
 
 _PACE_OVER_S, _PACE_WITHIN_S = 0.5, 5.0
 """A stream's pace is taken over so long, and has to be known within so long."""
@@ -189,8 +188,6 @@ def benign_shift(
 
 def _course(link: str, shape: str, over_records: int) -> tuple[dict[str, Json], float]:
     """A drift from the next record on (where the stream stands, its pipeline knows), and how long it pauses."""
-    from monkeyproof.faults.corruption.drift import check_rows
-
     target = current().target
     check_link(target, link, protocol="http")
     check_rows("over_records", over_records, 1)

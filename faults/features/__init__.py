@@ -1,6 +1,13 @@
-"""Faults of the online feature store, as those who read from it see them: out of reach, slow, or wrong."""
+"""Faults of the online feature store, as its readers see them: out of reach, slow, or wrong."""
 
-from monkeyproof.faults.features.answers import partial_answers, schema_mismatch, stale_values, wrong_entity
-from monkeyproof.faults.features.reach import outage, slow
+from __future__ import annotations
 
-__all__ = ["outage", "partial_answers", "schema_mismatch", "slow", "stale_values", "wrong_entity"]
+from typing import TYPE_CHECKING
+
+from monkeyproof.injection.fault_registry import collect_faults
+
+if TYPE_CHECKING:
+    from monkeyproof.faults.features.answers import *  # noqa: F403
+    from monkeyproof.faults.features.reach import *  # noqa: F403
+
+collect_faults(__name__)

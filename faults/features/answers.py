@@ -9,13 +9,12 @@ from monkeyproof.errors import Unproven, UsageError
 from monkeyproof.faults.features.comparison import differing
 from monkeyproof.faults.features.read_paths import LINK, where_features_are_read
 from monkeyproof.faults.proxy.resp.values import CHANGES, HOWS
-from monkeyproof.faults.support.links import check_link, check_link_share, proxy_fault, seed_for
+from monkeyproof.faults.support.checks import check_link_share
+from monkeyproof.faults.support.links import check_link, proxy_fault, seed_for
 from monkeyproof.injection.fault_registry import fault
 from monkeyproof.injection.inject import current, inject, within_limit
 from monkeyproof.targets.port import Links, Target, require
 from monkeyproof.types import Evidence, Json
-
-__all__ = ["partial_answers", "schema_mismatch", "stale_values", "wrong_entity"]
 
 EVIDENCE_WITHIN_S = 10.0
 _PROOF = "a read through the link differs from the same read past it, bit for bit; a user's was hit"

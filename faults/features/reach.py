@@ -5,13 +5,12 @@ from __future__ import annotations
 from monkeyproof.errors import Refusal, UsageError
 from monkeyproof.faults.features.read_paths import LINK, check_leads_to_store, where_features_are_read
 from monkeyproof.faults.network.breaks import block_link
-from monkeyproof.faults.support.links import check_link, check_link_share, check_number, proxy_fault, seed_for
+from monkeyproof.faults.support.checks import check_link_share, check_number
+from monkeyproof.faults.support.links import check_link, proxy_fault, seed_for
 from monkeyproof.injection.fault_registry import fault
 from monkeyproof.injection.inject import current, inject, within_limit
 from monkeyproof.targets.port import Links, require
 from monkeyproof.types import Evidence, Json
-
-__all__ = ["outage", "slow"]
 
 
 @fault(

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from monkeyproof.faults.models.artifacts import flip_bits, remove, truncate
-from monkeyproof.faults.models.deployment import deploy_wrong_schema, deploy_wrong_version, promote_damaged_copy
-from monkeyproof.faults.support.file_restore import put_back_bits, put_back_file
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "deploy_wrong_schema",
-    "deploy_wrong_version",
-    "flip_bits",
-    "promote_damaged_copy",
-    "put_back_bits",
-    "put_back_file",
-    "remove",
-    "truncate",
-]
+from monkeyproof.faults.support.file_restore import put_back_bits as put_back_bits
+from monkeyproof.faults.support.file_restore import put_back_file as put_back_file
+from monkeyproof.injection.fault_registry import collect_faults
+
+if TYPE_CHECKING:
+    from monkeyproof.faults.models.artifacts import *  # noqa: F403
+    from monkeyproof.faults.models.deployment import *  # noqa: F403
+
+collect_faults(__name__)

@@ -16,7 +16,7 @@ from monkeyproof.errors import TargetError, UsageError
 from monkeyproof.faults.models.formats import choose_bits
 from monkeyproof.faults.support.bitflips import digest_of, flip_in_file
 from monkeyproof.faults.support.champion import digest_given, version_named
-from monkeyproof.faults.support.checks import check_count
+from monkeyproof.faults.support.checks import check_count, check_number
 from monkeyproof.faults.support.file_restore import (
     MISSING,
     Kept,
@@ -25,7 +25,6 @@ from monkeyproof.faults.support.file_restore import (
     keep,
     old_bytes,
 )
-from monkeyproof.faults.support.links import check_number
 from monkeyproof.injection.fault_registry import fault
 from monkeyproof.injection.inject import Injection, current, inject
 from monkeyproof.targets.port import ArtifactFiles, Registry, require

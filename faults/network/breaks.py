@@ -6,13 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from monkeyproof.errors import Refusal, UsageError
 from monkeyproof.faults.network.common import UNDO, UNDO_WITH_RESET, struck, within_hold_limit
+from monkeyproof.faults.support.checks import check_at_least_zero, check_link_share, check_number, check_one_of
 from monkeyproof.faults.support.links import (
     broken_how,
-    check_count,
     check_link,
-    check_link_share,
-    check_number,
-    check_one_of,
     faults_on,
     listen_address,
     on_a_link,
@@ -112,7 +109,7 @@ def reset_connections(
     Those bytes arrive before the reset. ``after_bytes`` 0: reset when the first byte of that direction comes.
     Proven by a connection that was reset.
     """
-    check_count("after_bytes", after_bytes)
+    check_at_least_zero("after_bytes", after_bytes)
     check_number("after_ms", after_ms)
     if not 0 <= after_ms <= 600_000 or (after_ms and after_bytes):
         raise UsageError(f"after_ms: {after_ms} is not in 0..600000, or after_bytes is given as well")
@@ -214,7 +211,7 @@ def half_close(
     The receiver sees an orderly end; the sender sees nothing, and what it sends from there on is swallowed. The
     other direction stays open. Proven by an end that was sent early.
     """
-    check_count("after_bytes", after_bytes)
+    check_at_least_zero("after_bytes", after_bytes)
 
     def look(stats: Mapping[str, Json]) -> Evidence | None:
         if not stats["affected"]:

@@ -7,15 +7,8 @@ from collections.abc import Callable, Mapping
 from monkeyproof.faults.network.common import UNDO, struck
 from monkeyproof.faults.proxy.toxics.connections import CorruptBytes
 from monkeyproof.faults.proxy.toxics.messages import Garble, LoseHeaders, Truncate
-from monkeyproof.faults.support.links import (
-    check_count,
-    check_link,
-    check_link_share,
-    check_number,
-    on_a_link,
-    proxy_fault,
-    seed_for,
-)
+from monkeyproof.faults.support.checks import check_at_least_zero, check_link_share, check_number
+from monkeyproof.faults.support.links import check_link, on_a_link, proxy_fault, seed_for
 from monkeyproof.injection.fault_registry import fault
 from monkeyproof.injection.inject import current, inject
 from monkeyproof.targets.port import Links, require
@@ -40,7 +33,7 @@ def truncate_responses(
     Headers pass unchanged, so Content-Length says more than there is; at least one byte is always missing (16 of a
     body that has no length). Answers without a body are left alone. Proven by an answer that was cut off.
     """
-    check_count("keep_bytes", keep_bytes)
+    check_at_least_zero("keep_bytes", keep_bytes)
     check_number("share", share)
     Truncate(seed=0, share=share, keep_bytes=keep_bytes)  # Checks them.
     parameters = {"share": float(share), "keep_bytes": keep_bytes}
@@ -130,7 +123,7 @@ def corrupt_bytes(
     context = current()
     for name, value in (("block_share", block_share), ("share", share)):
         check_number(name, value)
-    check_count("block_bytes", block_bytes)
+    check_at_least_zero("block_bytes", block_bytes)
     parameters = {
         "block_share": float(block_share),
         "block_bytes": block_bytes,

@@ -8,15 +8,8 @@ from monkeyproof.errors import UsageError
 from monkeyproof.faults.network.common import UNDO, struck, within_hold_limit
 from monkeyproof.faults.proxy.toxics.connections import Bandwidth, SlowClose
 from monkeyproof.faults.proxy.toxics.latency import DIRECTIONS, Latency
-from monkeyproof.faults.support.links import (
-    check_link,
-    check_link_share,
-    check_number,
-    check_one_of,
-    on_a_link,
-    proxy_fault,
-    seed_for,
-)
+from monkeyproof.faults.support.checks import check_link_share, check_number, check_one_of
+from monkeyproof.faults.support.links import check_link, on_a_link, proxy_fault, seed_for
 from monkeyproof.injection.fault_registry import fault
 from monkeyproof.injection.inject import current, inject, within_limit
 from monkeyproof.targets.port import Links, require

@@ -9,16 +9,8 @@ from collections.abc import Mapping
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.network.common import UNDO, struck
 from monkeyproof.faults.proxy.toxics.messages import RateLimit
-from monkeyproof.faults.support.links import (
-    check_count,
-    check_link,
-    check_link_share,
-    check_number,
-    on_a_link,
-    proxy_fault,
-    seed_for,
-    send_own_request,
-)
+from monkeyproof.faults.support.checks import check_at_least_zero, check_link_share, check_number
+from monkeyproof.faults.support.links import check_link, on_a_link, proxy_fault, seed_for, send_own_request
 from monkeyproof.injection.fault_registry import fault
 from monkeyproof.injection.inject import current, inject
 from monkeyproof.targets.port import Links, require
@@ -118,7 +110,7 @@ def limit_rate(
     """
     context = current()
     check_number("limit_per_s", limit_per_s)
-    check_count("burst", burst)
+    check_at_least_zero("burst", burst)
     check_number("retry_after_s", retry_after_s)
     parameters = {"limit_per_s": float(limit_per_s), "burst": burst, "retry_after_s": float(retry_after_s)}
     RateLimit(**parameters)  # type: ignore[arg-type]  # Checks them.

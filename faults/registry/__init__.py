@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from monkeyproof.faults.registry.last_good import publish_copy, spoil_last_good, unspoil
-from monkeyproof.faults.registry.links import failing, outage, slow
-from monkeyproof.faults.registry.pinning import pin, unpin
-from monkeyproof.faults.registry.promotion import (
-    delete_previous,
-    flip_back,
-    promote_degraded,
-    put_back_version,
-    restore_champion,
-    stop_flipping,
-)
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "delete_previous",
-    "failing",
-    "flip_back",
-    "outage",
-    "pin",
-    "promote_degraded",
-    "publish_copy",
-    "put_back_version",
-    "restore_champion",
-    "slow",
-    "spoil_last_good",
-    "stop_flipping",
-    "unpin",
-    "unspoil",
-]
+from monkeyproof.faults.registry.last_good import unspoil as unspoil
+from monkeyproof.faults.registry.pinning import unpin as unpin
+from monkeyproof.faults.registry.promotion import put_back_version as put_back_version
+from monkeyproof.faults.registry.promotion import restore_champion as restore_champion
+from monkeyproof.faults.registry.promotion import stop_flipping as stop_flipping
+from monkeyproof.injection.fault_registry import collect_faults
+
+if TYPE_CHECKING:
+    from monkeyproof.faults.registry.last_good import *  # noqa: F403
+    from monkeyproof.faults.registry.links import *  # noqa: F403
+    from monkeyproof.faults.registry.pinning import *  # noqa: F403
+    from monkeyproof.faults.registry.promotion import *  # noqa: F403
+
+collect_faults(__name__)

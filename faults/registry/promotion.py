@@ -11,7 +11,7 @@ from pathlib import Path
 from monkeyproof import paths
 from monkeyproof.errors import Refusal, TargetError, UsageError
 from monkeyproof.faults.support.champion import CHAMPION, digest_tag, promotion, version_named, worst_but
-from monkeyproof.faults.support.links import check_number
+from monkeyproof.faults.support.checks import check_number
 from monkeyproof.injection.fault_registry import fault
 from monkeyproof.injection.inject import Context, current, has_current
 from monkeyproof.record.history import write_json

@@ -1,17 +1,17 @@
-"""Faults of what processes live on: memory, handles, disk, processor, GPU, clock. All on this machine only."""
+"""Faults of what a process needs: memory, handles, disk, processor, GPU, clock. All on this machine only."""
 
-from monkeyproof.faults.resources.clock import skew_clock, start_with_right_clock
-from monkeyproof.faults.resources.cpu import steal_cpu
-from monkeyproof.faults.resources.gpu import fill_gpu
-from monkeyproof.faults.resources.limits import exhaust_handles, exhaust_memory, fill_disk, restore_limit
+from __future__ import annotations
 
-__all__ = [
-    "exhaust_handles",
-    "exhaust_memory",
-    "fill_disk",
-    "fill_gpu",
-    "restore_limit",
-    "skew_clock",
-    "start_with_right_clock",
-    "steal_cpu",
-]
+from typing import TYPE_CHECKING
+
+from monkeyproof.faults.resources.clock import start_with_right_clock as start_with_right_clock
+from monkeyproof.faults.resources.limits import restore_limit as restore_limit
+from monkeyproof.injection.fault_registry import collect_faults
+
+if TYPE_CHECKING:
+    from monkeyproof.faults.resources.clock import *  # noqa: F403
+    from monkeyproof.faults.resources.cpu import *  # noqa: F403
+    from monkeyproof.faults.resources.gpu import *  # noqa: F403
+    from monkeyproof.faults.resources.limits import *  # noqa: F403
+
+collect_faults(__name__)

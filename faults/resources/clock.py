@@ -1,4 +1,4 @@
-"""A process whose clock is wrong."""
+"""Clock skew: one process has a wrong wall clock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from monkeyproof.errors import Refusal
 from monkeyproof.faults.support import stressor
 from monkeyproof.faults.support.checks import check_between
-from monkeyproof.faults.support.replica_choice import choose, find, prior
+from monkeyproof.faults.support.replica_choice import choose_replica, prior_state, replica_named
 from monkeyproof.injection.fault_registry import fault
 from monkeyproof.injection.inject import Injection, current, inject
 from monkeyproof.targets.port import (
@@ -35,12 +35,12 @@ _PLACES = tuple(f"usr/{place}/faketime/libfaketimeMT.so.1" for place in ("lib/*"
 
 @fault(
     needs=(Replicas, Starts, Processes),
-    evidence="the Date of its own answers is off by that much",
-    undo="it is started anew with the right clock; by itself when the lease runs out",
-    healing="synchronise clocks; compare ages by a clock that is not set",
+    evidence="the Date header of its own answers is off by that much",
+    undo="the supervisor restarts it with the right clock; by itself when the lease runs out",
+    healing="synchronise clocks; measure ages with a monotonic clock",
 )
 def skew_clock(name: str = "", offset_s: float = 3600.0) -> dict[str, Json]:
-    """Start one replica anew with a wall clock that is ``offset_s`` ahead (behind, if negative).
+    """Restart one replica with a wall clock that is ``offset_s`` ahead (behind, if negative).
 
     Through libfaketime, which has to be installed (Debian: libfaketime); a clock that measures intervals
     (CLOCK_MONOTONIC) stays right, as it does on a machine whose time is set. The restart is part of the fault.
@@ -51,37 +51,40 @@ def skew_clock(name: str = "", offset_s: float = 3600.0) -> dict[str, Json]:
     target = current().target
     stressor.require_this_machine(target, "clock skew")
     replicas, starts = require(target, Replicas), require(target, Starts)
-    victim = choose(replicas, name, "resources.skew_clock")
-    if victim.name in starts.conditions():
-        raise Refusal(f"something is done to the next start of {victim.name} already", "wait until it has started")
+    replica = choose_replica(replicas, name, "resources.skew_clock")
+    if replica.name in starts.conditions():
+        raise Refusal(
+            f"another fault already changes the next start of {replica.name}", "wait until it has started"
+        )
     faketime = find_faketime()
     environment = {
         "LD_PRELOAD": str(faketime),
         "FAKETIME": f"{offset_s:+g}",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
+    condition = StartCondition(0.0, environment)
 
     def evidence(_: object) -> Evidence | None:
-        now = find(replicas, victim.name)
-        if now is None or now.pid in (None, victim.pid):
+        now = replica_named(replicas, replica.name)
+        if now is None or now.pid in (None, replica.pid):
             return None
         off_s = clock_off_s(now.metrics_url)
         if off_s is None or abs(off_s - offset_s) > NEAR_S:
             return None
         return Evidence(
-            f"{victim.name}: pid {now.pid} dates its answers {off_s:+.0f} s off", {"pid": now.pid, "off_s": off_s}
+            f"{replica.name}: pid {now.pid} dates its answers {off_s:+.0f} s off", {"pid": now.pid, "off_s": off_s}
         )
 
     return inject(
         Injection(
             fault="resources.skew_clock",
-            subject=victim.name,
-            parameters={"name": victim.name, "asked_for": name, "offset_s": float(offset_s)},
-            apply=lambda: starts.end(victim.name, StartCondition(0.0, environment), notice_s=2.0, lease_s=LEASE_S),
+            subject=replica.name,
+            parameters={"name": replica.name, "asked_for": name, "offset_s": float(offset_s)},
+            apply=lambda: starts.end(replica.name, condition, notice_s=2.0, lease_s=LEASE_S),
             evidence=evidence,
-            undo=Undo("monkeyproof.faults.resources:start_with_right_clock", {"name": victim.name}),
+            undo=Undo("monkeyproof.faults.resources:start_with_right_clock", {"name": replica.name}),
             evidence_within_s=STARTS_WITHIN_S,
-            prior=prior(victim),
+            prior=prior_state(replica),
             lease_s=LEASE_S,
         )
     )
@@ -90,12 +93,12 @@ def skew_clock(name: str = "", offset_s: float = 3600.0) -> dict[str, Json]:
 def start_with_right_clock(target: Target, name: str) -> str:
     """Undo of ``skew_clock``. Idempotent."""
     if require(target, Starts).release(name):
-        return f"{name}: started anew with the right clock"
+        return f"{name}: restarted with the right clock"
     return f"{name}: its clock was right already"
 
 
 def find_faketime() -> Path:
-    """The library.
+    """The path of libfaketime.
 
     Raises:
         Refusal: it is not installed.
@@ -104,8 +107,8 @@ def find_faketime() -> Path:
         for found in sorted(Path("/").glob(place)):
             return found
     raise Refusal(
-        "no clock of one process can be set without libfaketime, which is not here",
-        "apt install libfaketime, or leave this fault out",
+        "a skewed clock for one process needs libfaketime, which is not installed",
+        "run: apt install libfaketime; or leave this fault out",
     )
 
 

@@ -1,4 +1,4 @@
-"""Somebody else takes the processor: busy processes beside the target."""
+"""Busy processes beside the target take its processor time."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from monkeyproof.types import Evidence, Json
 
 WORKERS_MOST = 64
 PROVEN_AFTER_S = 0.5
-NEARLY = 0.8
-"""Of what the workers ask for: they are interrupted, and look around."""
+EVIDENCE_SHARE_MIN = 0.8
+"""Of the time that the workers ask for: they are interrupted, and check their monitor."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Ran:
-    """What the scheduler says of some processes together, in seconds."""
+class _SchedulerTimes:
+    """What the scheduler reports of some processes together, in seconds."""
 
     on_cpu_s: float
     waited_s: float
-    """Runnable, while others ran."""
+    """Runnable, while other processes ran."""
 
 
 @fault(
     needs=(Processes,),
     evidence="its own processes were on a processor, or waiting for one, for that share of the time",
-    undo="they are ended; by themselves when the harness is gone or their time is over",
+    undo="the stressor's processes are ended; by themselves when the harness has ended or their time is over",
     healing="more machines, or fewer requests; a restart does not help",
     draw=lambda rng, target, intensity: (  # noqa: ARG005
         {"workers": 1, "busy_share": round(max(0.1, 0.9 * intensity), 2), "nice": 0} if target.stack else None
@@ -43,7 +43,7 @@ def steal_cpu(workers: int = 1, busy_share: float = 0.9, nice: int = 0, cores: s
     """Keep ``workers`` processes busy on this machine, each for ``busy_share`` of the time.
 
     They run beside everything that runs here, this harness included; ``cores`` ("0", "0,1"; "" for all) and
-    ``nice`` (0 to 19) keep them from more than they should take. Where they make the prober late, a trial says so.
+    ``nice`` (0 to 19) limit what they take. Where they make the prober late, the trial reports it.
     """
     check_count("workers", workers, 1, WORKERS_MOST)
     check_between("busy_share", busy_share, 0.0, 1.0, above=True)
@@ -51,25 +51,29 @@ def steal_cpu(workers: int = 1, busy_share: float = 0.9, nice: int = 0, cores: s
     only = _cores(cores)
     context = current()
     stressor.require_this_machine(context.target, "CPU steal")
-    ballast_id = stressor.new_id("cpu")
+    stressor_id = stressor.new_id("cpu")
     arguments = ["--busy-share", f"{busy_share:g}", "--nice", str(nice), "--cores", ",".join(map(str, only))]
     replicas = _replica_pids(context.target)
-    began: dict[str, tuple[float, _Ran, _Ran]] = {}
+    began: dict[str, tuple[float, _SchedulerTimes, _SchedulerTimes]] = {}
 
     def apply() -> None:
         for _ in range(workers):
-            stressor.start("cpu", ballast_id, arguments)
-        began[""] = (context.clock.monotonic_s(), _ran(stressor.pids(ballast_id)), _ran(replicas))
+            stressor.start("cpu", stressor_id, arguments)
+        began[""] = (
+            context.clock.monotonic_s(),
+            _scheduler_times(stressor.pids(stressor_id)),
+            _scheduler_times(replicas),
+        )
 
     def evidence(_: object) -> Evidence | None:
         since_s, own, theirs = began[""]
         for_s = context.clock.monotonic_s() - since_s
-        running = stressor.pids(ballast_id)
-        now, waits_s = _ran(running), _ran(replicas).waited_s - theirs.waited_s
+        running = stressor.pids(stressor_id)
+        now, waits_s = _scheduler_times(running), _scheduler_times(replicas).waited_s - theirs.waited_s
         used_s, waited_s = now.on_cpu_s - own.on_cpu_s, now.waited_s - own.waited_s
         if for_s < PROVEN_AFTER_S or len(running) < workers or used_s <= 0:
             return None
-        if used_s + waited_s < NEARLY * workers * busy_share * for_s:
+        if used_s + waited_s < EVIDENCE_SHARE_MIN * workers * busy_share * for_s:
             return None
         return Evidence(
             f"{workers} busy process{'es' if workers > 1 else ''} had {used_s / for_s:.2f} of a processor and "
@@ -89,11 +93,11 @@ def steal_cpu(workers: int = 1, busy_share: float = 0.9, nice: int = 0, cores: s
             parameters={"workers": workers, "busy_share": float(busy_share), "nice": nice, "cores": cores},
             apply=apply,
             evidence=evidence,
-            undo=stressor.undo(ballast_id, "the busy processes"),
+            undo=stressor.undo(stressor_id, "the busy processes"),
             evidence_within_s=10.0,
             prior={"load_average": os.getloadavg()[0]},
             lease_s=LEASE_S,
-            why_gone=stressor.why_ended(ballast_id, workers),
+            why_gone=stressor.why_ended(stressor_id, workers),
         )
     )
 
@@ -116,7 +120,7 @@ def _replica_pids(target: Target) -> list[int]:
     return [one.pid for one in replicas.list() if one.pid is not None] if replicas is not None else []
 
 
-def _ran(pids: list[int]) -> _Ran:
-    """Of all threads of these processes, as far as they still are there."""
+def _scheduler_times(pids: list[int]) -> _SchedulerTimes:
+    """Times of all threads of the processes that still live."""
     times = [procfs.cpu_times_ns(pid) for pid in pids]
-    return _Ran(sum(ran for ran, _ in times) / 1e9, sum(waited for _, waited in times) / 1e9)
+    return _SchedulerTimes(sum(ran for ran, _ in times) / 1e9, sum(waited for _, waited in times) / 1e9)

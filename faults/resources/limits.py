@@ -1,7 +1,7 @@
-"""A process that reaches the limit of its memory, its handles or its disk: the limit comes to the process.
+"""A process reaches the limit of its memory, its handles or its disk, because its limit is lowered.
 
-Nothing of the machine is used up, so nobody else is hurt: the kernel refuses one process what a full machine would
-refuse to all. Only soft limits of one process are moved, and never raised above what they were.
+Nothing of the machine is used up, so no other process is affected: the kernel refuses to one process what a full
+machine would refuse to all. Only soft limits of one process are lowered; none is raised above its old value.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import http.client
 import resource
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from monkeyproof.errors import Refusal, TargetError
 from monkeyproof.faults.support import stressor
 from monkeyproof.faults.support.checks import check_between, check_count
-from monkeyproof.faults.support.replica_choice import any_replica, choose, prior
-from monkeyproof.faults.support.stressors.rlimit import KINDS, limits_of, put_back
+from monkeyproof.faults.support.replica_choice import any_replica, choose_replica, prior_state
+from monkeyproof.faults.support.stressors.rlimit import KINDS, limits_of, restore_soft_limit
 from monkeyproof.injection.fault_registry import fault
 from monkeyproof.injection.inject import Injection, current, inject
 from monkeyproof.runtime import procfs
@@ -28,22 +29,22 @@ from monkeyproof.undo.log import Undo
 MIB = 1024 * 1024
 MOST_SPARE_MIB = 1024.0
 MOST_SPARE = 1000
-"""Whoever has more left than that lacks nothing."""
+"""A process that has more left than that lacks nothing."""
 FRESH_WITHIN_S = 0.5
 
 
 @fault(
     needs=(Replicas, Processes),
-    evidence="its limit is lowered to what it has and the spare, both read from the kernel",
-    undo="the old limit is set again; by itself when the harness is gone",
-    healing="restart the replica: the next one has its old limit",
+    evidence="the kernel reports that its limit is lowered to what it uses and the spare",
+    undo="the stressor restores the old limit; by itself when the harness has ended",
+    healing="restart the replica: its next process has the old limit",
     draw=any_replica,
 )
 def exhaust_memory(name: str = "", spare_mib: float = 0.0) -> dict[str, Json]:
-    """Leave one replica ``spare_mib`` of memory beyond what it has: what needs more is refused.
+    """Leave one replica ``spare_mib`` of memory beyond what it uses; the kernel refuses it more.
 
-    The limit on its address space (RLIMIT_AS) is lowered to what it uses. What it has, it keeps, so that it may go
-    on for as long as it needs no more; it is not killed, as a container that runs out of memory would be.
+    The limit on its address space (RLIMIT_AS) is lowered to what it uses. It keeps what it has, and may go on for
+    as long as it needs no more; it is not killed, as a container that runs out of memory would be.
     """
     check_between("spare_mib", spare_mib, 0.0, MOST_SPARE_MIB)
 
@@ -63,16 +64,16 @@ def exhaust_memory(name: str = "", spare_mib: float = 0.0) -> dict[str, Json]:
 
 @fault(
     needs=(Replicas, Processes),
-    evidence="its limit is lowered, read from the kernel; with no handle to spare, it answers no new connection",
-    undo="the old limit is set again; by itself when the harness is gone",
+    evidence="the kernel reports the lowered limit; with no handle to spare, it answers no new connection",
+    undo="the stressor restores the old limit; by itself when the harness has ended",
     healing="restart the replica, or send its traffic elsewhere",
     draw=any_replica,
 )
 def exhaust_handles(name: str = "", spare: int = 0) -> dict[str, Json]:
-    """Leave one replica ``spare`` file handles: what would open a file or take a connection beyond that fails.
+    """Leave one replica ``spare`` file handles; it can open no more files and accept no more connections.
 
-    Connections that stand go on, and a handle that is closed may be used again, so that users who keep their
-    connections notice nothing at first.
+    Open connections go on, and a closed handle may be used again, so that users who keep their connections notice
+    nothing at first.
     """
     check_count("spare", spare, 0, MOST_SPARE)
 
@@ -84,10 +85,10 @@ def exhaust_handles(name: str = "", spare: int = 0) -> dict[str, Json]:
             limit += 1
         return limit
 
-    def evidence(victim: Replica, pid: int, limit: int) -> Evidence | None:
+    def evidence(replica: Replica, pid: int, limit: int) -> Evidence | None:
         used = procfs.open_descriptors(pid)
         free = limit - len([number for number in used if number < limit])
-        answered = "" if spare or not victim.metrics_url else _fresh_connection(victim.metrics_url)
+        answered = "" if spare or not replica.metrics_url else _fresh_connection(replica.metrics_url)
         if answered is None:
             return None
         return Evidence(
@@ -100,16 +101,16 @@ def exhaust_handles(name: str = "", spare: int = 0) -> dict[str, Json]:
 
 @fault(
     needs=(Replicas, Processes),
-    evidence="the limit on the size of its files is lowered, read from the kernel",
-    undo="the old limit is set again; by itself when the harness is gone",
+    evidence="the kernel reports the lowered limit on the size of its files",
+    undo="the stressor restores the old limit; by itself when the harness has ended",
     healing="none while what is in memory suffices; a new model cannot be fetched",
     draw=any_replica,
 )
 def fill_disk(name: str = "", most_kib: float = 0.0) -> dict[str, Json]:
-    """Have what one replica writes to files fail, as on a full disk, beyond ``most_kib`` a file.
+    """Make writes of one replica to files fail beyond ``most_kib`` a file, as on a full disk.
 
     No disk is filled: the limit on the size of its files (RLIMIT_FSIZE) is lowered. So the error that it sees is
-    "file too large" (EFBIG), where a full disk says "no space left" (ENOSPC). Sockets and pipes are not concerned.
+    "file too large" (EFBIG), where a full disk gives "no space left" (ENOSPC). Sockets and pipes are not affected.
     Refused for a process that such a write would kill (it neither handles nor ignores SIGXFSZ; Python ignores it).
     """
     check_between("most_kib", most_kib, 0.0, 1024.0 * 1024.0)
@@ -128,20 +129,20 @@ def fill_disk(name: str = "", most_kib: float = 0.0) -> dict[str, Json]:
     return _limit("fill_disk", "file_size", name, {"most_kib": float(most_kib)}, lowered, evidence)
 
 
-def restore_limit(target: Target, ballast_id: str, victim: str, kind: str, lowered: int, before: int) -> str:
-    """Undo of all three. Idempotent; leaves a limit alone that somebody else set since, and a replaced process."""
-    process, what = ProcessReference(victim), f"limit {kind} of pid {victim.partition(':')[0]}"
-    stressor.end(target, ballast_id, what)  # Which puts it back itself, if it was still there.
+def restore_limit(target: Target, stressor_id: str, process: str, kind: str, lowered: int, before: int) -> str:
+    """Undo of all three. Idempotent; leaves a limit that another program set since, and a replaced process."""
+    what = f"limit {kind} of pid {process.partition(':')[0]}"
+    stressor.end(target, stressor_id, what)  # It restores the limit itself, if it still runs.
     try:
-        found = put_back(process, kind, lowered, before)
+        found = restore_soft_limit(ProcessReference(process), kind, lowered, before)
     except PermissionError:
         raise TargetError(f"{what}: belongs to another user") from None
     words = {
-        "gone": "the process is gone, and its limit with it",
-        "back": "is as it was",
-        "put back": "is as it was",
+        "ended": "the process has ended, and its limit with it",
+        "unchanged": "is as it was",
+        "restored": "is as it was",
     }
-    return f"{what}: {words.get(found, f'somebody {found} since, which is left')}"
+    return f"{what}: {words.get(found, f'another program {found} since, which is left as it is')}"
 
 
 def _limit(
@@ -159,82 +160,105 @@ def _limit(
         evidence: what the lowered limit leaves.
     """
     target = current().target
-    replicas = require(target, Replicas)
-    victim = choose(replicas, name, f"resources.{fault_name}")
-    pid = _pid_here(target, victim)
-    try:
-        before, hard = limits_of(pid, kind)
-        to = lowered(pid)
-        if before != resource.RLIM_INFINITY and to >= before:
-            raise Refusal(
-                f"{victim.name} has a limit {kind} of {before} already: {to} would limit nothing",
-                "ask for less, or take back what set it",
-            )
-        resource.prlimit(pid, KINDS[kind], (before, hard))  # Whether we may, before anything is on record.
-    except ProcessLookupError:
-        raise Refusal(f"{victim.name} has just ended (pid {pid})", "wait until it is restarted") from None
-    except PermissionError:
-        raise Refusal(
-            f"the limits of pid {pid} may not be changed: it is another user's", "run as the user who owns it"
-        ) from None
-    ballast_id, process = stressor.new_id(kind), reference_text(pid)
-    gone = ProcessReference(process)
-
-    def apply() -> None:
-        stressor.start("rlimit", ballast_id, ["--victim", process, "--kind", kind, "--to", str(to)])
+    replica = choose_replica(require(target, Replicas), name, f"resources.{fault_name}")
+    limit = _choose_limit(replica, _pid_here(target, replica), kind, lowered)
+    stressor_id = stressor.new_id(kind)
+    arguments = {"process": limit.process, "kind": kind, "lowered": limit.lowered, "before": limit.before}
+    options = ["--process", limit.process, "--kind", kind, "--to", str(limit.lowered)]
 
     def proven(_: object) -> Evidence | None:
         try:
-            leaves = evidence(victim, pid, to) if limits_of(pid, kind)[0] == to else None
+            leaves = evidence(replica, limit.pid, limit.lowered) if limit.is_in_force() else None
         except OSError:
             return None
         if leaves is None:
             return None
-        was = "none" if before == resource.RLIM_INFINITY else str(before)
+        was = "none" if limit.before == resource.RLIM_INFINITY else str(limit.before)
         return Evidence(
-            f"{victim.name}: limit {kind} of pid {pid} lowered from {was} to {to}, {leaves.summary}",
-            {**leaves.data, "before": before},
+            f"{replica.name}: limit {kind} of pid {limit.pid} lowered from {was} to {limit.lowered}, "
+            f"{leaves.summary}",
+            {**leaves.data, "before": limit.before},
         )
 
     def why_gone() -> str:
-        # One that died, and was started anew, has lost the limit by what the limit did.
-        if gone.has_ended() or limits_of(pid, kind)[0] == to:
+        # A process that died, and was replaced, lost the limit because of the limit.
+        if ProcessReference(limit.process).has_ended() or limit.is_in_force():
             return ""
-        return f"the limit {kind} of {victim.name} is not the one that was set"
+        return f"the limit {kind} of {replica.name} is not the one that was set"
 
-    arguments = {"victim": process, "kind": kind, "lowered": to, "before": before}
     return inject(
         Injection(
             fault=f"resources.{fault_name}",
-            subject=victim.name,
-            parameters={"name": victim.name, "asked_for": name, **parameters},
-            apply=apply,
+            subject=replica.name,
+            parameters={"name": replica.name, "asked_for": name, **parameters},
+            apply=lambda: stressor.start("rlimit", stressor_id, options),
             evidence=proven,
-            undo=Undo("monkeyproof.faults.resources:restore_limit", {"ballast_id": ballast_id, **arguments}),
-            prior={**prior(victim), "limit": before},
+            undo=Undo("monkeyproof.faults.resources:restore_limit", {"stressor_id": stressor_id, **arguments}),
+            prior={**prior_state(replica), "limit": limit.before},
             lease_s=LEASE_S,
             why_gone=why_gone,
         )
     )
 
 
-def _pid_here(target: Target, victim: Replica) -> int:
-    """The replica's process, if it is one of this machine.
+@dataclass(frozen=True, slots=True)
+class _LimitChange:
+    """One limit of one process: what it is and what it becomes."""
+
+    kind: str
+    pid: int
+    process: str
+    """The process as ``PID:STARTED``, which no later process shares."""
+    before: int
+    lowered: int
+
+    def is_in_force(self) -> bool:
+        """Whether the limit is the lowered one. Raises OSError if the process cannot be asked."""
+        return limits_of(self.pid, self.kind)[0] == self.lowered
+
+
+def _choose_limit(replica: Replica, pid: int, kind: str, lowered: Callable[[int], int]) -> _LimitChange:
+    """What will be changed; nothing is changed yet.
 
     Raises:
-        Refusal: it is not, so that its number may be a stranger's here.
+        Refusal: it would limit nothing, the process has ended, or it belongs to another user.
+    """
+    try:
+        before, hard = limits_of(pid, kind)
+        to = lowered(pid)
+        if before != resource.RLIM_INFINITY and to >= before:
+            raise Refusal(
+                f"{replica.name} has a limit {kind} of {before} already: {to} would limit nothing",
+                "ask for less, or take back what set it",
+            )
+        # Sets what is set: this shows whether we may, before the fault is on record.
+        resource.prlimit(pid, KINDS[kind], (before, hard))
+        return _LimitChange(kind, pid, reference_text(pid), before, to)
+    except ProcessLookupError:
+        raise Refusal(f"{replica.name} has just ended (pid {pid})", "wait until it is restarted") from None
+    except PermissionError:
+        raise Refusal(
+            f"the limits of pid {pid} may not be changed: it is another user's", "run as the user who owns it"
+        ) from None
+
+
+def _pid_here(target: Target, replica: Replica) -> int:
+    """The pid of the replica's process, if it runs on this machine.
+
+    Raises:
+        Refusal: it does not, so that its pid may be another process's here.
     """
     roots = stressor.require_this_machine(target, "this fault")
-    if victim.pid is None or victim.pid not in procfs.with_descendants(roots, procfs.living()):
+    if replica.pid is None or replica.pid not in procfs.with_descendants(roots, procfs.living()):
         raise Refusal(
-            f"{victim.name} is no process of this machine that descends from the target's",
+            f"{replica.name} is no process of this machine that descends from the target's",
             "break a target that runs here, such as the embedded one",
         )
-    return victim.pid
+    return replica.pid
 
 
 def _fresh_connection(url: str) -> str | None:
-    """Ask over a connection of our own: how it failed, in words; None if it was answered."""
+    """Ask over a new connection: how it failed, as the end of a sentence; None if it was answered."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=FRESH_WITHIN_S)
     try:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import math
 import socket
 import struct
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -21,9 +20,6 @@ from monkeyproof.undo.log import Undo
 
 OWN_REQUEST = {"X-Monkeyproof": "evidence"}
 """Marks the harness's own requests: the proxy counts them apart, and they draw from randomness of their own."""
-
-SHARE_LEAST = 1e-6
-"""Of what passes a link."""
 
 
 def proxy_fault(
@@ -64,34 +60,6 @@ def faults_on(links: Links, link: str) -> list[str]:
 def seed_for(purpose: str) -> int:
     """A seed for a toxic, from the trial's."""
     return int(current().rng(purpose).integers(2**63))
-
-
-def check_number(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UsageError(f"{name}: {value!r} is not a finite number")
-
-
-def check_share(name: str, value: float) -> None:
-    if not 0 < value <= 1:
-        raise UsageError(f"{name}: {value} is not in (0, 1]; 0.3 means three of ten")
-
-
-def check_link_share(name: str, value: float) -> None:
-    """As ``check_share``, of what passes a link: a proof of less than one in a million would take too long."""
-    check_number(name, value)
-    check_share(name, value)
-    if value < SHARE_LEAST:
-        raise UsageError(f"{name}: {value} is less than {SHARE_LEAST:g}, one in a million")
-
-
-def check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise UsageError(f"{name}: {value!r} is not a whole number of at least 0")
-
-
-def check_one_of(name: str, value: object, among: Sequence[str]) -> None:
-    if value not in among:
-        raise UsageError(f"{name}: {value!r} is not {' or '.join(map(repr, among))}")
 
 
 def check_link(target: Target, link: str, *, protocol: str = "") -> str:

@@ -1,7 +1,7 @@
-"""Processes that a fault is made of: started, found again by a name chosen before, ended.
+"""Starts, finds and ends stressors: the processes of ``support/stressors`` that are the substance of a fault.
 
-A ballast belongs to the trial's process. It ends by itself when that is gone, stands still for 5 s, or when the
-longest time is over that a fault may be in force: so it is a lease of its own.
+A stressor belongs to the trial's process, and is a lease of its own: it exits when that process has ended, when it
+has been stopped for 5 s, or when the longest time is over for which a fault may be in force.
 """
 
 from __future__ import annotations
@@ -34,30 +34,30 @@ STARTS_WITHIN_S = 20.0
 ENDS_WITHIN_S = 3.0
 _MODULE = b"monkeyproof.faults.support.stressors."
 _started: dict[str, list[subprocess.Popen[bytes]]] = {}
-"""Of this process, so that it can reap them."""
+"""Children of this process, which it has to reap, by stressor id."""
 
 
 def new_id(kind: str) -> str:
-    """Chosen before the process exists, so that the undo is on disk first."""
+    """An id for a stressor. It is chosen before the process exists, so that the undo is on disk first."""
     return f"{kind}-{uuid.uuid4().hex[:12]}"
 
 
 def start(
-    program: str, ballast_id: str, arguments: Sequence[str], *, within_s: float = STARTS_WITHIN_S
+    program: str, stressor_id: str, arguments: Sequence[str], *, within_s: float = STARTS_WITHIN_S
 ) -> Mapping[str, Json]:
-    """Start ``monkeyproof.faults.support.stressors.PROGRAM``; returns what it said when it had begun.
+    """Start ``monkeyproof.faults.support.stressors.PROGRAM``; returns its first report.
 
     Raises:
-        TargetError: it cannot do it; in its own words.
+        TargetError: it did not start, or reported an error.
     """
     context = current()
     longest_s = bound_s(context.target.file.windows, context.in_force.hold_at_most_s)
-    log = context.folder / f"{ballast_id}.log"
+    log = context.folder / f"{stressor_id}.log"
     with open_private(log, append=True) as errors:
         child = subprocess.Popen(
             [
                 *(sys.executable, "-m", f"{_MODULE.decode()}{program}"),
-                *("--id", ballast_id, "--owner", reference_text(os.getpid()), "--for-s", f"{longest_s:g}"),
+                *("--id", stressor_id, "--owner", reference_text(os.getpid()), "--for-s", f"{longest_s:g}"),
                 *arguments,
             ],
             stdin=subprocess.DEVNULL,
@@ -66,25 +66,25 @@ def start(
             start_new_session=True,
             umask=PRIVATE_UMASK,
         )
-    _started.setdefault(ballast_id, []).append(child)
+    _started.setdefault(stressor_id, []).append(child)
     try:
-        said = _first_line(child, within_s)
+        report = _first_report(child, within_s)
     finally:
         if child.stdout is not None:
             child.stdout.close()
     with contextlib.suppress(OSError):
         if log.stat().st_size == 0:
             log.unlink()
-    if said is None:
-        raise TargetError(f"the ballast {ballast_id} did not begin: {last_line(log)}")
-    if "error" in said:
-        raise TargetError(str(said["error"]))
-    return said
+    if report is None:
+        raise TargetError(f"the stressor {stressor_id} did not start: {last_line(log)}")
+    if "error" in report:
+        raise TargetError(str(report["error"]))
+    return report
 
 
-def pids(ballast_id: str) -> list[int]:
-    """Processes of that name which live."""
-    wanted, found = os.fsencode(ballast_id), []
+def pids(stressor_id: str) -> list[int]:
+    """Living processes of a stressor, in ascending order."""
+    wanted, found = os.fsencode(stressor_id), []
     for pid in procfs.living():
         words = procfs.command_line(pid)
         if wanted in words and any(word.startswith(_MODULE) for word in words):
@@ -92,30 +92,31 @@ def pids(ballast_id: str) -> list[int]:
     return sorted(found)
 
 
-def why_ended(ballast_id: str, count: int = 1) -> Callable[[], str]:
-    """For ``Injection.why_gone``."""
+def why_ended(stressor_id: str, count: int = 1) -> Callable[[], str]:
+    """A check for ``Injection.why_gone``: whether fewer than ``count`` processes of the stressor live."""
 
     def why() -> str:
-        if (living := len(pids(ballast_id))) >= count:
+        if (living := len(pids(stressor_id))) >= count:
             return ""
         ended = f"{count - living} of {count} processes of the fault have ended"
-        return f"{ended}: somebody ended them, or the harness stood still for {SILENT_S:g} s"
+        return f"{ended}: another process ended them, or the harness was stopped for {SILENT_S:g} s"
 
     return why
 
 
-def undo(ballast_id: str, what: str) -> Undo:
-    return Undo("monkeyproof.faults.support.stressor:end", {"ballast": ballast_id, "what": what})
+def undo(stressor_id: str, what: str) -> Undo:
+    """The undo that ends a stressor. ``what``: its name in messages."""
+    return Undo("monkeyproof.faults.support.stressor:end", {"stressor_id": stressor_id, "what": what})
 
 
-def end(target: Target, ballast: str, what: str) -> str:  # noqa: ARG001
-    """Undo: end what carries that name. Idempotent.
+def end(target: Target, stressor_id: str, what: str) -> str:  # noqa: ARG001
+    """Undo: end every process of a stressor. Idempotent.
 
     Raises:
-        TargetError: something of it does not end.
+        TargetError: one of them does not end.
     """
     table = procfs.living()
-    found = [ProcessReference(f"{pid}:{table[pid].started_ticks}") for pid in pids(ballast) if pid in table]
+    found = [ProcessReference(f"{pid}:{table[pid].started_ticks}") for pid in pids(stressor_id) if pid in table]
     for one in found:
         one.send_signal(signal.SIGTERM)
         one.send_signal(signal.SIGCONT)
@@ -123,28 +124,28 @@ def end(target: Target, ballast: str, what: str) -> str:  # noqa: ARG001
     for one in found:
         if not one.has_ended(within_s=max(0.0, ends_s - time.monotonic())):
             one.send_signal(signal.SIGKILL)
-    for child in _started.pop(ballast, []):
+    for child in _started.pop(stressor_id, []):
         await_end(child, within_s=1.0)
-    if not wait_for(lambda: not pids(ballast), within_s=1.0):
-        raise TargetError(f"{what}: pid {pids(ballast)[0]} does not end; try: kill -9 {pids(ballast)[0]}")
+    if not wait_for(lambda: not pids(stressor_id), within_s=1.0):
+        raise TargetError(f"{what}: pid {pids(stressor_id)[0]} does not end; try: kill -9 {pids(stressor_id)[0]}")
     return f"{what}: ended" if found else f"{what}: had ended already"
 
 
 def require_this_machine(target: Target, what: str) -> Sequence[int]:
-    """Processes from which the target descends.
+    """Pids of the processes from which the target's descend.
 
     Raises:
-        Refusal: it does not run on this machine, so that nothing here would break it.
+        Refusal: the target does not run on this machine, so that the fault would not reach it.
     """
     if target.find(OfThisMachine) is None:
         raise Refusal(
-            f"{what} is done to this machine, and target {target.file.name!r} is not known to run on it",
+            f"{what} acts on this machine, and target {target.file.name!r} is not known to run on it",
             "break a target that runs here, such as the embedded one, or choose another fault",
         )
     return require(target, OfThisMachine).roots()
 
 
-def _first_line(child: subprocess.Popen[bytes], within_s: float) -> dict[str, Json] | None:
+def _first_report(child: subprocess.Popen[bytes], within_s: float) -> dict[str, Json] | None:
     assert child.stdout is not None
     poll = select.poll()
     poll.register(child.stdout, select.POLLIN | select.POLLHUP)
@@ -156,7 +157,7 @@ def _first_line(child: subprocess.Popen[bytes], within_s: float) -> dict[str, Js
                 return None
             text += chunk
     try:
-        said = json.loads(text.partition(b"\n")[0])
+        report = json.loads(text.partition(b"\n")[0])
     except ValueError:
         return None
-    return said if isinstance(said, dict) else None
+    return report if isinstance(report, dict) else None

@@ -140,20 +140,20 @@ def test_whatever_a_fault_could_leave_is_seen(target: Target, tmp_path: Path) ->
         assert wait_for(lambda: not looks(), within_s=15), (change.__name__, looks())
 
 
-def test_a_ballast_of_a_round_is_a_fault_of_it_and_that_of_another_is_not(target: Target, tmp_path: Path) -> None:
+def test_a_stressor_of_a_round_is_a_fault_of_it_and_that_of_another_is_not(target: Target, tmp_path: Path) -> None:
     outside = Outside(target.file, tmp_path)
     arguments = ["--id", "audit", "--for-s", "60", "--owner", reference_text(os.getpid()), "--busy-share", "0.01"]
-    ballast = subprocess.Popen(
+    stressor = subprocess.Popen(
         [sys.executable, "-m", "monkeyproof.faults.support.stressors.cpu", *arguments],
         env={**os.environ, MARK: str(tmp_path / "round-1")},
         stdout=subprocess.DEVNULL,
     )
     try:
-        assert wait_for(lambda: any("ballasts.cpu" in one for one in outside.faults()), within_s=5)
+        assert wait_for(lambda: any("stressors.cpu" in one for one in outside.faults()), within_s=5)
         assert outside.strays(tmp_path / "round-1")
         assert outside.strays(tmp_path / "round-2") == []
         assert Outside(target.file, tmp_path / "elsewhere").faults() == []
     finally:
-        ballast.kill()
-        ballast.wait()
+        stressor.kill()
+        stressor.wait()
     assert outside.faults() == []

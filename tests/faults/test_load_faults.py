@@ -118,8 +118,8 @@ def test_a_service_that_slows_down_is_asked_no_less(world, service):
     assert revert() == ["the additional requests: ended"]
     asked = len(service.asked)
     assert not wait_for(lambda: len(service.asked) > asked + 1, within_s=0.3)
-    ballast_id = json.loads(current().undo.path.read_text().splitlines()[0])["undo"]["arguments"]["ballast"]
-    assert stressor.end(world, ballast_id, "it") == "it: had ended already"
+    stressor_id = json.loads(current().undo.path.read_text().splitlines()[0])["undo"]["arguments"]["stressor_id"]
+    assert stressor.end(world, stressor_id, "it") == "it: had ended already"
 
 
 def test_what_fails_is_asked_again_at_once(world, service):

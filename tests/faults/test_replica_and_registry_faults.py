@@ -96,7 +96,7 @@ def test_kill_is_proven_by_the_pid(world, sleepers, restarts):
     assert found["data"]["pid_before"] == victim.pid
     assert f"replica-2: pid {victim.pid} is gone" in found["evidence"]
     assert victim.poll() == -signal.SIGKILL
-    assert ("not restarted yet" in found["evidence"]) or (restarts and "started anew" in found["evidence"])
+    assert ("not restarted yet" in found["evidence"]) or (restarts and "restarted with" in found["evidence"])
     assert revert() == []
     (intent,) = events(world, Kind.FAULT_INTENDED)
     assert not intent.data["held"]
@@ -136,7 +136,7 @@ def test_pause_and_resume(world, sleepers):
     assert found["data"]["pid"] == sleepers.processes["replica-3"].pid
     assert sleepers.list()[2].state == "paused"
     assert (intent_of()["prior"]["state"], intent_of()["lease_s"]) == ("ready", port.LEASE_S)
-    with pytest.raises(Refusal, match="replica-3 is paused already, by somebody else; kill -CONT"):
+    with pytest.raises(Refusal, match="replica-3 is paused already, by another program; kill -CONT"):
         replicas.pause("replica-3")
     assert revert() == ["replica-3: resumed"]
     assert sleepers.list()[2].state == "ready"
@@ -151,7 +151,7 @@ def test_resume_leaves_a_replaced_replica_alone(world, sleepers):
     for _ in range(2):
         note_taken_away(current())
     (taken,) = events(world, Kind.FAULT_TAKEN_AWAY)
-    assert "replica-1 was started anew, with pid" in taken.data["why"]
+    assert "replica-1 was restarted, with pid" in taken.data["why"]
     (said,) = revert()
     assert "was replaced since" in said
 

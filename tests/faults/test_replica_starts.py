@@ -48,16 +48,14 @@ def test_a_start_is_held_until_it_is_released(world, fleet):
         replicas.delay_start("replica-2", delay_s=1.0)
     assert revert() == ["replica-2: starts as usual again"]
     assert is_ready(fleet, "replica-2")
-    assert (
-        replicas.release_starts(world, ["replica-2"]) == "replica-2: nothing was done to the next start any more"
-    )
+    assert replicas.release_starts(world, ["replica-2"]) == "replica-2: nothing delays the next start any more"
 
 
 def test_a_start_that_came_is_not_undone(world, fleet):
     replicas.delay_start("replica-1", delay_s=0.1)
     assert wait_for(lambda: is_ready(fleet, "replica-1"), within_s=10)
     assert fleet.starts["replica-1"] == 2
-    assert revert() == ["replica-1: nothing was done to the next start any more"]
+    assert revert() == ["replica-1: nothing delays the next start any more"]
     assert fleet.starts["replica-1"] == 2
 
 

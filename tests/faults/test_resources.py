@@ -56,7 +56,7 @@ def intent() -> dict:
     return json.loads(current().undo.path.read_text().splitlines()[0])
 
 
-def ballasts() -> list[int]:
+def stressor_pids() -> list[int]:
     wanted = f"--owner\0{reference_text(os.getpid())}".encode()
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -83,7 +83,7 @@ def test_a_process_without_handles_takes_no_connection_and_has_them_back(world, 
     assert asked(fleet, "replica-1")
     arguments = intent()["undo"]["arguments"]
     assert resources.restore_limit(world, **arguments) == f"limit open_files of pid {pid}: is as it was"
-    assert not ballasts()
+    assert not stressor_pids()
 
 
 def test_memory_beyond_the_limit_is_refused(world, fleet):
@@ -162,7 +162,7 @@ def test_a_limit_that_somebody_else_set_since_is_left(world, fleet):
     resources.exhaust_handles("replica-1")
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (77, hard))
     (said,) = revert()
-    assert said == f"limit open_files of pid {pid}: somebody changed to 77 since, which is left"
+    assert said == f"limit open_files of pid {pid}: another program changed to 77 since, which is left as it is"
     assert limits_of(pid, "open_files")[0] == 77
 
 
@@ -182,7 +182,7 @@ def test_a_limit_is_never_raised_nor_set_as_it_is(world, fleet, kind, before, ca
     with pytest.raises(Refusal, match=rf"has a limit {kind} of {before} already: \d+ would limit nothing"):
         call()
     assert limits_of(pid, kind) == (before, hard)
-    assert not ballasts()
+    assert not stressor_pids()
 
 
 def test_evidence_says_from_where_to_where_a_limit_went(world, fleet):
@@ -202,10 +202,10 @@ def test_a_process_that_was_replaced_has_its_own_limit(world, fleet):
     fleet.processes["replica-1"].kill()
     fleet.processes["replica-1"].wait()
     assert not [why for why in (look() for look in current().looks.values()) if why]
-    assert revert() == [f"limit open_files of pid {pid}: the process is gone, and its limit with it"]
+    assert revert() == [f"limit open_files of pid {pid}: the process has ended, and its limit with it"]
 
 
-def test_a_ballast_whose_owner_dies_puts_the_limit_back(tmp_path):
+def test_a_stressor_whose_owner_dies_restores_the_limit(tmp_path):
     victim = subprocess.Popen(["/bin/sleep", "60"])
     owner = subprocess.Popen(["/bin/sleep", "60"])
     before = limits_of(victim.pid, "open_files")
@@ -215,7 +215,7 @@ def test_a_ballast_whose_owner_dies_puts_the_limit_back(tmp_path):
             *(
                 "--owner",
                 reference_text(owner.pid),
-                "--victim",
+                "--process",
                 reference_text(victim.pid),
                 "--kind",
                 "open_files",
@@ -238,7 +238,7 @@ def test_a_ballast_whose_owner_dies_puts_the_limit_back(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["its time", "its owner stands still"])
-def test_a_ballast_ends_by_itself(how, monkeypatch):
+def test_a_stressor_exits_by_itself(how, monkeypatch):
     owner = subprocess.Popen(["/bin/sleep", "60"])
     code = "import monkeyproof.faults.support.stressors.parent_monitor as t\n"
     code += "t.SILENT_S = 0.3; t.LOOK_EVERY_S = 0.05\n"
@@ -271,12 +271,12 @@ def test_processors_are_kept_busy_and_let_go(world, fleet):
     assert all(os.sched_getaffinity(pid) == {0} for pid in found["data"]["pids"])
     assert not [why for why in (look() for look in current().looks.values()) if why]
     assert revert() == ["the busy processes: ended"]
-    assert not ballasts()
-    ballast_id = intent()["undo"]["arguments"]["ballast"]
-    assert stressor.end(world, ballast_id, "the busy processes") == "the busy processes: had ended already"
+    assert not stressor_pids()
+    stressor_id = intent()["undo"]["arguments"]["stressor_id"]
+    assert stressor.end(world, stressor_id, "the busy processes") == "the busy processes: had ended already"
 
 
-def test_a_ballast_that_somebody_ended_is_missed(world, fleet):
+def test_a_stressor_that_another_program_ended_is_missed(world, fleet):
     found = resources.steal_cpu(workers=1, busy_share=0.2)
     os.kill(found["data"]["pids"][0], signal.SIGKILL)
     (look,) = current().looks.values()
@@ -337,7 +337,7 @@ def test_a_clock_is_set_for_one_process_and_right_again(world, fleet):
         pytest.skip(str(error))
     found = resources.skew_clock("replica-1", offset_s=-7200)
     assert abs(found["data"]["off_s"] + 7200) < 3
-    assert revert() == ["replica-1: started anew with the right clock"]
+    assert revert() == ["replica-1: restarted with the right clock"]
     from monkeyproof.faults.resources.clock import clock_off_s
 
     off_s = clock_off_s(next(one for one in fleet.list() if one.name == "replica-1").metrics_url)

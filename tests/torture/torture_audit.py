@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torture_processes import BALLAST, Scoring, marked
+from torture_processes import STRESSOR, Scoring, marked
 from torture_registry import Stored
 
 from monkeyproof.config.target_file import TargetFile
@@ -47,7 +47,7 @@ class Outside:
             left += [
                 f"the start of {name} is held: {one}" for name, one in client.call("replicas.conditions").items()
             ]
-        left += [f"pid {pid}: {words!r}" for pid, words in marked(self._rounds) if BALLAST in words]
+        left += [f"pid {pid}: {words!r}" for pid, words in marked(self._rounds) if STRESSOR in words]
         return left + self._scoring.faults() + self._stored.changes()
 
     def undo_logs(self) -> list[str]:

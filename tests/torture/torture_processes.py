@@ -16,7 +16,7 @@ from typing import Any
 
 MARK = "MONKEYPROOF_TORTURE"
 """In the environment of what a round starts, and so of whatever that starts. Its value is the round's folder."""
-BALLAST = b"monkeyproof.faults.support.stressors."
+STRESSOR = b"monkeyproof.faults.support.stressors."
 SCORING = b"monkeyproof.targets.local.control_plane.fork_server"
 _PINNED = re.compile(rb"^replica_model_pinned (\S+)$", re.MULTILINE)
 _TIMEOUT_S = 1.0

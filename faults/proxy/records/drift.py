@@ -22,12 +22,10 @@ from monkeyproof.faults.corruption.drift import (
     Ramp,
     Recurring,
     Sudden,
-    check_rows,
 )
-from monkeyproof.faults.corruption.placed import uniform_at
-from monkeyproof.faults.corruption.random import Index, Words
+from monkeyproof.faults.corruption.random import Index, Words, uniform_at
 from monkeyproof.faults.proxy.records.shapes import check_column
-from monkeyproof.faults.support.links import check_number, check_share
+from monkeyproof.faults.support.checks import check_number, check_rows, check_share
 
 _COURSES: Mapping[str, Callable[[int, int], Course]] = {
     "sudden": lambda start, over: Sudden(start),  # noqa: ARG005

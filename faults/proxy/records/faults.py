@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.corruption.cells import CellFault, Noise, Outlier, Scale, SignFlip, UnitChange, Where
-from monkeyproof.faults.corruption.placed import draws_for, uniform_at
-from monkeyproof.faults.corruption.random import Index, key_of, rows_from
+from monkeyproof.faults.corruption.random import Index, draws_for, key_of, rows_from, uniform_at
 from monkeyproof.faults.corruption.rows import (
     Duplicates,
     LateRows,

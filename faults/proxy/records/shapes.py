@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.corruption.cells import Missing, Where
-from monkeyproof.faults.support.links import check_share
+from monkeyproof.faults.support.checks import check_share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

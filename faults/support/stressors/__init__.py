@@ -1,1 +1,1 @@
-"""Programs that take up what a target needs. Each runs as a process of its own, and ends by itself."""
+"""Stressors: programs that use up what a target needs. Each runs as a process of its own, and exits by itself."""

@@ -1,4 +1,4 @@
-"""Keeps one core busy for a share of the time, until its tether ends.
+"""Keeps one core busy for a share of the time, until its monitor ends it.
 
 python -m monkeyproof.faults.support.stressors.cpu --id ID --owner PID:STARTED --for-s S --busy-share 0.9
 """
@@ -9,14 +9,20 @@ import os
 import time
 from collections.abc import Sequence
 
-from monkeyproof.faults.support.stressors.parent_monitor import ParentDeathMonitor, leave, parse, parser, say
+from monkeyproof.faults.support.stressors.parent_monitor import (
+    ParentDeathMonitor,
+    exit_now,
+    parse_arguments,
+    report,
+    stressor_parser,
+)
 
 PERIOD_S = 0.02
 
 
-def burn(busy_share: float, tether: ParentDeathMonitor) -> None:
-    """Runnable for that share of every period, on the clock: what others take of it is not made up for."""
-    while not tether.why_over():
+def burn(busy_share: float, monitor: ParentDeathMonitor) -> None:
+    """Be runnable for that share of every period. Time that other processes take from it is not made up for."""
+    while not monitor.why_over():
         begun_s = time.monotonic()
         while time.monotonic() - begun_s < busy_share * PERIOD_S:
             pass
@@ -25,18 +31,18 @@ def burn(busy_share: float, tether: ParentDeathMonitor) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    found = parser("monkeyproof.faults.support.stressors.cpu", "Keep one core busy.")
+    found = stressor_parser("monkeyproof.faults.support.stressors.cpu", "Keep one core busy.")
     found.add_argument("--busy-share", type=float, default=1.0)
     found.add_argument("--nice", type=int, default=0)
-    found.add_argument("--cores", default="", help="the only ones to run on: 0,1")
-    arguments = parse(found, argv)
-    tether = ParentDeathMonitor(arguments.owner, arguments.for_s)
+    found.add_argument("--cores", default="", help="run on these cores only, such as 0,1")
+    arguments = parse_arguments(found, argv)
+    monitor = ParentDeathMonitor(arguments.owner, arguments.for_s)
     os.nice(arguments.nice)
     if arguments.cores:
         os.sched_setaffinity(0, {int(core) for core in arguments.cores.split(",")})
-    say(pid=os.getpid())
-    burn(arguments.busy_share, tether)
-    leave()
+    report(pid=os.getpid())
+    burn(arguments.busy_share, monitor)
+    exit_now()
 
 
 if __name__ == "__main__":

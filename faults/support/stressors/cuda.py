@@ -1,4 +1,4 @@
-"""The few calls of the CUDA driver and of NVML that a ballast on a GPU needs, through ctypes."""
+"""The calls of the CUDA driver and of NVML that a GPU stressor needs, through ctypes."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ _BUS_ID_BYTES = 32
 
 
 class NoCuda(Exception):
-    """There is no driver, no such device, or it does not do what it was asked; in words."""
+    """There is no driver, no such device, or a call failed. The message says which."""
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """Of one device."""
+class DeviceMemory:
+    """Memory of one device."""
 
     free_bytes: int
     total_bytes: int
 
 
 class Device:
-    """One GPU, with a context of this process on it (which takes some hundred MiB itself)."""
+    """One GPU with a context of this process on it. The context itself takes some hundred MiB."""
 
     def __init__(self, number: int) -> None:
-        """Raises NoCuda."""
+        """Open a device by its number. Raises NoCuda."""
         self._driver = library(CUDA)
         self._do("cuInit", ctypes.c_uint(0))
         count = ctypes.c_int()
@@ -46,13 +46,14 @@ class Device:
         self._do("cuDevicePrimaryCtxRetain", ctypes.byref(context), self._device)
         self._do("cuCtxSetCurrent", context)
 
-    def memory(self) -> Memory:
+    def memory(self) -> DeviceMemory:
+        """The device's memory at this moment, as the driver reports it."""
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         self._do("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
-        return Memory(free.value, total.value)
+        return DeviceMemory(free.value, total.value)
 
     def take(self, size_bytes: int) -> bool:
-        """Allocate, for as long as this process lives; False if there is not so much in one piece."""
+        """Allocate memory for as long as this process lives; False if the device has no such block."""
         place = ctypes.c_uint64()
         status = self._driver.cuMemAlloc_v2(ctypes.byref(place), ctypes.c_size_t(size_bytes))
         if status not in (0, _OUT_OF_MEMORY):
@@ -64,8 +65,8 @@ class Device:
             raise NoCuda(f"{name} failed with status {status}")
 
 
-def seen_from_outside(bus_id: str) -> Memory | None:
-    """Memory of a device as the driver's own monitor has it, without a context; None where there is no monitor."""
+def seen_from_outside(bus_id: str) -> DeviceMemory | None:
+    """A device's memory as NVML reports it, without a context; None where there is no NVML."""
 
     class Info(ctypes.Structure):
         _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
@@ -82,12 +83,13 @@ def seen_from_outside(bus_id: str) -> Memory | None:
             return None
         if monitor.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(info)):
             return None
-        return Memory(int(info.free), int(info.total))
+        return DeviceMemory(int(info.free), int(info.total))
     finally:
         monitor.nvmlShutdown()
 
 
 def library(name: str) -> Any:
+    """Load a shared library. Raises NoCuda if it is not installed."""
     try:
         return ctypes.CDLL(name)
     except OSError:

@@ -1,9 +1,9 @@
-"""Lowers a resource limit of another process, and puts it back when its tether ends.
+"""Lowers a resource limit of another process, and restores it when its monitor ends it.
 
     python -m monkeyproof.faults.support.stressors.rlimit --id ID --owner PID:STARTED --for-s S \
-        --victim PID:STARTED --kind open_files --to 12
+        --process PID:STARTED --kind open_files --to 12
 
-Only the soft limit is moved, which whoever runs both processes may do, and undo, without any privilege.
+It moves the soft limit alone: a user may lower and raise that of own processes without any privilege.
 """
 
 from __future__ import annotations
@@ -11,7 +11,13 @@ from __future__ import annotations
 import resource
 from collections.abc import Sequence
 
-from monkeyproof.faults.support.stressors.parent_monitor import ParentDeathMonitor, leave, parse, parser, say
+from monkeyproof.faults.support.stressors.parent_monitor import (
+    ParentDeathMonitor,
+    exit_now,
+    parse_arguments,
+    report,
+    stressor_parser,
+)
 from monkeyproof.runtime.process_ref import ProcessReference
 
 KINDS = {
@@ -23,48 +29,56 @@ KINDS = {
 
 
 def limits_of(pid: int, kind: str) -> tuple[int, int]:
-    """Soft and hard; -1 is none.
+    """Soft and hard limit; -1 is none.
 
     Raises:
         ProcessLookupError: there is no such process.
-        PermissionError: it is somebody else's.
+        PermissionError: the process belongs to another user.
     """
     return resource.prlimit(pid, KINDS[kind])
 
 
-def put_back(victim: ProcessReference, kind: str, lowered: int, before: int) -> str:
-    """Put a soft limit back, if it is still the lowered one; says what was found."""
-    if victim.has_ended():
-        return "gone"
+def restore_soft_limit(process: ProcessReference, kind: str, lowered: int, before: int) -> str:
+    """Restore a soft limit if it is still the lowered one.
+
+    Returns:
+        ``ended`` for the process, ``restored``, ``unchanged`` if it was as before already, or ``changed to N``.
+    """
+    if process.has_ended():
+        return "ended"
     try:
-        soft, hard = limits_of(victim.pid, kind)
+        soft, hard = limits_of(process.pid, kind)
         if soft != lowered:
-            return "back" if soft == before else f"changed to {soft}"
-        resource.prlimit(victim.pid, KINDS[kind], (before, hard))
+            return "unchanged" if soft == before else f"changed to {soft}"
+        resource.prlimit(process.pid, KINDS[kind], (before, hard))
     except ProcessLookupError:
-        return "gone"
-    return "put back"
+        return "ended"
+    return "restored"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    found = parser("monkeyproof.faults.support.stressors.rlimit", "Lower a limit of a process for a while.")
-    found.add_argument("--victim", type=ProcessReference, required=True)
+    found = stressor_parser(
+        "monkeyproof.faults.support.stressors.rlimit", "Lower a limit of a process for a while."
+    )
+    found.add_argument("--process", type=ProcessReference, required=True)
     found.add_argument("--kind", choices=sorted(KINDS), required=True)
     found.add_argument("--to", type=int, required=True)
-    arguments = parse(found, argv)
-    tether = ParentDeathMonitor(arguments.owner, arguments.for_s)
+    arguments = parse_arguments(found, argv)
+    monitor = ParentDeathMonitor(arguments.owner, arguments.for_s)
     try:
-        before, hard = limits_of(arguments.victim.pid, arguments.kind)
-        if arguments.victim.has_ended():
+        before, hard = limits_of(arguments.process.pid, arguments.kind)
+        if arguments.process.has_ended():
             raise ProcessLookupError
-        resource.prlimit(arguments.victim.pid, KINDS[arguments.kind], (arguments.to, hard))
+        resource.prlimit(arguments.process.pid, KINDS[arguments.kind], (arguments.to, hard))
     except (OSError, ValueError) as error:
-        say(error=f"the limit of pid {arguments.victim.pid} cannot be lowered: {error or 'it is gone'}")
-        leave()
-    say(before=before, lowered=arguments.to)
-    tether.wait()
-    put_back(arguments.victim, arguments.kind, arguments.to, before)
-    leave()
+        report(
+            error=f"the limit of pid {arguments.process.pid} cannot be lowered: {error or 'the process has ended'}"
+        )
+        exit_now()
+    report(before=before, lowered=arguments.to)
+    monitor.wait()
+    restore_soft_limit(arguments.process, arguments.kind, arguments.to, before)
+    exit_now()
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Requests that nobody expected: locust, in a process of its own, at a rate that does not wait for answers.
+"""Sends additional requests with locust, in a process of its own and open loop: it does not wait for answers.
 
     python -m monkeyproof.faults.support.stressors.traffic --id ID --owner PID:STARTED --for-s S --target FILE \
         --out FILE --rate-per-s R [--spike-s S] [--retries K] [--only N] --seed N
 
-Open loop: requests are due by the clock, and each of many users takes the next that is due, so that a service that
-slows down is asked no less. What no user was free to send in time is counted, not made up for. It writes what it
-did to ``--out`` four times a second. It runs at a lower priority than the prober, which it must not starve.
+Requests are due by the clock, and each of many users takes the next that is due, so that a slow service gets no
+fewer of them. A request that no user was free to send in time is counted as left out, and not sent later. The
+program writes its counts to ``--out`` four times a second. It runs at a lower priority than the prober, which it
+must not starve.
 """
 
 from __future__ import annotations
@@ -26,7 +27,13 @@ from urllib.parse import urlsplit
 from monkeyproof.config.target_file import TargetFile, read_target_file
 from monkeyproof.config.user_files import GOLDEN_BYTES_MAX, read_text
 from monkeyproof.errors import MonkeyproofError, UsageError
-from monkeyproof.faults.support.stressors.parent_monitor import ParentDeathMonitor, leave, parse, parser, say
+from monkeyproof.faults.support.stressors.parent_monitor import (
+    ParentDeathMonitor,
+    exit_now,
+    parse_arguments,
+    report,
+    stressor_parser,
+)
 from monkeyproof.record.history import write_json
 from monkeyproof.runtime import procfs
 from monkeyproof.types import Json
@@ -34,9 +41,9 @@ from monkeyproof.types import Json
 RATE_MAX_PER_S = 2000.0
 """Of requests, retries among them."""
 USERS_MIN, USERS_MAX = 8, 256
-"""As many requests are under way at once, at most."""
+"""How many requests may be in flight at once."""
 LATE_S = 0.25
-"""A request that is sent later than this belongs to another moment: it is left out, and counted."""
+"""A request that would be sent later than this after its due time is left out, and counted."""
 WRITE_EVERY_S = 0.25
 NICE = 5
 ANSWER_WITHIN_S = 5.0
@@ -45,8 +52,8 @@ MEMORY_BYTES = 2 * 1024 * 1024 * 1024
 
 
 @dataclass(slots=True)
-class Counts:
-    """What was done so far."""
+class TrafficCounts:
+    """How many requests were due, sent and answered so far."""
 
     due: int = 0
     sent: int = 0
@@ -72,7 +79,7 @@ def due_times_s(rate_per_s: float, spike_s: float) -> Iterator[float]:
 
 
 def due_by(at_s: float, rate_per_s: float, spike_s: float) -> int:
-    """How many of them were due by then."""
+    """How many requests were due by ``at_s``."""
     if spike_s <= 0:
         return math.floor(at_s * rate_per_s) + 1
     total = rate_per_s * spike_s / 2
@@ -90,41 +97,41 @@ def read_bodies(path: Path, only: int) -> list[bytes]:
     return [json.dumps(json.loads(line)["body"], separators=(",", ":")).encode() for line in chosen]
 
 
-def run(arguments: Any, target: TargetFile, bodies: Sequence[bytes], tether: ParentDeathMonitor) -> None:
-    """Send what is due, until the tether ends."""
+def run(arguments: Any, target: TargetFile, bodies: Sequence[bytes], monitor: ParentDeathMonitor) -> None:
+    """Send what is due, until the monitor says that it is over."""
     import gevent
     import numpy as np
     from locust.env import Environment
 
     order = np.random.default_rng(arguments.seed).permutation(len(bodies)).tolist()
-    counts = Counts()
+    counts = TrafficCounts()
     due = due_times_s(arguments.rate_per_s, arguments.spike_s)
-    shared = Shared(counts, due, itertools.cycle([bodies[index] for index in order]), arguments.retries)
+    shared = SharedWork(counts, due, itertools.cycle([bodies[index] for index in order]), arguments.retries)
     environment = Environment(user_classes=[user_class(target, shared)])
     in_use_bytes = procfs.address_space_bytes(os.getpid())
     resource.setrlimit(
         resource.RLIMIT_AS, (in_use_bytes + MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1])
     )
-    # gevent's clock stands still while Python imports: without this, timers set now run out far too early.
+    # gevent's clock is not updated while Python imports: without this, timers set now run out far too early.
     gevent.get_hub().loop.update_now()
     runner = environment.create_local_runner()
     counts.started_monotonic_s = time.monotonic()
     runner.start(min(USERS_MAX, max(USERS_MIN, math.ceil(arguments.rate_per_s))), spawn_rate=USERS_MAX)
     began, written_s = False, -math.inf
-    while not tether.why_over():
+    while not monitor.why_over():
         if (now_s := time.monotonic()) - written_s >= WRITE_EVERY_S:
             counts.written_monotonic_s = written_s = now_s
             counts.due = due_by(now_s - counts.started_monotonic_s, arguments.rate_per_s, arguments.spike_s)
             write_json(arguments.out, statistics(counts, environment.stats.total))
         if not began and counts.sent:
             began = True
-            say(pid=os.getpid())
+            report(pid=os.getpid())
         gevent.sleep(0.02)
     # No runner.quit(): it waits for users that wait for answers.
 
 
-def statistics(counts: Counts, total: Any) -> dict[str, Json]:
-    """What ``--out`` says; latencies are those of locust, from sending to the answer."""
+def statistics(counts: TrafficCounts, total: Any) -> dict[str, Json]:
+    """The contents of ``--out``. Latencies are locust's, from sending to the answer."""
 
     def percentile_ms(share: float) -> float:
         return float(total.get_response_time_percentile(share)) if total.num_requests else 0.0
@@ -133,16 +140,16 @@ def statistics(counts: Counts, total: Any) -> dict[str, Json]:
 
 
 @dataclass(slots=True)
-class Shared:
-    """What all users share; gevent's threads take turns only where they wait."""
+class SharedWork:
+    """What all users share. It needs no lock: gevent's threads take turns only where they wait."""
 
-    counts: Counts
+    counts: TrafficCounts
     due: Iterator[float]
     bodies: Iterator[bytes]
     retries: int
 
     def next_s(self) -> float | None:
-        """When the next request is due, that can still be in time; None if there is none any more."""
+        """When the next request is due that can still be sent in time; None if there is none left."""
         for due_s in self.due:
             at_s = self.counts.started_monotonic_s + due_s
             if time.monotonic() - at_s <= LATE_S:
@@ -151,8 +158,8 @@ class Shared:
         return None
 
 
-def user_class(target: TargetFile, shared: Shared) -> type:
-    """A locust user that takes the next request that is due, again and again."""
+def user_class(target: TargetFile, shared: SharedWork) -> type:
+    """A locust user that takes the next request that is due, in a loop."""
     import gevent
     from locust import FastHttpUser, task
 
@@ -168,7 +175,7 @@ def user_class(target: TargetFile, shared: Shared) -> type:
         max_redirects = 0
 
         @task
-        def take_the_next(self) -> None:
+        def send_next(self) -> None:
             at_s = shared.next_s()
             if at_s is None:
                 gevent.sleep(3600)
@@ -198,7 +205,7 @@ def user_class(target: TargetFile, shared: Shared) -> type:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    found = parser("monkeyproof.faults.support.stressors.traffic", "Ask a target more than it expects.")
+    found = stressor_parser("monkeyproof.faults.support.stressors.traffic", "Ask a target more than it expects.")
     found.add_argument("--target", type=Path, required=True, metavar="FILE")
     found.add_argument("--out", type=Path, required=True, metavar="FILE")
     found.add_argument("--rate-per-s", type=float, required=True)
@@ -206,17 +213,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     found.add_argument("--retries", type=int, default=0)
     found.add_argument("--only", type=int, default=-1, metavar="N")
     found.add_argument("--seed", type=int, required=True)
-    arguments = parse(found, argv)
-    tether = ParentDeathMonitor(arguments.owner, arguments.for_s)
+    arguments = parse_arguments(found, argv)
+    monitor = ParentDeathMonitor(arguments.owner, arguments.for_s)
     os.nice(NICE)
     try:
         if arguments.rate_per_s * (1 + arguments.retries) > RATE_MAX_PER_S:
             raise UsageError(f"more than {RATE_MAX_PER_S:g} requests a second, retries included")
         target = read_target_file(arguments.target)
-        run(arguments, target, read_bodies(target.predict.golden, arguments.only), tether)
+        run(arguments, target, read_bodies(target.predict.golden, arguments.only), monitor)
     except (MonkeyproofError, OSError) as error:
-        say(error=str(error))
-    leave()
+        report(error=str(error))
+    exit_now()
 
 
 if __name__ == "__main__":

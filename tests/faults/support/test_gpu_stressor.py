@@ -1,4 +1,4 @@
-"""The ballast on a GPU: memory is really gone, for others as well, and comes back however the ballast ends.
+"""The stressor on a GPU: memory is really gone, for others as well, and comes back however the stressor ends.
 
 Needs nothing but pytest and the CUDA driver, so that it runs on a bare machine that has a GPU:
 
@@ -49,7 +49,7 @@ class Pieces:
         return False
 
 
-class Untethered:
+class NeverOver:
     def why_over(self) -> str:
         return ""
 
@@ -62,8 +62,8 @@ def test_memory_in_pieces_is_taken_as_well_and_never_more_than_wanted(
     pieces_mib: list[int], wanted_mib: int, least_mib: int, most_mib: int
 ) -> None:
     device: Any = Pieces([one * MIB for one in pieces_mib])
-    tether: Any = Untethered()
-    taken = fill(device, wanted_mib * MIB, tether)
+    monitor: Any = NeverOver()
+    taken = fill(device, wanted_mib * MIB, monitor)
     assert taken == sum(device.taken)
     assert least_mib * MIB <= taken <= most_mib * MIB
 
@@ -84,7 +84,7 @@ def owner() -> Iterator[subprocess.Popen[bytes]]:
     one.wait()
 
 
-def ballast(owner: subprocess.Popen[bytes], share: float, for_s: float = 300.0) -> tuple[Any, dict[str, Any]]:
+def stressor(owner: subprocess.Popen[bytes], share: float, for_s: float = 300.0) -> tuple[Any, dict[str, Any]]:
     child = subprocess.Popen(
         [
             *(
@@ -116,7 +116,7 @@ def free_bytes(bus_id: str) -> int:
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("how", ["told to", "killed", "its owner is killed"])
 def test_memory_is_gone_and_comes_back(owner: subprocess.Popen[bytes], how: str) -> None:
-    child, said = ballast(owner, 0.5)
+    child, said = stressor(owner, 0.5)
     try:
         taken = said["taken_bytes"]
         assert taken >= 0.45 * said["free_before_bytes"]
@@ -137,7 +137,7 @@ def test_memory_is_gone_and_comes_back(owner: subprocess.Popen[bytes], how: str)
 
 @pytest.mark.usefixtures("gpu")
 def test_it_ends_when_its_time_is_over(owner: subprocess.Popen[bytes]) -> None:
-    child, said = ballast(owner, 0.1, for_s=1.0)
+    child, said = stressor(owner, 0.1, for_s=1.0)
     assert said["taken_bytes"] > 0
     assert child.wait(20) == 0
 
@@ -157,7 +157,7 @@ def test_others_run_out_of_memory(owner: subprocess.Popen[bytes]) -> None:
             [sys.executable, "-c", code, str(size_bytes)], env=os.environ, check=False
         ).returncode
 
-    child, said = ballast(owner, 0.9)
+    child, said = stressor(owner, 0.9)
     try:
         wanted = said["free_before_bytes"] // 2
         assert asks_for(wanted) == 3

@@ -116,7 +116,7 @@ def test_replicas_down_counts_those_that_are_down_anyway(world, asked, limited):
     refused(world, words, replicas.kill)
     refused(world, words, replicas.pause, "r3")
     limited(replicas_down=2)
-    replica_choice.choose(world.parts[port.Replicas], "", "p")
+    replica_choice.choose_replica(world.parts[port.Replicas], "", "p")
     world.parts[port.Replicas] = Ready(down=2)
     refused(world, "replicas down at once would be 3", replicas.kill)
 
