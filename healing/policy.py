@@ -39,12 +39,12 @@ TABLE: Mapping[Cause, Rule] = {
     Cause.FEATURES_UNAVAILABLE: Rule(
         ("serve_snapshot", "serve_snapshot"),
         (S.FALLBACK, S.CANARY_ACCURACY),
-        advice="Check the feature store and at the network between it and the replicas.",
+        advice="Check the feature store and the network between it and the replicas.",
     ),
     Cause.DATA_CORRUPTED: Rule(
         ("quarantine_and_restore", "quarantine_and_restore", "serve_snapshot"),
         (S.CANARY_ACCURACY,),
-        advice="Check the source of the records and at the quarantined batches; refill what was set aside.",
+        advice="Check the source of the records and the quarantined batches; refill what was set aside.",
     ),
     Cause.MODEL_REGRESSED: Rule(
         ("roll_back", "roll_back"),
@@ -62,7 +62,7 @@ TABLE: Mapping[Cause, Rule] = {
     Cause.REPLICA_SLOW: Rule(
         ("drain", "restart"),
         (S.REPLICA_SLOW, S.CANARY_LATENCY, S.CANARY_ERRORS),
-        advice="Check the replica's host and at the network between it and the front door.",
+        advice="Check the replica's host and the network between it and the front door.",
     ),
     Cause.BLIND: Rule(
         (), (S.TELEMETRY_LOST,), advice="Bring the telemetry back: until then the health of that part is unknown."

@@ -50,7 +50,7 @@ class ReadingsWindow:
     def latency_ms(self) -> NDArray[np.float64]:
         """Latency of each due reading, in ms from its scheduled time, shape (due_count,).
 
-        A reading without an answer in time is infinitely late: a refused connection fails within a millisecond, and
+        A reading without an answer in time is infinitely late: a refused connection fails within a ms, and
         must not pass for a fast answer. So is one that is unknown.
         """
         found = np.full(self.due_count, np.inf)
