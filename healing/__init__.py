@@ -1,1 +1,1 @@
-"""The Elephant, a minimal healer: detect, diagnose, decide, act, verify."""
+"""The Elephant, a minimal healer: a MAPE-K loop (monitor, analyse, plan, execute over shared knowledge)."""

@@ -1,5 +1,6 @@
-"""From samples to detections: pure functions over a short window and a reference learned while all was well.
+"""Analyse (the A of MAPE-K), first half: from samples to detections.
 
+Pure functions over a short window of samples and a reference learned while all was well.
 A detection says that a signal left its range; not why. Missing data never clears one and never raises one,
 but for TELEMETRY_LOST: not knowing is a finding of its own. Thresholds prefer few false alarms: most signals
 have to stray several times in a row, or very far.
@@ -16,20 +17,20 @@ from monkeyproof.healing.reference import (
     LATE_MS,
     OUT_OF_RANGE,
     SLOW_FLOOR_MS,
-    Reference,
-    all_asked,
-    along,
+    TargetReference,
     batches,
+    canary_result,
+    canary_results,
     feature_means,
     grown_by,
     replicas,
     worst_z,
 )
-from monkeyproof.healing.samples import Asked, Sample
+from monkeyproof.healing.samples import CanaryResult, Sample
 
 WINDOW_S = 4.0
 RECENT = 4
-"""Samples that "now" means."""
+"""How many samples count as now."""
 FEWEST_ANSWERS = 16
 MOST_ANSWERS = 64
 ACCURACY_MARGIN = 0.05
@@ -40,7 +41,7 @@ FALLBACK_SHARE = 0.02
 FEATURE_ERRORS = 5
 ORIGINS = ("live", "cached", "snapshot", "fallback")
 BLIND = 6
-"""Samples without a word from a part."""
+"""How many samples without data from a part make a finding."""
 
 
 class Signal(StrEnum):
@@ -71,7 +72,7 @@ class Detection:
     summary: str
 
 
-def detect(window: Sequence[Sample], reference: Reference) -> tuple[Detection, ...]:
+def detect(window: Sequence[Sample], reference: TargetReference) -> tuple[Detection, ...]:
     """Every signal that is out of its range at the end of the window (oldest sample first).
 
     A new champion and a new mix of features are everyday life. They are findings only where answers are wrong.
@@ -97,11 +98,11 @@ def detect(window: Sequence[Sample], reference: Reference) -> tuple[Detection, .
 # --- answers -------------------------------------------------------------------------------------------------
 
 
-def _accuracy(window: Sequence[Sample], reference: Reference) -> Iterator[Detection]:
+def _accuracy(window: Sequence[Sample], reference: TargetReference) -> Iterator[Detection]:
     right = wrong = 0
     for sample in reversed(window):
-        for asked in all_asked(sample):
-            right, wrong = right + asked.right, wrong + asked.wrong
+        for result in canary_results(sample):
+            right, wrong = right + result.right, wrong + result.wrong
         if right + wrong >= MOST_ANSWERS:
             break
     threshold = reference.accuracy - ACCURACY_MARGIN
@@ -111,8 +112,8 @@ def _accuracy(window: Sequence[Sample], reference: Reference) -> Iterator[Detect
         yield Detection(Signal.CANARY_ACCURACY, "predictions", round(share, 4), round(threshold, 4), summary)
 
 
-def _champion(window: Sequence[Sample], reference: Reference) -> Iterator[Detection]:
-    now = frozenset[str]().union(*(a.versions for s in window[-2:] for a in all_asked(s)))
+def _champion(window: Sequence[Sample], reference: TargetReference) -> Iterator[Detection]:
+    now = frozenset[str]().union(*(a.versions for s in window[-2:] for a in canary_results(s)))
     others = sorted(now - {reference.version, ""})
     if reference.version and others:
         summary = f"version {others[-1]} answers; version {reference.version} did while all was well"
@@ -121,22 +122,22 @@ def _champion(window: Sequence[Sample], reference: Reference) -> Iterator[Detect
 
 def _errors(window: Sequence[Sample]) -> Iterator[Detection]:
     recent = [sample.gateway for sample in window[-RECENT:]]
-    failed = sum(asked.failed for asked in recent)
-    asked_count = failed + sum(asked.latency_ms is not None and not asked.failed for asked in recent)
-    if failed >= 2 and failed / asked_count >= 0.4:
-        why = next(asked.why for asked in reversed(recent) if asked.failed)
-        summary = f"{failed} of {asked_count} recent canary requests failed ({why})"
-        yield Detection(Signal.CANARY_ERRORS, "gateway", round(failed / asked_count, 4), 0.4, summary)
+    failed = sum(result.failed for result in recent)
+    sent_count = failed + sum(result.latency_ms is not None and not result.failed for result in recent)
+    if failed >= 2 and failed / sent_count >= 0.4:
+        why = next(result.why for result in reversed(recent) if result.failed)
+        summary = f"{failed} of {sent_count} recent canary requests failed ({why})"
+        yield Detection(Signal.CANARY_ERRORS, "gateway", round(failed / sent_count, 4), 0.4, summary)
 
 
-def _gateway_latency(window: Sequence[Sample], reference: Reference) -> Iterator[Detection]:
+def _gateway_latency(window: Sequence[Sample], reference: TargetReference) -> Iterator[Detection]:
     yield from _slow(window, "", Signal.CANARY_LATENCY, "gateway", reference)
 
 
 # --- replicas ------------------------------------------------------------------------------------------------
 
 
-def _replicas_slow(window: Sequence[Sample], reference: Reference) -> Iterator[Detection]:
+def _replicas_slow(window: Sequence[Sample], reference: TargetReference) -> Iterator[Detection]:
     """Slow on its link, though it answers its scrapes: alive. If most are slow it is no replica's own fault."""
     serving = [replica for replica in replicas(window[-1]) if not replica.drained and replica.state == "ready"]
     found: list[Detection] = []
@@ -149,31 +150,31 @@ def _replicas_slow(window: Sequence[Sample], reference: Reference) -> Iterator[D
 
 
 def _slow(
-    window: Sequence[Sample], path: str, signal: Signal, subject: str, reference: Reference
+    window: Sequence[Sample], path: str, signal: Signal, subject: str, reference: TargetReference
 ) -> Iterator[Detection]:
     threshold = reference.slow_ms.get(path, SLOW_FLOOR_MS)
-    recent = [along(sample, path) for sample in window[-RECENT:] if sample.late_ms < LATE_MS]
-    slow = [asked for asked in recent if too_slow(asked, threshold)]
+    recent = [canary_result(sample, path) for sample in window[-RECENT:] if sample.late_ms < LATE_MS]
+    slow = [result for result in recent if too_slow(result, threshold)]
     if len(slow) >= RECENT - 1 and too_slow(recent[-1], threshold):
-        worst = max(asked.latency_ms or 0.0 for asked in slow)
+        worst = max(result.latency_ms or 0.0 for result in slow)
         summary = f"{subject}: {len(slow)} of the last {len(recent)} probes slow or failed, up to {worst:.0f} ms"
         yield Detection(signal, subject, round(worst, 1), round(threshold, 1), summary)
 
 
-def too_slow(asked: Asked, threshold_ms: float) -> bool:
-    return asked.failed > 0 or (asked.latency_ms is not None and asked.latency_ms > threshold_ms)
+def too_slow(result: CanaryResult, threshold_ms: float) -> bool:
+    return result.failed > 0 or (result.latency_ms is not None and result.latency_ms > threshold_ms)
 
 
 def _replicas_down(window: Sequence[Sample]) -> Iterator[Detection]:
-    """Down as the platform says, silent on every path, or newly started: it died between two looks."""
+    """Down as the platform reports, silent on every path, or newly started: it died between two samples."""
     for replica in replicas(window[-1]):
         seen = [one for sample in window[-RECENT:] if (one := (sample.replicas or {}).get(replica.name))]
         silent = len(seen) == RECENT and all(
-            one.metrics is None and not one.asked.right + one.asked.wrong for one in seen
+            one.metrics is None and not one.canary.right + one.canary.wrong for one in seen
         )
         if replica.state in ("down", "backing_off"):
             yield Detection(Signal.REPLICA_DOWN, replica.name, replica.state, "ready", f"{replica.name} is down")
-        elif silent and any(one.asked.failed or one.asked.latency_ms for one in seen):
+        elif silent and any(one.canary.failed or one.canary.latency_ms for one in seen):
             summary = f"{replica.name} answers neither its probes nor its scrapes"
             yield Detection(Signal.REPLICA_DOWN, replica.name, "silent", "ready", summary)
         elif seen and seen[0].starts < replica.starts:
@@ -185,12 +186,12 @@ def _replicas_down(window: Sequence[Sample]) -> Iterator[Detection]:
 
 
 def _fallbacks(window: Sequence[Sample]) -> Iterator[Detection]:
-    """Answers made from default values: they look like answers. Seen twice, for one stall is no outage."""
+    """Answers made from default values, which look like any other. Seen twice, for one stall is no outage."""
     recent = window[-RECENT:]
     rows = {origin: grown_by(recent, f"replica_features_total/{origin}") for origin in ORIGINS}
     share = rows["fallback"] / sum(rows.values()) if any(rows.values()) else 1.0
     times = sum(
-        any(asked.fallback for asked in all_asked(now))
+        any(result.fallback for result in canary_results(now))
         or grown_by((before, now), "replica_features_total/fallback") > 0
         for before, now in pairwise(window[-RECENT - 1 :])
     )
@@ -210,7 +211,7 @@ def _store(window: Sequence[Sample]) -> Iterator[Detection]:
         yield Detection(Signal.STORE_DOWN, "features", "silent", "answers", summary)
 
 
-def _stray_records(window: Sequence[Sample], reference: Reference) -> Iterator[Detection]:
+def _stray_records(window: Sequence[Sample], reference: TargetReference) -> Iterator[Detection]:
     """The latest batches of new records look unlike any before: three in a row, or one very much so."""
     latest = batches(window[-2 * RECENT :])[-3:]
     far = [reference.strayed(batch)[0] for batch in latest]
@@ -227,8 +228,8 @@ def _stray_records(window: Sequence[Sample], reference: Reference) -> Iterator[D
     yield Detection(Signal.STRAY_RECORDS, "pipeline", round(value, 4), round(limit, 4), summary)
 
 
-def _stray_features(window: Sequence[Sample], reference: Reference) -> Iterator[Detection]:
-    """What replicas score with drifted away."""
+def _stray_features(window: Sequence[Sample], reference: TargetReference) -> Iterator[Detection]:
+    """The features that replicas score with drifted away."""
     recent = [means for sample in window[-RECENT:] if (means := feature_means(sample))][-3:]
     for feature, band in reference.features.items():
         scores = [band.z(means[feature]) for means in recent if feature in means]
@@ -240,8 +241,8 @@ def _stray_features(window: Sequence[Sample], reference: Reference) -> Iterator[
 # --- telemetry itself ----------------------------------------------------------------------------------------
 
 
-def _telemetry(window: Sequence[Sample], reference: Reference) -> Iterator[Detection]:
-    """Nothing heard of a part for a second and a half: not knowing is not health."""
+def _telemetry(window: Sequence[Sample], reference: TargetReference) -> Iterator[Detection]:
+    """No data from a part for a second and a half: not knowing is not health."""
     recent = window[-BLIND:]
     if len(recent) < BLIND:
         return
@@ -251,33 +252,5 @@ def _telemetry(window: Sequence[Sample], reference: Reference) -> Iterator[Detec
         "canary": all(sample.gateway.latency_ms is None for sample in recent),
     }
     for part in (part for part, is_silent in silent.items() if is_silent):
-        summary = f"nothing heard from {part} for {len(recent)} samples: its health is unknown"
+        summary = f"no data from {part} for {len(recent)} samples: its health is unknown"
         yield Detection(Signal.TELEMETRY_LOST, part, "unknown", "known", summary)
-
-
-# --- evidence that what was done can be undone ---------------------------------------------------------------
-
-
-def last(window: Sequence[Sample], for_s: float) -> Sequence[Sample]:
-    """The samples of the last ``for_s`` seconds; none if the window does not reach back that far."""
-    since_s = window[-1].t_s - for_s if window else 0.0
-    return [sample for sample in window if sample.t_s > since_s] if window and window[0].t_s <= since_s else ()
-
-
-def is_fast(window: Sequence[Sample], reference: Reference, replica: str, for_s: float) -> bool:
-    """Whether every probe of a replica over its own link was answered in time, all the while."""
-    seen = [along(sample, replica) for sample in last(window, for_s)]
-    threshold_ms = reference.slow_ms.get(replica, SLOW_FLOOR_MS)
-    return bool(seen) and all(one.latency_ms is not None and not too_slow(one, threshold_ms) for one in seen)
-
-
-def store_answers(window: Sequence[Sample], for_s: float) -> bool:
-    """Whether the feature store answered on the replicas' link, all the while."""
-    seen = last(window, for_s)
-    return bool(seen) and all(sample.store_ok for sample in seen)
-
-
-def records_are_clean(window: Sequence[Sample], reference: Reference, for_s: float) -> bool:
-    """Whether new batches came in, and none of them strayed."""
-    latest = batches(last(window, for_s))
-    return len(latest) >= 3 and all(reference.strayed(batch)[0] < 1.0 for batch in latest)

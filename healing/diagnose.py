@@ -1,7 +1,8 @@
-"""From detections to causes: a table, read from the top. The first rows that fit explain what is seen.
+"""Analyse (the A of MAPE-K), second half: from detections to causes, by a table that is read from the top.
 
-One signal may have several causes, so a row says what must be seen, what must not, and for how long: an
-accuracy that was lost alone tells nothing about why, and is not acted upon until something else does.
+The first rows that fit explain what is seen. One signal may have several causes, so a row says which signals must
+be there, which must not, and for how long: a loss of accuracy alone does not tell its cause, and the Elephant does
+not act upon it until another signal does.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ SUBJECTS: Mapping[Cause, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Why, as far as the table knows, and what says so."""
+    """A cause, as far as the table knows, and the detections that it rests on."""
 
     cause: Cause
     subject: str
@@ -76,17 +77,17 @@ class Diagnosis:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class OngoingDetection:
     """A detection, and since when it has been there."""
 
     detection: Detection
     since_s: float
 
 
-def diagnose(seen: Sequence[Seen], now_s: float, *, explained: bool = False) -> tuple[Diagnosis, ...]:
+def diagnose(seen: Sequence[OngoingDetection], now_s: float, *, explained: bool = False) -> tuple[Diagnosis, ...]:
     """The causes that fit, most urgent first, one diagnosis for each cause and subject.
 
-    With ``explained`` set, somebody is already at work on a cause, and ``unknown`` is not among the answers.
+    ``explained``: the Elephant is at work on a cause already, so ``unknown`` is not among the answers.
     """
     found: dict[tuple[Cause, str], Diagnosis] = {}
     for row in TABLE:
@@ -97,7 +98,7 @@ def diagnose(seen: Sequence[Seen], now_s: float, *, explained: bool = False) -> 
     return tuple(found.values())
 
 
-def _fit(row: Row, seen: Sequence[Seen], now_s: float) -> Iterator[Diagnosis]:
+def _fit(row: Row, seen: Sequence[OngoingDetection], now_s: float) -> Iterator[Diagnosis]:
     signals = {one.detection.signal for one in seen}
     old_enough = [one.detection for one in seen if now_s - one.since_s >= row.for_s]
     if signals & set(row.excludes) or not set(row.needs) <= {detection.signal for detection in old_enough}:

@@ -1,4 +1,4 @@
-"""Incidents: what a person gets to read when the Elephant cannot help. One JSON file each."""
+"""Incidents: one JSON file for a person each time the Elephant cannot help."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Incidents:
     def write(
         self, subject: str, why: str, diagnosis: Diagnosis | None, tried: Sequence[Attempt], advice: str
     ) -> None:
-        """Record what was seen, what was tried, and what a person should do."""
+        """Record what was detected, what was tried, and what a person should do."""
         folder = self._history.folder / INCIDENTS_DIR
         folder.mkdir(exist_ok=True, mode=0o700)
         # Another healer, or an earlier run of this one, may have written into the same trial.

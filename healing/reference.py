@@ -1,4 +1,4 @@
-"""What the target looked like while all was well, learned from the first samples; and numbers of a window."""
+"""Knowledge (the K of MAPE-K): what is usual for the target, learned while all was well; numbers of a window."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 
-from monkeyproof.healing.samples import Asked, Metrics, ReplicaSample, Sample
+from monkeyproof.healing.samples import CanaryResult, Metrics, ReplicaSample, Sample
 
 LATE_MS = 100.0
 """A sample that this process took later than this says nothing about latency."""
@@ -28,7 +28,7 @@ FEATURE_SPREAD = "replica_feature_value_robust_spread/"
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """What is usual for one number."""
+    """The usual value of one number, and how far it usually strays."""
 
     middle: float
     spread: float
@@ -38,8 +38,8 @@ class Band:
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
-    """What is usual for the target."""
+class TargetReference:
+    """The usual values of the target's signals."""
 
     samples_count: int
     accuracy: float
@@ -60,23 +60,23 @@ class Reference:
         return (by_z, feature) if by_z > by_share else (by_share, "")
 
 
-def learn(samples: Sequence[Sample]) -> Reference | None:
+def learn(samples: Sequence[Sample]) -> TargetReference | None:
     """The reference, or None while too little is known, or what is known is not well enough to be one."""
     sound = [sample for sample in samples if sample.late_ms < LATE_MS and sample.replicas is not None]
-    answers = [asked for sample in sound for asked in all_asked(sample)]
-    right, wrong = sum(asked.right for asked in answers), sum(asked.wrong for asked in answers)
-    versions = frozenset[str]().union(*(asked.versions for asked in answers))
+    answers = [result for sample in sound for result in canary_results(sample)]
+    right, wrong = sum(result.right for result in answers), sum(result.wrong for result in answers)
+    versions = frozenset[str]().union(*(result.versions for result in answers))
     if len(sound) < FEWEST_SAMPLES or right + wrong < FEWEST_ANSWERS or len(versions) > 1:
         return None
-    if right / (right + wrong) < FEWEST_GOOD or any(asked.failed or asked.fallback for asked in answers):
+    if right / (right + wrong) < FEWEST_GOOD or any(result.failed or result.fallback for result in answers):
         return None
     paths = {"", *(name for sample in sound for name in sample.replicas or ())}
     records = batches(sound)
-    return Reference(
+    return TargetReference(
         samples_count=len(sound),
         accuracy=right / (right + wrong),
         version=next(iter(versions), ""),
-        slow_ms={path: _slow_ms([along(sample, path).latency_ms for sample in sound]) for path in paths},
+        slow_ms={path: _slow_ms([canary_result(sample, path).latency_ms for sample in sound]) for path in paths},
         record_z_limit=max(RECORD_Z_FLOOR, 2.0 * max((worst_z(batch)[0] for batch in records), default=0.0)),
         out_of_range_limit=max(
             OUT_OF_RANGE_FLOOR, 3.0 * max((batch.get(OUT_OF_RANGE, 0.0) for batch in records), default=0.0)
@@ -120,22 +120,22 @@ def replicas(sample: Sample) -> Sequence[ReplicaSample]:
     return tuple((sample.replicas or {}).values())
 
 
-def all_asked(sample: Sample) -> Iterator[Asked]:
-    """Along every path on which users can come."""
+def canary_results(sample: Sample) -> Iterator[CanaryResult]:
+    """The canary results of every path that users' requests can take."""
     yield sample.gateway
-    yield from (replica.asked for replica in replicas(sample) if not replica.drained)
+    yield from (replica.canary for replica in replicas(sample) if not replica.drained)
 
 
-def along(sample: Sample, path: str) -> Asked:
-    """Along one path; the gateway's name is ""."""
+def canary_result(sample: Sample, path: str) -> CanaryResult:
+    """The canary result of one path; the gateway's name is ""."""
     if not path:
         return sample.gateway
     found = (sample.replicas or {}).get(path)
-    return found.asked if found else Asked()
+    return found.canary if found else CanaryResult()
 
 
 def batches(window: Sequence[Sample]) -> list[Metrics]:
-    """What the pipeline said after each new batch: a sample that repeats the last batch counts once."""
+    """The pipeline's metrics after each new batch: a sample that repeats the last batch counts once."""
     found: list[Metrics] = []
     for metrics in (sample.pipeline for sample in window):
         if metrics is not None and (not found or metrics.get(RECORDS) != found[-1].get(RECORDS)):
@@ -150,7 +150,7 @@ def worst_z(batch: Metrics) -> tuple[float, str]:
 
 
 def feature_means(sample: Sample) -> Mapping[str, float]:
-    """Mean value of each feature over the replicas that say."""
+    """Mean value of each feature over the replicas that report it."""
     seen: dict[str, list[float]] = {}
     for replica in replicas(sample):
         for name, value in (replica.metrics or {}).items():

@@ -1,4 +1,7 @@
-"""What was seen of a target at one moment: values, and how they are read from bytes. No I/O but reading a file."""
+"""Values of the monitor (the M of MAPE-K): one sample of a target, and how it is read from bytes.
+
+No I/O but reading the canaries' file.
+"""
 
 from __future__ import annotations
 
@@ -31,32 +34,32 @@ class Canary:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What asking along one path brought since the last sample."""
+class CanaryResult:
+    """What the canary requests along one path returned since the last sample."""
 
     right: int = 0
     wrong: int = 0
     failed: int = 0
     """Requests without a 2xx answer in time."""
     latency_ms: float | None = None
-    """The slowest request that ended, or is still out for at least this long. None: nothing was learned."""
+    """The slowest request that ended, or has been in flight for at least this long. None: no request tells."""
     versions: frozenset[str] = frozenset()
-    """Model versions that answered, as they say themselves."""
+    """Model versions that answered, by their own report."""
     fallback: bool = False
-    """Whether an answer said that it was made from default features."""
+    """Whether an answer reported that it was made from default features."""
     why: str = ""
     """Of the last failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSample:
-    """One replica: what the platform says of it, what it says itself, and what its front-door link answers."""
+    """One replica: the platform's report, its own metrics, and the canary result of its front-door link."""
 
     name: str
     state: str
     drained: bool
     starts: int
-    asked: Asked = Asked()
+    canary: CanaryResult = CanaryResult()
     metrics: Metrics | None = None
 
 
@@ -65,11 +68,11 @@ class Sample:
     """The target at one moment, as far as it is known."""
 
     t_s: float
-    gateway: Asked = Asked()
+    gateway: CanaryResult = CanaryResult()
     replicas: Mapping[str, ReplicaSample] | None = None
     pipeline: Metrics | None = None
     store_ok: bool | None = None
-    """Whether the feature store answers on the replicas' link. None: it was not asked, or is still thinking."""
+    """Whether the feature store answers on the replicas' link. None: it was not asked, or has not answered yet."""
     late_ms: float = 0.0
     """How late this process itself was. Latencies of a late sample say nothing about the target."""
 
@@ -98,7 +101,7 @@ def read_canaries(path: Path) -> tuple[Canary, ...]:
     return tuple(found)
 
 
-def choose(canaries: Sequence[Canary], turn: int) -> Sequence[Canary]:
+def choose_canaries(canaries: Sequence[Canary], turn: int) -> Sequence[Canary]:
     """The canaries of one request: several records where they can be asked together, else one. They rotate."""
     rows = ROWS_PER_ASK if all(canary.entity for canary in canaries) else 1
     return [canaries[(turn * rows + offset) % len(canaries)] for offset in range(min(rows, len(canaries)))]
@@ -111,7 +114,7 @@ def body_of(canaries: Sequence[Canary]) -> Mapping[str, Json]:
 
 
 def parse_metrics(text: str) -> Metrics:
-    """Prometheus text to plain numbers; only those that are looked at, without histogram buckets."""
+    """Prometheus text to plain numbers; only those that detection uses, without histogram buckets."""
     lines = (line for line in text.splitlines() if line.startswith(PREFIXES) and "_bucket{" not in line)
     return {
         "/".join([sample.name, *sample.labels.values()]): sample.value
@@ -120,7 +123,7 @@ def parse_metrics(text: str) -> Metrics:
     }
 
 
-def judge(content: bytes, canaries: Iterable[Canary]) -> int:
+def count_right(content: bytes, canaries: Iterable[Canary]) -> int:
     """How many predictions of an answer are right. One that cannot be read has none."""
     try:
         predictions = json.loads(content)["predictions"]

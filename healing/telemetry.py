@@ -1,8 +1,8 @@
-"""What the Elephant sees of its target: one frozen Sample about every quarter of a second.
+"""Monitor (the M of MAPE-K): one frozen Sample of the target about every quarter of a second.
 
-Each part is asked at every tick, all at once, each within a time of its own, and nobody waits for the slowest:
-a request that is still out when the sample is taken shows as "at least this slow", and is counted again when
-it ends. What did not come is None: unknown, which is neither zero nor healthy.
+The collector asks every part at every tick, all at once, each with a time limit of its own, and waits for none of
+them: a request that is in flight when the sample is taken shows as "at least this slow", and is counted again when
+it ends. What did not arrive is None: unknown, which is neither zero nor healthy.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from urllib.parse import urlsplit
 import httpx
 
 from monkeyproof.healing.samples import (
-    Asked,
     Canary,
+    CanaryResult,
     Metrics,
     ReplicaSample,
     Sample,
     body_of,
-    choose,
-    judge,
+    choose_canaries,
+    count_right,
     parse_metrics,
     read_canaries,
 )
@@ -34,7 +34,7 @@ from monkeyproof.targets.port import Replica, Replicas, Target, Telemetry, requi
 
 TICK_S = 0.25
 COLLECT_S = 0.2
-"""How long a sample waits for the answers to its own questions."""
+"""How long a sample waits for the answers to its own requests."""
 ASK_TIMEOUT_S = 1.0
 SCRAPE_TIMEOUT_S = 0.8
 MOST_IN_FLIGHT = 5
@@ -44,12 +44,12 @@ T = TypeVar("T")
 
 
 def in_thread(work: Callable[[], T]) -> Future[T]:
-    """Run something that blocks beside the watching. In a daemon thread: stuck or not, the process ends."""
+    """Run blocking work in a daemon thread, so that the process can end even if the work hangs."""
     future: Future[T] = Future()
 
     def run() -> None:
         if not future.set_running_or_notify_cancel():
-            return  # Nobody waits for it any more. (Once it runs, it cannot be cancelled under its feet.)
+            return  # Its caller cancelled it. (Once it runs, it cannot be cancelled.)
         try:
             result = work()
         except BaseException as error:
@@ -57,7 +57,7 @@ def in_thread(work: Callable[[], T]) -> Future[T]:
         else:
             future.set_result(result)
 
-    threading.Thread(target=run, daemon=True, name="beside").start()
+    threading.Thread(target=run, daemon=True, name="healer-action").start()
     return future
 
 
@@ -68,12 +68,12 @@ class Poll(Generic[T]):
         self._ask = ask
         self._timeout_s = timeout_s
         self._most = most_in_flight
-        self._out: list[tuple[float, asyncio.Task[T]]] = []
+        self._in_flight: list[tuple[float, asyncio.Task[T]]] = []
 
     def start(self) -> None:
-        if len(self._out) < self._most:
+        if len(self._in_flight) < self._most:
             task = asyncio.create_task(self._bounded())
-            self._out.append((time.monotonic(), task))
+            self._in_flight.append((time.monotonic(), task))
 
     async def _bounded(self) -> T:
         async with asyncio.timeout(self._timeout_s):
@@ -81,14 +81,14 @@ class Poll(Generic[T]):
 
     @property
     def tasks(self) -> list[asyncio.Task[T]]:
-        return [task for _, task in self._out]
+        return [task for _, task in self._in_flight]
 
     def collect(self) -> tuple[list[T], int, float]:
-        """What ended since the last look: answers, how many failed; and the age of the oldest one still out."""
-        ended = [task for _, task in self._out if task.done()]
-        self._out = [(started_s, task) for started_s, task in self._out if not task.done()]
+        """What ended since the last call: answers, how many failed; and the age of the oldest one in flight."""
+        ended = [task for _, task in self._in_flight if task.done()]
+        self._in_flight = [(started_s, task) for started_s, task in self._in_flight if not task.done()]
         answers = [task.result() for task in ended if not task.cancelled() and task.exception() is None]
-        age_s = time.monotonic() - self._out[0][0] if self._out else 0.0
+        age_s = time.monotonic() - self._in_flight[0][0] if self._in_flight else 0.0
         return answers, len(ended) - len(answers), age_s
 
     def cancel(self) -> None:
@@ -98,22 +98,22 @@ class Poll(Generic[T]):
 
 @dataclass
 class _Path:
-    """A path along which canaries are asked, and how often it was."""
+    """A path along which canaries are sent, and how many times they were."""
 
-    poll: Poll[Asked] = field(init=False)
+    poll: Poll[CanaryResult] = field(init=False)
     turn: int = 0
 
-    def collect(self) -> Asked:
+    def collect(self) -> CanaryResult:
         answers, failures, age_s = self.poll.collect()
-        out_ms = [age_s * 1000.0] if age_s else []
+        in_flight_ms = [age_s * 1000.0] if age_s else []
         slowest = [answer.latency_ms for answer in answers if answer.latency_ms is not None]
         late = [ASK_TIMEOUT_S * 1000.0] if failures else []
         reasons = [answer.why for answer in answers if answer.why] + ["no answer in time"] * bool(failures)
-        return Asked(
+        return CanaryResult(
             right=sum(answer.right for answer in answers),
             wrong=sum(answer.wrong for answer in answers),
             failed=sum(answer.failed for answer in answers) + failures,
-            latency_ms=max([*out_ms, *slowest, *late], default=None),
+            latency_ms=max([*in_flight_ms, *slowest, *late], default=None),
             versions=frozenset[str]().union(*(answer.versions for answer in answers)),
             fallback=any(answer.fallback for answer in answers),
             why=reasons[-1] if reasons else "",
@@ -147,8 +147,8 @@ class TelemetryCollector:
         await asyncio.gather(*(task for poll in polls for task in poll.tasks), return_exceptions=True)
         await self._http.aclose()
 
-    async def look(self, late_ms: float = 0.0) -> Sample:
-        """Ask everybody, wait a moment, and say what is known now."""
+    async def sample(self, late_ms: float = 0.0) -> Sample:
+        """Ask every part, wait for COLLECT_S, and return what is known now."""
         polls = self._polls()
         for poll in polls:
             poll.start()
@@ -159,7 +159,7 @@ class TelemetryCollector:
         return self._sample(max(late_ms, overrun_ms))
 
     def _polls(self) -> list[Poll[Any]]:
-        """All questions that this target can be asked."""
+        """All requests that this target can be sent."""
         listing = [self._listing] if self._replicas is not None else []
         store = [self._store] if STORE_LINK in self._file.links else []
         return [*self._scraped.values(), *(path.poll for path in self._paths.values()), *listing, *store]
@@ -178,7 +178,7 @@ class TelemetryCollector:
                     replica.state,
                     replica.drained,
                     replica.starts,
-                    self._asked_of(replica, number),
+                    self._canary_result(replica, number),
                     metrics.get(replica.name),
                 )
         store = self._store.collect()
@@ -187,11 +187,11 @@ class TelemetryCollector:
         )
         return Sample(now_s, self._paths[""].collect(), replicas, metrics.get("pipeline"), store_ok, late_ms)
 
-    def _asked_of(self, replica: Replica, number: int) -> Asked:
+    def _canary_result(self, replica: Replica, number: int) -> CanaryResult:
         if replica.name not in self._paths:
             link = self._file.links.get(replica.link)
             if link is None:
-                return Asked()
+                return CanaryResult()
             url = f"http://{link.listen}{urlsplit(self._canary_url).path}"
             self._paths[replica.name] = self._path(url, number * 7)
         return self._paths[replica.name].collect()
@@ -199,14 +199,14 @@ class TelemetryCollector:
     def _path(self, url: str, turn: int) -> _Path:
         path = _Path(turn=turn)
 
-        async def ask() -> Asked:
+        async def ask() -> CanaryResult:
             path.turn += 1
-            return await self._ask(url, choose(self.canaries, path.turn))
+            return await self._ask(url, choose_canaries(self.canaries, path.turn))
 
         path.poll = Poll(ask, ASK_TIMEOUT_S, MOST_IN_FLIGHT)
         return path
 
-    async def _ask(self, url: str, canaries: Sequence[Canary]) -> Asked:
+    async def _ask(self, url: str, canaries: Sequence[Canary]) -> CanaryResult:
         predict = self._file.predict
         began_s = time.monotonic()
         try:
@@ -215,14 +215,14 @@ class TelemetryCollector:
             )
         except httpx.HTTPError as error:
             took_ms = (time.monotonic() - began_s) * 1000.0
-            return Asked(failed=1, latency_ms=took_ms, why=str(error) or type(error).__name__)
+            return CanaryResult(failed=1, latency_ms=took_ms, why=str(error) or type(error).__name__)
         took_ms = (time.monotonic() - began_s) * 1000.0
         if not response.is_success:
-            return Asked(failed=1, latency_ms=took_ms, why=f"HTTP {response.status_code}")
-        right = judge(response.content, canaries)
+            return CanaryResult(failed=1, latency_ms=took_ms, why=f"HTTP {response.status_code}")
+        right = count_right(response.content, canaries)
         version = response.headers.get(predict.model_version or "-", "")
         degraded = response.headers.get(predict.degraded or "-", "")
-        return Asked(
+        return CanaryResult(
             right=right,
             wrong=len(canaries) - right,
             latency_ms=took_ms,

@@ -1,4 +1,4 @@
-"""Following a trial's folder while its readings and events are being written."""
+"""Follows a trial's folder while its readings and events are being written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from monkeyproof.probes.recovery.windows import ProbeSchedule
 from monkeyproof.record.history import READINGS_FILE, Event, events_in
-from monkeyproof.record.readings import ReadingsTail
+from monkeyproof.record.readings import Readings, ReadingsTail
 
 
 class Follower:
@@ -20,8 +20,13 @@ class Follower:
         self._file: BinaryIO | None = None
         self._slots: ProbeSchedule | None = None
 
+    @property
+    def readings(self) -> Readings:
+        """Every reading that ``poll`` has taken in, in the order of their slots."""
+        return Readings.of(()) if self._tail is None else self._tail.readings
+
     def poll(self) -> ProbeSchedule | None:
-        """Take in what is new; returns everything so far. None: too few readings to see a schedule."""
+        """Take in new readings and return the schedule so far. None: too few readings to know the schedule."""
         if self._tail is None:
             try:
                 self._file = self._path.open("rb")

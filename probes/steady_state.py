@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from monkeyproof.clock import Clock
+from monkeyproof.config.redaction import redact
+from monkeyproof.config.user_files import shown
 from monkeyproof.injection.inject import Context, current, has_current
 from monkeyproof.probes.follower import Follower, events_of
 from monkeyproof.probes.recovery.windows import ProbeSchedule, Share, meets
@@ -71,6 +74,32 @@ def slo_holds(
             context.history.event(Kind.BASELINE_MISSED, "", **data, why=seen.why)
     context.history.event(Kind.PHASE_ENDED, phase, why=seen.why)
     return seen.met
+
+
+def record_unmet(state: Mapping[str, Json] | None) -> None:
+    """Record the baseline as missed where a probe of the hypothesis beside ``slo_holds`` did not hold.
+
+    ``state`` is what Chaos Toolkit found out about the hypothesis. After a fault it changes nothing, and what
+    ``slo_holds`` recorded itself is not recorded again. Without an open trial nothing happens.
+    """
+    if not has_current() or state is None or state["steady_state_met"] is not False:
+        return
+    context = current()
+    recorded = {event.kind for event in events_of(context.folder)}
+    if recorded & {Kind.FAULT_INTENDED, Kind.BASELINE_MISSED}:
+        return
+    context.history.event(Kind.BASELINE_MISSED, good_share=None, window_s=0.0, why=why_unmet(state["probes"][-1]))
+
+
+def why_unmet(run: Mapping[str, Json]) -> str:
+    """Why a steady-state probe did not hold, from Chaos Toolkit's record of its run."""
+    activity = run["activity"]
+    why = f"the experiment's own steady-state probe {activity['name']!r} did not hold"
+    if run.get("status") == "failed":
+        lines = "".join(run.get("exception") or ()).strip().splitlines() or ["no reason given"]
+        return f"{why}: it failed ({lines[-1].removeprefix('chaoslib.exceptions.ActivityFailed: ')})"
+    returned, tolerance = shown(redact(run.get("output"))), shown(redact(activity.get("tolerance")))
+    return f"{why}: it returned {returned}, and its tolerance is {tolerance}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,13 @@ def before_experiment_control(context: dict[str, Json], **_: object) -> None:
         raise InterruptExecution(str(error)) from None
 
 
+def after_hypothesis_control(context: dict[str, Json], state: dict[str, Json], **_: object) -> None:  # noqa: ARG001
+    """Record why there is no baseline, where a probe of the hypothesis did not hold."""
+    from monkeyproof.probes.steady_state import record_unmet
+
+    record_unmet(state)
+
+
 def cleanup_control() -> None:
     """Close the trial that was opened here. Chaos Toolkit calls this on every way out of a run."""
     global _open

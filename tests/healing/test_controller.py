@@ -1,4 +1,4 @@
-"""The controller in a small world: it sees, diagnoses and heals each fault, and leaves a healthy world alone."""
+"""The controller in a small world: it diagnoses and heals each fault, and leaves a healthy world alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from monkeyproof.record.history import Kind
 def watched(tmp_path: Path) -> Iterator[Watched]:
     one = Watched(tmp_path, World())
     one.run(3.0)
-    assert one.mind.ready
+    assert one.controller.ready
     yield one
     one.close()
 
@@ -42,10 +42,10 @@ def test_a_healthy_noisy_world_is_left_alone(tmp_path: Path, seed: int) -> None:
     one = Watched(tmp_path, World(rng=np.random.default_rng(seed)))
     one.run(500.0)
     assert one.world.calls == []
-    assert [event.kind for event in one.events()] == [Kind.HEALER_READY], one.told()
+    assert [event.kind for event in one.events()] == [Kind.HEALER_READY], one.lines()
 
 
-def test_a_slow_replica_is_drained_and_comes_back_when_its_link_is_fast(watched: Watched) -> None:
+def test_a_slow_replica_is_drained_until_its_link_is_fast(watched: Watched) -> None:
     began_s = watched.world.clock.now_s
     watched.world.slow_link = "replica-2"
     assert watched.until(Kind.HEALER_DETECTED).t_s - began_s < 1.5
@@ -98,7 +98,7 @@ def test_a_poisoned_snapshot_is_passed_over(watched: Watched) -> None:
     assert "restore new" not in watched.world.calls
 
 
-def test_without_a_good_snapshot_it_escalates_and_says_what_it_tried(watched: Watched) -> None:
+def test_without_a_good_snapshot_it_escalates_with_what_it_tried(watched: Watched) -> None:
     watched.world.poisoned = {"old", "new"}
     watched.world.corrupt_source = True
     event = watched.until(Kind.HEALER_ESCALATED, within_s=20.0)
@@ -163,7 +163,7 @@ def test_a_release_that_is_right_is_no_fault(watched: Watched) -> None:
     assert watched.world.calls == ["champion 2"]
 
 
-def test_wrong_answers_without_a_known_cause_are_escalated_not_acted_upon(watched: Watched) -> None:
+def test_wrong_answers_without_a_known_cause_are_escalated(watched: Watched) -> None:
     watched.world.models["3"] = "degraded"
     event = watched.until(Kind.HEALER_ESCALATED)
     assert causes(watched) == ["unknown"]
@@ -171,14 +171,14 @@ def test_wrong_answers_without_a_known_cause_are_escalated_not_acted_upon(watche
     assert (watched.folder / event.data["incident"]).exists()
 
 
-def test_losing_its_telemetry_is_a_finding_and_no_health(watched: Watched) -> None:
+def test_lost_telemetry_is_a_finding_and_resolves_no_case(watched: Watched) -> None:
     watched.world.slow_link = "replica-2"
     watched.until(Kind.HEALER_ACTED)
     watched.world.silent = True
     watched.run(4.0)
     lost = [e for e in watched.events(Kind.HEALER_DETECTED) if e.data["signal"] == "telemetry_lost"]
     assert {event.subject for event in lost} == {"replicas", "pipeline", "canary"}
-    assert not watched.events(Kind.HEALER_RESOLVED), "what is not seen is not resolved"
+    assert not watched.events(Kind.HEALER_RESOLVED), "a case without data is not resolved"
 
 
 def test_lifting_too_early_makes_it_wait_longer_each_time(watched: Watched) -> None:
@@ -229,7 +229,7 @@ def test_it_does_not_take_a_sick_target_for_its_reference(tmp_path: Path) -> Non
     world.models["3"] = "degraded"
     one = Watched(tmp_path, world)
     one.run(12.0)
-    assert not one.mind.ready
+    assert not one.controller.ready
     assert [event.kind for event in one.events()] == [Kind.HEALER_ESCALATED]
     world.models["3"] = "good"
     one.until(Kind.HEALER_READY)

@@ -9,20 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monkeyproof.healing.detect import Detection, Signal
-from monkeyproof.healing.diagnose import TABLE, Cause, Diagnosis, Seen, diagnose
+from monkeyproof.healing.diagnose import TABLE, Cause, Diagnosis, OngoingDetection, diagnose
 from monkeyproof.healing.policy import (
-    LIFTS,
     LONGEST_WAIT_S,
     POLICY,
     Act,
+    ActionLimits,
     Attempt,
     Case,
     Decision,
     Escalate,
-    Limits,
     Mitigation,
     Patience,
-    Remedy,
     Resolve,
     State,
     Wait,
@@ -32,13 +30,16 @@ from monkeyproof.healing.policy import (
 from monkeyproof.healing.remedies import REMEDIES
 
 S = Signal
-LIMITS = Limits()
+LIMITS = ActionLimits()
 
 
-def seen(*signals: Signal | tuple[Signal, float], subject: str = "x") -> list[Seen]:
+def seen(*signals: Signal | tuple[Signal, float], subject: str = "x") -> list[OngoingDetection]:
     """Signals with since when; 0 if not said."""
     pairs = [one if isinstance(one, tuple) else (one, 0.0) for one in signals]
-    return [Seen(Detection(signal, subject, 1.0, 0.0, f"{signal} strays"), since_s) for signal, since_s in pairs]
+    return [
+        OngoingDetection(Detection(signal, subject, 1.0, 0.0, f"{signal} strays"), since_s)
+        for signal, since_s in pairs
+    ]
 
 
 @pytest.mark.parametrize(
@@ -84,45 +85,43 @@ def test_two_replicas_are_two_cases_and_two_features_are_one() -> None:
     assert len(diagnose(stray, 1.0)) == 1
 
 
-def test_nothing_is_unknown_while_somebody_is_at_work() -> None:
+def test_no_cause_is_unknown_while_the_elephant_acts() -> None:
     assert diagnose(seen(S.CANARY_ACCURACY), 9.0, explained=True) == ()
 
 
 def test_every_cause_has_a_row_a_rule_and_advice() -> None:
     assert {row.cause for row in TABLE} == set(Cause) == set(POLICY)
     assert all(rule.advice and rule.quiet for rule in POLICY.values())
-    assert set(REMEDIES) == set(Remedy)
-    assert {lift.by for lift in LIFTS.values()} | {r for rule in POLICY.values() for r in rule.remedies} == set(
-        Remedy
-    )
+    lifts = {one.lifted_by.name for one in REMEDIES.values() if one.lifted_by is not None}
+    assert lifts | {name for rule in POLICY.values() for name in rule.remedies} == set(REMEDIES)
 
 
-def case_of(cause: Cause, *tried: tuple[Remedy, float, bool]) -> Case:
+def case_of(cause: Cause, *tried: tuple[str, float, bool]) -> Case:
     attempts = tuple(Attempt(remedy, ended_s - 0.1, ended_s, ok, "") for remedy, ended_s, ok in tried)
     state = State.VERIFYING if attempts and attempts[-1].ok else State.OPEN
     return Case(Diagnosis(cause, "x", ()), 0.0, state, attempts)
 
 
-DRAINED = (Remedy.DRAIN, 0.5, True)
+DRAINED = ("drain", 0.5, True)
 
 
 @pytest.mark.parametrize(
     ("case", "quiet_since_s", "now_s", "expected"),
     [
-        (case_of(Cause.REPLICA_SLOW), None, 0.0, Act(Remedy.DRAIN)),
+        (case_of(Cause.REPLICA_SLOW), None, 0.0, Act("drain")),
         (case_of(Cause.REPLICA_DEAD), None, 1.0, Wait()),
-        (case_of(Cause.REPLICA_DEAD), None, 1.5, Act(Remedy.RESTART)),
+        (case_of(Cause.REPLICA_DEAD), None, 1.5, Act("restart")),
         (case_of(Cause.REPLICA_DEAD), 1.0, 1.6, Wait()),
         (case_of(Cause.REPLICA_DEAD), 1.0, 2.5, Resolve()),
-        (case_of(Cause.DATA_CORRUPTED), 0.0, 0.0, Act(Remedy.QUARANTINE_AND_RESTORE)),
+        (case_of(Cause.DATA_CORRUPTED), 0.0, 0.0, Act("quarantine_and_restore")),
         (case_of(Cause.REPLICA_SLOW, DRAINED), None, 1.0, Wait()),
         (case_of(Cause.REPLICA_SLOW, DRAINED), 1.0, 2.4, Wait()),
         (case_of(Cause.REPLICA_SLOW, DRAINED), 1.0, 2.5, Resolve()),
         (case_of(Cause.REPLICA_SLOW, DRAINED), 0.0, 1.9, Wait()),
-        (case_of(Cause.REPLICA_SLOW, DRAINED), None, 4.6, Act(Remedy.RESTART)),
+        (case_of(Cause.REPLICA_SLOW, DRAINED), None, 4.6, Act("restart")),
         (case_of(Cause.REPLICA_SLOW, DRAINED), 4.4, 4.6, Wait()),
-        (case_of(Cause.MODEL_REGRESSED, (Remedy.ROLL_BACK, 8.0, False)), None, 8.5, Wait()),
-        (case_of(Cause.MODEL_REGRESSED, (Remedy.ROLL_BACK, 8.0, False)), None, 9.0, Act(Remedy.ROLL_BACK)),
+        (case_of(Cause.MODEL_REGRESSED, ("roll_back", 8.0, False)), None, 8.5, Wait()),
+        (case_of(Cause.MODEL_REGRESSED, ("roll_back", 8.0, False)), None, 9.0, Act("roll_back")),
         (case_of(Cause.UNKNOWN), None, 0.0, Escalate("no remedy is known for it")),
     ],
 )
@@ -130,8 +129,8 @@ def test_what_follows(case: Case, quiet_since_s: float | None, now_s: float, exp
     assert decide(replace(case, quiet_since_s=quiet_since_s), [], now_s, LIMITS) == expected
 
 
-def test_it_escalates_once_everything_was_tried_and_then_only_waits_for_the_end() -> None:
-    spent = case_of(Cause.FEATURES_UNAVAILABLE, *[(Remedy.SERVE_SNAPSHOT, float(n), False) for n in (1, 3)])
+def test_it_escalates_once_every_remedy_was_tried() -> None:
+    spent = case_of(Cause.FEATURES_UNAVAILABLE, *[("serve_snapshot", float(n), False) for n in (1, 3)])
     assert isinstance(decide(spent, [], 9.0, LIMITS), Escalate)
     escalated = replace(spent, state=State.ESCALATED)
     assert decide(escalated, [], 99.0, LIMITS) == Wait()
@@ -141,7 +140,7 @@ def test_it_escalates_once_everything_was_tried_and_then_only_waits_for_the_end(
 def test_too_many_actions_within_a_minute_are_thrashing() -> None:
     busy = [float(n) for n in range(LIMITS.actions_per_minute)]
     assert isinstance(decide(case_of(Cause.REPLICA_SLOW), busy, 30.0, LIMITS), Escalate)
-    assert decide(case_of(Cause.REPLICA_SLOW), busy, 100.0, LIMITS) == Act(Remedy.DRAIN)
+    assert decide(case_of(Cause.REPLICA_SLOW), busy, 100.0, LIMITS) == Act("drain")
 
 
 def test_what_is_not_known_is_not_quiet() -> None:
@@ -154,12 +153,12 @@ def test_what_is_not_known_is_not_quiet() -> None:
 
 
 @given(st.lists(st.floats(0.1, 200.0), max_size=12))
-def test_patience_grows_with_each_early_lift_and_has_a_limit(pauses_s: list[float]) -> None:
+def test_patience_grows_with_each_early_lift_up_to_a_limit(pauses_s: list[float]) -> None:
     patience, now_s, failures = Patience(), 0.0, 0
     for pause_s in pauses_s:
-        patience = patience.lifted(Remedy.DRAIN, "x", now_s)
+        patience = patience.lifted("drain", "x", now_s)
         failures = failures + 1 if (now_s + pause_s) - now_s < 10.0 else 0
         now_s += pause_s
-        patience = patience.needed_again(Remedy.DRAIN, "x", now_s)
-        kept_s = patience.keep_s(Mitigation(Remedy.DRAIN, "x", now_s))
-        assert kept_s == min(LONGEST_WAIT_S, LIFTS[Remedy.DRAIN].evidence_s * 2.0**failures)
+        patience = patience.needed_again("drain", "x", now_s)
+        kept_s = patience.keep_s(Mitigation(REMEDIES["drain"], "x", now_s))
+        assert kept_s == min(LONGEST_WAIT_S, REMEDIES["drain"].evidence_s * 2.0**failures)

@@ -18,7 +18,15 @@ from hypothesis import strategies as st
 
 from monkeyproof.config.target_file import Link, Predict, TargetFile
 from monkeyproof.errors import TargetError, UsageError
-from monkeyproof.healing.samples import Canary, Sample, body_of, choose, judge, parse_metrics, read_canaries
+from monkeyproof.healing.samples import (
+    Canary,
+    Sample,
+    body_of,
+    choose_canaries,
+    count_right,
+    parse_metrics,
+    read_canaries,
+)
 from monkeyproof.healing.telemetry import TICK_S, TelemetryCollector
 from monkeyproof.targets.port import Replica, Replicas, Telemetry
 
@@ -35,8 +43,8 @@ process_cpu_seconds_total 1.0
 
 
 @dataclass
-class Service:
-    """A scoring service on a real socket that answers, is slow, fails or says nothing, as told."""
+class ScoringService:
+    """A scoring service on a real socket that answers, is slow, fails or hangs, as the test asks."""
 
     delay_s: float = 0.0
     status: int = 200
@@ -83,7 +91,7 @@ class Service:
 class FakeTarget:
     """A gateway and two replicas; listing them may fail or hang."""
 
-    def __init__(self, gateway: Service, replicas: Sequence[Service], folder: Path) -> None:
+    def __init__(self, gateway: ScoringService, replicas: Sequence[ScoringService], folder: Path) -> None:
         links = {f"gateway->r{n}": Link(one.address, one.address, "http") for n, one in enumerate(replicas)}
         predict = Predict(
             f"http://{gateway.address}/invocations",
@@ -125,87 +133,87 @@ class FakeTarget:
 
 @dataclass
 class Bench:
-    services: list[Service]
+    services: list[ScoringService]
     target: FakeTarget
 
-    def look(self, times: int, during: Callable[[int], None] = lambda _: None) -> list[Sample]:
+    def samples(self, times: int, during: Callable[[int], None] = lambda _: None) -> list[Sample]:
         """Take samples at the Elephant's own pace."""
 
         async def run() -> list[Sample]:
-            samples = []
-            async with TelemetryCollector(self.target) as eyes:
+            taken = []
+            async with TelemetryCollector(self.target) as collector:
                 for number in range(times):
                     during(number)
                     began_s = time.monotonic()
-                    samples.append(await eyes.look())
+                    taken.append(await collector.sample())
                     await asyncio.sleep(max(0.0, TICK_S - (time.monotonic() - began_s)))
-            return samples
+            return taken
 
         return asyncio.run(run())
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    services = [Service(), Service(), Service()]
+    services = [ScoringService(), ScoringService(), ScoringService()]
     yield Bench(services, FakeTarget(services[0], services[1:], tmp_path))
     for one in services:
         one.close()
 
 
-def test_all_is_seen_when_all_is_well(bench: Bench) -> None:
-    last = bench.look(3)[-1]
+def test_a_healthy_target_is_sampled_whole(bench: Bench) -> None:
+    last = bench.samples(3)[-1]
     assert (last.gateway.right, last.gateway.wrong, last.gateway.failed) == (8, 0, 0)
     assert last.gateway.versions == {"3"}
     assert last.replicas is not None
-    assert [one.asked.right for one in last.replicas.values()] == [8, 8]
+    assert [one.canary.right for one in last.replicas.values()] == [8, 8]
     assert last.store_ok is None, "this target has no such link"
     assert last.pipeline is None
 
 
-def test_a_slow_part_is_seen_at_once_and_blinds_nobody(bench: Bench) -> None:
-    bench.look(1)
+def test_a_slow_part_shows_at_once_and_delays_no_other(bench: Bench) -> None:
+    bench.samples(1)
     bench.services[2].delay_s = 0.6
     began_s = time.monotonic()
-    samples = bench.look(5)
-    assert time.monotonic() - began_s < 5 * TICK_S + 1.0, "nobody waits for the slowest"
-    slow = [one.replicas["r1"].asked.latency_ms for one in samples[1:] if one.replicas]
+    samples = bench.samples(5)
+    assert time.monotonic() - began_s < 5 * TICK_S + 1.0, "no part waits for the slowest"
+    slow = [one.replicas["r1"].canary.latency_ms for one in samples[1:] if one.replicas]
     assert slow
-    assert all(latency is not None and latency > 100.0 for latency in slow), "also while it is still out"
+    assert all(latency is not None and latency > 100.0 for latency in slow), "also while it is in flight"
     assert all(one.gateway.right == 8 for one in samples)
 
 
-def test_what_hangs_is_failed_after_its_time_and_never_right(bench: Bench) -> None:
+def test_a_hung_part_fails_after_its_time_limit(bench: Bench) -> None:
     bench.services[0].delay_s = 5.0
-    samples = bench.look(7)
+    samples = bench.samples(7)
     assert sum(one.gateway.failed for one in samples) >= 1
     assert sum(one.gateway.right for one in samples) == 0
     assert samples[-1].gateway.latency_ms is not None
     assert samples[-1].gateway.latency_ms >= 900.0
 
 
-def test_what_is_gone_is_failed_at_once(bench: Bench) -> None:
+def test_a_dead_part_fails_at_once(bench: Bench) -> None:
     bench.services[1].close()
-    last = bench.look(3)[-1]
+    last = bench.samples(3)[-1]
     assert last.replicas is not None
-    assert last.replicas["r0"].asked.failed == 1
-    assert last.replicas["r0"].asked.why
+    assert last.replicas["r0"].canary.failed == 1
+    assert last.replicas["r0"].canary.why
     assert last.replicas["r0"].metrics is None
 
 
 @pytest.mark.parametrize(("status", "failed", "right"), [(200, 0, 8), (503, 1, 0), (404, 1, 0)])
 def test_only_a_2xx_is_an_answer(bench: Bench, status: int, failed: int, right: int) -> None:
     bench.services[0].status = status
-    last = bench.look(2)[-1]
+    last = bench.samples(2)[-1]
     assert (last.gateway.failed, last.gateway.right) == (failed, right)
 
 
-def test_a_fallback_is_told_by_its_header(bench: Bench) -> None:
+def test_a_fallback_shows_in_its_header(bench: Bench) -> None:
     bench.services[0].headers = {"X-Degraded": "fallback"}
     bench.services[1].headers = {"X-Degraded": "snapshot"}
-    last = bench.look(2)[-1]
+    last = bench.samples(2)[-1]
     assert last.gateway.fallback
     assert last.replicas is not None
-    assert not last.replicas["r0"].asked.fallback
+    assert not last.replicas["r0"].canary.fallback
 
 
 def test_a_listing_that_fails_or_hangs_makes_the_replicas_unknown(bench: Bench) -> None:
@@ -216,21 +224,21 @@ def test_a_listing_that_fails_or_hangs_makes_the_replicas_unknown(bench: Bench) 
         if number == 1:
             bench.target.listing = fail
 
-    samples = bench.look(7, break_listing)
+    samples = bench.samples(7, break_listing)
     assert samples[0].replicas is not None
     assert samples[-1].replicas is None
     bench.target.listing = lambda: time.sleep(30.0)
     began_s = time.monotonic()
-    assert all(one.replicas is None for one in bench.look(3))
+    assert all(one.replicas is None for one in bench.samples(3))
     assert time.monotonic() - began_s < 5.0, "a stuck call keeps nobody from ending"
 
 
 def test_a_slow_scrape_is_unknown_not_zero(bench: Bench) -> None:
     bench.services[1].scrape_delay_s = 5.0
-    last = bench.look(3)[-1]
+    last = bench.samples(3)[-1]
     assert last.replicas is not None
     assert last.replicas["r0"].metrics is None
-    assert last.replicas["r0"].asked.right == 8
+    assert last.replicas["r0"].canary.right == 8
 
 
 # --- bytes to values -----------------------------------------------------------------------------------------
@@ -261,21 +269,21 @@ CANARIES = [Canary({"dataframe_records": [{"entity": str(n)}]}, float(n % 2), 0.
         (b"[]", 0),
     ],
 )
-def test_answers_are_judged(content: bytes, right: int) -> None:
-    assert judge(content, CANARIES[:2]) == right
+def test_right_answers_are_counted(content: bytes, right: int) -> None:
+    assert count_right(content, CANARIES[:2]) == right
 
 
 @given(st.integers(0, 1000), st.integers(1, 10))
 def test_every_canary_has_its_turn(start: int, size: int) -> None:
     few = CANARIES[:size]
-    asked = {canary.entity for turn in range(start, start + 10) for canary in choose(few, turn)}
-    assert asked == {canary.entity for canary in few}
+    sent = {canary.entity for turn in range(start, start + 10) for canary in choose_canaries(few, turn)}
+    assert sent == {canary.entity for canary in few}
 
 
 def test_canaries_that_cannot_be_asked_together_are_asked_alone() -> None:
     alone = [Canary({"inputs": [[1.0]]}, 1.0, 0.0), *CANARIES]
-    assert body_of(choose(alone, 0)) == {"inputs": [[1.0]]}
-    assert len(body_of(choose(CANARIES, 0))["dataframe_records"]) == 8
+    assert body_of(choose_canaries(alone, 0)) == {"inputs": [[1.0]]}
+    assert len(body_of(choose_canaries(CANARIES, 0))["dataframe_records"]) == 8
 
 
 @pytest.mark.parametrize(

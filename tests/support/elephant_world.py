@@ -1,4 +1,4 @@
-"""A small world for the controller: a target that obeys the port, breaks when told to, and is sampled.
+"""A small world for the controller: a target that implements the port, fails on demand, and is sampled.
 
 Its numbers are noisy in the way that real ones are; its state changes only through the port or by the test.
 """
@@ -18,11 +18,11 @@ import numpy as np
 from monkeyproof.clock import Anchor, ManualClock
 from monkeyproof.config.target_file import Predict, TargetFile
 from monkeyproof.errors import NotThere, TargetError
+from monkeyproof.healing.actuators import Actuators, read_known
 from monkeyproof.healing.controller import Controller
 from monkeyproof.healing.policy import Attempt
-from monkeyproof.healing.reference import Reference
-from monkeyproof.healing.remedies import Actuators, read_known
-from monkeyproof.healing.samples import Asked, Canary, Metrics, ReplicaSample, Sample
+from monkeyproof.healing.reference import TargetReference
+from monkeyproof.healing.samples import Canary, CanaryResult, Metrics, ReplicaSample, Sample
 from monkeyproof.record.history import Event, HistoryWriter, Kind, parse_events
 from monkeyproof.targets.port import (
     Features,
@@ -49,13 +49,13 @@ def good_vector(entity: str) -> list[float]:
 
 
 def predict(model: str, row: Sequence[float]) -> float:
-    """``good`` reads the first feature; ``degraded`` says 0 to everybody."""
+    """``good`` reads the first feature; ``degraded`` answers 0 to every question."""
     return float(row[0] > 5.0) if model == "good" else 0.0
 
 
 @dataclass
 class World:
-    """The target, its faults, and all that was done to it."""
+    """The target, its faults, and every call that changed it."""
 
     clock: ManualClock = field(default_factory=ManualClock)
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(7))
@@ -70,7 +70,7 @@ class World:
     store_down: bool = False
     registry_fails: int = 0
     missing: set[str] = field(default_factory=set)
-    """Versions whose artifacts are gone."""
+    """Versions whose artifacts are missing."""
     silent: bool = False
     # state
     model: str = "3"
@@ -184,23 +184,23 @@ class World:
         vector = good_vector(entity)
         return [-9.0 * value for value in vector] if bad else vector
 
-    def _ask(self, replica: str, rows: int = 8) -> Asked:
+    def _ask(self, replica: str, rows: int = 8) -> CanaryResult:
         slow_ms = float(self.rng.uniform(500, 2000)) if replica == self.slow_link else 0.0
         if replica == self.dead:
-            return Asked(failed=1, latency_ms=1.0, why="connection refused")
+            return CanaryResult(failed=1, latency_ms=1.0, why="connection refused")
         if slow_ms > 1000.0:
-            return Asked(failed=1, latency_ms=1000.0, why="no answer in time")
-        asked = [CANARIES[int(n)] for n in self.rng.integers(0, len(CANARIES), rows)]
+            return CanaryResult(failed=1, latency_ms=1000.0, why="no answer in time")
+        canaries = [CANARIES[int(n)] for n in self.rng.integers(0, len(CANARIES), rows)]
         fallback = self.store_down and self.mode == "live"
         wrong = 0
-        for canary in asked:
+        for canary in canaries:
             vector = [0.0] * N_FEATURES if fallback else self._vector(canary.entity, self.bad_features)
             wrong += predict(self.models[self.model], vector) != canary.expect
         origin = "fallback" if fallback else self.mode
         key = f"{replica}/replica_features_total/{origin}"
         self.counts[key] = self.counts.get(key, 0.0) + rows
         stall_ms = float(self.rng.exponential(4.0)) + (float(self.rng.random() < 0.01) * 150.0) * self.noise
-        return Asked(rows - wrong, wrong, 0, slow_ms + 3.0 + stall_ms, frozenset({self.model}), fallback)
+        return CanaryResult(rows - wrong, wrong, 0, slow_ms + 3.0 + stall_ms, frozenset({self.model}), fallback)
 
     def _metrics(self, replica: str) -> Metrics | None:
         if replica == self.dead or (self.noise and self.rng.random() < 0.01):
@@ -229,7 +229,7 @@ class World:
         return {**z, "pipeline_feature_out_of_range_share": share, "pipeline_records_total": float(self.records)}
 
     def sample(self) -> Sample:
-        """Let a tick pass, and look."""
+        """Let a tick pass, and take a sample."""
         self.clock.now_s += TICK_S
         if self.corrupt_source and not self.quarantining:
             self.bad_features = True
@@ -287,22 +287,22 @@ class FakeRegistry:
 
 
 class Watched:
-    """A world, a controller that looks after it, and what the controller wrote down."""
+    """A world, a controller that heals it, and the events that the controller wrote."""
 
     def __init__(self, folder: Path, world: World, submit: Callable[..., Future[Attempt]] | None = None) -> None:
         self.world = world
         self.folder = folder
         self._history = HistoryWriter(folder, Anchor(0.0, ""), "elephant", world.clock)
-        self.mind = Controller(self._history, self._prepare, submit or at_once, world.clock)
+        self.controller = Controller(self._history, self._prepare, submit or at_once, world.clock)
 
-    def _prepare(self, reference: Reference) -> Actuators:
+    def _prepare(self, reference: TargetReference) -> Actuators:
         features = self.world.find(Features)
         known = read_known(features, CANARIES)
         return Actuators(self.world, self.world.clock, CANARIES, known, reference.version, reference.accuracy)
 
     def run(self, duration_s: float) -> None:
         for _ in range(round(duration_s / TICK_S)):
-            self.mind.step(self.world.sample())
+            self.controller.step(self.world.sample())
 
     def until(self, kind: Kind, within_s: float = 10.0) -> Event:
         """Run until the controller writes such an event; returns the first one since the call."""
@@ -311,13 +311,13 @@ class Watched:
             self.run(TICK_S)
             if len(found := self.events(kind)) > already:
                 return found[already]
-        raise AssertionError(f"no {kind} within {within_s:g} s; {self.told()}")
+        raise AssertionError(f"no {kind} within {within_s:g} s; {self.lines()}")
 
     def events(self, *kinds: Kind) -> list[Event]:
         events = parse_events((self.folder / "events.jsonl").read_bytes())
         return [event for event in events if not kinds or event.kind in kinds]
 
-    def told(self) -> list[str]:
+    def lines(self) -> list[str]:
         return [
             f"{event.t_s:.2f} {event.kind} {event.subject} {json.dumps(event.data)}" for event in self.events()
         ]

@@ -22,7 +22,7 @@ from monkeyproof.errors import EXIT_REFUSED, MonkeyproofError, Refusal
 from monkeyproof.experiment.activity_roles import Roles, activity_named, after_injection, is_action, uses
 from monkeyproof.faults.actions.external import EVIDENCE_WITHIN_S, told, told_of, why_no_evidence, why_not_done
 from monkeyproof.injection.inject import current, intend
-from monkeyproof.probes.steady_state import slo_holds
+from monkeyproof.probes.steady_state import record_unmet, slo_holds
 from monkeyproof.probes.watch import hold_until_recovered, watch_after_revert
 from monkeyproof.record import history
 from monkeyproof.record.history import Kind
@@ -90,10 +90,7 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
         journal: Json,  # noqa: ARG002
     ) -> None:
         """The author's own idea of a steady state counts as well as ours."""
-        if state is not None and not state["steady_state_met"]:
-            name = state["probes"][-1]["activity"]["name"]
-            why = f"the experiment's own steady-state probe {name!r} did not hold"
-            current().history.event(Kind.BASELINE_MISSED, good_share=None, window_s=0.0, why=why)
+        record_unmet(state)
 
     @property
     def goes_on(self) -> bool:

@@ -51,6 +51,7 @@ def run_worker(plan: TrialPlan, trial: TrialSession) -> None:
     from chaoslib.types import Schedule, Strategy
 
     from monkeyproof.faults.actions.external import set_limits
+    from monkeyproof.probes.steady_state import record_unmet
     from monkeyproof.probes.watch import longest_hold_s
     from monkeyproof.trial.external import ExternalFault, baseline
 
@@ -64,6 +65,9 @@ def run_worker(plan: TrialPlan, trial: TrialSession) -> None:
 
         def started(self, experiment: object, journal: object) -> None:  # noqa: ARG002
             _leave_on_signals(foreign)
+
+        def hypothesis_before_completed(self, experiment: object, state: Json, journal: object) -> None:  # noqa: ARG002
+            record_unmet(state)
 
     experiment = copy.deepcopy(dict(catalogue.find(plan.experiment_file).document))
     cache_activities(experiment)
