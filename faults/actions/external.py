@@ -16,7 +16,7 @@ from pathlib import Path
 from monkeyproof.config.redaction import know_experiment, know_loaded, redact_text
 from monkeyproof.config.user_files import load_yaml, read_text
 from monkeyproof.errors import TargetError, UsageError
-from monkeyproof.experiment.activity_roles import Roles, activity_named, every_activity
+from monkeyproof.experiment.activity_roles import ActivityRoles, activity_named, every_activity
 from monkeyproof.targets.port import Target
 from monkeyproof.types import Json
 
@@ -27,7 +27,7 @@ UNDO_WITHIN_S = 60.0
 ANSWER_WITHIN_S = 60.0
 
 
-def set_limits(document: Mapping[str, Json], roles: Roles) -> None:
+def set_limits(document: Mapping[str, Json], roles: ActivityRoles) -> None:
     """Give activities that may wait for ever a ``timeout``, where their author did not.
 
     A question to a service that the fault has just hung is never answered, and Chaos Toolkit would wait for it

@@ -1,6 +1,6 @@
 """The Chaos Toolkit control that makes any run of an experiment a trial.
 
-Named in every experiment of the catalogue. Under ``monkeyproof run`` a trial is open already and this does
+ActivityNames in every experiment of the catalogue. Under ``monkeyproof run`` a trial is open already and this does
 nothing; under plain ``chaos run`` it opens one against the running target, in ``runs/`` of the current
 folder, and closes it whatever happens: faults reverted, observers ended, the outcome logged.
 
@@ -43,39 +43,55 @@ if TYPE_CHECKING:
     from monkeyproof.trial.session import TrialSession
 
 logger = logging.getLogger("chaostoolkit")
-_open: TrialSession | None = None
-_foreign = False
-_refused = ("", "")
-"""Why nothing of the experiment may be run, and what to do."""
+_session: TrialSession | None = None
+_external = False
+"""Whether the experiment's faults are external."""
+_failure: MonkeyproofError | None = None
+"""Why nothing of the experiment may run."""
 _lock = contextlib.ExitStack()
 _signals: list[int] = []
-"""Those that told this run to end."""
+"""The signals that told this run to end."""
 
 
 def configure_control(experiment: dict[str, Json], event_registry: EventHandlerRegistry) -> None:
-    """Follow an experiment whose faults are not ours; Chaos Toolkit calls this before anything else."""
-    global _foreign, _refused
+    """Expand the experiment, and follow it if its faults are external.
+
+    Chaos Toolkit calls this before it looks at any part of the experiment, and swallows exceptions: what is wrong
+    is raised in ``before_experiment_control``.
+    """
+    global _external, _failure
     if has_current():
         return
+    _external, _failure = False, None
     know_experiment(experiment)
+    try:
+        _prepare(experiment, event_registry)
+    except MonkeyproofError as error:
+        _failure = error
+
+
+def _prepare(experiment: dict[str, Json], event_registry: EventHandlerRegistry) -> None:
+    global _external, _failure
     from monkeyproof.experiment import catalogue
-    from monkeyproof.experiment.activity_roles import roles_of, strangers
+    from monkeyproof.experiment.activity_roles import external_activities, roles_of
     from monkeyproof.faults.actions.external import set_limits
     from monkeyproof.trial.external import ExternalFault
 
-    for _, *words in strangers(experiment):
-        _refused = (words[0], words[1])
-        return
+    experiment.update(catalogue.expand_loaded(experiment).document)
+    for _, *words in external_activities(experiment):
+        raise Refusal(words[0], words[1])
     roles = roles_of(experiment, catalogue.extension_of(experiment).named)
     if roles is not None:
-        _foreign, _refused = True, roles.why_no_way_back
+        _external = True
+        if roles.why_not_undoable[0]:
+            _failure = Refusal(*roles.why_not_undoable)
         set_limits(experiment, roles)
         event_registry.register(ExternalFault(experiment, roles, source_of(experiment, sys.argv[1:])))
 
 
 def before_experiment_control(context: dict[str, Json], **_: object) -> None:
-    """Open a trial, unless one is open. A failure ends the run before anything is touched."""
-    global _open
+    """Open a trial, unless one is open. A failure ends the run before it touches the target."""
+    global _session
     if has_current():
         return
     from monkeyproof.probes.watch import longest_hold_s
@@ -83,27 +99,27 @@ def before_experiment_control(context: dict[str, Json], **_: object) -> None:
     from monkeyproof.trial.session import TrialSession
 
     try:
-        if _refused[0]:
-            raise Refusal(*_refused)
+        if _failure is not None:
+            raise _failure
         _lock.enter_context(clear_to_inject())
         plan = _plan(context)
         _lock.enter_context(
             sole_campaign_on(Path(plan.target) if plan.target else paths.target_dir() / "target.yaml")
         )
         _lock.enter_context(_end_on_signals())
-        _open = TrialSession(plan)
-        _open.start(longest_hold_s(context))
-        if _foreign:
+        _session = TrialSession(plan)
+        _session.start(longest_hold_s(context))
+        if _external:
             from monkeyproof.trial.external import baseline
 
             if not baseline(context):
                 raise UsageError("the service is not steady, so nothing was injected")
     except MonkeyproofError as error:
         with _lock:
-            if _open is not None:
-                trial, _open = _open, None
+            if _session is not None:
+                trial, _session = _session, None
                 _close(trial)
-        # The only exception that Chaos Toolkit lets out of a control.
+        # Chaos Toolkit lets no other exception out of a control.
         raise InterruptExecution(str(error)) from None
 
 
@@ -114,12 +130,17 @@ def after_hypothesis_control(context: dict[str, Json], state: dict[str, Json], *
     record_unmet(state)
 
 
+def after_experiment_control(context: dict[str, Json], state: dict[str, Json], **_: object) -> None:
+    """Put the experiment that really ran into the journal, which has the file as Chaos Toolkit read it."""
+    state["experiment"] = context
+
+
 def cleanup_control() -> None:
-    """Close the trial that was opened here. Chaos Toolkit calls this on every way out of a run."""
-    global _open
-    if _open is None:
+    """Close the trial that this control opened. Chaos Toolkit calls this on every way out of a run."""
+    global _session
+    if _session is None:
         return
-    trial, _open = _open, None
+    trial, _session = _session, None
     with _lock, _signals_ignored():
         if _signals:
             trial.abort("a signal ended it")
@@ -143,15 +164,15 @@ def _close(trial: TrialSession) -> None:
 
 
 def _exit_with(code: int) -> None:
-    """``chaos run`` would end with 0, whatever a control says. The last call counts."""
+    """End the process with this code, where ``chaos run`` would end with 0. The last call counts."""
     if "chaostoolkit.cli" in sys.modules:
         atexit.register(leave, code)
 
 
 @contextlib.contextmanager
 def _end_on_signals() -> Iterator[None]:
-    """The first signal ends the run as Chaos Toolkit does on its own; it knows no SIGHUP, and a second one would
-    end its rollbacks.
+    """End the run at the first signal, as Chaos Toolkit does, which does not handle SIGHUP; ignore later signals,
+    which would end its rollbacks.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -179,7 +200,7 @@ def _end_on_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_ignored() -> Iterator[None]:
-    """Nothing may cut the undoing short."""
+    """Ignore signals while the trial reverts its faults."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -192,7 +213,11 @@ def _signals_ignored() -> Iterator[None]:
 
 
 def source_of(document: dict[str, Json], words: Sequence[str]) -> tuple[str, str]:
-    """Path and digest of the file that Chaos Toolkit has read: not said which, so one that says the same."""
+    """Path and digest of the file that Chaos Toolkit has read.
+
+    A control does not receive its path, so this compares the files that the command line names. Both are empty if
+    none of them has the same content.
+    """
     for path in (Path(word).resolve() for word in words if word.endswith((".yaml", ".yml", ".json"))):
         with contextlib.suppress(UsageError):
             text = read_text(path)
@@ -202,10 +227,10 @@ def source_of(document: dict[str, Json], words: Sequence[str]) -> tuple[str, str
 
 
 def _without_timeouts(value: Json) -> Json:
-    """Chaos Toolkit writes those that it assumes into what it has read, and keys that say nothing."""
+    """Without the timeouts and the empty keys that Chaos Toolkit adds to the experiment that it has read."""
     if isinstance(value, dict):
-        said = {key: child for key, child in value.items() if key != "timeout" and child is not None}
-        return {key: _without_timeouts(child) for key, child in said.items()}
+        kept = {key: child for key, child in value.items() if key != "timeout" and child is not None}
+        return {key: _without_timeouts(child) for key, child in kept.items()}
     return [_without_timeouts(child) for child in value] if isinstance(value, list) else value
 
 

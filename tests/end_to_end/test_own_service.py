@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from monkeyproof import paths
 from monkeyproof.clock import wait_for
+from monkeyproof.record.history import parse_events
 
 SERVICE = """
 import json, sys
@@ -60,6 +62,23 @@ method:
   - type: probe
     name: watch
     provider: {type: python, module: monkeyproof.probes.watch, func: watch_after_revert}
+"""
+
+SHORT = """
+title: Our service answers in time although its network is slow
+description: Every request is delayed beyond the SLO.
+controls: [{name: monkeyproof, provider: {type: python, module: monkeyproof.control}}]
+method:
+  - type: action
+    name: delay
+    provider:
+      type: python
+      module: monkeyproof.faults.network
+      func: add_latency
+      arguments: {link: users, low_ms: 150.0, high_ms: 200.0}
+extensions:
+  - name: monkeyproof
+    trial: {watch: {at_most_s: 2.5}}
 """
 
 
@@ -120,6 +139,50 @@ def test_a_run_against_ones_own_service(folder: Path, open_to_others: Callable[[
     assert trial["load"]["requests"] > 0
     assert open_to_others(folder / "out") == []
     assert open_to_others(paths.home()) == []
+
+
+def test_the_short_form_is_the_same_trial_under_run_and_under_chaos_run(folder: Path) -> None:
+    (folder / "s.yaml").write_text(SHORT)
+    done = monkeyproof(folder, "run", "s.yaml", "--target", "t.yaml", "--out", "out", "--no-tracking")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (trial,) = json.loads((folder / "out" / "results.json").read_text())["trials"]
+    assert trial["recovery"]["outcome"] == "fault_removed", done.stdout
+
+    chaos = Path(sys.executable).with_name("chaos")
+    checked = subprocess.run(
+        [chaos, "validate", "s.yaml"], cwd=folder, capture_output=True, timeout=60, check=False
+    )
+    assert checked.returncode == 0, checked.stdout
+    done = subprocess.run(
+        [chaos, "--no-version-check", "run", "s.yaml"],
+        cwd=folder,
+        env=os.environ | {"MONKEYPROOF_TARGET": "t.yaml"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Outcome: fault_removed" in done.stdout + done.stderr
+
+    (run,) = (folder / "runs").iterdir()
+    for journal in (folder / "journal.json", folder / "out" / trial["folder"] / "journal.json"):
+        written = json.loads(journal.read_text())
+        ran = [one["activity"]["name"] for one in written["run"]]
+        assert ran == ["delay", "hold", "revert", "watch-after-revert"]
+        assert [one["name"] for one in written["experiment"]["method"]] == ran
+        assert written["experiment"]["method"][3]["provider"]["arguments"] == {"at_most_s": 2.5}
+        assert [one["activity"]["name"] for one in written["rollbacks"]] == ["revert-whatever-is-left"]
+        assert written["steady_states"]["before"]["steady_state_met"] is True
+    phases = [
+        [
+            event.subject
+            for event in parse_events((of / "events.jsonl").read_bytes())
+            if "phase" in event.kind.value
+        ]
+        for of in (run, folder / "out" / trial["folder"])
+    ]
+    assert phases[0] == phases[1]
 
 
 def test_a_family_that_is_not_allowed_is_refused_and_nothing_is_broken(folder: Path) -> None:

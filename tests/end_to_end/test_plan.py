@@ -75,6 +75,12 @@ def test_it_tells_everything_and_starts_nothing(folder: Path) -> None:
         "undo    monkeyproof.faults.network:remove_toxic(link=users, toxic_id=latency-",
     ):
         assert done.stdout.count(words) == 1, (words, done.stdout)
+    # The short form's steps are named once for each experiment; the long form adds none.
+    added = [line.strip() for line in done.stdout.splitlines() if "adds the steps" in line]
+    assert added == [
+        "adds the steps of a trial: slo-holds (as the hypothesis); hold (at_most_s 6, at_least_s 4); revert; "
+        "revert-whatever-is-left (as a rollback)"
+    ]
     new = [path for path in sorted(folder.rglob("*")) if path not in before]
     assert [path.name for path in new if path.is_file() and path.name != "campaign.lock"] == []
     address = read_target_file(folder / "t.yaml").links["users"].listen.split(":")

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from monkeyproof.experiment.activity_roles import Named, Roles, after_injection, problems, roles_of
+from monkeyproof.experiment.activity_roles import (
+    ActivityNames,
+    ActivityRoles,
+    after_injection,
+    naming_problems,
+    roles_of,
+)
 
 PROCESS = {"type": "process", "path": "true"}
 
@@ -38,36 +44,50 @@ DOCUMENT = {
 @pytest.mark.parametrize(
     ("document", "named", "expected"),
     [
-        (DOCUMENT, Named(), Roles("break", "", ("mend", "break-more"))),
-        (DOCUMENT, Named("break-more", "steady", "mend"), Roles("break-more", "steady", ("mend",))),
-        ({"method": [action("kill")]}, Named(), Roles("kill", "", ())),
-        ({"method": [action("kill")]}, Named(undo="none"), Roles("kill", "", (), nothing_to_undo=True)),
-        (DOCUMENT, Named(undo="none"), Roles("break", "", (), nothing_to_undo=True)),
-        ({"method": [action("x"), action("none")]}, Named(undo="none"), Roles("x", "", ("none",))),
-        ({"method": [probe("look")], "rollbacks": [action("mend")]}, Named(), None),
-        ({"method": [OWN, action("break")]}, Named(), None),
+        (DOCUMENT, ActivityNames(), ActivityRoles("break", "", ("mend", "break-more"))),
+        (
+            DOCUMENT,
+            ActivityNames("break-more", "steady", "mend"),
+            ActivityRoles("break-more", "steady", ("mend",)),
+        ),
+        ({"method": [action("kill")]}, ActivityNames(), ActivityRoles("kill", "", ())),
+        (
+            {"method": [action("kill")]},
+            ActivityNames(undo="none"),
+            ActivityRoles("kill", "", (), nothing_to_undo=True),
+        ),
+        (DOCUMENT, ActivityNames(undo="none"), ActivityRoles("break", "", (), nothing_to_undo=True)),
+        ({"method": [action("x"), action("none")]}, ActivityNames(undo="none"), ActivityRoles("x", "", ("none",))),
+        ({"method": [probe("look")], "rollbacks": [action("mend")]}, ActivityNames(), None),
+        ({"method": [OWN, action("break")]}, ActivityNames(), None),
         # Which would take back what calls it.
-        ({"method": [action("x")], "rollbacks": [REVERTS_OURS]}, Named(), Roles("x", "", ())),
-        ({"method": [{"ref": "mend"}], "rollbacks": [action("mend")]}, Named(), Roles("mend", "", ("mend",))),
+        ({"method": [action("x")], "rollbacks": [REVERTS_OURS]}, ActivityNames(), ActivityRoles("x", "", ())),
+        (
+            {"method": [{"ref": "mend"}], "rollbacks": [action("mend")]},
+            ActivityNames(),
+            ActivityRoles("mend", "", ("mend",)),
+        ),
     ],
 )
-def test_what_is_not_named_is_guessed(document: dict[str, Any], named: Named, expected: Roles | None) -> None:
+def test_what_is_not_named_is_guessed(
+    document: dict[str, Any], named: ActivityNames, expected: ActivityRoles | None
+) -> None:
     assert roles_of(document, named) == expected
 
 
 @pytest.mark.parametrize(
     ("document", "named", "expected"),
     [
-        (DOCUMENT, Named("break", "broken", "mend"), []),
-        (DOCUMENT, Named(), []),
+        (DOCUMENT, ActivityNames("break", "broken", "mend"), []),
+        (DOCUMENT, ActivityNames(), []),
         (
             {"method": [action("x")], "rollbacks": [REVERTS_OURS]},
-            Named(undo="revert"),
+            ActivityNames(undo="revert"),
             [("undo", "'revert' takes back monkeyproof's own faults alone")],
         ),
         (
             DOCUMENT,
-            Named("brake", "brocken", "mended"),
+            ActivityNames("brake", "brocken", "mended"),
             [
                 ("inject", "'brake' is not an action of the method; did you mean 'break'?"),
                 ("evidence", "'brocken' is not a probe; did you mean 'broken'?"),
@@ -76,41 +96,47 @@ def test_what_is_not_named_is_guessed(document: dict[str, Any], named: Named, ex
         ),
         (
             {"method": [action("set")], "rollbacks": [action("set")]},
-            Named(),
+            ActivityNames(),
             [
                 ("inject", "2 activities are named 'set'; give each a name of its own"),
                 ("undo", "'set' injects; it cannot undo as well"),
             ],
         ),
-        ({"method": [action("kill")]}, Named(undo="none"), []),
-        (DOCUMENT, Named("break", undo="break"), [("undo", "'break' injects; it cannot undo as well")]),
+        ({"method": [action("kill")]}, ActivityNames(undo="none"), []),
+        (DOCUMENT, ActivityNames("break", undo="break"), [("undo", "'break' injects; it cannot undo as well")]),
         (
             {"method": [action("break"), action("break")]},
-            Named("break"),
+            ActivityNames("break"),
             [("inject", "2 activities are named 'break'; give each a name of its own")],
         ),
         (
             {"method": [OWN]},
-            Named(evidence="x"),
+            ActivityNames(evidence="x"),
             [("evidence", "this experiment's faults are monkeyproof's own, which record and prove themselves")],
         ),
-        ({"method": [action("a")]}, Named(evidence="x"), [("evidence", "'x' is not a probe; there is none")]),
+        (
+            {"method": [action("a")]},
+            ActivityNames(evidence="x"),
+            [("evidence", "'x' is not a probe; there is none")],
+        ),
         (
             {"method": [probe("before"), action("burn", background=True), probe("after")]},
-            Named(evidence="before"),
+            ActivityNames(evidence="before"),
             [("evidence", "what proves a fault in the background has to stand after it in the method")],
         ),
-        ({"method": [action("burn", background=True), probe("after")]}, Named(evidence="after"), []),
+        ({"method": [action("burn", background=True), probe("after")]}, ActivityNames(evidence="after"), []),
     ],
 )
-def test_names_that_cannot_be(document: dict[str, Any], named: Named, expected: list[tuple[str, str]]) -> None:
-    assert list(problems(document, named)) == expected
+def test_names_that_cannot_be(
+    document: dict[str, Any], named: ActivityNames, expected: list[tuple[str, str]]
+) -> None:
+    assert list(naming_problems(document, named)) == expected
 
 
 def test_what_stands_after_the_injection() -> None:
-    assert after_injection(DOCUMENT, Named("break")) == ["break-more", "broken"]
-    assert after_injection(DOCUMENT, Named()) == ["break-more", "broken"]
+    assert after_injection(DOCUMENT, ActivityNames("break")) == ["break-more", "broken"]
+    assert after_injection(DOCUMENT, ActivityNames()) == ["break-more", "broken"]
 
 
 def test_the_command_line_goes_before_the_file() -> None:
-    assert Named("a").over(Named("b", "c")) == Named("a", "c")
+    assert ActivityNames("a").with_defaults(ActivityNames("b", "c")) == ActivityNames("a", "c")

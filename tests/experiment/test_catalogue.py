@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import statistics
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,14 @@ from chaoslib.exceptions import InterruptExecution
 from chaoslib.experiment import ensure_experiment_is_valid
 from chaoslib.run import EventHandlerRegistry
 
-from monkeyproof import control
+from monkeyproof import control, paths
 from monkeyproof.errors import Refusal
-from monkeyproof.experiment import catalogue
-from monkeyproof.experiment.activity_roles import Named
+from monkeyproof.experiment import catalogue, trial_steps
+from monkeyproof.experiment.activity_roles import ActivityNames
 from monkeyproof.experiment.validation import activities
 from monkeyproof.types import Outcome
+
+HELD_ONLY = ("replica-kill", "kubernetes/pod-kill")
 
 
 @pytest.mark.parametrize("name", catalogue.names())
@@ -24,13 +27,32 @@ def test_shipped_experiment_is_valid(name: str) -> None:
     assert len(experiment.sha256) == 64
     functions = [activity["provider"]["func"] for _, activity in activities(experiment.document)]
     assert functions[0] == "slo_holds"
-    assert "hold_until_recovered" in functions
-    # The last word of every experiment is to take back whatever is left.
-    assert functions[-1] == "revert"
+    trial = functions[functions.index("hold_until_recovered") :]
+    # A one-shot fault has nothing to revert in the method, and a sham nothing to watch after.
+    assert trial in [
+        ["hold_until_recovered", "revert", "watch_after_revert", "revert"],
+        *([["hold_until_recovered", "revert"]] if name in HELD_ONLY else []),
+        *([["hold_until_recovered", "revert", "revert"]] if experiment.extension.sham else []),
+    ]
+
+
+def test_shipped_experiments_are_in_the_short_form() -> None:
+    sizes = [len((paths.experiments() / f"{name}.yaml").read_text().splitlines()) for name in catalogue.names()]
+    assert statistics.median(sizes) <= 20
+    assert all(trial_steps.asks_for_steps(catalogue.document_of(name)) for name in catalogue.names())
+
+
+def test_an_old_name_finds_the_experiment_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    for old, new in catalogue.RENAMED.items():
+        assert old not in catalogue.names()
+        assert catalogue.chosen([old]) == [new]
+        assert catalogue.find(old).name == new
+    words = "The experiment 'thin-line-to-the-features' is called 'feature-store-bandwidth-limit' now"
+    assert words in caplog.text
 
 
 @pytest.mark.parametrize("name", catalogue.names())
-def test_every_arm_has_an_expectation(name: str) -> None:
+def test_shipped_experiment_expects_outcomes(name: str) -> None:
     expect = catalogue.find(name).extension.expect
     assert "none" in expect
     for outcomes in expect.values():
@@ -38,7 +60,7 @@ def test_every_arm_has_an_expectation(name: str) -> None:
         assert Outcome.INVALID not in outcomes
 
 
-def test_what_runs_by_default() -> None:
+def test_default_experiments() -> None:
     assert catalogue.tour() == [
         "broken-rollback",
         "corrupt-records",
@@ -50,8 +72,8 @@ def test_what_runs_by_default() -> None:
     assert catalogue.chosen(["sham", catalogue.ALL, "sham", "replica-kill"]) == ["sham", *catalogue.for_embedded()]
 
 
-STRANGERS = """
-title: A stranger's
+EXTERNAL = """
+title: An external experiment
 description: It kills something.
 method:
 - {type: action, name: kill, provider: {type: process, path: "true"}}
@@ -59,26 +81,26 @@ method:
 """
 
 
-def test_what_nothing_would_undo_is_refused_unless_its_author_says_that_there_is_nothing(tmp_path: Path) -> None:
+def test_an_external_fault_without_an_undo_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "e.yaml"
-    file.write_text(STRANGERS)
+    file.write_text(EXTERNAL)
     with pytest.raises(Refusal, match=r"not injecting: .*e.yaml:4: nothing would undo 'kill' .*; add roll"):
         catalogue.find(str(file))
     for word in ("mend", "none"):
-        assert catalogue.find(str(file), Named(undo=word)).extension.undo == word
-        file.write_text(f"{STRANGERS}extensions: [{{name: monkeyproof, undo: {word}}}]")
+        assert catalogue.find(str(file), ActivityNames(undo=word)).extension.undo == word
+        file.write_text(f"{EXTERNAL}extensions: [{{name: monkeyproof, undo: {word}}}]")
         assert catalogue.find(str(file)).extension.undo == word
-        file.write_text(STRANGERS)
+        file.write_text(EXTERNAL)
     end = "{type: action, name: end, provider: {type: process, path: 'true'}}"
-    file.write_text(f"{STRANGERS}rollbacks: [{end}]")
+    file.write_text(f"{EXTERNAL}rollbacks: [{end}]")
     assert catalogue.find(str(file)).extension.undo == ""
 
 
-def test_plain_chaos_toolkit_is_refused_it_before_anything_is_opened(
+def test_chaos_run_refuses_it_before_a_trial_opens(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    document = yaml.safe_load(STRANGERS)
-    for name in ("_foreign", "_refused", "_open"):
+    document = yaml.safe_load(EXTERNAL)
+    for name in ("_external", "_failure", "_session"):
         monkeypatch.setattr(control, name, getattr(control, name))
     control.configure_control(document, EventHandlerRegistry())
     monkeypatch.setenv("MONKEYPROOF_TARGET", "/nowhere/target.yaml")
@@ -109,7 +131,7 @@ rollbacks:
         {"type": "python", "module": "os", "func": "sync"},
     ],
 )
-def test_an_action_of_somebody_elses_does_not_hide_behind_a_fault_of_ours(
+def test_an_external_action_beside_an_own_fault_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: str, provider: dict[str, str]
 ) -> None:
     file = tmp_path / "e.yaml"
@@ -121,7 +143,7 @@ def test_an_action_of_somebody_elses_does_not_hide_behind_a_fault_of_ours(
     words = r"'break' is no action of monkeyproof's, .*; put it into an experiment of its own"
     with pytest.raises(Refusal, match=rf"not injecting: .*e\.yaml:\d+: {words}"):
         catalogue.find(str(file))
-    for name in ("_foreign", "_refused", "_open"):
+    for name in ("_external", "_failure", "_session"):
         monkeypatch.setattr(control, name, getattr(control, name))
     control.configure_control(document, EventHandlerRegistry())
     with pytest.raises(InterruptExecution, match=f"not injecting: {words}"):

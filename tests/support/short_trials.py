@@ -25,8 +25,8 @@ def with_windows(target: TargetFile, folder: Path, *, stable_for_s: float = 0.0,
 def with_hold(experiment: str, folder: Path, *, at_least_s: float, at_most_s: float) -> Path:
     """The shipped experiment as it is, but for how long its fault is held."""
     document = yaml.safe_load(catalogue.find(experiment).path.read_text())
-    (hold,) = (step for step in document["method"] if step["name"] == "hold")
-    hold["provider"]["arguments"] = {"at_least_s": at_least_s, "at_most_s": at_most_s}
+    (extension,) = document["extensions"]
+    extension["trial"]["hold"] = {"at_least_s": at_least_s, "at_most_s": at_most_s}
     path = folder / f"{experiment}.yaml"
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     return path

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from chaoslib.exceptions import InterruptExecution
 
-from monkeyproof.experiment.activity_roles import Roles
+from monkeyproof.experiment.activity_roles import ActivityRoles
 from monkeyproof.paths import make_private
 from monkeyproof.trial.external import ExternalFault
 
@@ -63,7 +63,7 @@ def test_a_run_under_nohup_does_not_end_with_its_terminal() -> None:
 
 
 def test_an_interruption_while_it_follows_somebody_elses_experiment_ends_that() -> None:
-    foreign = ExternalFault({}, Roles("break", "", ("mend",)))
+    foreign = ExternalFault({}, ActivityRoles("break", "", ("mend",)))
     foreign.start_method({})
     with pytest.raises(SystemExit), foreign._told():
         raise InterruptExecution("SIGTERM signal received")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from monkeyproof.experiment.activity_roles import Named, roles_of
+from monkeyproof.experiment.activity_roles import ActivityNames, roles_of
 from monkeyproof.faults.actions.external import ANSWER_WITHIN_S, EVIDENCE_WITHIN_S, UNDO_WITHIN_S, set_limits
 
 
@@ -23,7 +23,7 @@ def test_an_activity_without_a_limit_gets_one_unless_it_is_its_authors_to_say() 
         ],
         "rollbacks": [activity("mend", "process"), activity("look", "python")],
     }
-    roles = roles_of(document, Named("break", "proof"))
+    roles = roles_of(document, ActivityNames("break", "proof"))
     assert roles is not None
     set_limits(document, roles)
     found = {

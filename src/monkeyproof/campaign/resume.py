@@ -13,7 +13,7 @@ from monkeyproof.campaign.results import read_header
 from monkeyproof.config.target_file import TargetFile
 from monkeyproof.errors import UsageError
 from monkeyproof.experiment import catalogue
-from monkeyproof.experiment.activity_roles import Named
+from monkeyproof.experiment.activity_roles import ActivityNames
 from monkeyproof.experiment.catalogue import Experiment
 from monkeyproof.types import Json
 
@@ -92,7 +92,7 @@ class StoredPlan:
 
     def _unchanged(self, stored: Mapping[str, Json]) -> Experiment:
         name = stored["name"]
-        named = Named(**stored.get("named", {}))
+        named = ActivityNames(**stored.get("named", {}))
         # One's own file may carry the name of one in the catalogue, from which it was copied.
         path = Path(stored["path"])
         own = path.exists() and not path.is_relative_to(paths.experiments().resolve())

@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from monkeyproof.errors import UsageError
-from monkeyproof.experiment.activity_roles import Named
+from monkeyproof.experiment.activity_roles import ActivityNames
 
 if TYPE_CHECKING:
     from monkeyproof.campaign.resume import StoredPlan
@@ -151,9 +151,9 @@ class Options:
         return cls(**values, given=given)
 
     @property
-    def named(self) -> Named:
+    def named(self) -> ActivityNames:
         """Activities that inject, prove and undo, as far as the command line names them."""
-        return Named(self.inject or "", self.evidence or "", self.undo or "")
+        return ActivityNames(self.inject or "", self.evidence or "", self.undo or "")
 
     def arms_for(self, file: TargetFile) -> tuple[str, ...]:
         arms = self.arms or tuple(dict.fromkeys(self.healers)) or (("elephant",) if file.stack else ("none",))

@@ -5,7 +5,7 @@ Imports what it needs only when it runs, as the command line does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +91,7 @@ def _print(planned: CampaignPlan, *, live: bool) -> int:
             steps = preview.steps(experiments[trial.experiment], trial.seed, trial.arm)
             code = code or next((step.refused.exit_code for step in steps if step.refused), 0)
             number = Path(trial.folder).relative_to(planned.folder / TRIALS_DIR).name.partition("-")[0]
-            for line in _lines(number, trial, steps, told):
+            for line in _lines(number, trial, steps, experiments[trial.experiment].added_steps, told):
                 click.echo(line)
     finally:
         if target is not None:
@@ -116,8 +116,10 @@ def _limit(file: TargetFile, key: str) -> float | None:
     return value
 
 
-def _lines(number: str, trial: TrialPlan, steps: list[Step], told: set[tuple[str, str]]) -> Iterator[str]:
-    """A trial; what is the same as in an earlier one is told once."""
+def _lines(
+    number: str, trial: TrialPlan, steps: list[Step], added: Sequence[str], told: set[tuple[str, str]]
+) -> Iterator[str]:
+    """The lines about one trial; details that an earlier trial of the experiment shows as well are left out."""
     yield ""
     yield f"{number} {trial.experiment}, arm {trial.arm}, seed {trial.seed}"
     if not steps:
@@ -129,3 +131,6 @@ def _lines(number: str, trial: TrialPlan, steps: list[Step], told: set[tuple[str
         told.add((trial.experiment, step.headline))
         for name, words in step.details:
             yield f"        {name:7} {words}" if name else f"        {words}"
+    if added and (trial.experiment, "") not in told:
+        told.add((trial.experiment, ""))
+        yield f"    adds the steps of a trial: {'; '.join(added)}"

@@ -15,16 +15,16 @@ NOTHING_TO_UNDO = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class ActivityNames:
     """Names of activities, as an experiment's extension or the command line gives them; "" for not given."""
 
     inject: str = ""
     evidence: str = ""
     undo: str = ""
 
-    def over(self, other: Named) -> Named:
+    def with_defaults(self, other: ActivityNames) -> ActivityNames:
         """These, and the other's where these say nothing."""
-        return Named(self.inject or other.inject, self.evidence or other.evidence, self.undo or other.undo)
+        return ActivityNames(self.inject or other.inject, self.evidence or other.evidence, self.undo or other.undo)
 
     def given(self) -> dict[str, str]:
         every = {"inject": self.inject, "evidence": self.evidence, "undo": self.undo}
@@ -32,7 +32,7 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
-class Roles:
+class ActivityRoles:
     """Who does what in an experiment of somebody else's."""
 
     inject: str
@@ -44,7 +44,7 @@ class Roles:
     """Whether the author says that there is nothing to take back."""
 
     @property
-    def why_no_way_back(self) -> tuple[str, str]:
+    def why_not_undoable(self) -> tuple[str, str]:
         """Why it must not be injected, and what to do; empty words if it may."""
         if self.undo or self.nothing_to_undo:
             return "", ""
@@ -56,7 +56,7 @@ class Roles:
         )
 
 
-def roles_of(document: Mapping[str, Json], named: Named) -> Roles | None:
+def roles_of(document: Mapping[str, Json], named: ActivityNames) -> ActivityRoles | None:
     """Who does what; what is not named is guessed: the first action injects, and the rollbacks undo.
 
     Returns:
@@ -64,12 +64,12 @@ def roles_of(document: Mapping[str, Json], named: Named) -> Roles | None:
         that does nothing at all.
     """
     inject = named.inject or next((name_of(one) for one in _actions(document, "method")), "")
-    if not inject or _own(document):
+    if not inject or injects_own_faults(document):
         return None
     if _says_nothing_to_undo(document, named):
-        return Roles(inject, named.evidence, (), nothing_to_undo=True)
+        return ActivityRoles(inject, named.evidence, (), nothing_to_undo=True)
     rollbacks = [name_of(one) for one in _actions(document, "rollbacks") if not _reverts_ours(one)]
-    return Roles(inject, named.evidence, (named.undo,) if named.undo else tuple(rollbacks))
+    return ActivityRoles(inject, named.evidence, (named.undo,) if named.undo else tuple(rollbacks))
 
 
 def _reverts_ours(activity: Mapping[str, Json]) -> bool:
@@ -78,14 +78,14 @@ def _reverts_ours(activity: Mapping[str, Json]) -> bool:
     return (provider.get("module"), provider.get("func")) == ("monkeyproof.injection", "revert")
 
 
-def _says_nothing_to_undo(document: Mapping[str, Json], named: Named) -> bool:
+def _says_nothing_to_undo(document: Mapping[str, Json], named: ActivityNames) -> bool:
     return named.undo == NOTHING_TO_UNDO and activity_named(document, NOTHING_TO_UNDO) is None
 
 
-def problems(document: Mapping[str, Json], named: Named) -> Iterator[tuple[str, str]]:
+def naming_problems(document: Mapping[str, Json], named: ActivityNames) -> Iterator[tuple[str, str]]:
     """What is wrong with the names, as ``(role, words)``."""
     given = named.given()
-    if given and _own(document):
+    if given and injects_own_faults(document):
         yield (
             next(iter(given)),
             "this experiment's faults are monkeyproof's own, which record and prove themselves",
@@ -127,13 +127,13 @@ def problems(document: Mapping[str, Json], named: Named) -> Iterator[tuple[str, 
         yield "evidence", "what proves a fault in the background has to stand after it in the method"
 
 
-def strangers(document: Mapping[str, Json]) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+def external_activities(document: Mapping[str, Json]) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
     """Actions of somebody else's beside this harness's own faults: ``(place, why not, what to do)``.
 
     Own faults are recorded one by one, and others by following the whole experiment: of these nobody would
     know, and what they break or mend would count for the own fault.
     """
-    if not _own(document):
+    if not injects_own_faults(document):
         return
     hypothesis = document.get("steady-state-hypothesis") or {}
     sections: dict[tuple[str, ...], Json] = {
@@ -153,10 +153,10 @@ def strangers(document: Mapping[str, Json]) -> Iterator[tuple[tuple[str | int, .
                 )
 
 
-def after_injection(document: Mapping[str, Json], named: Named | Roles) -> list[str]:
+def after_injection(document: Mapping[str, Json], named: ActivityNames | ActivityRoles) -> list[str]:
     """Names of what follows the injecting activity in the method."""
     method = [name_of(one) for one in document.get("method") or ()]
-    inject = named.inject or (roles.inject if (roles := roles_of(document, Named())) else "")
+    inject = named.inject or (roles.inject if (roles := roles_of(document, ActivityNames())) else "")
     return method[method.index(inject) + 1 :] if inject in method else []
 
 
@@ -185,7 +185,7 @@ def activity_named(document: Mapping[str, Json], name: str) -> Mapping[str, Json
     return next((one for one in every_activity(document) if "ref" not in one and one.get("name") == name), None)
 
 
-def _own(document: Mapping[str, Json]) -> bool:
+def injects_own_faults(document: Mapping[str, Json]) -> bool:
     return any(_module(one).startswith(OWN_FAULTS) for one in every_activity(document) if "ref" not in one)
 
 
@@ -195,7 +195,7 @@ def _module(activity: Mapping[str, Json]) -> str:
     return str(provider.get("module", "")) if provider.get("type") == "python" else ""
 
 
-def _in_background(document: Mapping[str, Json], named: Named) -> bool:
+def _in_background(document: Mapping[str, Json], named: ActivityNames) -> bool:
     roles = roles_of(document, named)
     activity = activity_named(document, roles.inject) if roles else None
     return bool(activity and activity.get("background"))

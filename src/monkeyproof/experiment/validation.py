@@ -1,4 +1,4 @@
-"""What is checked of an experiment before Chaos Toolkit sees it: its shape, and that what it calls is there."""
+"""Checks of an experiment before Chaos Toolkit sees it: its shape, its functions and their arguments."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from monkeyproof.config.user_files import problem_words, shown
 from monkeyproof.errors import UsageError
 from monkeyproof.experiment.activity_roles import OWN_FAULTS
+from monkeyproof.experiment.trial_steps import Place, Problem, short_form_problems
 from monkeyproof.injection import fault_registry
 from monkeyproof.injection.fault_registry import Fault
 from monkeyproof.types import Json
 
-Problem = tuple[tuple[str | int, ...], str]
-
 
 def structure_problems(document: Mapping[str, Json]) -> Iterator[Problem]:
-    """What is not of the shape that Chaos Toolkit, or a trial, takes for granted."""
+    """Deviations from the shape that Chaos Toolkit and a trial take for granted, and errors in the short form."""
+    problems = list(_shape_problems(document))
+    yield from problems or short_form_problems(document)
+
+
+def _shape_problems(document: Mapping[str, Json]) -> Iterator[Problem]:
     for key in ("title", "description"):
         if not isinstance(document.get(key), str):
             yield (key,), f"{key}: missing, or not text"
@@ -62,15 +66,15 @@ _SHAPES: tuple[tuple[str, type[list[Json]] | type[dict[str, Json]], type, str], 
     ("controls", list, dict, "a list of mappings"),
     ("extensions", list, dict, "a list of mappings"),
 )
-"""Keys that an experiment may have: what they are, and what is in them."""
+"""Optional keys of an experiment: their type, the type of their items, and both in words."""
 
 
 def _is_named(activity: Json) -> bool:
     return isinstance(activity, dict) and "ref" not in activity and isinstance(activity.get("name"), str)
 
 
-def activities(document: Mapping[str, Json]) -> Iterator[tuple[tuple[str | int, ...], Json]]:
-    """All activities of an experiment, each with its place in the file."""
+def activities(document: Mapping[str, Json]) -> Iterator[tuple[Place, Json]]:
+    """All activities of an experiment, each with its place in the document."""
     hypothesis = document.get("steady-state-hypothesis")
     if isinstance(hypothesis, dict) and isinstance(hypothesis.get("probes"), list):
         for index, activity in enumerate(hypothesis["probes"]):
@@ -82,7 +86,7 @@ def activities(document: Mapping[str, Json]) -> Iterator[tuple[tuple[str | int, 
 
 
 def argument_problems(document: Mapping[str, Json]) -> Iterator[Problem]:
-    """What Chaos Toolkit does not check: that modules and functions exist, and the types of arguments."""
+    """Errors that Chaos Toolkit does not find: missing modules and functions, wrong types of arguments."""
     for place, activity in activities(document):
         provider = activity.get("provider", {})
         if "ref" in activity or provider.get("type") != "python":
@@ -90,12 +94,12 @@ def argument_problems(document: Mapping[str, Json]) -> Iterator[Problem]:
         module_name, function_name = str(provider.get("module", "")), str(provider.get("func", ""))
         try:
             module = importlib.import_module(module_name)
-        except (Exception, SystemExit) as error:  # It runs somebody's code, and names may be anything.
+        except (Exception, SystemExit) as error:  # The import runs foreign code, and names may be anything.
             yield (*place, "provider", "module"), f"no module {shown(module_name)} can be imported ({error})"
             continue
         function = getattr(module, function_name, None)
         if inspect.isbuiltin(function):
-            continue  # Chaos Toolkit calls those too; not all of them have a signature.
+            continue  # Chaos Toolkit calls built-in functions too; not all of them have a signature.
         if not inspect.isfunction(function):
             known = [name for name in getattr(module, "__all__", ()) if not name.startswith("_")]
             hint = f"; it has: {', '.join(known)}" if known else ""
@@ -104,11 +108,11 @@ def argument_problems(document: Mapping[str, Json]) -> Iterator[Problem]:
         given = provider.get("arguments", {})
         found = list(_signature_problems((*place, "provider"), function, given))
         if not found and (module_name, function_name) == fault_registry.WHEN_SEEN:
-            found = list(_problems_of_a_fault_to_come((*place, "provider", "arguments"), given))
+            found = list(_problems_of_later_fault((*place, "provider", "arguments"), given))
         yield from found
 
 
-def use_new_names(document: Mapping[str, Json]) -> Iterator[tuple[tuple[str | int, ...], str, Fault]]:
+def use_new_names(document: Mapping[str, Json]) -> Iterator[tuple[Place, str, Fault]]:
     """Replace former names of faults in a document that has the right shape. Yields the place, the former name
     and the fault for each."""
     for place, activity in activities(document):
@@ -130,8 +134,8 @@ def use_new_names(document: Mapping[str, Json]) -> Iterator[tuple[tuple[str | in
                 yield (*place, "provider", "arguments", "fault"), name, fault
 
 
-def _problems_of_a_fault_to_come(place: tuple[str | int, ...], given: dict[str, Json]) -> Iterator[Problem]:
-    """Known before the first fault is injected, or a trial would end in the middle for a misspelt word."""
+def _problems_of_later_fault(place: Place, given: dict[str, Json]) -> Iterator[Problem]:
+    """Errors in a fault that is injected later: a misspelt word must not end a trial in its middle."""
     try:
         fault = fault_registry.find(given["fault"])
     except UsageError as error:
@@ -140,9 +144,7 @@ def _problems_of_a_fault_to_come(place: tuple[str | int, ...], given: dict[str, 
     yield from _signature_problems(place, fault.function, given["arguments"])
 
 
-def _signature_problems(
-    place: tuple[str | int, ...], function: Any, arguments: dict[str, Json]
-) -> Iterator[Problem]:
+def _signature_problems(place: Place, function: Any, arguments: dict[str, Json]) -> Iterator[Problem]:
     parameters = inspect.signature(function).parameters
     plumbing = {"configuration", "secrets"}
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
@@ -153,7 +155,7 @@ def _signature_problems(
             if not open_ended:
                 known = ", ".join(key for key in parameters if key not in plumbing) or "none"
                 yield where, f"{function.__name__} takes no argument {shown(name)}; it takes: {known}"
-        elif name in hints and "${" not in str(value):  # ${name} is filled in by Chaos Toolkit, later.
+        elif name in hints and "${" not in str(value):  # Chaos Toolkit fills in ${name} later.
             try:
                 TypeAdapter(hints[name], config=ConfigDict(strict=True, allow_inf_nan=False)).validate_python(
                     value

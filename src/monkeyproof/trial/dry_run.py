@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from monkeyproof.clock import Anchor, SystemClock
 from monkeyproof.config.target_file import TargetFile
 from monkeyproof.errors import MonkeyproofError, UsageError
-from monkeyproof.experiment.activity_roles import OWN_FAULTS, Roles, activity_named, roles_of
+from monkeyproof.experiment.activity_roles import OWN_FAULTS, ActivityRoles, activity_named, roles_of
 from monkeyproof.experiment.catalogue import Experiment
 from monkeyproof.faults.actions.external import told_of
 from monkeyproof.injection.active import ActiveFaults
@@ -198,7 +198,7 @@ class Preview:
             step = replace(step, details=(("when", when), *step.details))
         return step
 
-    def _foreign(self, document: Mapping[str, Json], roles: Roles) -> Step:
+    def _foreign(self, document: Mapping[str, Json], roles: ActivityRoles) -> Step:
         told = told_of(activity_named(document, roles.inject) or {})
         undo = (
             f"runs {', '.join(roles.undo)}"

@@ -19,7 +19,7 @@ from chaoslib.run import RunEventHandler
 from monkeyproof.clock import wait_for
 from monkeyproof.config.redaction import know_loaded, redact
 from monkeyproof.errors import EXIT_REFUSED, MonkeyproofError, Refusal
-from monkeyproof.experiment.activity_roles import Roles, activity_named, after_injection, is_action, uses
+from monkeyproof.experiment.activity_roles import ActivityRoles, activity_named, after_injection, is_action, uses
 from monkeyproof.faults.actions.external import EVIDENCE_WITHIN_S, told, told_of, why_no_evidence, why_not_done
 from monkeyproof.injection.inject import current, intend
 from monkeyproof.probes.steady_state import record_unmet, slo_holds
@@ -47,7 +47,9 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
     stopped with SystemExit, after which Chaos Toolkit still runs the rollbacks; the reason is in ``failure``.
     """
 
-    def __init__(self, document: Mapping[str, Json], roles: Roles, source: tuple[str, str] = ("", "")) -> None:
+    def __init__(
+        self, document: Mapping[str, Json], roles: ActivityRoles, source: tuple[str, str] = ("", "")
+    ) -> None:
         """``source``: path and digest of the experiment's file, where they are known."""
         self._source = source
         self.failure: MonkeyproofError | None = None
@@ -154,7 +156,7 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
             before, value = self._ask()
             prior = {self._roles.evidence: told(value) if value is not None else before}
         try:
-            why, what_to_do = self._roles.why_no_way_back
+            why, what_to_do = self._roles.why_not_undoable
             if why:
                 raise Refusal(why, what_to_do)
             arguments = self._stored(context.folder / history.EXPERIMENT_FILE)

@@ -22,7 +22,7 @@ from monkeyproof import errors
 from monkeyproof.config.redaction import RedactedStream, know_loaded, redact
 from monkeyproof.errors import EXIT_NOT_REVERTED, EXIT_OK, EXIT_REFUSED, MonkeyproofError
 from monkeyproof.experiment import catalogue
-from monkeyproof.experiment.activity_roles import Named, roles_of
+from monkeyproof.experiment.activity_roles import ActivityNames, roles_of
 from monkeyproof.record import history
 from monkeyproof.runtime.process_group import end_group_mates, leave
 from monkeyproof.runtime.stop_file import SIGNALS, STOPPED, is_stopped
@@ -71,7 +71,7 @@ def run_worker(plan: TrialPlan, trial: TrialSession) -> None:
 
     experiment = copy.deepcopy(dict(catalogue.find(plan.experiment_file).document))
     cache_activities(experiment)
-    roles = roles_of(experiment, Named(plan.inject, plan.evidence, plan.undo))
+    roles = roles_of(experiment, ActivityNames(plan.inject, plan.evidence, plan.undo))
     source = (plan.experiment_file, plan.experiment_sha256)
     foreign = ExternalFault(experiment, roles, source) if roles else None
     if roles is not None:
