@@ -26,8 +26,11 @@ class Moved:
 
 MOVED: Mapping[str, Moved] = {
     # Since 0.1.0
-    "monkeyproof.faults.ballast:end": Moved("monkeyproof.faults.support.stressor:end"),
+    "monkeyproof.faults.ballast:end": Moved("monkeyproof.faults.support.stressor:end", {"ballast": "stressor_id"}),
     "monkeyproof.faults.foreign:run_activities": Moved("monkeyproof.faults.actions.external:run_activities"),
+    "monkeyproof.faults.resources:restore_limit": Moved(
+        "monkeyproof.faults.resources:restore_limit", {"ballast_id": "stressor_id", "victim": "process"}
+    ),
     "monkeyproof.faults.versions:withdraw": Moved("monkeyproof.faults.support.champion:withdraw"),
 }
 
