@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.network.common import UNDO, struck
-from monkeyproof.faults.proxy.toxics.messages import RateLimit
+from monkeyproof.faults.proxy.toxics.rate_limit import RateLimit
 from monkeyproof.faults.support.links import (
     check_count,
     check_link,
