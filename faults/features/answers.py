@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from monkeyproof.errors import Unproven, UsageError
 from monkeyproof.faults.features.comparison import differing
 from monkeyproof.faults.features.read_paths import LINK, where_features_are_read
-from monkeyproof.faults.proxy.resp.values import CHANGES, HOWS
+from monkeyproof.faults.proxy.toxics.partial_answers import HOWS
+from monkeyproof.faults.proxy.toxics.schema_mismatch import CHANGES
 from monkeyproof.faults.support.checks import check_link_share
 from monkeyproof.faults.support.links import check_link, proxy_fault, seed_for
 from monkeyproof.injection.fault_registry import fault

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from monkeyproof.faults.proxy.resp import framing as resp
-from monkeyproof.faults.proxy.resp.framing import OWN_NAME, Framer, NotResp
+from monkeyproof.faults.proxy.resp.framing import OWN_NAME, NotResp, RespFramer
 from monkeyproof.faults.support.links import listen_address
 from monkeyproof.targets.port import Target
 from monkeyproof.types import Json
@@ -48,7 +48,7 @@ def differing(target: Target, link: str, changed: Sequence[Mapping[str, Json]]) 
 
 def ask(address: tuple[str, int], words: Sequence[bytes]) -> bytes | None:
     """The store's whole reply to one read, as it came; None if none came. The connection says whose it is."""
-    framer, replies, reply = Framer(requests=False), 0, b""
+    framer, replies, reply = RespFramer(requests=False), 0, b""
     ends_s = time.monotonic() + TIMEOUT_S
     try:
         with socket.create_connection(address, timeout=TIMEOUT_S) as connection:

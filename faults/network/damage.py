@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from monkeyproof.faults.network.common import UNDO, struck
-from monkeyproof.faults.proxy.toxics.connections import CorruptBytes
-from monkeyproof.faults.proxy.toxics.messages import Garble, LoseHeaders, Truncate
+from monkeyproof.faults.proxy.toxics.corrupt_bytes import CorruptBytes
+from monkeyproof.faults.proxy.toxics.corrupt_json import CorruptJson
+from monkeyproof.faults.proxy.toxics.drop_headers import DropHeaders
+from monkeyproof.faults.proxy.toxics.truncate import Truncate
 from monkeyproof.faults.support.checks import check_at_least_zero, check_link_share, check_number
 from monkeyproof.faults.support.links import check_link, on_a_link, proxy_fault, seed_for
 from monkeyproof.injection.fault_registry import fault
@@ -66,9 +68,9 @@ def corrupt_json(
     8 MiB, are left alone. Proven by an answer that was changed.
     """
     check_number("share", share)
-    Garble(seed=0, share=share, mode=mode)  # Checks them.
+    CorruptJson(seed=0, share=share, mode=mode)  # Checks them.
     parameters = {"share": float(share), "mode": mode}
-    return _on_messages("corrupt_json", link, "garble", parameters, share, f"JSON answers made {mode}")
+    return _on_messages("corrupt_json", link, "corrupt_json", parameters, share, f"JSON answers made {mode}")
 
 
 @fault(
@@ -93,10 +95,10 @@ def drop_headers(
     Proven by a message that had such a header and went on without it.
     """
     check_number("share", share)
-    LoseHeaders(names=str(names), seed=0, direction=direction, share=share)  # Checks them.
+    DropHeaders(names=str(names), seed=0, direction=direction, share=share)  # Checks them.
     parameters = {"names": str(names), "direction": direction, "share": float(share)}
     what = f"{'answers' if direction == 'response' else 'requests'} without {names}"
-    return _on_messages("drop_headers", link, "lose_headers", parameters, share, what)
+    return _on_messages("drop_headers", link, "drop_headers", parameters, share, what)
 
 
 @fault(

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.network.common import UNDO, struck, within_hold_limit
-from monkeyproof.faults.proxy.toxics.connections import Bandwidth, SlowClose
-from monkeyproof.faults.proxy.toxics.latency import DIRECTIONS, Latency
+from monkeyproof.faults.proxy.hooks import DIRECTIONS
+from monkeyproof.faults.proxy.toxics.bandwidth import Bandwidth
+from monkeyproof.faults.proxy.toxics.latency import Latency
+from monkeyproof.faults.proxy.toxics.slow_close import SlowClose
 from monkeyproof.faults.support.checks import check_link_share, check_number, check_one_of
 from monkeyproof.faults.support.links import check_link, on_a_link, proxy_fault, seed_for
 from monkeyproof.injection.fault_registry import fault

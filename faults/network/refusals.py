@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.network.common import UNDO, struck
-from monkeyproof.faults.proxy.toxics.messages import RateLimit
+from monkeyproof.faults.proxy.toxics.rate_limit import RateLimit
 from monkeyproof.faults.support.checks import check_at_least_zero, check_link_share, check_number
 from monkeyproof.faults.support.links import check_link, on_a_link, proxy_fault, seed_for, send_own_request
 from monkeyproof.injection.fault_registry import fault

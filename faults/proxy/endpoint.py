@@ -55,7 +55,7 @@ class Endpoint(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.eof = False
         self.lost = False
-        self.flow: Outlet | None = None
+        self.outlet: Outlet | None = None
         """Takes whatever is written to this side, and hands on what is to be sent."""
         self._holds: set[str] = set()
         self._ended = False
@@ -132,20 +132,20 @@ class Endpoint(asyncio.Protocol):
                 self.transport.resume_reading()
 
     def write(self, data: bytes) -> None:
-        if self.flow is None:
+        if self.outlet is None:
             self.send(data)
         else:
-            self.flow.write(data)
+            self.outlet.write(data)
 
     def end(self) -> None:
         """Send end-of-file after what is still unsent."""
-        if self.flow is not None:
-            self.flow.end()
+        if self.outlet is not None:
+            self.outlet.end()
         else:
             self.send_end()
 
     def send(self, data: bytes) -> None:
-        """Write past the flow. After the end nothing can be sent: like a machine that is gone, it resets."""
+        """Write past the outlet. After the end nothing can be sent: like a machine that has left, it resets."""
         if self._ended and not self._relay.closed:
             self._relay.reset()
             return
@@ -154,7 +154,7 @@ class Endpoint(asyncio.Protocol):
             transport.write(data)
 
     def send_end(self) -> None:
-        """End past the flow."""
+        """End past the outlet."""
         self._ended = True
         if self.usable and self.transport is not None:
             with contextlib.suppress(OSError, RuntimeError):  # The peer may be gone already.

@@ -10,74 +10,48 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol, TypeVar
 
 from monkeyproof.faults.proxy.endpoint import QUEUE_BYTES, Endpoint
+from monkeyproof.faults.proxy.gate import Gate
+from monkeyproof.faults.proxy.hooks import CONNECTION, REQUEST_DELAY, DelayToxic
 from monkeyproof.faults.proxy.pipe import StreamPipes
-from monkeyproof.faults.proxy.toxics.registry import Active
-
-if TYPE_CHECKING:
-    from monkeyproof.faults.proxy.link import Link
+from monkeyproof.faults.proxy.timers import Timers
+from monkeyproof.faults.proxy.toxic import ActiveToxic, Hook, Toxic
 
 CONNECT_TIMEOUT_S = 3.0
 SENT_WITHIN_S = 1.0
-_LOOK_AGAIN_S = 0.001
+_CHECK_AGAIN_S = 0.001
+T = TypeVar("T", bound=Toxic)
 
 
-class Gate:
-    """Holds the queue of a relay until its time has come, or its toxic is taken away."""
+class RelayLink(Protocol):
+    """What a relay needs of its link."""
 
-    __slots__ = ("_active", "_arrived_s", "_early", "_own", "_relay", "_timer", "open")
+    forward: tuple[str, int]
+    loop: asyncio.AbstractEventLoop
+    timers: Timers
+    relays: set[Relay]
+    connections: int
+    """Accepted so far."""
+    hung: bool
+    splits_messages: bool
+    """Whether a toxic acts on messages, so that an HTTP relay has to take them apart."""
 
-    def __init__(self, active: Active, relay: Relay, delay_ms: float, own: bool) -> None:
-        self._active, self._relay, self._own = active, relay, own
-        self._arrived_s = time.monotonic()
-        self._early = False
-        self.open = False
-        self._timer = relay.link.timers.at(self._arrived_s + delay_ms / 1000, self._ring)
-        active.held.add(self)
+    def at(self, hook: Hook[T]) -> Sequence[tuple[ActiveToxic, T]]: ...
 
-    def _ring(self) -> None:
-        self.open = True
-        self._relay.pump()
-
-    def release(self) -> None:
-        """The toxic is gone: let the request through now."""
-        if not self.open:
-            self._early = True
-            self.open = True
-            self._timer.cancel()
-            self._relay.pump()
-
-    def passed(self) -> None:
-        """What waited behind it is being forwarded."""
-        active = self._active
-        active.held.discard(self)
-        if self._early:
-            active.count("released_early")
-            return
-        active.hit(self._own)
-        prefix = "own_" if self._own else ""
-        delay_ms = (time.monotonic() - self._arrived_s) * 1000
-        active.count(f"{prefix}delayed_ms_total", delay_ms)
-        least = active.counters.get(f"{prefix}delay_min_ms", delay_ms)
-        active.counters[f"{prefix}delay_min_ms"] = min(least, delay_ms)
-
-    def drop(self) -> None:
-        """The connection is gone, and what waited with it."""
-        self._timer.cancel()
-        self._active.held.discard(self)
+    def spawn(self, what: Coroutine[Any, Any, None]) -> None: ...
 
 
 class Relay:
     """A client's connection, the one to the server behind the link, and what is on its way to the server."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: RelayLink) -> None:
         self.link = link
         self.client = Endpoint(self)
         self.server = Endpoint(self)
-        self.flows = StreamPipes(self)
+        self.pipes = StreamPipes(self)
         self.closed = False
         self.stalled = False
         """Nothing that the client sends passes."""
@@ -90,14 +64,23 @@ class Relay:
         self.number = link.connections
         """Of the link's connections, in the order in which they were accepted."""
         link.connections += 1
-        for active, toxic in link.on_connections:
-            self.flows.meet(active, toxic)
+        for active, toxic in link.at(CONNECTION):
+            toxic.meet(active, self.pipes)
         if link.hung:
             self.hang()
 
-    def gate(self, active: Active, delay_ms: float) -> Gate:
-        """Something to hold a flow with."""
-        return Gate(active, self, delay_ms, own=False)
+    @property
+    def timers(self) -> Timers:
+        return self.link.timers
+
+    def gates(self, hook: Hook[DelayToxic] = REQUEST_DELAY, *, own: bool = False) -> list[Gate]:
+        """What holds the message (or chunk) that just arrived. Several delays run at the same time."""
+        found = []
+        for active, toxic in self.link.at(hook):
+            delay_ms = toxic.delay_ms(active.draw(own), own=own)
+            if delay_ms is not None:
+                found.append(Gate(active, self.link.timers, self.pump, delay_ms, own=own))
+        return found
 
     def other(self, side: Endpoint) -> Endpoint:
         return self.server if side is self.client else self.client
@@ -149,7 +132,7 @@ class Relay:
 
     def pump(self) -> None:
         """Send what may be sent now."""
-        self.flows.pump()
+        self.pipes.pump()
         if self.closed or not self._queue:
             return
         if self.server.transport is None:
@@ -183,7 +166,6 @@ class Relay:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await self.link.loop.create_connection(lambda: self.server, *self.link.forward)
         except OSError:  # Refused, unreachable, no such host, or (TimeoutError) too late.
-            self.link.connect_failures += 1
             self.reset()
         finally:
             self._connecting = False
@@ -221,9 +203,9 @@ class Relay:
         if over and not self.closed and not self._breaking:
             self._finish()
 
-    def flow_ran_dry(self) -> None:
-        """Nothing waits in one of the flows any more."""
-        self.flows.tidy()
+    def pipe_ran_dry(self) -> None:
+        """Nothing waits in one of the pipes any more."""
+        self.pipes.tidy()
         if self._finishing and not self.closed:
             self._finish()
         else:
@@ -231,7 +213,7 @@ class Relay:
 
     def _finish(self) -> None:
         """Close both sides once what was written to them is sent."""
-        if not self.flows.idle:
+        if not self.pipes.idle:
             self._finishing = True
             self._stop_reading()
             return
@@ -251,15 +233,15 @@ class Relay:
         self._stop_reading()
         deadline_s = time.monotonic() + SENT_WITHIN_S
 
-        def look() -> None:
+        def check() -> None:
             if self.closed:
                 return
             if side.unsent_bytes() and time.monotonic() < deadline_s:
-                self.link.loop.call_later(_LOOK_AGAIN_S, look)
+                self.link.loop.call_later(_CHECK_AGAIN_S, check)
             else:
                 self.reset()
 
-        self.link.loop.call_later(_LOOK_AGAIN_S, look)
+        self.link.loop.call_later(_CHECK_AGAIN_S, check)
 
     def _stop_reading(self) -> None:
         for side in (self.client, self.server):
@@ -272,13 +254,13 @@ class Relay:
             if isinstance(item, Gate):
                 item.drop()
         self._queue.clear()
-        self.flows.drop()
+        self.pipes.drop()
 
     def hang(self) -> None:
         """Read nothing from the sides that the link's toxics hold back; read again from those that are free."""
-        self.stalled = self.link.hung or self.flows.holds_back("request")
+        self.stalled = self.link.hung or self.pipes.blocks("request")
         self.client.hang(self.stalled)
-        self.server.hang(self.link.hung or self.flows.holds_back("response"))
+        self.server.hang(self.link.hung or self.pipes.blocks("response"))
         if not self.stalled:
             self.pump()
 
@@ -288,5 +270,12 @@ class Relay:
         return sum(
             side.waiting_bytes()
             for direction, side in sides
-            if side.only_hangs and not self.flows.holds_back(direction)
+            if side.only_hangs and not self.pipes.blocks(direction)
         )
+
+    def blocked_bytes(self, active: ActiveToxic) -> int | None:
+        """How much waits because this toxic blocks a direction; None if it blocks none here."""
+        direction = self.pipes.blocked_by(active)
+        if not direction:
+            return None
+        return (self.client if direction == "request" else self.server).waiting_bytes()

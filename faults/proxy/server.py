@@ -31,17 +31,18 @@ from pydantic import TypeAdapter, ValidationError
 from monkeyproof.config import target_file
 from monkeyproof.errors import MonkeyproofError, UsageError
 from monkeyproof.faults.proxy.http.relay import HttpRelay
-from monkeyproof.faults.proxy.link import Link
-from monkeyproof.faults.proxy.relay import Relay
+from monkeyproof.faults.proxy.link import ProxyLink
+from monkeyproof.faults.proxy.relay import Relay, RelayLink
 from monkeyproof.faults.proxy.resp.relay import RespRelay
 from monkeyproof.faults.proxy.tcp import TcpRelay
 from monkeyproof.faults.proxy.timers import Timers
-from monkeyproof.faults.proxy.toxics.registry import Active, parse
+from monkeyproof.faults.proxy.toxic import ActiveToxic
+from monkeyproof.faults.proxy.toxic_registry import kinds, parse
 from monkeyproof.runtime import rpc
 from monkeyproof.types import Json
 
 MAX_TOXICS = 1000
-RELAYS: Mapping[str, Callable[[Link], Relay]] = {"http": HttpRelay, "tcp": TcpRelay, "redis": RespRelay}
+RELAYS: Mapping[str, Callable[[RelayLink], Relay]] = {"http": HttpRelay, "tcp": TcpRelay, "redis": RespRelay}
 LEASE_MIN_S, LEASE_MAX_S = 0.1, 600.0
 
 
@@ -49,8 +50,8 @@ class Proxy:
     """All links, and the toxics on them by id."""
 
     def __init__(self, links: Mapping[str, target_file.Link], loop: asyncio.AbstractEventLoop) -> None:
-        self.links: dict[str, Link] = {}
-        self.toxics: dict[str, Active] = {}
+        self.links: dict[str, ProxyLink] = {}
+        self.toxics: dict[str, ActiveToxic] = {}
         self.ran_out: dict[str, str] = {}
         """Toxics whose lease was not renewed, the latest ``MAX_TOXICS``: id and what became of it."""
         self._loop = loop
@@ -59,7 +60,7 @@ class Proxy:
         try:
             for name, one in links.items():
                 relay = RELAYS[one.protocol]
-                self.links[name] = Link(
+                self.links[name] = ProxyLink(
                     name, _address(one.listen), _address(one.forward), one.protocol, relay, loop, self._timers
                 )
         except UsageError:
@@ -73,7 +74,7 @@ class Proxy:
         parameters: Mapping[str, Json],
         toxic_id: str = "",
         lease_s: float | None = None,
-    ) -> Active:
+    ) -> ActiveToxic:
         """Put a toxic on a link, until it is removed or, with a lease, not renewed for ``lease_s``.
 
         Raises:
@@ -89,7 +90,7 @@ class Proxy:
             raise UsageError(f"toxic {toxic_id!r} is there already; choose another id, or remove it first")
         if len(self.toxics) >= MAX_TOXICS:
             raise UsageError(f"there are {MAX_TOXICS} toxics already; remove some first")
-        active = Active(toxic_id, link, kind, checked, lease_s=lease_s)
+        active = ActiveToxic(toxic_id, link, checked, lease_s=lease_s)
         self.toxics[toxic_id] = active
         self.links[link].add(active)
         if lease_s is not None:
@@ -107,11 +108,11 @@ class Proxy:
                 lost[toxic_id] = self.ran_out.get(toxic_id, "it is not there (any more)")
         return lost
 
-    def _renewed(self, active: Active) -> None:
+    def _renewed(self, active: ActiveToxic) -> None:
         if active.lease_s is not None:
             active.due_s = time.monotonic() + active.lease_s
 
-    def _look_at_lease(self, active: Active) -> None:
+    def _look_at_lease(self, active: ActiveToxic) -> None:
         if self.toxics.get(active.id) is not active:
             return
         remaining_s = active.due_s - time.monotonic()
@@ -138,12 +139,12 @@ class Proxy:
         self._timers.close()
 
 
-class Control:
+class ControlConnection:
     """One control connection: what it adds is its own."""
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
-        self._owned: set[Active] = set()
+        self._owned: set[ActiveToxic] = set()
 
     async def call(self, method: str, params: dict[str, Json]) -> Json:
         proxy = self._proxy
@@ -234,10 +235,11 @@ async def serve(links: Mapping[str, target_file.Link], control: Path) -> None:
     try:
         with contextlib.suppress(FileNotFoundError):
             control.unlink()
-        server = await rpc.serve(control, lambda: Control(proxy))
+        server = await rpc.serve(control, lambda: ControlConnection(proxy))
     except OSError as error:
         proxy.close()
         raise UsageError(f"{control}: cannot listen there: {error.strerror or error}") from None
+    kinds()  # Imported now, and not while traffic waits for the first of them.
     # What is there now stays: the collector need not look at it again while requests wait.
     gc.collect()
     gc.freeze()

@@ -13,7 +13,7 @@ class TcpRelay(Relay):
             self.connect()
 
     def from_client(self, data: bytes) -> None:
-        self.forward(data, self.link.gates(self))
+        self.forward(data, self.gates())
 
     def hang(self) -> None:
         super().hang()

@@ -189,7 +189,7 @@ WRONG = [
     (lambda: network.corrupt_bytes("web", block_bytes=4), "block_bytes is in 8..1048576"),
     (lambda: network.truncate_responses("web", keep_bytes=True), "keep_bytes: True is not a whole number"),
     (lambda: network.corrupt_json("web", "softly"), "mode is 'unparsable' or 'changed'"),
-    (lambda: network.drop_headers("web", "content-length"), "without content-length nobody could tell"),
+    (lambda: network.drop_headers("web", "content-length"), "without content-length the receiver cannot tell"),
     (lambda: network.drop_headers("web", "a", share=0), "share is in (0, 1]"),
     (lambda: network.limit_rate("web", 0), "limit_per_s is in (0, 1000000]"),
     (lambda: network.limit_rate("web", 1, burst=0), "burst is at least 1"),

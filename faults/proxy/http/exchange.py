@@ -1,13 +1,14 @@
-"""A request with its answer, as the relay of an HTTP link keeps count of them; and the answers of its own."""
+"""A request with its response, as the relay of an HTTP link follows it; and the responses of the proxy's own."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from monkeyproof.faults.proxy.hooks import Refusal
 from monkeyproof.faults.proxy.http.framing import Head
-from monkeyproof.faults.proxy.toxics.messages import Refusing, retry_after
-from monkeyproof.faults.proxy.toxics.registry import Active
+from monkeyproof.faults.proxy.toxic import ActiveToxic
 
 
 @dataclass(slots=True)
@@ -15,24 +16,22 @@ class Exchange:
     """A request whose response is not complete."""
 
     head: Head
-    error: Active | None = None
-    """The toxic that answers it in the server's place."""
-    answer: bytes | None = None
-    """That answer, once the request has been read to its end."""
-    answering: bool = False
-    """The beginning of the server's answer has come."""
+    refused: tuple[ActiveToxic, Refusal] | None = None
+    """The toxic that answers it in the server's place, and with what."""
+    response: bytes | None = None
+    """That response, once the request has been read to its end."""
+    responding: bool = False
+    """The beginning of the server's response has come."""
 
 
 def closes(exchange: Exchange) -> bool:
-    """After a refused body (Expect: 100-continue) nobody knows whether it will be sent."""
+    """After a refused body (Expect: 100-continue) the proxy cannot know whether the client will send it."""
     return exchange.head.expects_continue or not exchange.head.keep_alive
 
 
-def answer_of(exchange: Exchange) -> bytes:
-    active = exchange.error
-    if active is None or not isinstance(active.parameters, Refusing):
-        raise TypeError("only a toxic that refuses requests answers by itself")
-    status, retry_after_s = active.parameters.status, retry_after(active.parameters)
+def response_of(exchange: Exchange, active: ActiveToxic, refusal: Refusal) -> bytes:
+    """The response of the proxy's own to a refused request."""
+    status = refusal.status
     try:
         reason = HTTPStatus(status).phrase
     except ValueError:
@@ -44,8 +43,8 @@ def answer_of(exchange: Exchange) -> bytes:
         f"Content-Length: {len(body)}",
         f"Connection: {'close' if closes(exchange) else 'keep-alive'}",
     ]
-    if retry_after_s is not None:
-        lines.append(f"Retry-After: {retry_after_s}")
+    if refusal.retry_after_s is not None:
+        lines.append(f"Retry-After: {math.ceil(refusal.retry_after_s)}")
     if exchange.head.own:
         lines.append(f"X-Monkeyproof: {active.id}")
     head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"

@@ -43,7 +43,7 @@ class Head(NamedTuple):
     """A response whose body only ends with the connection."""
 
 
-class Piece(NamedTuple):
+class HttpPiece(NamedTuple):
     """Bytes of one message. The first piece of a message holds its whole head."""
 
     data: bytes
@@ -154,7 +154,7 @@ class _ChunkedEnd:
         return end
 
 
-class Framer:
+class HttpFramer:
     """Cuts one direction of a connection into pieces."""
 
     def __init__(self, parse: Callable[[bytes, bytes], Head | None]) -> None:
@@ -195,7 +195,7 @@ class Framer:
         self._data, self._at = b"", 0
         return rest
 
-    def next(self, request_method: bytes = b"") -> Piece | None:
+    def next(self, request_method: bytes = b"") -> HttpPiece | None:
         """The next piece; None until more is fed. ``request_method`` is what a response answers to.
 
         Raises:
@@ -210,12 +210,12 @@ class Framer:
             data = self._take(self._chunked.find(self._data, self._at))
             if ended := self._chunked.reached:
                 self._chunked = None
-            return Piece(data, None, ended)
+            return HttpPiece(data, None, ended)
         if self._until_close:
-            return Piece(self._take(len(self._data)), None, False)
+            return HttpPiece(self._take(len(self._data)), None, False)
         return self._next_head(request_method)
 
-    def _next_head(self, request_method: bytes) -> Piece | None:
+    def _next_head(self, request_method: bytes) -> HttpPiece | None:
         data, start = self._data, self._at
         head = None
         while head is None:
@@ -238,11 +238,11 @@ class Framer:
         elif head.body_bytes:
             self._remaining = size + head.body_bytes
             return self._counted(min(len(data) - start, self._remaining), head)
-        return Piece(self._take(start + size), head, not (head.chunked or head.until_close))
+        return HttpPiece(self._take(start + size), head, not (head.chunked or head.until_close))
 
-    def _counted(self, count: int, head: Head | None) -> Piece:
+    def _counted(self, count: int, head: Head | None) -> HttpPiece:
         self._remaining -= count
-        return Piece(self._take(self._at + count), head, self._remaining == 0)
+        return HttpPiece(self._take(self._at + count), head, self._remaining == 0)
 
     def _take(self, to: int) -> bytes:
         data = self._data[self._at : to]
@@ -255,9 +255,9 @@ def _cached(parse: Callable[[bytes, bytes], Head | None]) -> Callable[[bytes, by
     return lru_cache(_CACHED_HEADS)(parse)
 
 
-def requests() -> Framer:
-    return Framer(_request_head)
+def requests() -> HttpFramer:
+    return HttpFramer(_request_head)
 
 
-def responses() -> Framer:
-    return Framer(_response_head)
+def responses() -> HttpFramer:
+    return HttpFramer(_response_head)

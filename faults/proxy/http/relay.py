@@ -1,6 +1,6 @@
 """Relaying an HTTP/1 link: requests are told apart, so that a toxic acts once a request; bytes stay as they are.
 
-Responses are matched to requests in order (pipelining included), since answers that the proxy gives itself must
+Responses are matched to requests in order (pipelining included), since responses of the proxy's own must
 take their turn. What is not HTTP/1, or has become another protocol, is relayed as it comes.
 """
 
@@ -8,25 +8,39 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from functools import partial
 
+from monkeyproof.faults.proxy.collected import CollectedMessage
+from monkeyproof.faults.proxy.hooks import (
+    REFUSAL,
+    REQUEST_DELAY,
+    REQUEST_HEAD,
+    RESPONSE_BODY,
+    RESPONSE_DELAY,
+    RESPONSE_HEAD,
+    WHOLE_RESPONSE,
+    BodyFilter,
+    HeadToxic,
+    Refusal,
+)
 from monkeyproof.faults.proxy.http import framing
-from monkeyproof.faults.proxy.http.changes import Truncation, garbled, without_headers
-from monkeyproof.faults.proxy.http.exchange import Exchange, answer_of, closes
-from monkeyproof.faults.proxy.http.framing import Head, NotHttp, Piece
-from monkeyproof.faults.proxy.link import Link
-from monkeyproof.faults.proxy.records.response import MAX_BODY_BYTES, corrupt_response
-from monkeyproof.faults.proxy.relay import Relay
-from monkeyproof.faults.proxy.toxics.messages import Garble
-from monkeyproof.faults.proxy.toxics.registry import Active, Collected
+from monkeyproof.faults.proxy.http.exchange import Exchange, closes, response_of
+from monkeyproof.faults.proxy.http.framing import Head, HttpFramer, HttpPiece, NotHttp
+from monkeyproof.faults.proxy.relay import Relay, RelayLink
+from monkeyproof.faults.proxy.toxic import ActiveToxic, Hook
 
+MAX_BODY_BYTES = 8 * 1024 * 1024
+"""A longer response is passed on as it is, whatever toxic wants to change it."""
 MAX_PIPELINED = 64
+_MANY_DUE = "many responses are due"
+_MAY_SWITCH = "the protocol may change"
 
 
-class HeldResponse(Collected):
+class HeldResponse(CollectedMessage):
     """A response that toxics change."""
 
-    def __init__(self, relay: HttpRelay, changes: Mapping[Active, Callable[[bytes], bytes]], head: Head) -> None:
+    def __init__(
+        self, relay: HttpRelay, changes: Mapping[ActiveToxic, Callable[[bytes], bytes]], head: Head
+    ) -> None:
         self.changes, self.head = changes, head
         super().__init__(changes)
         self._relay = relay
@@ -38,17 +52,17 @@ class HeldResponse(Collected):
 class HttpRelay(Relay):
     """One client connection of an HTTP link. The server is connected to when the first request needs it."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: RelayLink) -> None:
         super().__init__(link)
-        self._requests: framing.Framer | None = framing.requests()
-        self._responses: framing.Framer | None = framing.responses()
+        self._requests: HttpFramer | None = framing.requests()
+        self._responses: HttpFramer | None = framing.responses()
         self._exchanges: deque[Exchange] = deque()
         self._current: Exchange | None = None
         """The request that is being read."""
         self._switching = False
-        """A request asked for another protocol; what the client's next bytes are, the answer will tell."""
+        """A request asked for another protocol; the response decides what the client's next bytes are."""
         self._held: HeldResponse | None = None
-        self._truncation: Truncation | None = None
+        self._body_filter: BodyFilter | None = None
 
     # The short way, for messages that come whole where no toxic looks into them: nearly all.
     def _pass_request(self, data: bytes) -> bool:
@@ -59,15 +73,15 @@ class HttpRelay(Relay):
         if head is None or head.upgrade or head.expects_continue:
             return False
         link, exchanges = self.link, self._exchanges
-        exchange = Exchange(head, self._failing(head.own) if link.errors else None)
+        exchange = Exchange(head, self._refusal(head.own) if link.at(REFUSAL) else None)
         exchanges.append(exchange)
         if len(exchanges) >= MAX_PIPELINED:
-            self.client.hold("many answers are due")
-        if exchange.error is None:
-            self.forward(data, link.gates(self, own=head.own) if link.holds_requests else ())
+            self.client.hold(_MANY_DUE)
+        if exchange.refused is None:
+            self.forward(data, self.gates(own=head.own) if link.at(REQUEST_DELAY) else ())
         else:
-            exchange.answer = answer_of(exchange)
-            self._give_answers()
+            exchange.response = response_of(exchange, *exchange.refused)
+            self._give_responses()
         return True
 
     def _pass_response(self, data: bytes) -> bool:
@@ -75,10 +89,10 @@ class HttpRelay(Relay):
         exchanges = self._exchanges
         if self._responses is None or self._switching or not exchanges:
             return False
-        if self._held is not None or self._truncation is not None:
+        if self._held is not None or self._body_filter is not None:
             return False
         first = exchanges[0]
-        if first.error is not None:
+        if first.refused is not None:
             return False
         head = self._responses.whole(data, first.head.method)
         if head is None or head.status < 200:
@@ -86,12 +100,12 @@ class HttpRelay(Relay):
         self.client.write(data)
         exchanges.popleft()
         if exchanges:
-            self._give_answers()
+            self._give_responses()
         return True
 
     # Requests.
     def from_client(self, data: bytes) -> None:
-        if self.link.messages_stay_whole and self._pass_request(data):
+        if not self.link.splits_messages and self._pass_request(data):
             return
         if self._requests is None:
             self.forward(data)
@@ -99,7 +113,7 @@ class HttpRelay(Relay):
         self._requests.feed(data)
         self._read_requests(self._requests)
 
-    def _read_requests(self, framer: framing.Framer) -> None:
+    def _read_requests(self, framer: HttpFramer) -> None:
         while not self._switching and not self.ending:
             try:
                 piece = framer.next()
@@ -111,48 +125,49 @@ class HttpRelay(Relay):
                 return
             self._relay_request(piece)
 
-    def _relay_request(self, piece: Piece) -> None:
+    def _relay_request(self, piece: HttpPiece) -> None:
         if piece.head is not None:
             head = piece.head
-            self._current = Exchange(head, self._failing(head.own))
+            self._current = Exchange(head, self._refusal(head.own))
             self._exchanges.append(self._current)
             if len(self._exchanges) >= MAX_PIPELINED:
-                self.client.hold("many answers are due")
-            if self._current.error is None:
-                data = self._with_losses(piece.data, "request", head.own)
-                self.forward(data, self.link.gates(self, own=head.own))
-        elif self._current is not None and self._current.error is None:
+                self.client.hold(_MANY_DUE)
+            if self._current.refused is None:
+                data = self._changed_head(REQUEST_HEAD, piece.data, head, head.own)
+                self.forward(data, self.gates(own=head.own))
+        elif self._current is not None and self._current.refused is None:
             self.forward(piece.data)
         current = self._current
-        if current is None or current.error is None:
+        if current is None or current.refused is None:
             if piece.end and current is not None and current.head.upgrade:
                 self._switching = True
-                self.client.hold("the protocol may change")
+                self.client.hold(_MAY_SWITCH)
         elif piece.end or current.head.expects_continue:
-            current.answer = answer_of(current)
-            self._give_answers()
+            current.response = response_of(current, *current.refused)
+            self._give_responses()
 
-    def _failing(self, own: bool) -> Active | None:
-        """The toxic that answers the request that just arrived. Every toxic decides on every request."""
+    def _refusal(self, own: bool) -> tuple[ActiveToxic, Refusal] | None:
+        """The toxic that answers the request that just arrived, and with what."""
         found = None
-        for active, refusing in self.link.errors:
-            if refusing.refuses(active, own):
-                found = found or active
+        for active, toxic in self.link.at(REFUSAL):
+            refusal = toxic.refusal(active, own)
+            if refusal is not None and found is None:
+                found = active, refusal
         return found
 
-    def _give_answers(self) -> None:
-        """Write the proxy's own answers whose turn it is."""
+    def _give_responses(self) -> None:
+        """Write the proxy's own responses whose turn it is."""
         while self._exchanges and not self.ending:
             first = self._exchanges[0]
-            if first.error is None or first.answer is None:
+            if first.refused is None or first.response is None:
                 break
             self._exchanges.popleft()
-            first.error.hit(first.head.own)
-            self.client.write(first.answer)
+            first.refused[0].hit(first.head.own)
+            self.client.write(first.response)
             if closes(first):
                 self._finish()
         if len(self._exchanges) < MAX_PIPELINED:
-            self.client.go("many answers are due")
+            self.client.go(_MANY_DUE)
 
     def client_ending(self) -> None:
         if self._requests is not None and (rest := self._requests.rest()):
@@ -161,14 +176,14 @@ class HttpRelay(Relay):
 
     # Responses.
     def from_server(self, data: bytes) -> None:
-        if self.link.messages_stay_whole and self._pass_response(data):
+        if not self.link.splits_messages and self._pass_response(data):
             return
         if self._responses is None:
             self.client.write(data)
             return
         self._responses.feed(data)
         while self._responses is not None and not self.ending:
-            exchange = self._exchanges[0] if self._exchanges and self._exchanges[0].error is None else None
+            exchange = self._exchanges[0] if self._exchanges and self._exchanges[0].refused is None else None
             try:
                 piece = self._responses.next(exchange.head.method if exchange else b"")
             except NotHttp:
@@ -178,12 +193,12 @@ class HttpRelay(Relay):
                 return
             self._relay_response(piece, exchange)
 
-    def _relay_response(self, piece: Piece, exchange: Exchange | None) -> None:
+    def _relay_response(self, piece: HttpPiece, exchange: Exchange | None) -> None:
         head, data = piece.head, piece.data
         if head is not None:
             data = self._begin_response(head, data, exchange)
-        if self._truncation is not None:
-            self._cut_off(self._truncation, data, piece)
+        if self._body_filter is not None:
+            self._filter_body(self._body_filter, data, piece)
             if self.ending:
                 return
         elif self._held is None:
@@ -205,10 +220,10 @@ class HttpRelay(Relay):
                 return  # An interim response: the real one follows.
         if piece.end and exchange is not None:
             self._exchanges.popleft()
-            self._give_answers()
+            self._give_responses()
         if self._switching and head is not None and exchange is not None and exchange.head.upgrade:
             self._switching = False
-            self.client.go("the protocol may change")
+            self.client.go(_MAY_SWITCH)
             if self._requests is not None:
                 self._read_requests(self._requests)
 
@@ -223,12 +238,12 @@ class HttpRelay(Relay):
             self.client.write(rest)
         if requests is not None and (rest := requests.rest()):
             self.forward(rest)
-        self.client.go("the protocol may change")
-        self.client.go("many answers are due")
+        self.client.go(_MAY_SWITCH)
+        self.client.go(_MANY_DUE)
 
     def server_ending(self) -> None:
-        if self._truncation is not None:
-            self._cut_off(self._truncation, b"", None)
+        if self._body_filter is not None:
+            self._filter_body(self._body_filter, b"", None)
             return
         if self._held is not None:
             if self._held.head.until_close:
@@ -238,66 +253,45 @@ class HttpRelay(Relay):
         if self._responses is not None and (rest := self._responses.rest()):
             self.client.write(rest)
 
-    # Changing responses.
+    # Changing messages.
     def _begin_response(self, head: Head, data: bytes, exchange: Exchange | None) -> bytes:
         """Decide what happens to a response whose head has come; returns its first piece as it goes on."""
-        own = exchange is not None and exchange.head.own
-        if self.link.holds_answers and (exchange is None or not exchange.answering):
-            self.flows.of("response").hold(self.link.answer_gates(self, own=own))
+        link, own = self.link, exchange is not None and exchange.head.own
+        if link.at(RESPONSE_DELAY) and (exchange is None or not exchange.responding):
+            self.pipes.of("response").hold(self.gates(RESPONSE_DELAY, own=own))
         if exchange is not None:
-            exchange.answering = True
+            exchange.responding = True
         if head.status < 200:
             return data  # The real one follows, or another protocol.
-        if self.link.corruptions:
-            self._hold_if_changing(head, own)
-        for active, truncate in self.link.truncations:
-            if truncate.hits(active.draw(own), own=own) and self._truncation is None:
-                if head.body_bytes or head.chunked or head.until_close:
-                    self._truncation = Truncation(active, head, truncate.keep_bytes, own)
-                else:
-                    active.count("skipped")
-        if self._truncation is not None:
+        self._hold_if_changing(head, own)
+        for active, toxic in link.at(RESPONSE_BODY):
+            found = toxic.body_filter(active, head, own)
+            if self._body_filter is None:
+                self._body_filter = found
+        if self._body_filter is not None:
             self._drop_hold()  # What is cut off is not damaged as well.
-        return self._with_losses(data, "response", own)
+        return self._changed_head(RESPONSE_HEAD, data, head, own)
 
-    def _with_losses(self, data: bytes, direction: str, own: bool) -> bytes:
-        """The first piece of a message, without the headers that toxics lose."""
-        for active, loss in self.link.header_losses:
-            if loss.direction == direction and loss.hits(active.draw(own), own=own):
-                less = without_headers(data, loss.lowered)
-                if less is data:
-                    active.count("skipped")
-                else:
-                    active.hit(own)
-                data = less
+    def _changed_head(self, hook: Hook[HeadToxic], data: bytes, head: Head, own: bool) -> bytes:
+        """The first piece of a message, its head as toxics change it."""
+        for active, toxic in self.link.at(hook):
+            data = toxic.change_head(active, data, head, own)
         return data
 
-    def _cut_off(self, truncation: Truncation, data: bytes, piece: Piece | None) -> None:
+    def _filter_body(self, body_filter: BodyFilter, data: bytes, piece: HttpPiece | None) -> None:
         if piece is not None:
             is_head = piece.head is not None
-            self.client.write(truncation.passing(data, is_head=is_head, is_end=piece.end))
-        if piece is None or truncation.done:
-            truncation.active.hit(truncation.own)
-            self._truncation = None
+            self.client.write(body_filter.passing(data, is_head=is_head, is_end=piece.end))
+        if piece is None or body_filter.done:
+            body_filter.active.hit(body_filter.own)
+            self._body_filter = None
             self._finish()
 
     def _hold_if_changing(self, head: Head, own: bool) -> None:
-        changes: dict[Active, Callable[[bytes], bytes]] = {}
-        for active in self.link.corruptions:
-            if isinstance(active.parameters, Garble):
-                n = active.draw(own)
-                if not active.parameters.hits(n, own=own):
-                    continue
-                change: Callable[[bytes], bytes] = partial(garbled, active=active, n=n, own=own)
-            else:
-                if not 200 <= head.status < 300:
-                    continue
-                active.draw(own=False)
-                change = partial(corrupt_response, active=active)
-            if head.json:
+        changes: dict[ActiveToxic, Callable[[bytes], bytes]] = {}
+        for active, toxic in self.link.at(WHOLE_RESPONSE):
+            if (change := toxic.change_of(active, head, own)) is not None:
                 changes[active] = change
-            else:
-                active.count("skipped")
         if changes:
             self._held = HeldResponse(self, changes, head)
 

@@ -30,7 +30,7 @@ class NotResp(Exception):
     """The bytes cannot be framed; ``rest()`` of the framer has all of those that were not handed out."""
 
 
-class Piece(NamedTuple):
+class RespPiece(NamedTuple):
     """Bytes of one message."""
 
     data: bytes
@@ -42,7 +42,7 @@ class Piece(NamedTuple):
     """A request that no server answers: an empty line, or an array of nothing."""
 
 
-class Framer:
+class RespFramer:
     """Cuts a stream into messages. A long one comes in pieces: nothing waits here but an unfinished line."""
 
     def __init__(self, *, requests: bool) -> None:
@@ -66,7 +66,7 @@ class Framer:
         found, self._buffer, self._at = self._buffer[self._at :], b"", 0
         return found
 
-    def next(self) -> Piece | None:
+    def next(self) -> RespPiece | None:
         """The next bytes of a message; None if there are no more.
 
         Raises:
@@ -109,7 +109,7 @@ class Framer:
         data, self._at = buffer[self._at : at], at
         self._open = self._frames > 0
         silent = self._requests and start and not self._open and data.count(END) == 1
-        return Piece(data, self._kind, start, not self._open, silent)
+        return RespPiece(data, self._kind, start, not self._open, silent)
 
     def _count(self, kind: int, line: bytes, *, first: bool) -> None:
         """Take one value's first line in. Raises NotResp."""
@@ -137,7 +137,7 @@ class Framer:
         else:
             raise NotResp(f"nothing begins with {chr(kind)!r}")
 
-    def _inline(self) -> Piece | None:
+    def _inline(self) -> RespPiece | None:
         first = self._buffer[self._at : self._at + 1]
         if not (first.isalpha() or first in b"\r\n \"'"):
             raise NotResp("neither an array nor words")
@@ -147,7 +147,7 @@ class Framer:
                 raise NotResp("a line without an end")
             return None
         data, self._at = self._buffer[self._at : line_end + 1], line_end + 1
-        return Piece(data, data[0], start=True, end=True, silent=not data.strip())
+        return RespPiece(data, data[0], start=True, end=True, silent=not data.strip())
 
 
 def words(request: bytes) -> list[bytes]:
@@ -176,7 +176,7 @@ def elements(reply: bytes) -> list[bytes] | None:
     """The elements of one whole reply that is an array or a map, as they came; None of anything else."""
     if reply[:1] not in (b"*", b"%", b"~") or reply.startswith(b"*-1"):
         return None
-    framer = Framer(requests=False)
+    framer = RespFramer(requests=False)
     framer.feed(reply[reply.index(END) + 2 :])
     found = []
     while (piece := framer.next()) is not None:

@@ -11,13 +11,15 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from monkeyproof.faults.proxy.link import Link
-from monkeyproof.faults.proxy.relay import Gate
+from monkeyproof.faults.proxy.collected import CollectedMessage
+from monkeyproof.faults.proxy.gate import Gate
+from monkeyproof.faults.proxy.hooks import READ, ReadToxic
+from monkeyproof.faults.proxy.relay import RelayLink
 from monkeyproof.faults.proxy.resp import framing as resp
-from monkeyproof.faults.proxy.resp.framing import OWN_NAME, Framer, NotResp, Piece, Read
-from monkeyproof.faults.proxy.resp.values import Part, Row, Value
+from monkeyproof.faults.proxy.resp.framing import OWN_NAME, NotResp, Read, RespFramer, RespPiece
+from monkeyproof.faults.proxy.resp.values import ReadValue, Row, Value
 from monkeyproof.faults.proxy.tcp import TcpRelay
-from monkeyproof.faults.proxy.toxics.registry import Active, Collected
+from monkeyproof.faults.proxy.toxic import ActiveToxic
 
 MAX_HELD_BYTES = 8 * 1024 * 1024
 """A longer reply is passed on as it is."""
@@ -38,12 +40,14 @@ class Due:
     count: int = 1
 
 
-class HeldReply(Collected):
+class HeldReply(CollectedMessage):
     """A reply that toxics change."""
 
-    def __init__(self, relay: RespRelay, actives: Sequence[Active], reads: Sequence[Read]) -> None:
-        self.actives, self.reads = actives, reads
-        super().__init__(actives)
+    def __init__(
+        self, relay: RespRelay, toxics: Sequence[tuple[ActiveToxic, ReadToxic]], reads: Sequence[Read]
+    ) -> None:
+        self.toxics, self.reads = toxics, reads
+        super().__init__(active for active, _ in toxics)
         self._relay = relay
 
     def release(self) -> None:
@@ -53,9 +57,9 @@ class HeldReply(Collected):
 class RespRelay(TcpRelay):
     """One client connection of a Redis link."""
 
-    def __init__(self, link: Link) -> None:
-        self._requests: Framer | None = Framer(requests=True)
-        self._replies: Framer | None = Framer(requests=False)
+    def __init__(self, link: RelayLink) -> None:
+        self._requests: RespFramer | None = RespFramer(requests=True)
+        self._replies: RespFramer | None = RespFramer(requests=False)
         self._due: deque[Due] = deque()
         self._due_bytes = 0
         self._reading: bytearray | None = None
@@ -96,7 +100,7 @@ class RespRelay(TcpRelay):
             self.forward(b"".join(plain))
             plain.clear()
 
-    def _note(self, piece: Piece) -> Sequence[Gate]:
+    def _note(self, piece: RespPiece) -> Sequence[Gate]:
         """Collect the request; what holds it, if it begins here."""
         if piece.start:
             self._reading = bytearray()
@@ -109,9 +113,9 @@ class RespRelay(TcpRelay):
         if piece.end and resp.name_of(piece.data) == b"CLIENT":
             asked = resp.words(piece.data)
             self._own |= [word.upper() for word in asked[1:2]] == [b"SETNAME"] and asked[2:] == [OWN_NAME]
-        return self.link.gates(self, own=self._own)
+        return self.gates(own=self._own)
 
-    def _ended(self, piece: Piece) -> bool:
+    def _ended(self, piece: RespPiece) -> bool:
         """A request is complete: its reply is due. Whether replies can be told apart no longer."""
         request = bytes(self._reading) if self._reading is not None else piece.data
         name = resp.name_of(request) if self._reading is not None else b""
@@ -176,7 +180,7 @@ class RespRelay(TcpRelay):
             self._tell(b"".join(out))
             out.clear()
 
-    def _relay_reply(self, piece: Piece, out: list[bytes]) -> None:
+    def _relay_reply(self, piece: RespPiece, out: list[bytes]) -> None:
         if piece.start and piece.kind != resp.PUSH and self._due and self._due[0].request is not None:
             self._hold_if_changing(self._due[0].request)
         if self._held is None:
@@ -184,7 +188,7 @@ class RespRelay(TcpRelay):
         else:
             self._held.add(piece.data)
             if self._held.size_bytes > MAX_HELD_BYTES:
-                for active in self._held.actives:
+                for active, _ in self._held.toxics:
                     active.count("skipped")
                 out.extend(self._drop_hold())
             elif piece.end:
@@ -193,7 +197,7 @@ class RespRelay(TcpRelay):
         if piece.end and piece.kind != resp.PUSH:
             self._answered(piece)
 
-    def _answered(self, piece: Piece) -> None:
+    def _answered(self, piece: RespPiece) -> None:
         if not self._due:
             return  # Said by the server unasked, such as that it has too many clients.
         first = self._due[0]
@@ -216,10 +220,10 @@ class RespRelay(TcpRelay):
 
     # Changing what reads bring back.
     def _hold_if_changing(self, request: bytes) -> None:
-        actives = self.link.values
-        reads = resp.reads_of(resp.words(request)) if actives else []
+        toxics = self.link.at(READ)
+        reads = resp.reads_of(resp.words(request)) if toxics else []
         if reads:
-            self._held = HeldReply(self, actives, reads)
+            self._held = HeldReply(self, toxics, reads)
 
     def let_go(self, held: HeldReply) -> None:
         """Pass on unchanged what was collected so far; the rest of the reply follows as it comes."""
@@ -231,7 +235,7 @@ class RespRelay(TcpRelay):
         held, self._held = self._held, None
         if held is None:
             return []
-        for active in held.actives:
+        for active, _ in held.toxics:
             active.held.discard(held)
         return held.pieces
 
@@ -240,38 +244,38 @@ class RespRelay(TcpRelay):
         self._drop_hold()
 
     def _changed(self, held: HeldReply, reply: bytes) -> bytes:
-        parts = _parts(held.reads, reply)
-        for active in held.actives:
+        values = _values_of(held.reads, reply)
+        for active, toxic in held.toxics:
             active.draw(self._own)
-            if parts is None:
+            if values is None:
                 active.count("not_values")  # An error, or what a transaction says in between.
-            elif active.maker is not None:
-                made = active.maker.change(parts)
-                if made != parts:
-                    active.hit(self._own)
-                    if not self._own:
-                        active.note(parts, made)
-                    parts, reply = made, self._encoded(reply, made)
+                continue
+            made = toxic.rewrite(active, values)
+            if made != values:
+                active.hit(self._own)
+                if not self._own:
+                    toxic.note(active, values, made)
+                values, reply = made, self._encoded(reply, made)
         return reply
 
-    def _encoded(self, reply: bytes, parts: Sequence[Part]) -> bytes:
+    def _encoded(self, reply: bytes, read_values: Sequence[ReadValue]) -> bytes:
         nil = b"_\r\n" if self._resp3 else b"$-1\r\n"
 
         def of(value: bytes | None) -> bytes:
             return nil if value is None else resp.bulk(value)
 
-        if parts and isinstance(parts[0].value, tuple):
-            row: Row = parts[0].value
+        if read_values and isinstance(read_values[0].value, tuple):
+            row: Row = read_values[0].value
             count = len(row) if reply[:1] == b"%" else 2 * len(row)
             body = b"".join(resp.bulk(one) for pair in row for one in pair)
             return b"%b%d\r\n%b" % (reply[:1], count, body)
-        values = [part.value for part in parts if not isinstance(part.value, tuple)]
+        values = [one.value for one in read_values if not isinstance(one.value, tuple)]
         if reply[:1] == b"*":
             return b"*%d\r\n%b" % (len(values), b"".join(map(of, values)))
         return of(values[0]) if values else nil
 
 
-def _parts(reads: Sequence[Read], reply: bytes) -> list[Part] | None:
+def _values_of(reads: Sequence[Read], reply: bytes) -> list[ReadValue] | None:
     """What a reply says, read by read; None if it is no reply with values."""
     found = resp.elements(reply)
     if reads[0].name == b"HGETALL":
@@ -279,7 +283,7 @@ def _parts(reads: Sequence[Read], reply: bytes) -> list[Part] | None:
         if found is None or None in values or len(values) % 2:
             return None
         known = [value for value in values if value is not None]
-        return [Part(reads[0], tuple(zip(known[::2], known[1::2], strict=True)))]
+        return [ReadValue(reads[0], tuple(zip(known[::2], known[1::2], strict=True)))]
     single = found is None
     raw = [reply] if found is None else found
     if len(raw) != len(reads) or (single and len(reads) != 1):
@@ -290,4 +294,4 @@ def _parts(reads: Sequence[Read], reply: bytes) -> list[Part] | None:
         if payload is None and not resp.is_nil(one):
             return None
         values_found.append(payload)
-    return [Part(read, value) for read, value in zip(reads, values_found, strict=True)]
+    return [ReadValue(read, value) for read, value in zip(reads, values_found, strict=True)]

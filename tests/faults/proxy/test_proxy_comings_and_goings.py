@@ -14,7 +14,7 @@ from fault_world import add, read_exactly
 
 from monkeyproof.clock import wait_for
 
-WEB_ONLY = [("lose_headers", {"names": "x-none", "seed": 1, "direction": "request"})]
+WEB_ONLY = [("drop_headers", {"names": "x-none", "seed": 1, "direction": "request"})]
 HARMLESS = [
     ("latency", {"low_ms": 0, "high_ms": 8, "seed": 1}),
     ("latency", {"low_ms": 0, "high_ms": 8, "seed": 2, "direction": "response"}),
@@ -100,8 +100,8 @@ OF_MESSAGES = [
     ("http_error", {"probability": 0.3, "status": 503, "seed": 1}),
     ("rate_limit", {"limit_per_s": 50.0}),
     ("truncate", {"seed": 1, "share": 0.3, "keep_bytes": 10}),
-    ("garble", {"seed": 1, "share": 0.3, "mode": "changed"}),
-    ("lose_headers", {"seed": 1, "share": 0.3, "names": "x-a"}),
+    ("corrupt_json", {"seed": 1, "share": 0.3, "mode": "changed"}),
+    ("drop_headers", {"seed": 1, "share": 0.3, "names": "x-a"}),
 ]
 
 

@@ -13,7 +13,8 @@ import pytest
 from fault_world import OK, Browser, add, in_background, read_exactly
 
 from monkeyproof.clock import wait_for
-from monkeyproof.faults.proxy.toxics.connections import CorruptBytes, Reset
+from monkeyproof.faults.proxy.toxics.corrupt_bytes import CorruptBytes
+from monkeyproof.faults.proxy.toxics.reset import Reset
 from monkeyproof.targets.links import ProxyLinks
 from monkeyproof.targets.port import Toxic
 
@@ -172,7 +173,7 @@ def test_a_reset_that_has_not_come_does_not_come_after_the_toxic_has_gone(proxy,
 
 def test_the_same_connections_are_chosen_by_the_same_seed_live_ones_first(proxy, server):
     server.handler = echo
-    expected = [Reset(seed=12, direction="request", share=0.5).strikes(n) for n in range(16)]
+    expected = [Reset(seed=12, direction="request", share=0.5).hits(n) for n in range(16)]
     assert 0 < sum(expected[:8]) < 8
     for _ in range(2):
         clients = numbered(proxy, "raw", 8)

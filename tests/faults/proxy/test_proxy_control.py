@@ -160,8 +160,8 @@ WRONG = [
     ("raw", "truncate", {"seed": 1}, "protocol is http, and this one is tcp"),
     ("web", "truncate", {"seed": 1, "keep_bytes": -1}, "keep_bytes is at least 0"),
     ("web", "rate_limit", {"limit_per_s": 1, "retry_after_s": -1}, "retry_after_s is in 0..86400"),
-    ("web", "garble", {"seed": 1, "mode": "loudly"}, "mode is 'unparsable' or 'changed'"),
-    ("web", "lose_headers", {"seed": 1, "names": ","}, "names is empty"),
+    ("web", "corrupt_json", {"seed": 1, "mode": "loudly"}, "mode is 'unparsable' or 'changed'"),
+    ("web", "drop_headers", {"seed": 1, "names": ","}, "names is empty"),
 ]
 
 

@@ -15,9 +15,12 @@ import pytest
 from fault_world import OK, Browser, add, in_background, pending, read_exactly
 
 from monkeyproof.clock import wait_for
-from monkeyproof.faults.proxy.http.changes import without_headers
+from monkeyproof.faults.proxy.http.messages import without_headers
+from monkeyproof.faults.proxy.toxics.corrupt_json import CorruptJson
+from monkeyproof.faults.proxy.toxics.drop_headers import DropHeaders
+from monkeyproof.faults.proxy.toxics.http_error import HttpError
 from monkeyproof.faults.proxy.toxics.latency import Latency
-from monkeyproof.faults.proxy.toxics.messages import Garble, HttpError, LoseHeaders, Truncate
+from monkeyproof.faults.proxy.toxics.truncate import Truncate
 
 JSON_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-A: 1\r\n"
 
@@ -174,7 +177,7 @@ def test_the_rate_holds_over_time_and_connections(proxy, web):
 
 
 def test_refusal_by_chance_can_be_429(proxy, browser):
-    error = HttpError(0.5, 429, 3, retry_after_s=7)
+    error = HttpError(probability=0.5, status=429, seed=3, retry_after_s=7)
     add(proxy, "http_error", probability=0.5, status=429, seed=3, retry_after_s=7)
     for n in range(10):
         status, _ = browser.ask()
@@ -242,12 +245,12 @@ def test_answers_without_a_body_cannot_be_cut_off(proxy, browser, web):
 
 
 @pytest.mark.parametrize("framed", [counted, chunked])
-def test_a_garbled_answer_is_framed_well_and_is_not_json(proxy, browser, web, framed):
+def test_a_corrupted_answer_is_framed_well_and_is_not_json(proxy, browser, web, framed):
     body = json.dumps({"predictions": [0.25, 1], "model": "m"}).encode()
     web.answer = lambda _: framed(body)
-    toxic_id = add(proxy, "garble", seed=2)
+    toxic_id = add(proxy, "corrupt_json", seed=2)
     for _ in range(5):
-        status, got = browser.ask("/garbled")
+        status, got = browser.ask("/corrupted")
         assert status == 200
         assert browser.headers["X-A"] == "1"
         with pytest.raises(ValueError, match=r"Expecting|control|delimiter|Unterminated"):
@@ -259,8 +262,8 @@ def test_a_garbled_answer_is_framed_well_and_is_not_json(proxy, browser, web, fr
 def test_a_changed_answer_is_json_with_another_number(proxy, browser, web):
     message = {"predictions": [0, 1, 2], "scores": {"a": 0.5}, "ok": True, "name": "x"}
     web.answer = lambda _: counted(json.dumps(message).encode())
-    toxic_id = add(proxy, "garble", seed=2, mode="changed", share=0.5)
-    toxic = Garble(seed=2, mode="changed", share=0.5)
+    toxic_id = add(proxy, "corrupt_json", seed=2, mode="changed", share=0.5)
+    toxic = CorruptJson(seed=2, mode="changed", share=0.5)
     seen = set()
     for n in range(20):
         got = json.loads(browser.ask()[1])
@@ -276,15 +279,15 @@ def test_a_changed_answer_is_json_with_another_number(proxy, browser, web):
 def test_without_a_number_a_truth_value_changes_and_without_both_nothing(proxy, browser, web):
     answers = {"/truth": b'{"fraud": false}', "/words": b'{"a": "b"}', "/first": b"ok"}
     web.answer = lambda path: counted(answers[path])
-    toxic_id = add(proxy, "garble", seed=2, mode="changed")
+    toxic_id = add(proxy, "corrupt_json", seed=2, mode="changed")
     assert browser.ask("/truth")[1] == b'{"fraud":true}'
     assert browser.ask("/words")[1] == answers["/words"]
     stats = proxy.links.stats(toxic_id)
     assert (stats["affected"], stats["skipped"]) == (1, 1)
 
 
-def test_what_is_not_json_is_not_garbled(proxy, browser, web):
-    toxic_id = add(proxy, "garble", seed=2)
+def test_what_is_not_json_is_not_corrupted(proxy, browser, web):
+    toxic_id = add(proxy, "corrupt_json", seed=2)
     assert browser.ask("/text") == (200, b"ok")
     assert proxy.links.stats(toxic_id)["skipped"] == 1
 
@@ -301,7 +304,7 @@ def test_an_answer_that_is_being_collected_is_let_go_of_when_the_toxic_goes(prox
         connection.sendall(rest)
 
     server.handler = handler
-    toxic.append(add(proxy, "garble", seed=1))
+    toxic.append(add(proxy, "corrupt_json", seed=1))
     with proxy.connect("web") as client:
         client.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert read_exactly(client, len(first + rest)) == first + rest
@@ -312,8 +315,8 @@ def test_an_answer_that_is_being_collected_is_let_go_of_when_the_toxic_goes(prox
 
 def test_named_headers_of_answers_go_missing(proxy, browser, web):
     web.answer = lambda _: counted(b"{}", JSON_HEAD + b"x-b: 2\r\nETag: 3\r\n")
-    toxic = LoseHeaders(names="X-A, etag", seed=1, share=0.5)
-    toxic_id = add(proxy, "lose_headers", names="X-A, etag", seed=1, share=0.5)
+    toxic = DropHeaders(names="X-A, etag", seed=1, share=0.5)
+    toxic_id = add(proxy, "drop_headers", names="X-A, etag", seed=1, share=0.5)
     for n in range(12):
         assert browser.ask() == (200, b"{}")
         assert ("X-A" in browser.headers, "ETag" in browser.headers) == ((not toxic.hits(n),) * 2)
@@ -323,7 +326,7 @@ def test_named_headers_of_answers_go_missing(proxy, browser, web):
 
 def test_named_headers_of_requests_go_missing(proxy, browser, server, asked):
     """Request 2 and later of a kept-alive connection, with bodies, pipelined."""
-    toxic_id = add(proxy, "lose_headers", names="authorization", seed=1, direction="request")
+    toxic_id = add(proxy, "drop_headers", names="authorization", seed=1, direction="request")
     with proxy.connect("web") as client:
         request = b"GET /a HTTP/1.1\r\nAuthorization: secret\r\nHost: h\r\n\r\n"
         client.sendall(request * 2 + b"GET /b HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -365,7 +368,11 @@ def _is_reset(client: socket.socket) -> bool:
 
 
 def test_a_refusal_takes_its_turn_behind_an_answer_that_is_held(proxy, web):
-    seed = next(seed for seed in range(99) if [HttpError(0.5, 503, seed).hits(n) for n in (0, 1)] == [False, True])
+    seed = next(
+        seed
+        for seed in range(99)
+        if [HttpError(probability=0.5, status=503, seed=seed).hits(n) for n in (0, 1)] == [False, True]
+    )
     add(proxy, "http_error", probability=0.5, status=503, seed=seed)
     latency = add(proxy, "latency", low_ms=60_000, high_ms=60_000, seed=1, direction="response")
     with proxy.connect("web") as client:

@@ -22,7 +22,7 @@ from monkeyproof.faults.proxy.toxics.latency import Latency
 
 def test_latency_holds_each_request_of_a_live_connection_once(proxy, browser, web):
     toxic_id = add(proxy, "latency", low_ms=30, high_ms=50, seed=7)
-    latency = Latency(30, 50, 7)
+    latency = Latency(low_ms=30, high_ms=50, seed=7)
     for n in range(8):
         took_ms = browser.timed_ms("/x", body=b"b" * 200_000 if n % 2 else None)
         assert latency.delay_ms(n) <= took_ms < latency.delay_ms(n) + 60
@@ -37,7 +37,7 @@ def test_latency_holds_each_request_of_a_live_connection_once(proxy, browser, we
 
 def test_no_delay_is_ever_short(proxy, browser):
     toxic_id = add(proxy, "latency", low_ms=0.2, high_ms=6, seed=3)
-    latency = Latency(0.2, 6, 3)
+    latency = Latency(low_ms=0.2, high_ms=6, seed=3)
     early = [n for n in range(150) if browser.timed_ms() < latency.delay_ms(n)]
     assert early == []
     assert proxy.links.stats(toxic_id)["delay_min_ms"] >= 0.2
@@ -57,7 +57,7 @@ def test_pipelined_requests_wait_at_the_same_time_and_stay_in_order(proxy, web):
 
 def test_the_share_and_the_own_requests_have_their_own_randomness(proxy, browser):
     """Proving a fault must not shift which of the users' requests it hits."""
-    latency = Latency(15, 15, 9, share=0.5)
+    latency = Latency(low_ms=15, high_ms=15, seed=9, share=0.5)
     toxic_id = add(proxy, "latency", low_ms=15, high_ms=15, seed=9, share=0.5)
     hit = []
     for _ in range(20):

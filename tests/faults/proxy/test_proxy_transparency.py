@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monkeyproof.clock import wait_for
-from monkeyproof.faults.proxy.toxics.messages import HttpError
+from monkeyproof.faults.proxy.toxics.http_error import HttpError
 from monkeyproof.targets.port import Toxic
 
 SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -109,7 +109,7 @@ def test_pipelined_messages_arrive_byte_for_byte(proxy, server, exchanges, cuts,
 @SETTINGS
 @given(EXCHANGES, CUTS, CUTS, st.integers(0, 2**63))
 def test_failed_requests_are_cut_out_whole_and_answered_in_turn(proxy, server, exchanges, cuts, answer_cuts, seed):
-    error = HttpError(0.5, 503, seed)
+    error = HttpError(probability=0.5, status=503, seed=seed)
     toxic_id = proxy.links.add(Toxic("web", "http_error", {"probability": 0.5, "status": 503, "seed": seed}))
     failed = [error.hits(n) for n in range(len(exchanges))]
     answer = (

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from monkeyproof.faults.proxy.resp.framing import (
     MAX_LINE_BYTES,
-    Framer,
     NotResp,
     Read,
+    RespFramer,
     bulk,
     command,
     elements,
@@ -49,7 +49,7 @@ REQUESTS = st.one_of(
 CUTS = st.lists(st.integers(1, 60), max_size=30)
 
 
-def cut(framer: Framer, stream: bytes, cuts: list[int]) -> list[bytes]:
+def cut(framer: RespFramer, stream: bytes, cuts: list[int]) -> list[bytes]:
     """The messages that a framer finds in a stream that comes in parts."""
     found, message = [], b""
     for size in [*cuts, len(stream) + 1]:
@@ -67,7 +67,7 @@ def cut(framer: Framer, stream: bytes, cuts: list[int]) -> list[bytes]:
 @settings(max_examples=60)
 @given(st.lists(REQUESTS, max_size=8), CUTS)
 def test_requests_are_told_apart_however_they_come(requests: list[bytes], cuts: list[int]) -> None:
-    framer = Framer(requests=True)
+    framer = RespFramer(requests=True)
     assert cut(framer, b"".join(requests), cuts) == requests
     assert framer.rest() == b""
 
@@ -75,14 +75,14 @@ def test_requests_are_told_apart_however_they_come(requests: list[bytes], cuts: 
 @settings(max_examples=60)
 @given(st.lists(REPLIES, max_size=8), CUTS)
 def test_replies_are_told_apart_however_they_come(replies: list[bytes], cuts: list[int]) -> None:
-    framer = Framer(requests=False)
+    framer = RespFramer(requests=False)
     assert cut(framer, b"".join(replies), cuts) == replies
     assert framer.rest() == b""
 
 
 @given(st.binary(max_size=200), CUTS, st.booleans())
 def test_of_any_bytes_none_is_lost(stream: bytes, cuts: list[int], requests: bool) -> None:
-    framer, out, fed = Framer(requests=requests), b"", b""
+    framer, out, fed = RespFramer(requests=requests), b"", b""
     try:
         for size in [*cuts, len(stream) + 1]:
             part, stream = stream[:size], stream[size:]
@@ -110,7 +110,7 @@ def test_elements_of_a_reply(replies: list[bytes]) -> None:
 
 
 def test_a_long_value_comes_in_pieces_and_is_not_kept() -> None:
-    framer, size = Framer(requests=False), 64 << 20
+    framer, size = RespFramer(requests=False), 64 << 20
     framer.feed(b"*2\r\n:1\r\n$%d\r\n" % size)
     passed = len(framer.next().data)
     block = b"y" * 65536
@@ -145,7 +145,7 @@ def test_a_long_value_comes_in_pieces_and_is_not_kept() -> None:
     ],
 )
 def test_what_is_no_resp_is_said_to_be_none(stream: bytes, requests: bool) -> None:
-    framer = Framer(requests=requests)
+    framer = RespFramer(requests=requests)
     framer.feed(stream)
     with pytest.raises(NotResp):
         list(iter(framer.next, None))
@@ -153,7 +153,7 @@ def test_what_is_no_resp_is_said_to_be_none(stream: bytes, requests: bool) -> No
 
 
 def test_requests_that_nobody_answers() -> None:
-    framer = Framer(requests=True)
+    framer = RespFramer(requests=True)
     framer.feed(b"\r\n*0\r\n*-1\r\nPING\r\n*1\r\n$4\r\nPING\r\n")
     assert [framer.next().silent for _ in range(5)] == [True, True, True, False, False]
 

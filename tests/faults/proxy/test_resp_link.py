@@ -24,8 +24,8 @@ from test_resp import CUTS, REPLIES, REQUESTS
 
 from monkeyproof.clock import wait_for
 from monkeyproof.faults.proxy.resp.framing import OWN_NAME, command
-from monkeyproof.faults.proxy.resp.values import PartialAnswers
 from monkeyproof.faults.proxy.toxics.latency import Latency
+from monkeyproof.faults.proxy.toxics.partial_answers import PartialAnswers
 
 pytest_plugins = ("store_fixtures",)
 
@@ -216,7 +216,7 @@ def resident_kb(pid: int) -> int:
 
 def test_a_request_is_held_once_however_many_chunks_it_comes_in(store_proxy, store):
     toxic_id = add(store_proxy, "latency", link="features", low_ms=30, high_ms=50, seed=7)
-    latency = Latency(30, 50, 7)
+    latency = Latency(low_ms=30, high_ms=50, seed=7)
     request = command(b"MGET", *(name.encode() for name in ENTITIES[:8]))
     with store_proxy.connect("features") as client:
         for n in range(4):  # The second and later ones as the first.

@@ -7,38 +7,33 @@ import pytest
 
 from monkeyproof.faults.proxy.resp import values
 from monkeyproof.faults.proxy.resp.framing import Read
-from monkeyproof.faults.proxy.resp.values import (
-    Memory,
-    Part,
-    SchemaMismatch,
-    StaleValues,
-    WrongEntity,
-    chosen,
-    noted,
-)
+from monkeyproof.faults.proxy.resp.values import ReadValue, ValueMemory, name_chosen, noted
+from monkeyproof.faults.proxy.toxics.schema_mismatch import SchemaMismatch
+from monkeyproof.faults.proxy.toxics.stale_values import StaleValues
+from monkeyproof.faults.proxy.toxics.wrong_entity import WrongEntity
 
 
-def parts(**found: bytes | None) -> list[Part]:
-    return [Part(Read(b"GET", key.encode()), value) for key, value in found.items()]
+def parts(**found: bytes | None) -> list[ReadValue]:
+    return [ReadValue(Read(b"GET", key.encode()), value) for key, value in found.items()]
 
 
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.9])
 def test_the_share_is_held_among_many_keys(share: float) -> None:
-    hit = [chosen(7, share, b"key", b"features:%d" % number) for number in range(20_000)]
+    hit = [name_chosen(7, share, b"key", b"features:%d" % number) for number in range(20_000)]
     # Five standard deviations.
     assert abs(sum(hit) / len(hit) - share) < 5 * (share * (1 - share) / len(hit)) ** 0.5
-    others = [chosen(8, share, b"key", b"features:%d" % number) for number in range(20_000)]
+    others = [name_chosen(8, share, b"key", b"features:%d" % number) for number in range(20_000)]
     both = sum(one and other for one, other in zip(hit, others, strict=True)) / len(hit)
     assert abs(both - share**2) < 0.02
 
 
 def test_memory_is_bounded_in_number_and_in_bytes() -> None:
-    memory = Memory(most=3)
+    memory = ValueMemory(most=3)
     assert [memory.put(Read(b"GET", b"%d" % number), b"x") for number in range(5)] == [True] * 3 + [False] * 2
     assert memory.put(Read(b"GET", b"1"), b"y")  # In place of what was.
     assert memory.refused == 2
     assert memory.values[Read(b"GET", b"1")] == b"y"
-    wide = Memory()
+    wide = ValueMemory()
     mebibyte = bytes(1 << 20)
     kept = sum(wide.put(Read(b"GET", b"%d" % number), mebibyte) for number in range(100))
     assert kept == values.MAX_REMEMBERED_BYTES // (1 << 20) - 1
@@ -48,32 +43,32 @@ def test_memory_is_bounded_in_number_and_in_bytes() -> None:
 
 def test_what_is_not_remembered_stays_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(values, "MAX_REMEMBERED_BYTES", 300)
-    maker = StaleValues(share=1, seed=1).maker()
-    maker.change(parts(a=b"1", b=b"1", c=b"1"))
-    assert maker.change(parts(a=b"2", b=b"2", c=b"2")) == parts(a=b"1", b=b"1", c=b"2")
-    assert maker.counts() == {"remembered": 2, "not_remembered": 2}
+    rewriter = StaleValues(share=1, seed=1).new_state()
+    rewriter.change(parts(a=b"1", b=b"1", c=b"1"))
+    assert rewriter.change(parts(a=b"2", b=b"2", c=b"2")) == parts(a=b"1", b=b"1", c=b"2")
+    assert rewriter.counts() == {"remembered": 2, "not_remembered": 2}
 
 
 def test_a_wrong_entity_is_never_the_right_one() -> None:
     toxic = WrongEntity(share=1, seed=1)
-    maker = toxic.maker()
-    assert maker.change(parts(a=b"1")) == parts(a=b"1")  # No other is known.
-    assert maker.change(parts(b=b"1")) == parts(b=b"1")  # Nor one that differs.
-    assert maker.change(parts(c=b"3")) == parts(c=b"1")
-    assert maker.change(parts(a=b"1")) == parts(a=b"3")
-    assert maker.change(parts(z=None)) == parts(z=None)  # Nobody's stays nobody's.
-    assert maker.counts() == {"donors": 3, "without_donor": 2}
+    rewriter = toxic.new_state()
+    assert rewriter.change(parts(a=b"1")) == parts(a=b"1")  # No other is known.
+    assert rewriter.change(parts(b=b"1")) == parts(b=b"1")  # Nor one that differs.
+    assert rewriter.change(parts(c=b"3")) == parts(c=b"1")
+    assert rewriter.change(parts(a=b"1")) == parts(a=b"3")
+    assert rewriter.change(parts(z=None)) == parts(z=None)  # Nobody's stays nobody's.
+    assert rewriter.counts() == {"donors": 3, "without_donor": 2}
 
 
 def test_all_fields_of_an_entity_come_from_the_same_other_one() -> None:
-    maker = WrongEntity(share=1, seed=3).maker()
+    rewriter = WrongEntity(share=1, seed=3).new_state()
 
-    def row(key: str) -> list[Part]:
-        return [Part(Read(b"HGET", key.encode(), name), key.encode() + name) for name in (b"x", b"y", b"z")]
+    def row(key: str) -> list[ReadValue]:
+        return [ReadValue(Read(b"HGET", key.encode(), name), key.encode() + name) for name in (b"x", b"y", b"z")]
 
     for number in range(20):
-        maker.change(row(f"e{number}"))
-    got = [part.value for part in maker.change(row("e5"))]
+        rewriter.change(row(f"e{number}"))
+    got = [part.value for part in rewriter.change(row("e5"))]
     donor = got[0][:-1]
     assert donor != b"e5"
     assert got == [donor + b"x", donor + b"y", donor + b"z"]
@@ -82,7 +77,11 @@ def test_all_fields_of_an_entity_come_from_the_same_other_one() -> None:
 def test_rows_of_packed_numbers_change_their_type() -> None:
     pack = np.array([1.5, 1e300], dtype="<f8")
     row = ((b"a", pack.tobytes()), (b"b", pack.tobytes()))
-    (part,) = SchemaMismatch(share=1, seed=1, change="float32").maker().change([Part(Read(b"HGETALL", b"h"), row)])
+    (part,) = (
+        SchemaMismatch(share=1, seed=1, change="float32")
+        .new_state()
+        .change([ReadValue(Read(b"HGETALL", b"h"), row)])
+    )
     with np.errstate(over="ignore"):
         narrow = pack.astype("<f4").tobytes()
     assert part.value == ((b"a", narrow), (b"b", narrow))

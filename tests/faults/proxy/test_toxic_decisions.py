@@ -8,9 +8,10 @@ from statistics import fmean, median, pstdev
 import pytest
 
 from monkeyproof.errors import UsageError
-from monkeyproof.faults.proxy.toxics.connections import CorruptBytes, Reset
+from monkeyproof.faults.proxy.toxics.corrupt_bytes import CorruptBytes
+from monkeyproof.faults.proxy.toxics.drop_headers import DropHeaders
 from monkeyproof.faults.proxy.toxics.latency import Latency
-from monkeyproof.faults.proxy.toxics.messages import LoseHeaders
+from monkeyproof.faults.proxy.toxics.reset import Reset
 
 N = 20_000
 
@@ -62,10 +63,10 @@ def test_constant_is_constant():
 
 def test_the_share_of_connections_is_the_one_asked_for_and_repeats():
     reset = Reset(seed=8, direction="response", share=0.3)
-    struck = [reset.strikes(n) for n in range(N)]
+    struck = [reset.hits(n) for n in range(N)]
     assert sum(struck) / N == pytest.approx(0.3, abs=0.01)
-    assert struck == [Reset(seed=8, direction="response", share=0.3).strikes(n) for n in range(N)]
-    assert struck != [Reset(seed=9, direction="response", share=0.3).strikes(n) for n in range(N)]
+    assert struck == [Reset(seed=8, direction="response", share=0.3).hits(n) for n in range(N)]
+    assert struck != [Reset(seed=9, direction="response", share=0.3).hits(n) for n in range(N)]
 
 
 def test_flips_do_not_depend_on_how_bytes_arrive():
@@ -104,9 +105,9 @@ def test_wrong_latencies_are_refused_in_words(parameters, words):
     [
         ("", "names is empty"),
         ("x y", "'x y' is no name of a header"),
-        ("etag, Content-Length", "without content-length nobody could tell where the message ends"),
+        ("etag, Content-Length", "without content-length the receiver cannot tell where the message ends"),
     ],
 )
 def test_headers_that_cannot_be_lost(names, words):
     with pytest.raises(UsageError, match=words):
-        LoseHeaders(names=names, seed=1)
+        DropHeaders(names=names, seed=1)
