@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from monkeyproof.types import Interval, Outcome, Recovery, TrialResult
@@ -204,6 +204,19 @@ def how_healed(trial: TrialResult) -> str:
         Outcome.INVALID: UNKNOWN,
         Outcome.UNPROVEN: UNKNOWN,
     }[trial.recovery.outcome]
+
+
+def pairs_of(mapping: Mapping[str, object]) -> list[tuple[str, str]]:
+    """A mapping from a file (the machine, the versions, a load's statistics) as names and values to print."""
+    return [(clean(str(key)).replace("_", " "), _value(value)) for key, value in mapping.items()]
+
+
+def _value(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_value(child)}" for key, child in value.items())
+    return UNKNOWN if value is None else clean(str(value))
 
 
 def _digits(value_s: float) -> str:

@@ -9,9 +9,9 @@ from markupsafe import Markup
 
 from monkeyproof.reports import text
 from monkeyproof.reports.charts import svg
-from monkeyproof.reports.model.judgement import healer_name
+from monkeyproof.reports.model.names import healer_name
 from monkeyproof.reports.stats.comparison import NO_HEALER
-from monkeyproof.reports.stats.summary import Group
+from monkeyproof.reports.stats.summary import TrialGroup
 from monkeyproof.reports.stats.survival import Survival
 
 WIDTH, HEIGHT = 360.0, 190.0
@@ -20,14 +20,14 @@ HEALER_LOOKS = 3
 """Colours for arms with a healer; more of them share the last."""
 
 
-def draw_curves(groups: Sequence[Group]) -> Markup:
+def draw_curves(groups: Sequence[TrialGroup]) -> Markup:
     """One figure for the arms of one experiment; those of which nothing is known are left out."""
     known = [(group, group.survival) for group in groups if group.survival is not None]
     if not known:
         return Markup("")
     deadline_s = known[0][0].deadline_s
     longest_s = max(seen.time_s for group, _ in known for seen in group.observations)
-    scale = svg.Scale(0.0, max(longest_s, deadline_s) * 1.04, LEFT, RIGHT)
+    scale = svg.TimeAxis(0.0, max(longest_s, deadline_s) * 1.04, LEFT, RIGHT)
     shapes = _axes(scale)
     looks = _looks([group.arm for group, _ in known])
     ends = []
@@ -47,7 +47,7 @@ def draw_curves(groups: Sequence[Group]) -> Markup:
     )
 
 
-def _axes(scale: svg.Scale) -> list[Markup]:
+def _axes(scale: svg.TimeAxis) -> list[Markup]:
     shapes = []
     for share in (0.0, 0.5, 1.0):
         shapes.append(svg.line(LEFT, _y(share), RIGHT, _y(share), "tl-grid"))
@@ -59,7 +59,7 @@ def _axes(scale: svg.Scale) -> list[Markup]:
     return shapes
 
 
-def _curve(group: Group, curve: Survival, scale: svg.Scale, look: str) -> list[Markup]:
+def _curve(group: TrialGroup, curve: Survival, scale: svg.TimeAxis, look: str) -> list[Markup]:
     """Band, steps, and a tick for every censored trial. A curve ends where nothing more is known of it."""
     stop_s = min(curve.known_until_s, scale.to_s)
     edges = [scale.x(at_s) for at_s in (0.0, *curve.times_s, stop_s)]
@@ -104,7 +104,7 @@ def _share_at(curve: Survival, at_s: float) -> float:
     )
 
 
-def _says(group: Group) -> str:
+def _says(group: TrialGroup) -> str:
     median = text.NOT_REACHED if group.median_s is None else text.seconds(group.median_s)
     return (
         f"{healer_name(group.arm)}: median {median}, {group.censored_count} of {len(group.observations)} censored"

@@ -12,8 +12,8 @@ from markupsafe import Markup
 
 from monkeyproof.reports.charts import svg
 from monkeyproof.reports.charts.bins import Bins, Counts
-from monkeyproof.reports.charts.svg import Scale
-from monkeyproof.reports.model.trial_timeline import FaultStory, Phase, Step
+from monkeyproof.reports.charts.svg import TimeAxis
+from monkeyproof.reports.model.trial_timeline import FaultSpan, HealerStep, TimeSpan
 from monkeyproof.reports.text import clean, count, seconds, short
 
 LABEL_X = 106.0
@@ -22,7 +22,7 @@ LABEL_X = 106.0
 Drawn = tuple[list[Markup], float]
 
 
-def strips(bins: Bins, scale: Scale, y: float) -> Drawn:
+def strips(bins: Bins, scale: TimeAxis, y: float) -> Drawn:
     """One heat strip for each way in which an answer can be bad, and for degraded ones; totals at the right."""
     shapes: list[Markup] = []
     kinds = (
@@ -41,7 +41,7 @@ def strips(bins: Bins, scale: Scale, y: float) -> Drawn:
     return shapes, y + 3
 
 
-def _strip(bins: Bins, counts: Counts, scale: Scale, y: float, look: str) -> list[Markup]:
+def _strip(bins: Bins, counts: Counts, scale: TimeAxis, y: float, look: str) -> list[Markup]:
     """Three strengths are enough to tell "a few" from "all", and let equal neighbours be one rectangle."""
     total = bins.known + bins.unknown
     levels = [
@@ -56,7 +56,7 @@ def _strip(bins: Bins, counts: Counts, scale: Scale, y: float, look: str) -> lis
     return shapes
 
 
-def versions(bins: Bins, scale: Scale, y: float) -> Drawn:
+def versions(bins: Bins, scale: TimeAxis, y: float) -> Drawn:
     """Which model version answered. Where several did within one step, each has a part of the height."""
     order = list(dict.fromkeys(version for found in bins.versions for version in found))
     shapes = [svg.text(LABEL_X, y + 11, "model version", "tl-name", "end")]
@@ -80,7 +80,7 @@ def _version(version: str) -> str:
     return f"v{version}" if version.isdigit() else short(version, 16)
 
 
-def fault_lanes(faults: Sequence[FaultStory], scale: Scale, y: float, hatch: str, origin_s: float) -> Drawn:
+def fault_lanes(faults: Sequence[FaultSpan], scale: TimeAxis, y: float, hatch: str, origin_s: float) -> Drawn:
     """A row for each fault: hatched while it may have begun, solid from its evidence to its revert."""
     shapes = [svg.text(LABEL_X, y + 11, "fault" if len(faults) < 2 else "faults", "tl-name", "end")]
     if not faults:
@@ -95,7 +95,7 @@ def fault_lanes(faults: Sequence[FaultStory], scale: Scale, y: float, hatch: str
     return shapes, y + 3
 
 
-def _fault_bar(fault: FaultStory, scale: Scale, y: float, hatch: str, origin_s: float) -> Markup:
+def _fault_bar(fault: FaultSpan, scale: TimeAxis, y: float, hatch: str, origin_s: float) -> Markup:
     start = scale.x(fault.intended_s)
     ended = scale.right if fault.reverted_s is None else scale.x(fault.reverted_s)
     if fault.effective_s is None:  # Nobody knows that it was ever there: hatched, and nothing else.
@@ -115,7 +115,7 @@ def _fault_bar(fault: FaultStory, scale: Scale, y: float, hatch: str, origin_s: 
     return svg.group(shapes, _fault_title(fault, says, origin_s))
 
 
-def _fault_label(label: str, start: float, proven: float, end: float, scale: Scale, y: float) -> Markup:
+def _fault_label(label: str, start: float, proven: float, end: float, scale: TimeAxis, y: float) -> Markup:
     """On the bar where it fits, else beside it."""
     wide = svg.text_width(label)
     if end - proven > wide + 10:
@@ -127,7 +127,7 @@ def _fault_label(label: str, start: float, proven: float, end: float, scale: Sca
     return svg.text(start + 6, y + 11, label, "tl-halo")
 
 
-def _fault_title(fault: FaultStory, says: str, origin_s: float) -> str:
+def _fault_title(fault: FaultSpan, says: str, origin_s: float) -> str:
     effective = "never" if fault.effective_s is None else seconds(fault.effective_s - origin_s)
     ended = says or f"reverted at {seconds((fault.reverted_s or 0.0) - origin_s)}"
     return (
@@ -139,13 +139,13 @@ def _fault_title(fault: FaultStory, says: str, origin_s: float) -> str:
 _WORD = {"detected": "saw", "diagnosed": "blames", "action": "", "resolved": "resolved", "escalated": "escalated"}
 
 
-def healer_lanes(steps: Sequence[Step], arm: str, scale: Scale, y: float, origin_s: float) -> Drawn:
+def healer_lanes(steps: Sequence[HealerStep], arm: str, scale: TimeAxis, y: float, origin_s: float) -> Drawn:
     """The healer's steps: a marker each, actions as bars from acting to acted; labels never overlap."""
     shapes = [svg.text(LABEL_X, y + 11, "healer", "tl-name", "end")]
     if not steps:
         says = "no healer ran in this arm" if arm == "none" else "did nothing"
         return [*shapes, svg.text(scale.left + 6, y + 11, says, "tl-faint tl-halo")], y + 21
-    rows = svg.Rows(limit=7)
+    rows = svg.LabelRows(limit=7)
     for step in steps:
         start = scale.x(step.start_s)
         end = scale.x(step.end_s) if step.end_s is not None else scale.right
@@ -166,21 +166,21 @@ def healer_lanes(steps: Sequence[Step], arm: str, scale: Scale, y: float, origin
     return shapes, y + len(rows.ends) * 17 + 4
 
 
-def _step_label(step: Step) -> str:
+def _step_label(step: HealerStep) -> str:
     label = short(f"{_WORD[step.kind]} {step.label}".strip(), 34)
     if step.kind != "action" or step.ok:
         return label
     return label + (" – failed" if step.ok is False else " – no end seen")
 
 
-def _step_title(step: Step, origin_s: float) -> str:
+def _step_title(step: HealerStep, origin_s: float) -> str:
     when = f"{seconds(step.start_s - origin_s)}"
     if step.kind == "action" and step.end_s is not None:
         when += f" to {seconds(step.end_s - origin_s)}"
     return f"{when}: {step.kind} {step.label}. {step.text}"
 
 
-def _marker(step: Step, start: float, end: float, top: float) -> Markup:
+def _marker(step: HealerStep, start: float, end: float, top: float) -> Markup:
     """Shapes differ as well as colours."""
     x, y = svg.number(start), svg.number(top + 7)
     match step.kind:
@@ -196,7 +196,7 @@ def _marker(step: Step, start: float, end: float, top: float) -> Markup:
             return svg.path(f"M{x},{y}m0,-6l6,11h-12z", "tl-escalated")
 
 
-def absence_lane(absences: Sequence[Phase], scale: Scale, y: float, origin_s: float) -> Drawn:
+def absence_lane(absences: Sequence[TimeSpan], scale: TimeAxis, y: float, origin_s: float) -> Drawn:
     """When the service took no connection; no lane at all where it always did."""
     if not absences:
         return [], y
@@ -211,7 +211,7 @@ def absence_lane(absences: Sequence[Phase], scale: Scale, y: float, origin_s: fl
     return shapes, y + 18
 
 
-def phase_lane(phases: Sequence[Phase], scale: Scale, y: float) -> Drawn:
+def phase_lane(phases: Sequence[TimeSpan], scale: TimeAxis, y: float) -> Drawn:
     shapes = [svg.text(LABEL_X, y + 10, "phase", "tl-name", "end")]
     for place, phase in enumerate(phases):
         left = scale.x(phase.start_s)
@@ -223,5 +223,5 @@ def phase_lane(phases: Sequence[Phase], scale: Scale, y: float) -> Drawn:
     return shapes, y + 15
 
 
-def _edges(bins: Bins, scale: Scale, first: int, last: int) -> tuple[float, float]:
+def _edges(bins: Bins, scale: TimeAxis, first: int, last: int) -> tuple[float, float]:
     return scale.x(bins.starts_s[first]), scale.x(bins.starts_s[last] + bins.width_s)

@@ -19,7 +19,7 @@ CHARACTER_PX = 6.0
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class TimeAxis:
     """Maps seconds to pixels."""
 
     from_s: float
@@ -43,7 +43,7 @@ class Scale:
 
 
 @dataclass(slots=True)
-class Rows:
+class LabelRows:
     """Puts labels that would overlap into different rows; the topmost free one is taken."""
 
     limit: int

@@ -17,7 +17,7 @@ from monkeyproof.record.history import READINGS_FILE, History
 from monkeyproof.record.readings import Readings
 from monkeyproof.reports.charts import lanes, svg
 from monkeyproof.reports.charts.bins import Bins, bin_readings
-from monkeyproof.reports.charts.svg import Scale
+from monkeyproof.reports.charts.svg import TimeAxis
 from monkeyproof.reports.model import trial_timeline
 from monkeyproof.reports.text import OUTCOMES, clean, milliseconds, percent, seconds, span
 from monkeyproof.types import Outcome, Recovery, TrialResult
@@ -63,7 +63,7 @@ def draw_history(
     recovery = trial.recovery
     origin_s = recovery.t0_s or 0.0
     to_s = float(bins.starts_s[-1]) + bins.width_s
-    scale = Scale(float(bins.starts_s[0]), max(to_s, recovery.end_s or 0.0), LEFT, RIGHT)
+    scale = TimeAxis(float(bins.starts_s[0]), max(to_s, recovery.end_s or 0.0), LEFT, RIGHT)
     key = f"{trial.experiment}-{trial.arm}-{trial.seed}-{trial.index}"
     hatch = "hatch-" + "".join(letter if letter.isalnum() else "-" for letter in key if letter.isascii())
 
@@ -105,7 +105,7 @@ def _sentence(trial: TrialResult) -> str:
     return f"Timeline of {trial.experiment}, arm {trial.arm}, seed {trial.seed}: {word}. {trial.recovery.reason}"
 
 
-def _good_band(bins: Bins, slo: Slo, scale: Scale, y: float, hatch: str) -> lanes.Drawn:
+def _good_band(bins: Bins, slo: Slo, scale: TimeAxis, y: float, hatch: str) -> lanes.Drawn:
     """Good answers from below, bad ones on top of them; where nothing is known, the hatching shows through."""
     bottom = y + GOOD_HEIGHT
     total = bins.known + bins.unknown
@@ -132,7 +132,7 @@ def _good_band(bins: Bins, slo: Slo, scale: Scale, y: float, hatch: str) -> lane
     return shapes, bottom
 
 
-def _latency_band(bins: Bins, slo: Slo, scale: Scale, y: float) -> lanes.Drawn:
+def _latency_band(bins: Bins, slo: Slo, scale: TimeAxis, y: float) -> lanes.Drawn:
     """Median and maximum on a logarithmic scale, from 1 ms: a median of 3 ms and a time-out both show."""
     bottom = y + LATENCY_HEIGHT
     highest = max([2 * slo.latency_ms, *bins.max_ms[np.isfinite(bins.max_ms)].tolist()])
@@ -160,7 +160,7 @@ def _latency_band(bins: Bins, slo: Slo, scale: Scale, y: float) -> lanes.Drawn:
     return shapes, bottom
 
 
-def _marks(recovery: Recovery, faults: tuple[trial_timeline.FaultStory, ...], scale: Scale) -> lanes.Drawn:
+def _marks(recovery: Recovery, faults: tuple[trial_timeline.FaultSpan, ...], scale: TimeAxis) -> lanes.Drawn:
     """Names of the instants that matter, above the bands, in as many rows as they need."""
     origin_s = recovery.t0_s or 0.0
     found: list[tuple[float, str, str]] = []
@@ -177,7 +177,7 @@ def _marks(recovery: Recovery, faults: tuple[trial_timeline.FaultStory, ...], sc
     reverted_s = recovery.reverted_s or max((fault.reverted_s or 0.0 for fault in faults), default=0.0)
     if reverted_s:
         found.append((reverted_s, "fault reverted", "tl-mark-fault"))
-    rows = svg.Rows(limit=4, gap=10.0)
+    rows = svg.LabelRows(limit=4, gap=10.0)
     placed: list[tuple[int, float, str, str, bool]] = []
     for at_s, label, look in found:
         x, wide = scale.x(at_s), svg.text_width(label) + 6
@@ -193,7 +193,7 @@ def _marks(recovery: Recovery, faults: tuple[trial_timeline.FaultStory, ...], sc
     return [*pins, *names], bottom
 
 
-def _mark_lines(recovery: Recovery, scale: Scale, top: float, bottom: float) -> list[Markup]:
+def _mark_lines(recovery: Recovery, scale: TimeAxis, top: float, bottom: float) -> list[Markup]:
     instants = (
         (recovery.t0_s, "tl-mark-fault", "t0: the earliest start of the fault"),
         (recovery.impact_s, "tl-mark-bad", "first bad answer"),
@@ -207,7 +207,7 @@ def _mark_lines(recovery: Recovery, scale: Scale, top: float, bottom: float) -> 
 
 
 def _fault_shade(
-    faults: tuple[trial_timeline.FaultStory, ...], scale: Scale, top: float, bottom: float, hatch: str
+    faults: tuple[trial_timeline.FaultSpan, ...], scale: TimeAxis, top: float, bottom: float, hatch: str
 ) -> list[Markup]:
     """Behind everything: hatched while the fault may have begun, tinted while it is proven to be there."""
     proven = [fault for fault in faults if fault.effective_s is not None]
@@ -223,7 +223,7 @@ def _fault_shade(
     return shapes
 
 
-def _recovered_band(recovery: Recovery, scale: Scale, top: float, bottom: float) -> list[Markup]:
+def _recovered_band(recovery: Recovery, scale: TimeAxis, top: float, bottom: float) -> list[Markup]:
     if recovery.recovered is None or recovery.outcome is Outcome.ABSORBED:
         return []
     low, high = scale.x(recovery.recovered.low_s), scale.x(recovery.recovered.high_s)
@@ -232,7 +232,7 @@ def _recovered_band(recovery: Recovery, scale: Scale, top: float, bottom: float)
     return [svg.rect(low, top, high - low, bottom - top, "tl-recovered", title)]
 
 
-def _axis(scale: Scale, origin_s: float, y: float, *, since_fault: bool) -> lanes.Drawn:
+def _axis(scale: TimeAxis, origin_s: float, y: float, *, since_fault: bool) -> lanes.Drawn:
     shapes = [svg.line(scale.left, y + 2, scale.right, y + 2, "tl-axis")]
     for tick_s in scale.ticks_s(origin_s):
         x = scale.x(origin_s + tick_s)
@@ -243,7 +243,7 @@ def _axis(scale: Scale, origin_s: float, y: float, *, since_fault: bool) -> lane
     return shapes, y + 24
 
 
-def _hover(bins: Bins, slo: Slo, scale: Scale, top: float, bottom: float, origin_s: float) -> list[Markup]:
+def _hover(bins: Bins, slo: Slo, scale: TimeAxis, top: float, bottom: float, origin_s: float) -> list[Markup]:
     """Invisible, on top: what a pointer reads. Quiet neighbours share one, so that the file stays small."""
     quiet = (bins.bad == 0) & (bins.unknown == 0) & (bins.degraded == 0)
     quiet &= (bins.known > 0) & ~(bins.max_ms > slo.latency_ms)
@@ -280,5 +280,5 @@ def _hover_title(bins: Bins, first: int, last: int, origin_s: float) -> str:
     return f"{start_s:.2f} to {end_s:.2f} s: " + ", ".join(says)
 
 
-def _edges(bins: Bins, scale: Scale) -> list[float]:
+def _edges(bins: Bins, scale: TimeAxis) -> list[float]:
     return [scale.x(start_s) for start_s in (*bins.starts_s.tolist(), float(bins.starts_s[-1]) + bins.width_s)]

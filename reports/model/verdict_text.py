@@ -1,4 +1,4 @@
-"""The numbers behind a verdict in words: phrases of the one sentence that says why."""
+"""The numbers behind a verdict in words: phrases of the sentence that gives its reason."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _TINY = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class Proportion:
     """``successes`` of ``count``, with its two-sided confidence interval."""
 
     successes: int
@@ -39,7 +39,7 @@ class Share:
     (Clopper-Pearson), for a number of trials that was fixed beforehand."""
 
 
-def exact_share(successes: int, count: int, confidence: float) -> Share | None:
+def exact_share(successes: int, count: int, confidence: float) -> Proportion | None:
     """A share with its Clopper-Pearson interval. None of none is no share.
 
     Clopper, C., Pearson, E. S. (1934). The use of confidence or fiducial limits illustrated in the case of the
@@ -50,10 +50,10 @@ def exact_share(successes: int, count: int, confidence: float) -> Share | None:
     from scipy import stats
 
     found = stats.binomtest(successes, count).proportion_ci(confidence, method="exact")
-    return Share(successes, count, float(found.low), float(found.high), confidence)
+    return Proportion(successes, count, float(found.low), float(found.high), confidence)
 
 
-def sequential_share(successes: int, count: int, confidence: float) -> Share | None:
+def sequential_share(successes: int, count: int, confidence: float) -> Proportion | None:
     """A share with limits that hold at every look and any stopping (see above). None of none is no share.
 
     What it needs is the counts alone, so the limits are those of this look; they are not narrowed by earlier ones.
@@ -63,10 +63,10 @@ def sequential_share(successes: int, count: int, confidence: float) -> Share | N
     failures = count - successes
     low = _sequential_low(successes, failures, confidence)
     high = 1 - _sequential_low(failures, successes, confidence)
-    return Share(successes, count, low, high, confidence, sequential=True)
+    return Proportion(successes, count, low, high, confidence, sequential=True)
 
 
-def share_of(successes: int, count: int, confidence: float, *, sequential: bool) -> Share | None:
+def share_of(successes: int, count: int, confidence: float, *, sequential: bool) -> Proportion | None:
     """The one or the other."""
     return (sequential_share if sequential else exact_share)(successes, count, confidence)
 

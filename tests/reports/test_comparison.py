@@ -24,7 +24,8 @@ from test_statistics import PLACEBO, SIX_MP, SLO, campaign, observations, trial
 
 from monkeyproof.cli import main
 from monkeyproof.reports.formats.comparison_table import print_comparison
-from monkeyproof.reports.model import judgement
+from monkeyproof.reports.model.campaign_comparison import CampaignComparison
+from monkeyproof.reports.model.comparison_rows import comparison_rows
 from monkeyproof.reports.stats.comparison import compare_arms, compare_campaigns, differences
 from monkeyproof.reports.stats.effect import difference, log_rank_p, sign_p
 from monkeyproof.reports.stats.survival import (
@@ -317,9 +318,10 @@ def test_hardly_any_spread_is_told_by_the_sign_test() -> None:
     (found,) = compare_arms(campaign(*told), SLO)
     assert found.paired_p is None
     assert found.sign_p == pytest.approx(2 / 2**8)
-    assert "sign test p 0.008" in judgement.comparison_line(found)
+    (row,) = comparison_rows((found,))
+    assert "sign test p 0.008" in row.line
     text = io.StringIO()
-    print_comparison([found], [], ("a", "b"), 0.95, Console(file=text, width=80))
+    print_comparison(CampaignComparison(("a", "b"), 0.95, (found,), ()), Console(file=text, width=80))
     assert "0.008 sign test" in " ".join(text.getvalue().split())
     assert "Where nearly all trials of a side ended alike" in " ".join(text.getvalue().split())
 
@@ -339,7 +341,8 @@ def test_the_table_is_whole_at_80_columns() -> None:
     found = compare_campaigns(arms(range(1, 11), range(1, 9)), arms(range(3, 13), range(1, 9)), SLO)
     text = io.StringIO()
     console = Console(file=text, width=80)
-    print_comparison(found, ["the targets differ (t in A, u in B)"], ("runs/a", "runs/b"), 0.95, console)
+    unlike = ("the targets differ (t in A, u in B)",)
+    print_comparison(CampaignComparison(("runs/a", "runs/b"), 0.95, found, unlike), console)
     told = text.getvalue()
     assert "…" not in told
     assert "8 pairs" in told

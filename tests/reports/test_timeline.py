@@ -20,7 +20,7 @@ from monkeyproof.errors import UsageError
 from monkeyproof.record.history import READINGS_FILE, TRIAL_FILE, History, HistoryWriter, Kind, write_json
 from monkeyproof.record.readings import Reading, Readings, ReadingsWriter, SignalState
 from monkeyproof.reports.charts.bins import LIMIT, bin_readings
-from monkeyproof.reports.charts.svg import Rows, Scale, steps_path
+from monkeyproof.reports.charts.svg import LabelRows, TimeAxis, steps_path
 from monkeyproof.reports.charts.timeline import draw
 from monkeyproof.reports.model import trial_timeline
 from monkeyproof.types import Outcome, TrialResult
@@ -98,7 +98,7 @@ def test_bins_are_bounded_whatever_the_times(at_s: list[float], origin_s: float)
 
 @given(st.lists(st.tuples(st.floats(0, 900), st.floats(1, 200)), max_size=30))
 def test_labels_in_a_row_never_overlap(labels: list[tuple[float, float]]) -> None:
-    rows = Rows(limit=5)
+    rows = LabelRows(limit=5)
     for left, wide in labels:
         rows.place(left, left + wide)
     assert len(rows.ends) <= 5
@@ -114,7 +114,7 @@ def test_staircases_break_where_nothing_is_known() -> None:
 
 
 def test_ticks_are_few_and_count_from_t0() -> None:
-    scale = Scale(0.0, 25.0, 0.0, 100.0)
+    scale = TimeAxis(0.0, 25.0, 0.0, 100.0)
     ticks = scale.ticks_s(2.6)
     assert 0.0 in ticks
     assert len(ticks) <= 15

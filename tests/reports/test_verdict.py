@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from monkeyproof import errors
 from monkeyproof.config.target_file import Limit, RecoveryObjective, Slo, read_target_file
-from monkeyproof.reports.model.facts import headline
+from monkeyproof.reports.model.headline import headline
 from monkeyproof.reports.model.verdict import CampaignVerdict, Decision, Verdict, as_json, judge
 from monkeyproof.reports.stats.summary import summarise
 from monkeyproof.types import Campaign, Interval, Outcome, Recovery, TrialResult
@@ -255,7 +255,7 @@ def test_who_heals_what_harms_nobody_is_judged_as_in_a_sham() -> None:
     found = judged([*enough, acted, acted], slo)
     assert found.decision is FAIL
     assert (
-        "a healer acted in 2 of 38 trials (restart) although nobody was harmed; at most 1 is allowed"
+        "a healer acted in 2 of 38 trials (restart) although the fault did no harm; at most 1 is allowed"
         in found.reason
     )
     assert judged([*enough, acted, acted], SLO).decision is PASS

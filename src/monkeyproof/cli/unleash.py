@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from monkeyproof import paths
-from monkeyproof.cli.campaign import open_or_start, read_target, write_and_name
+from monkeyproof.cli.campaign import open_or_start, read_target, unwritten, write_and_name
 from monkeyproof.cli.options import ARMS
 from monkeyproof.errors import UsageError
 
@@ -165,6 +165,7 @@ def _print_plan(plan: SchedulePlan) -> None:
 def _run(options: _Options) -> int:
     from monkeyproof.campaign.unleash import run_schedule
     from monkeyproof.cli.progress import watcher
+    from monkeyproof.reports.model.report import build
     from monkeyproof.safety.replay import clear_to_inject, sole_campaign_on
 
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
@@ -180,13 +181,16 @@ def _run(options: _Options) -> int:
         with watcher(folder) as progress:
             ridden = run_schedule(plan, file, arm, folder, progress)
         _print_end(ridden)
+        incomplete = None
         if ridden.campaign.trials:
-            write_and_name(ridden.campaign, folder)
+            incomplete = unwritten(write_and_name(build(ridden.campaign, folder)))
         click.echo(f"Replay it: {_replay(folder / 'storm.yaml', options, arm)}")
         if ridden.error:
             return _told(ridden)
         if options.shrink and ridden.failed:
             _shrink(plan, file, arm, folder, options)
+    if incomplete is not None:
+        raise incomplete
     return ridden.exit_code
 
 
