@@ -31,17 +31,17 @@ def strips(bins: Bins, scale: TimeAxis, y: float) -> Drawn:
         ("no answer", bins.unanswered, "tl-unanswered"),
         ("fallback used", bins.degraded, "tl-degraded"),
     )
-    for name, counts, look in kinds:
+    for name, counts, css in kinds:
         shapes.append(svg.text(LABEL_X, y + 9, name, "tl-name", "end"))
         shapes.append(svg.rect(scale.left, y, scale.right - scale.left, 11, "tl-lane"))
-        shapes += _strip(bins, counts, scale, y, look)
+        shapes += _strip(bins, counts, scale, y, css)
         total = int(counts.sum())
         shapes.append(svg.text(scale.right + 6, y + 9, f"{total:,}" if total else "0", "tl-total"))
         y += 15
     return shapes, y + 3
 
 
-def _strip(bins: Bins, counts: Counts, scale: TimeAxis, y: float, look: str) -> list[Markup]:
+def _strip(bins: Bins, counts: Counts, scale: TimeAxis, y: float, css: str) -> list[Markup]:
     """Three strengths are enough to tell "a few" from "all", and let equal neighbours be one rectangle."""
     total = bins.known + bins.unknown
     levels = [
@@ -52,7 +52,7 @@ def _strip(bins: Bins, counts: Counts, scale: TimeAxis, y: float, look: str) -> 
         run = list(places)
         if level:
             left, right = _edges(bins, scale, run[0], run[-1])
-            shapes.append(svg.rect(left, y, right - left, 11, f"{look} tl-level-{level}"))
+            shapes.append(svg.rect(left, y, right - left, 11, f"{css} tl-level-{level}"))
     return shapes
 
 
@@ -69,8 +69,8 @@ def versions(bins: Bins, scale: TimeAxis, y: float) -> Drawn:
         names = " and ".join(_version(version) for version in found)
         for part, version in enumerate(found):
             height = 14 / len(found)
-            look = f"tl-version-{order.index(version) % 4}"
-            shapes.append(svg.rect(left, y + part * height, right - left, height, look, f"answered by {names}"))
+            css = f"tl-version-{order.index(version) % 4}"
+            shapes.append(svg.rect(left, y + part * height, right - left, height, css, f"answered by {names}"))
         if found and right - left > svg.text_width(names) + 8:
             shapes.append(svg.text(left + 4, y + 11, names, "tl-on-version"))
     return shapes, y + 21
@@ -98,21 +98,21 @@ def fault_lanes(faults: Sequence[FaultSpan], scale: TimeAxis, y: float, hatch: s
 def _fault_bar(fault: FaultSpan, scale: TimeAxis, y: float, hatch: str, origin_s: float) -> Markup:
     start = scale.x(fault.intended_s)
     ended = scale.right if fault.reverted_s is None else scale.x(fault.reverted_s)
-    if fault.effective_s is None:  # Nobody knows that it was ever there: hatched, and nothing else.
-        proven, end, says = max(start + 8, ended if fault.reverted_s else start), 0.0, "not proven"
+    if fault.effective_s is None:  # It may never have taken effect: hatched, and nothing else.
+        proven, end, caption = max(start + 8, ended if fault.reverted_s else start), 0.0, "not proven"
     else:
         proven = scale.x(fault.effective_s)
-        end, says = (ended, "") if fault.held else (proven + 4, "one shot")
+        end, caption = (ended, "") if fault.held else (proven + 4, "one shot")
     if fault.effective_s is not None and fault.held and fault.reverted_s is None:
-        says = "never reverted"
+        caption = "never reverted"
     shapes = [svg.rect(start, y, max(3.0, proven - start), 14, "tl-maybe", fill=f"url(#{hatch})")]
     if fault.effective_s is not None:
         shapes.append(svg.rect(proven, y, max(2.0, end - proven), 14, "tl-fault-bar"))
-    if says == "never reverted":  # Open at the end: an arrow that leaves the drawing.
+    if caption == "never reverted":  # Open at the end: an arrow that leaves the drawing.
         shapes.append(svg.path(f"M{svg.number(end)},{svg.number(y)}l9,7l-9,7z", "tl-fault-bar"))
-    label = short(f"{fault.name} on {fault.subject}" + (f" ({says})" if says else ""), 70)
+    label = short(f"{fault.name} on {fault.subject}" + (f" ({caption})" if caption else ""), 70)
     shapes.append(_fault_label(label, start, proven, max(end, proven), scale, y))
-    return svg.group(shapes, _fault_title(fault, says, origin_s))
+    return svg.group(shapes, _fault_title(fault, caption, origin_s))
 
 
 def _fault_label(label: str, start: float, proven: float, end: float, scale: TimeAxis, y: float) -> Markup:
@@ -127,9 +127,9 @@ def _fault_label(label: str, start: float, proven: float, end: float, scale: Tim
     return svg.text(start + 6, y + 11, label, "tl-halo")
 
 
-def _fault_title(fault: FaultSpan, says: str, origin_s: float) -> str:
+def _fault_title(fault: FaultSpan, caption: str, origin_s: float) -> str:
     effective = "never" if fault.effective_s is None else seconds(fault.effective_s - origin_s)
-    ended = says or f"reverted at {seconds((fault.reverted_s or 0.0) - origin_s)}"
+    ended = caption or f"reverted at {seconds((fault.reverted_s or 0.0) - origin_s)}"
     return (
         f"{fault.name} on {fault.subject}: intended at {seconds(fault.intended_s - origin_s)}, proven at "
         f"{effective}, {ended}. {fault.evidence} {fault.trouble}"
@@ -143,8 +143,8 @@ def healer_lanes(steps: Sequence[HealerStep], arm: str, scale: TimeAxis, y: floa
     """The healer's steps: a marker each, actions as bars from acting to acted; labels never overlap."""
     shapes = [svg.text(LABEL_X, y + 11, "healer", "tl-name", "end")]
     if not steps:
-        says = "no healer ran in this arm" if arm == "none" else "did nothing"
-        return [*shapes, svg.text(scale.left + 6, y + 11, says, "tl-faint tl-halo")], y + 21
+        caption = "no healer ran in this arm" if arm == "none" else "did nothing"
+        return [*shapes, svg.text(scale.left + 6, y + 11, caption, "tl-faint tl-halo")], y + 21
     rows = svg.LabelRows(limit=7)
     for step in steps:
         start = scale.x(step.start_s)
@@ -152,7 +152,7 @@ def healer_lanes(steps: Sequence[HealerStep], arm: str, scale: TimeAxis, y: floa
         bar_end = max(end, start + 5) if step.kind == "action" else start + 5
         label = _step_label(step)
         wide = svg.text_width(label) + 4
-        after = bar_end + wide <= scale.right + 40  # The right margin is free here: totals stand elsewhere.
+        after = bar_end + wide <= scale.right + 40  # The right margin is free here: totals are in other lanes.
         left, right = (start - 5, bar_end + wide) if after else (start - wide - 9, bar_end)
         row = rows.place(left, right)
         if row is None:  # No room for the words: the marker stays, with its tooltip.
@@ -206,8 +206,8 @@ def absence_lane(absences: Sequence[TimeSpan], scale: TimeAxis, y: float, origin
         left = scale.x(absence.start_s)
         right = scale.x(absence.end_s) if absence.end_s is not None else scale.right
         until = seconds(absence.end_s - origin_s) if absence.end_s is not None else "the end"
-        says = f"gone from {seconds(absence.start_s - origin_s)} to {until}: {clean(absence.name)}"
-        shapes.append(svg.rect(left, y, max(2.0, right - left), 11, "tl-unanswered tl-level-3", says))
+        caption = f"gone from {seconds(absence.start_s - origin_s)} to {until}: {clean(absence.name)}"
+        shapes.append(svg.rect(left, y, max(2.0, right - left), 11, "tl-unanswered tl-level-3", caption))
     return shapes, y + 18
 
 

@@ -179,9 +179,9 @@ def _strip(group: TrialGroup, most_s: float) -> Markup:
         dot = at + "m-4,0a4,4 0 1 0 8,0a4,4 0 1 0 -8,0"
         arrow = at + "m-3,-4.5l8,4.5l-8,4.5z"
         shapes.append(svg.path(dot if seen.recovered else arrow, "dot" if seen.recovered else "arrow", title))
-    says = f"{len(group.recovered_s)} recovered, {group.censored_count} censored"
+    caption = f"{len(group.recovered_s)} recovered, {group.censored_count} censored"
     return Markup('<svg class="strip" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        svg.number(STRIP_WIDTH), svg.number(STRIP_HEIGHT), says, Markup("").join(shapes)
+        svg.number(STRIP_WIDTH), svg.number(STRIP_HEIGHT), caption, Markup("").join(shapes)
     )
 
 
@@ -191,9 +191,9 @@ def _strip_axis(most_s: float, slo: Slo) -> Markup:
         svg.text(scale.x(tick_s), 12, f"{tick_s:g}" + (" s" if not tick_s else ""), "tl-tick", "middle")
         for tick_s in scale.ticks_s(0.0, most=6)
     ]
-    says = f"Scale in seconds; the dashed line is the deadline of {slo.recovery.within_s:g} s"
+    caption = f"Scale in seconds; the dashed line is the deadline of {slo.recovery.within_s:g} s"
     return Markup('<svg class="strip" viewBox="0 0 {} 16" role="img" aria-label="{}">{}</svg>').format(
-        svg.number(STRIP_WIDTH), says, Markup("").join(shapes)
+        svg.number(STRIP_WIDTH), caption, Markup("").join(shapes)
     )
 
 

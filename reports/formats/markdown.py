@@ -86,7 +86,8 @@ def _method(report: Report) -> str:
         "are neither dropped nor averaged in. Recovered trials count with the upper end of their interval, "
         "absorbed ones as 0 s. Shares have exact (Clopper-Pearson) intervals, or limits that hold "
         "at every look if the campaign ends as soon as its verdict is decided; they count a trial censored "
-        "before the deadline as not recovered. Invalid and unproven trials count for nothing; shams stand apart."
+        "before the deadline as not recovered. Invalid and unproven trials count for nothing; shams have a table "
+        "of their own."
     )
 
 

@@ -80,7 +80,7 @@ def log_campaign(
             return _log(report, files, chosen, store if uri is None else None)
         except UsageError:
             raise
-        except Exception as error:  # A server, a driver or a disk may raise anything. The report stands.
+        except Exception as error:  # A server, a driver or a disk may raise anything; the report is written.
             raise UsageError(
                 f"the campaign could not be logged to {_public(chosen)}: {_why(error)}. Its report is complete; "
                 "check that the server runs, or unset MLFLOW_TRACKING_URI to log on this machine"

@@ -1,4 +1,4 @@
-"""A trial's events, told: when each fault began and ended, what the healer did, which phase it was."""
+"""The timeline of a trial, from its events: faults, the healer's steps, phases and absences of the service."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FaultSpan:
 
 @dataclass(frozen=True, slots=True)
 class HealerStep:
-    """One thing that the healer did; an action lasts until ``end_s``."""
+    """One step of the healer; an action lasts until ``end_s``."""
 
     kind: str
     """detected, diagnosed, action, resolved or escalated."""
@@ -72,7 +72,7 @@ def faults(history: History) -> tuple[FaultSpan, ...]:
 def _continued(fault: FaultSpan, event: Event) -> FaultSpan:
     match event.kind:
         case Kind.FAULT_EFFECTIVE:
-            # The subject stands before it already.
+            # Reports print the subject before it.
             summary = str(event.data.get("summary", "")).removeprefix(f"{fault.subject}: ")
             return replace(fault, effective_s=event.t_s, evidence=summary)
         case Kind.FAULT_INJECTED:
@@ -92,22 +92,22 @@ def steps(history: History) -> tuple[HealerStep, ...]:
     found: list[HealerStep] = []
     ends = list(history.of_kind(Kind.HEALER_ACTED))
     for event in history.events:
-        said = str(event.data.get("summary", ""))
+        summary = str(event.data.get("summary", ""))
         match event.kind:
             case Kind.HEALER_DETECTED:
                 label = _label(event, "signal")
-                found.append(HealerStep("detected", event.t_s, event.t_s, label, said or _threshold(event)))
+                found.append(HealerStep("detected", event.t_s, event.t_s, label, summary or _threshold(event)))
             case Kind.HEALER_DIAGNOSED:
-                found.append(HealerStep("diagnosed", event.t_s, event.t_s, _label(event, "cause"), said))
+                found.append(HealerStep("diagnosed", event.t_s, event.t_s, _label(event, "cause"), summary))
             case Kind.HEALER_ACTING:
                 end = next((end for end in ends if _ends(end, event)), None)
                 if end is not None:
                     ends.remove(end)
-                    said = str(end.data.get("summary", "")) or said
-                found.append(_action(event, end, said))
+                    summary = str(end.data.get("summary", "")) or summary
+                found.append(_action(event, end, summary))
             case Kind.HEALER_RESOLVED | Kind.HEALER_ESCALATED:
                 kind = "resolved" if event.kind is Kind.HEALER_RESOLVED else "escalated"
-                found.append(HealerStep(kind, event.t_s, event.t_s, "", said))
+                found.append(HealerStep(kind, event.t_s, event.t_s, "", summary))
             case _:
                 pass
     found += [_action(end, end, str(end.data.get("summary", ""))) for end in ends]
@@ -115,7 +115,7 @@ def steps(history: History) -> tuple[HealerStep, ...]:
 
 
 def absences(history: History) -> tuple[TimeSpan, ...]:
-    """When the service was not there at all: its connections ended, and new ones were refused."""
+    """When the service was absent: its connections ended, and it refused new ones."""
     found: list[TimeSpan] = []
     for event in history.of_kind(Kind.SERVICE_GONE, Kind.SERVICE_REACHABLE):
         if event.kind is Kind.SERVICE_GONE:
@@ -139,14 +139,14 @@ def phases(history: History) -> tuple[TimeSpan, ...]:
 
 
 def troubles(history: History) -> tuple[str, ...]:
-    """What went wrong with the trial itself. (What went wrong with a fault stands with the fault.)"""
+    """What went wrong with the trial itself. (The trouble of a fault is in its ``FaultSpan``.)"""
     names = {Kind.TRIAL_ABORTED: "The trial was aborted", Kind.BASELINE_MISSED: "The baseline was missed"}
     return tuple(f"{names[event.kind]}: {event.data.get('why', '')}" for event in history.of_kind(*names))
 
 
-def _action(began: Event, end: Event | None, said: str) -> HealerStep:
+def _action(began: Event, end: Event | None, summary: str) -> HealerStep:
     ok = bool(end.data.get("ok")) if end is not None else None
-    return HealerStep("action", began.t_s, end.t_s if end else None, _label(began, "remedy"), said, ok)
+    return HealerStep("action", began.t_s, end.t_s if end else None, _label(began, "remedy"), summary, ok)
 
 
 def _ends(end: Event, began: Event) -> bool:

@@ -1,7 +1,7 @@
 """Statistics over the trials of a campaign: by experiment and arm, and by arm. The mathematics is scipy's.
 
-What a trial tells, and the curves and means over trials, are in ``survival``; shares in ``shares``; how arms
-compare in ``comparison``.
+Observations, curves and means over trials are in ``survival``; shares in ``proportions``; the comparison of arms
+in ``comparison``.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class TrialGroup:
     @property
     def median_earliest_s(self) -> float | None:
         """The median if every trial had recovered at the lower end of its interval. ``median_s`` takes the upper
-        ends, so the two bound what is left open by when the users' questions came (interval censoring)."""
+        ends, so the two bound the error that the times of the users' questions leave (interval censoring)."""
         sample = observe_all(self.trials, earliest=True)
         return kaplan_meier(sample).quantile_s(0.5) if sample else None
 
@@ -161,7 +161,7 @@ def _group(
     valid = [trial for trial in trials if trial.recovery.outcome.counts]
 
     def share(of: Callable[[TrialResult], bool]) -> Proportion | None:
-        # Where the trials ended because of what they showed, every share needs limits that allow for it.
+        # A campaign that ends by its verdict needs limits that allow for it, in every share.
         return share_of(sum(map(of, valid)), len(valid), confidence, sequential=sequential)
 
     return TrialGroup(

@@ -31,12 +31,12 @@ def ridden(decision: str, error: str = "", code: int = 0) -> ScheduleResult:
 def shrinker(fails: Callable[[set[str]], str], **more: float) -> tuple[Shrinker, list[SchedulePlan]]:
     tried: list[SchedulePlan] = []
 
-    def ride(part: SchedulePlan, number: int) -> ScheduleResult:
+    def run(part: SchedulePlan, number: int) -> ScheduleResult:
         tried.append(part)
         assert number == len(tried)
         return ridden(fails({one.fault for one in part.faults}))
 
-    return Shrinker(PLAN, ride, ManualClock(), **more), tried  # type: ignore[arg-type]
+    return Shrinker(PLAN, run, ManualClock(), **more), tried  # type: ignore[arg-type]
 
 
 def test_a_storm_shrinks_to_the_faults_that_fail_together() -> None:
@@ -79,14 +79,14 @@ def test_nothing_more_is_tried_after_a_trial_that_did_not_end_in_order(
 ) -> None:
     count = 0
 
-    def ride(part: SchedulePlan, number: int) -> ScheduleResult:  # noqa: ARG001
+    def run(part: SchedulePlan, number: int) -> ScheduleResult:  # noqa: ARG001
         nonlocal count
         count += 1
         if isinstance(how, Refusal):
             raise how
         return how
 
-    one = Shrinker(PLAN, ride, ManualClock())
+    one = Shrinker(PLAN, run, ManualClock())
     least, found = one.shrink()
     assert (count, least, found.minimal) == (1, PLAN, False)
     assert one.failure is not None
