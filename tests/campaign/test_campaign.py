@@ -61,7 +61,7 @@ def test_the_same_seed_gives_the_same_plan_to_the_byte(tmp_path: Path, target: T
     assert order[0] != order[1]
 
 
-def test_every_block_holds_every_experiment_and_arm_once(tmp_path: Path, target: TargetFile) -> None:
+def test_blocks(tmp_path: Path, target: TargetFile) -> None:
     plan = plan_of(
         tmp_path, target, "latency-spike", "replica-kill", arms="none,elephant", trials_count=20, shams_count=5
     )
@@ -84,7 +84,7 @@ def test_every_block_holds_every_experiment_and_arm_once(tmp_path: Path, target:
     assert len({trial.folder for trial in trials}) == len(trials)
 
 
-def test_a_campaign_that_may_end_early_has_its_shams_first(tmp_path: Path, target: TargetFile) -> None:
+def test_shams_of_a_sequential_campaign(tmp_path: Path, target: TargetFile) -> None:
     plan = plan_of(tmp_path, target, trials_count=100, sequential=True, shams_count=3)
     trials = plan.trials()
     assert [of for t, of in zip(trials, plan.blocks_of(trials), strict=True) if t.sham] == [0, 1, 2]
@@ -109,7 +109,7 @@ def test_a_plan_that_contradicts_itself(
 # How it ends.
 
 
-def test_a_fixed_number_is_run_whatever_is_decided(tmp_path: Path, target: TargetFile) -> None:
+def test_fixed_number_of_trials(tmp_path: Path, target: TargetFile) -> None:
     runner = FakeRunner(target)
     finished = run(plan_of(tmp_path / "c", target, trials_count=12), runner)
     assert (len(runner.ran), finished.exit_code, finished.ended_early) == (12, EXIT_OK, "")
@@ -125,7 +125,7 @@ def test_a_fixed_number_is_run_whatever_is_decided(tmp_path: Path, target: Targe
     assert {trial.recovery.outcome for trial in finished.campaign.trials} == {Outcome.ABSORBED}
 
 
-def test_auto_ends_when_decided_and_the_reference_arm_ends_with_it(tmp_path: Path, target: TargetFile) -> None:
+def test_auto_ends_when_decided(tmp_path: Path, target: TargetFile) -> None:
     runner = FakeRunner(target, broken=lambda trial: trial.arm == "none")
     plan = plan_of(tmp_path / "c", target, arms="none,elephant", trials_count=60, sequential=True)
     finished = run(plan, runner)
@@ -137,9 +137,7 @@ def test_auto_ends_when_decided_and_the_reference_arm_ends_with_it(tmp_path: Pat
     assert finished.campaign.plan["sequential"] is True
 
 
-def test_auto_drops_an_experiment_that_is_decided_and_goes_on_with_the_other(
-    tmp_path: Path, target: TargetFile
-) -> None:
+def test_auto_drops_a_decided_experiment(tmp_path: Path, target: TargetFile) -> None:
     def every_other(trial: object) -> bool:
         return trial.experiment == "replica-kill" and trial.index % 2 == 0  # type: ignore[attr-defined]
 
@@ -152,7 +150,7 @@ def test_auto_drops_an_experiment_that_is_decided_and_goes_on_with_the_other(
     assert cli("gate", tmp_path / "c").exit_code == 3
 
 
-def test_auto_ends_where_no_trial_can_count(tmp_path: Path, target: TargetFile) -> None:
+def test_auto_ends_if_unproven(tmp_path: Path, target: TargetFile) -> None:
     """Nothing names evidence: one block shows it, and the other experiment goes on."""
     runner = FakeRunner(target, unproven=lambda trial: trial.experiment == "replica-kill")
     names = ("latency-spike", "replica-kill")
@@ -173,7 +171,7 @@ def test_a_hard_limit_decides_at_once(tmp_path: Path) -> None:
     assert cli("gate", tmp_path / "c").exit_code == 1
 
 
-def test_no_trial_begins_after_the_limit_and_the_rest_can_be_run_later(tmp_path: Path, target: TargetFile) -> None:
+def test_time_limit_and_resume(tmp_path: Path, target: TargetFile) -> None:
     runner = FakeRunner(target, minutes=1.0)
     plan = plan_of(tmp_path / "c", target, trials_count=6, max_minutes=2.5)
     finished = run(plan, runner)
@@ -204,9 +202,7 @@ def test_a_signal_is_an_abort(tmp_path: Path, target: TargetFile) -> None:
 # Going on.
 
 
-def test_resumed_after_a_kill_finished_trials_are_kept_and_the_half_done_one_is_redone(
-    tmp_path: Path, target: TargetFile
-) -> None:
+def test_resume_after_a_kill(tmp_path: Path, target: TargetFile) -> None:
     folder = tmp_path / "c"
     plan = plan_of(folder, target, "latency-spike", "replica-kill", arms="none,elephant", trials_count=2, seed=3)
     killed = FakeRunner(target, dies_in=4)
@@ -226,7 +222,7 @@ def test_resumed_after_a_kill_finished_trials_are_kept_and_the_half_done_one_is_
         StoredPlan.read(folder)
 
 
-def test_killed_twice_in_the_same_trial_both_remains_are_kept(tmp_path: Path, target: TargetFile) -> None:
+def test_killed_twice_in_the_same_trial(tmp_path: Path, target: TargetFile) -> None:
     folder = tmp_path / "c"
     with pytest.raises(Killed):
         run(plan_of(folder, target), FakeRunner(target, dies_in=1))
@@ -237,7 +233,7 @@ def test_killed_twice_in_the_same_trial_both_remains_are_kept(tmp_path: Path, ta
     assert len(read_campaign(folder).trials) == 2
 
 
-def test_what_has_changed_since_is_refused(tmp_path: Path, target: TargetFile) -> None:
+def test_resume_after_a_change(tmp_path: Path, target: TargetFile) -> None:
     experiment = tmp_path / "mine.yaml"
     experiment.write_text(catalogue.find("latency-spike").path.read_text())
     folder = tmp_path / "c"
@@ -258,7 +254,7 @@ def test_what_has_changed_since_is_refused(tmp_path: Path, target: TargetFile) -
         rest_of(folder, target)
 
 
-def test_an_embedded_target_may_come_back_on_other_ports_and_not_with_another_slo(tmp_path: Path) -> None:
+def test_resume_on_a_restarted_target(tmp_path: Path) -> None:
     stack = "stack: {control: control.sock}"
     target = target_file(tmp_path, more=stack)
     with pytest.raises(Killed):
@@ -349,7 +345,7 @@ def test_false_heal_under_a_benign_fault(tmp_path: Path, target: TargetFile, ben
         (("run", "--resume", "nowhere"), "not a campaign's folder"),
     ],
 )
-def test_words_that_are_wrong(arguments: tuple[str, ...], words: str) -> None:
+def test_usage_errors(arguments: tuple[str, ...], words: str) -> None:
     done = cli(*arguments)
     assert done.exit_code == 2, done.output
     assert words in " ".join(done.output.split())

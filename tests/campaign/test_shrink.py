@@ -73,7 +73,7 @@ CASES = COUNTS.flatmap(lambda n: st.tuples(st.just(n), st.sets(st.frozensets(st.
 
 
 @given(CASES)
-def test_whatever_fails_the_result_fails_and_each_part_is_needed(case: tuple[int, set[frozenset[int]]]) -> None:
+def test_result_is_minimal(case: tuple[int, set[frozenset[int]]]) -> None:
     """Failures of any kind, also such that are not monotone: a set fails if its size and content say so."""
     count, causes = case
     tried: list[frozenset[int]] = []

@@ -111,7 +111,7 @@ def test_file_name_stays_in_the_folder(file_name: str) -> None:
 
 
 @pytest.mark.parametrize(("file_name", "name"), [("other.md", "markdown"), ("report.md", "mine")])
-def test_name_and_file_of_another_module_are_taken(file_name: str, name: str) -> None:
+def test_duplicate_name_or_file(file_name: str, name: str) -> None:
     with pytest.raises(ValueError, match=r"monkeyproof\.reports\.formats\.markdown has registered this"):
         report_format(file_name, name=name)(lambda _: "")
 

@@ -80,13 +80,13 @@ def hostile_campaign(folder: Path) -> Campaign:
     )
 
 
-def test_the_page_tells_everything(page: tuple[Campaign, str]) -> None:
+def test_page_content(page: tuple[Campaign, str]) -> None:
     campaign, text = page
     tags = Tags(text)
     timelines = [attrs for tag, attrs in tags.found if tag == "svg" and attrs.get("class") == "timeline"]
     assert len(timelines) == len(campaign.trials) == 20
     assert all(attrs.get("aria-label") for attrs in timelines)
-    for said in (
+    for expected in (
         "With elephant, right answers were back",
         "With no healer, right answers did not come back",
         "&gt; 15.0 s (censored)",
@@ -98,7 +98,7 @@ def test_the_page_tells_everything(page: tuple[Campaign, str]) -> None:
         "quarantine and restore",
         "148 of 1,480 records changed",
     ):
-        assert said in text, said
+        assert expected in text, expected
     ids = [attrs["id"] for _, attrs in tags.found if "id" in attrs]
     assert len(ids) == len(set(ids))
 
@@ -145,7 +145,7 @@ def test_foreign_words_stay_words(tmp_path: Path) -> None:
     assert "&lt;script&gt;" in text
 
 
-def test_a_lost_history_is_said_and_loses_nothing_else(tmp_path: Path) -> None:
+def test_missing_history_leaves_the_rest(tmp_path: Path) -> None:
     campaign = campaign_of([write_trial(tmp_path, corrupt_records("elephant", seed), seed, 0) for seed in (1, 2)])
     shutil.rmtree(tmp_path / campaign.trials[0].folder)
     text = html.render(build(campaign, tmp_path))
@@ -157,7 +157,7 @@ def test_a_campaign_without_trials_is_a_page(tmp_path: Path) -> None:
     assert "No trial was run." in html.render(build(campaign_of([]), tmp_path))
 
 
-def test_a_campaign_with_a_broken_slo_is_refused_in_words(tmp_path: Path) -> None:
+def test_campaign_with_a_broken_slo(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"slo\.objective"):
         build(replace(campaign_of([]), slo={"objective": 7}), tmp_path)
 
@@ -221,7 +221,7 @@ def dump(address: str, profile: Path) -> str:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
-def test_a_real_browser_shows_it_and_fetches_nothing(tmp_path: Path) -> None:
+def test_real_browser(tmp_path: Path) -> None:
     campaign = hostile_campaign(tmp_path)
     fine = [write_trial(tmp_path, corrupt_records(arm, 2), 2, 1) for arm in ("elephant", "none")]
     campaign = replace(campaign, trials=(*campaign.trials, *fine))

@@ -41,7 +41,7 @@ def runs(store: Path, parent: str) -> dict[str, Any]:
     return {run.data.params["experiment"]: run for run in children}
 
 
-def test_a_campaign_is_one_run_with_one_nested_run_a_trial(report: Report, tmp_path: Path) -> None:
+def test_campaign_as_nested_runs(report: Report, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     page.write_text("<p>hello")
     store = tmp_path / "store"
@@ -90,15 +90,13 @@ def test_a_campaign_is_one_run_with_one_nested_run_a_trial(report: Report, tmp_p
         ("http://registry.example", "http://registry.example:80"),
     ],
 )
-def test_the_registry_under_test_is_never_logged_to(
-    report: Report, tmp_path: Path, uri: str, registry: str
-) -> None:
+def test_registry_under_test_is_refused(report: Report, tmp_path: Path, uri: str, registry: str) -> None:
     with pytest.raises(UsageError, match="registry under test") as refused:
         mlflow_tracking.log_campaign(report, [], uri=uri, store=tmp_path, forbidden=[registry])
     assert "word" not in str(refused.value)
 
 
-def test_a_dead_server_is_said_at_once(report: Report, tmp_path: Path) -> None:
+def test_dead_server(report: Report, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(UsageError, match="does not answer") as refused:
@@ -113,9 +111,7 @@ def test_a_dead_server_is_said_at_once(report: Report, tmp_path: Path) -> None:
     assert "\n" not in str(refused.value)
 
 
-def test_a_hung_server_costs_at_most_ten_seconds(
-    report: Report, tmp_path: Path, hung: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hung_server(report: Report, tmp_path: Path, hung: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One request, tried twice: what that costs is known from one that gives up sooner."""
     import mlflow  # noqa: F401 - it takes seconds, and they are not the server's
 
@@ -130,6 +126,6 @@ def test_a_hung_server_costs_at_most_ten_seconds(
     assert dict(os.environ) == before
 
 
-def test_a_store_that_cannot_be_written_is_said(report: Report, tmp_path: Path) -> None:
+def test_unwritable_store(report: Report, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="could not be logged"):
         mlflow_tracking.log_campaign(report, [], uri="nonsense://x", store=tmp_path)

@@ -49,8 +49,8 @@ def trial(arm: str, seed: int, high_s: float | None, **more: object) -> TrialRes
         ttr=None if high_s is None else Interval(high_s - 0.5, high_s),
         censored_at_s=15.0 if high_s is None else None,
     )
-    told = TrialResult("kill", "A kill", arm, seed, seed, "f", "t", "2026-01-01", recovery)
-    return replace(told, **more)  # type: ignore[arg-type]
+    result = TrialResult("kill", "A kill", arm, seed, seed, "f", "t", "2026-01-01", recovery)
+    return replace(result, **more)  # type: ignore[arg-type]
 
 
 def sham(seed: int, *false_heals: str) -> TrialResult:
@@ -75,7 +75,7 @@ def readable(campaign: Campaign, folder: Path, width: int) -> tuple[str, str, st
     return html.render(report), markdown.render(report), printed(campaign, width)
 
 
-def test_json_holds_verdict_and_summary_and_reads_back_without(tmp_path: Path) -> None:
+def test_json_with_verdict_and_summary(tmp_path: Path) -> None:
     campaign = campaign_of(
         [write_trial(tmp_path, replica_kill("elephant", seed), seed, seed) for seed in range(1, 4)]
     )
@@ -95,7 +95,7 @@ def test_json_holds_verdict_and_summary_and_reads_back_without(tmp_path: Path) -
         assert f"`{name}`" in prose, name
 
 
-def test_comparisons_are_in_json_and_said_effect_first() -> None:
+def test_comparison_row() -> None:
     campaign = campaign_of(both_arms())
     (row,) = build(campaign, Path()).comparisons
     assert "sooner (" in row.cells[0]
@@ -111,7 +111,7 @@ def test_comparisons_are_in_json_and_said_effect_first() -> None:
         ([trial("elephant", s, None) for s in range(32)], "fail"),
     ],
 )
-def test_every_format_says_the_same_verdict(tmp_path: Path, trials: list[TrialResult], word: str) -> None:
+def test_same_verdict_in_every_format(tmp_path: Path, trials: list[TrialResult], word: str) -> None:
     campaign = campaign_of(trials)
     assert f"Verdict: <strong>{word}</strong>" in html.render(build(campaign, tmp_path))
     assert f"**Verdict: {word.upper()}.**" in markdown.render(build(campaign, tmp_path))
@@ -136,13 +136,13 @@ def test_every_format_shows_a_false_heal(tmp_path: Path) -> None:
     absorbed = Recovery(Outcome.ABSORBED, "nothing was bad", t0_s=2.0, effective_s=2.1, end_s=9.0)
     needless = {"benign": True, "false_heals": ("restart",), "recovery": absorbed}
     campaign = campaign_of([trial("elephant", 1, 1.0, experiment="drift", **needless), trial("elephant", 2, 1.0)])
-    said = "False heal: a healer acted although the fault did no harm: drift (elephant, seed 1)."
+    expected = "False heal: a healer acted although the fault did no harm: drift (elephant, seed 1)."
     for text in (
         html.render(build(campaign, tmp_path)),
         markdown.render(build(campaign, tmp_path)),
         printed(campaign, 200),
     ):
-        assert said in text
+        assert expected in text
     assert words.how_healed(campaign.trials[0]) == "false heal: restart"
 
 
@@ -153,10 +153,17 @@ def test_no_number_is_cut_at_any_width(width: int) -> None:
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
     row = build(campaign, Path()).groups[0]
-    told = " ".join(text.split())
-    for said in (row.median, row.median_interval, row.p90, row.restricted_mean, row.in_time, row.in_time_interval):
-        assert said in told, said
-    assert "acted in 1 of 2 (restart)" in told
+    result = " ".join(text.split())
+    for expected in (
+        row.median,
+        row.median_interval,
+        row.p90,
+        row.restricted_mean,
+        row.in_time,
+        row.in_time_interval,
+    ):
+        assert expected in result, expected
+    assert "acted in 1 of 2 (restart)" in result
 
 
 def test_a_terminal_without_unicode_gets_plain_signs() -> None:
@@ -168,36 +175,43 @@ def test_a_terminal_without_unicode_gets_plain_signs() -> None:
     assert b"Verdict: pass" in raw.getvalue()
 
 
-def test_the_curve_draws_both_arms_with_band_ticks_and_names() -> None:
+def test_curve_of_both_arms() -> None:
     trials = [*both_arms(12), trial("elephant", 99, None)]
     text = str(curves.draw_curves(build(campaign_of(trials), Path()).statistics.groups))
-    for said in ("km-line km-0", "km-line km-none", "km-band km-0", "km-tick km-none", "elephant", "no healer"):
-        assert said in text, said
+    for expected in (
+        "km-line km-0",
+        "km-line km-none",
+        "km-band km-0",
+        "km-tick km-none",
+        "elephant",
+        "no healer",
+    ):
+        assert expected in text, expected
     assert "deadline 10 s" in text
     assert "nan" not in text
     assert ElementTree.fromstring(text).tag == "svg"
 
 
-def test_a_curve_of_one_trial_or_of_instant_recoveries_is_drawn() -> None:
-    for told in ([trial("none", 1, None)], [trial("none", 1, 3.0)], [sham(1)]):
-        groups = build(campaign_of(told), Path()).statistics.groups
+def test_curve_of_one_trial() -> None:
+    for result in ([trial("none", 1, None)], [trial("none", 1, 3.0)], [sham(1)]):
+        groups = build(campaign_of(result), Path()).statistics.groups
         assert ElementTree.fromstring(str(curves.draw_curves(groups))).tag == "svg"
     assert not curves.draw_curves([])
 
 
-def test_shams_are_told_apart_and_enter_no_figure(tmp_path: Path) -> None:
+def test_shams_enter_no_figure(tmp_path: Path) -> None:
     campaign = campaign_of([*both_arms(4), sham(1), sham(2, "restart")])
     page = html.render(build(campaign, tmp_path))
     assert "Shams: nothing was broken" in page
     assert "false heal: restart" in page
     assert "no limit set" in page
-    (told,) = build(campaign, tmp_path).shams
-    assert (told.count, told.false_count, told.acted) == (2, 1, "restart")
+    (result,) = build(campaign, tmp_path).shams
+    assert (result.count, result.false_count, result.acted) == (2, 1, "restart")
     without = campaign_of(both_arms(4))
     assert build(campaign, tmp_path).headline == build(without, tmp_path).headline
 
 
-def test_the_clocks_resolution_is_said(tmp_path: Path) -> None:
+def test_resolution_of_the_clock(tmp_path: Path) -> None:
     campaign = campaign_of(both_arms(2))
     assert "not calibrated on this machine" in html.render(build(campaign, tmp_path))
     good = replace(campaign, calibration=CALIBRATION)
@@ -205,10 +219,10 @@ def test_the_clocks_resolution_is_said(tmp_path: Path) -> None:
         assert "calibrated on this machine 2026-02-03 04:00 UTC, at 50 questions a second: 36 of 36 known" in text
         assert "the end of a total outage is known to 20 ms (median width)" in text
     assert clock_warnings(good) == []
-    # Every total outage was disturbed, or the file is of somebody else's making: nothing is said of the width.
+    # Every total outage was disturbed, or another program wrote the file: the width is not printed.
     for rows in ([{"kind": "dark", "width_p50_ms": 0.0, "width_max_ms": 0.0}], [3], "x", None):
-        said = clock(replace(campaign, calibration={**CALIBRATION, "by_kind": rows}))
-        assert said.endswith("36 of 36 known outages lay within the interval that was reported.")
+        expected = clock(replace(campaign, calibration={**CALIBRATION, "by_kind": rows}))
+        assert expected.endswith("36 of 36 known outages lay within the interval that was reported.")
     (failed,) = clock_warnings(replace(campaign, calibration={**CALIBRATION, "passed": False}))
     assert "did not pass" in failed
     (other,) = clock_warnings(replace(campaign, calibration={**CALIBRATION, "rate_per_s": 200}))
@@ -217,7 +231,7 @@ def test_the_clocks_resolution_is_said(tmp_path: Path) -> None:
     assert "cannot be read" in clock(replace(campaign, calibration={"held_count": "x"}))
 
 
-def test_a_clock_that_was_calibrated_elsewhere_is_said_in_every_format(tmp_path: Path) -> None:
+def test_clock_of_another_machine(tmp_path: Path) -> None:
     moved = {**CALIBRATION, "machine": {"cores": 8, "memory_gb": 24.0, "kernel": "6.1.0", "python": "3.11.9"}}
     campaign = replace(campaign_of(both_arms(2)), calibration=moved)
     assert clock(campaign).startswith("Clock: calibrated on another machine ")
@@ -235,10 +249,10 @@ def test_a_clock_that_was_calibrated_elsewhere_is_said_in_every_format(tmp_path:
         assert clock_warnings(replace(campaign, calibration={**CALIBRATION, "machine": machine})) == []
 
 
-def test_an_unproven_trial_says_so_and_counts_for_nothing(tmp_path: Path) -> None:
-    told = trial("none", 1, 3.0)
-    told = replace(told, recovery=replace(told.recovery, outcome=Outcome.UNPROVEN))
-    campaign = campaign_of([told])
+def test_unproven_trial(tmp_path: Path) -> None:
+    result = trial("none", 1, 3.0)
+    result = replace(result, recovery=replace(result.recovery, outcome=Outcome.UNPROVEN))
+    campaign = campaign_of([result])
     assert build(campaign, tmp_path).verdict.decision == "inconclusive"
     page = html.render(build(campaign, tmp_path))
     assert 'class="badge unproven"' in page
@@ -246,20 +260,20 @@ def test_an_unproven_trial_says_so_and_counts_for_nothing(tmp_path: Path) -> Non
     meaning = "nothing names evidence that the fault took effect; it never counts for a pass"
     for text in (page, markdown.render(build(campaign, tmp_path)), printed(campaign, 300)):
         assert f"Unproven ({meaning}): 1 of 1 trial." in text
-    for seen, said in (
+    for seen, expected in (
         (Recovery(Outcome.UNPROVEN, ""), "none bad (unproven)"),
         (Recovery(Outcome.UNPROVEN, "", bad_count=3, censored_at_s=4.0), "> 4.00 s (unproven)"),
     ):
-        assert words.time_to_recover(seen) == said
+        assert words.time_to_recover(seen) == expected
 
 
-def test_a_fault_without_evidence_is_told_so_beside_it(tmp_path: Path) -> None:
+def test_fault_without_evidence(tmp_path: Path) -> None:
     plan = replace(corrupt_records("none", 1), outcome=Outcome.UNPROVEN)
     page = html.render(build(campaign_of([write_trial(tmp_path, plan, 1, 0)]), tmp_path))
     assert "<code>data.corrupt</code> on source-&gt;pipeline (unproven: nothing names evidence" in page
 
 
-def test_a_single_verdict_is_said_once_and_an_aborted_campaign_keeps_it(tmp_path: Path) -> None:
+def test_single_verdict_is_printed_once(tmp_path: Path) -> None:
     campaign = campaign_of([trial("elephant", seed, 2.0) for seed in range(36)])
     for text in (
         html.render(build(campaign, tmp_path)),
@@ -278,18 +292,18 @@ def test_a_single_verdict_is_said_once_and_an_aborted_campaign_keeps_it(tmp_path
 
 
 def test_an_invalid_trial_is_no_surprise(tmp_path: Path) -> None:
-    told = replace(trial("elephant", 1, 3.0), expected=(Outcome.ABSORBED,))
-    campaign = campaign_of([told])
+    result = replace(trial("elephant", 1, 3.0), expected=(Outcome.ABSORBED,))
+    campaign = campaign_of([result])
     assert "expected absorbed" in html.render(build(campaign, tmp_path))
     assert "otherwise than" in printed(campaign, 300)
-    told = replace(told, recovery=replace(told.recovery, outcome=Outcome.INVALID))
-    assert "expected absorbed" not in html.render(build(campaign_of([told]), tmp_path))
-    assert "otherwise than" not in printed(campaign_of([told]), 300)
+    result = replace(result, recovery=replace(result.recovery, outcome=Outcome.INVALID))
+    assert "expected absorbed" not in html.render(build(campaign_of([result]), tmp_path))
+    assert "otherwise than" not in printed(campaign_of([result]), 300)
 
 
-def test_the_histories_of_a_real_trial_tell_when_bad_was_seen(tmp_path: Path) -> None:
-    told = write_trial(tmp_path, corrupt_records("elephant", 1), 1, 0)
-    assert told.recovery.impact_s is not None
-    seen = replace(told.recovery, impact_seen_s=told.recovery.impact_s + 0.25)
-    assert ("First bad answer known after", "250 ms") in trial_figures(replace(told, recovery=seen))
+def test_delay_of_the_first_bad_answer(tmp_path: Path) -> None:
+    result = write_trial(tmp_path, corrupt_records("elephant", 1), 1, 0)
+    assert result.recovery.impact_s is not None
+    seen = replace(result.recovery, impact_seen_s=result.recovery.impact_s + 0.25)
+    assert ("First bad answer known after", "250 ms") in trial_figures(replace(result, recovery=seen))
     assert SLO["latency_ms"] == 250.0
