@@ -1,4 +1,4 @@
-"""How numbers and foreign text are put into words: one way, in every format.
+"""Formats numbers and foreign text for people, in the same way for every format.
 
 Three things are never confused: a value, a value that is only known to be larger (censored), and no
 knowledge at all ("could not tell").
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from monkeyproof.types import Interval, Outcome, Recovery, TrialResult
@@ -33,13 +33,13 @@ OUTCOMES = {
 }
 """The word for each outcome, and what it means."""
 
-_CAME_BACK = "it came back when every fault of the storm was taken back"
+_CAME_BACK = "it came back when every fault of the storm was reverted"
 STORMS = OUTCOMES | {
     Outcome.ABSORBED: ("storm survived", "not one reading was bad"),
     Outcome.FAULT_REMOVED: ("storm survived", _CAME_BACK),
-    Outcome.NOT_RECOVERED: ("storm not survived", "it did not come back when every fault was taken back"),
+    Outcome.NOT_RECOVERED: ("storm not survived", "it did not come back when every fault was reverted"),
 }
-"""The same for a storm, of which nothing is said of recovery under a fault."""
+"""The same for a storm, which tells nothing about recovery under a fault."""
 
 _ESCAPE_SEQUENCES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _UNPRINTABLE = re.compile(
@@ -68,7 +68,7 @@ def seconds(value_s: float | None) -> str:
 
 
 def setting(value_s: float) -> str:
-    """``10 s``: a length that somebody chose, as they wrote it."""
+    """``10 s``: a setting, with the digits that its author wrote."""
     return f"{value_s:g} s"
 
 
@@ -175,7 +175,7 @@ def _none_if_no_wrong(recovery: Recovery) -> str:
 
 
 def time_to_come_back(trial: TrialResult) -> str:
-    """The time to recover under the fault; of a storm, after its last fault was taken back."""
+    """The time to recover under the fault; of a storm, after its last fault was reverted."""
     found = trial.recovery
     if trial.storm and found.recovered is not None and found.reverted_s is not None:
         return f"{seconds(found.recovered.since(found.reverted_s).high_s)} after the storm"
@@ -183,8 +183,10 @@ def time_to_come_back(trial: TrialResult) -> str:
 
 
 def how_healed(trial: TrialResult) -> str:
-    """What ended the trouble: remedies, the system itself, the revert, or nothing. In a sham: whether it was left
-    alone; of a storm nobody can tell."""
+    """What ended the outage: remedies, the system itself, the revert, or nothing; in a sham, if a healer acted.
+
+    A storm does not show it.
+    """
     if trial.storm:
         return "not judged in a storm"
     if trial.sham or trial.false_heals:
@@ -204,6 +206,19 @@ def how_healed(trial: TrialResult) -> str:
         Outcome.INVALID: UNKNOWN,
         Outcome.UNPROVEN: UNKNOWN,
     }[trial.recovery.outcome]
+
+
+def pairs_of(mapping: Mapping[str, object]) -> list[tuple[str, str]]:
+    """A mapping from a file (the machine, the versions, a load's statistics) as names and values to print."""
+    return [(clean(str(key)).replace("_", " "), _value(value)) for key, value in mapping.items()]
+
+
+def _value(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_value(child)}" for key, child in value.items())
+    return UNKNOWN if value is None else clean(str(value))
 
 
 def _digits(value_s: float) -> str:

@@ -11,7 +11,7 @@ from monkeyproof.record.readings import Readings, SignalState
 
 WIDTHS_S = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 LIMIT = 200
-"""Bins of one timeline. More could not be told apart on a screen."""
+"""Bins of one timeline. A screen could not show more."""
 PAGE_LIMIT = 5600
 """Bins of all timelines of a page, at about 300 bytes each: it has to stay under 2 MB."""
 

@@ -19,7 +19,7 @@ CHARACTER_PX = 6.0
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class TimeAxis:
     """Maps seconds to pixels."""
 
     from_s: float
@@ -43,7 +43,7 @@ class Scale:
 
 
 @dataclass(slots=True)
-class Rows:
+class LabelRows:
     """Puts labels that would overlap into different rows; the topmost free one is taken."""
 
     limit: int
@@ -62,22 +62,22 @@ class Rows:
         return len(self.ends) - 1
 
 
-def rect(x: float, y: float, width: float, height: float, look: str, title: str = "", **more: object) -> Markup:
+def rect(x: float, y: float, width: float, height: float, css: str, title: str = "", **more: object) -> Markup:
     attributes = _attributes(x=x, y=y, width=max(0.0, width), height=height, **more)
-    return _element("rect", look, attributes, title)
+    return _element("rect", css, attributes, title)
 
 
-def line(x1: float, y1: float, x2: float, y2: float, look: str, title: str = "") -> Markup:
-    return _element("line", look, _attributes(x1=x1, y1=y1, x2=x2, y2=y2), title)
+def line(x1: float, y1: float, x2: float, y2: float, css: str, title: str = "") -> Markup:
+    return _element("line", css, _attributes(x1=x1, y1=y1, x2=x2, y2=y2), title)
 
 
-def path(commands: str, look: str, title: str = "") -> Markup:
-    return _element("path", look, _attributes(d=commands), title)
+def path(commands: str, css: str, title: str = "") -> Markup:
+    return _element("path", css, _attributes(d=commands), title)
 
 
-def text(x: float, y: float, content: str, look: str = "", anchor: str = "start", title: str = "") -> Markup:
+def text(x: float, y: float, content: str, css: str = "", anchor: str = "start", title: str = "") -> Markup:
     attributes = _attributes(x=x, y=y) + (Markup(' text-anchor="{}"').format(anchor) if anchor != "start" else "")
-    return Markup('<text class="tl-text {}"{}>{}{}</text>').format(look, attributes, _title(title), clean(content))
+    return Markup('<text class="tl-text {}"{}>{}{}</text>').format(css, attributes, _title(title), clean(content))
 
 
 def group(shapes: Iterable[Markup], title: str = "") -> Markup:
@@ -136,10 +136,10 @@ def _runs(values: Sequence[float]) -> list[tuple[int, int]]:
     return found
 
 
-def _element(name: str, look: str, attributes: Markup, title: str) -> Markup:
+def _element(name: str, css: str, attributes: Markup, title: str) -> Markup:
     if not title:
-        return Markup('<{} class="{}"{}/>').format(Markup(name), look, attributes)
-    return Markup('<{0} class="{1}"{2}>{3}</{0}>').format(Markup(name), look, attributes, _title(title))
+        return Markup('<{} class="{}"{}/>').format(Markup(name), css, attributes)
+    return Markup('<{0} class="{1}"{2}>{3}</{0}>').format(Markup(name), css, attributes, _title(title))
 
 
 def _attributes(**values: object) -> Markup:

@@ -1,4 +1,4 @@
-"""One trial, drawn: what the users saw, what the Monkey did and what the healer did, over one axis of time."""
+"""Draws one trial: its users' answers, its faults and the healer's actions, over one axis of time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from monkeyproof.record.history import READINGS_FILE, History
 from monkeyproof.record.readings import Readings
 from monkeyproof.reports.charts import lanes, svg
 from monkeyproof.reports.charts.bins import Bins, bin_readings
-from monkeyproof.reports.charts.svg import Scale
+from monkeyproof.reports.charts.svg import TimeAxis
 from monkeyproof.reports.model import trial_timeline
 from monkeyproof.reports.text import OUTCOMES, clean, milliseconds, percent, seconds, span
 from monkeyproof.types import Outcome, Recovery, TrialResult
@@ -59,11 +59,11 @@ def draw(trial: TrialResult, folder: Path, slo: Slo, *, standalone: bool = False
 def draw_history(
     trial: TrialResult, history: History, bins: Bins, slo: Slo, *, standalone: bool = False
 ) -> Markup:
-    """The same, from what was already read."""
+    """The same, from a history and readings that the caller has read."""
     recovery = trial.recovery
     origin_s = recovery.t0_s or 0.0
     to_s = float(bins.starts_s[-1]) + bins.width_s
-    scale = Scale(float(bins.starts_s[0]), max(to_s, recovery.end_s or 0.0), LEFT, RIGHT)
+    scale = TimeAxis(float(bins.starts_s[0]), max(to_s, recovery.end_s or 0.0), LEFT, RIGHT)
     key = f"{trial.experiment}-{trial.arm}-{trial.seed}-{trial.index}"
     hatch = "hatch-" + "".join(letter if letter.isalnum() else "-" for letter in key if letter.isascii())
 
@@ -105,7 +105,7 @@ def _sentence(trial: TrialResult) -> str:
     return f"Timeline of {trial.experiment}, arm {trial.arm}, seed {trial.seed}: {word}. {trial.recovery.reason}"
 
 
-def _good_band(bins: Bins, slo: Slo, scale: Scale, y: float, hatch: str) -> lanes.Drawn:
+def _good_band(bins: Bins, slo: Slo, scale: TimeAxis, y: float, hatch: str) -> lanes.Drawn:
     """Good answers from below, bad ones on top of them; where nothing is known, the hatching shows through."""
     bottom = y + GOOD_HEIGHT
     total = bins.known + bins.unknown
@@ -132,7 +132,7 @@ def _good_band(bins: Bins, slo: Slo, scale: Scale, y: float, hatch: str) -> lane
     return shapes, bottom
 
 
-def _latency_band(bins: Bins, slo: Slo, scale: Scale, y: float) -> lanes.Drawn:
+def _latency_band(bins: Bins, slo: Slo, scale: TimeAxis, y: float) -> lanes.Drawn:
     """Median and maximum on a logarithmic scale, from 1 ms: a median of 3 ms and a time-out both show."""
     bottom = y + LATENCY_HEIGHT
     highest = max([2 * slo.latency_ms, *bins.max_ms[np.isfinite(bins.max_ms)].tolist()])
@@ -160,7 +160,7 @@ def _latency_band(bins: Bins, slo: Slo, scale: Scale, y: float) -> lanes.Drawn:
     return shapes, bottom
 
 
-def _marks(recovery: Recovery, faults: tuple[trial_timeline.FaultStory, ...], scale: Scale) -> lanes.Drawn:
+def _marks(recovery: Recovery, faults: tuple[trial_timeline.FaultSpan, ...], scale: TimeAxis) -> lanes.Drawn:
     """Names of the instants that matter, above the bands, in as many rows as they need."""
     origin_s = recovery.t0_s or 0.0
     found: list[tuple[float, str, str]] = []
@@ -171,43 +171,43 @@ def _marks(recovery: Recovery, faults: tuple[trial_timeline.FaultStory, ...], sc
             (recovery.impact_s, f"first bad answer +{seconds(recovery.impact_s - origin_s)}", "tl-mark-bad")
         )
     if recovery.recovered is not None:
-        says = "right again" if recovery.outcome.under_fault else "right again, after the revert,"
+        caption = "right again" if recovery.outcome.under_fault else "right again, after the revert,"
         when = span(recovery.recovered.since(origin_s))
-        found.append((recovery.recovered.high_s, f"{says} +{when}", "tl-mark-recovered"))
+        found.append((recovery.recovered.high_s, f"{caption} +{when}", "tl-mark-recovered"))
     reverted_s = recovery.reverted_s or max((fault.reverted_s or 0.0 for fault in faults), default=0.0)
     if reverted_s:
         found.append((reverted_s, "fault reverted", "tl-mark-fault"))
-    rows = svg.Rows(limit=4, gap=10.0)
+    rows = svg.LabelRows(limit=4, gap=10.0)
     placed: list[tuple[int, float, str, str, bool]] = []
-    for at_s, label, look in found:
+    for at_s, label, css in found:
         x, wide = scale.x(at_s), svg.text_width(label) + 6
         after = x + wide <= WIDTH - 4
         row = rows.place(x, x + wide) if after else rows.place(x - wide, x)
-        placed.append((row if row is not None else 3, x, label, look, after))
+        placed.append((row if row is not None else 3, x, label, css, after))
     bottom = 6.0 + 15 * max(1, len(rows.ends))
-    pins = [svg.line(x, 4.0 + 15 * row, x, bottom, f"tl-mark {look}") for row, x, _, look, _ in placed]
+    pins = [svg.line(x, 4.0 + 15 * row, x, bottom, f"tl-mark {css}") for row, x, _, css, _ in placed]
     names = [
-        svg.text(x + 4 if after else x - 4, 14.0 + 15 * row, label, f"tl-halo {look}", "start" if after else "end")
-        for row, x, label, look, after in placed
+        svg.text(x + 4 if after else x - 4, 14.0 + 15 * row, label, f"tl-halo {css}", "start" if after else "end")
+        for row, x, label, css, after in placed
     ]
     return [*pins, *names], bottom
 
 
-def _mark_lines(recovery: Recovery, scale: Scale, top: float, bottom: float) -> list[Markup]:
+def _mark_lines(recovery: Recovery, scale: TimeAxis, top: float, bottom: float) -> list[Markup]:
     instants = (
         (recovery.t0_s, "tl-mark-fault", "t0: the earliest start of the fault"),
         (recovery.impact_s, "tl-mark-bad", "first bad answer"),
         (recovery.reverted_s, "tl-mark-fault", "the fault was reverted"),
     )
     return [
-        svg.line(scale.x(at_s), top, scale.x(at_s), bottom, f"tl-mark {look}", title)
-        for at_s, look, title in instants
+        svg.line(scale.x(at_s), top, scale.x(at_s), bottom, f"tl-mark {css}", title)
+        for at_s, css, title in instants
         if at_s is not None
     ]
 
 
 def _fault_shade(
-    faults: tuple[trial_timeline.FaultStory, ...], scale: Scale, top: float, bottom: float, hatch: str
+    faults: tuple[trial_timeline.FaultSpan, ...], scale: TimeAxis, top: float, bottom: float, hatch: str
 ) -> list[Markup]:
     """Behind everything: hatched while the fault may have begun, tinted while it is proven to be there."""
     proven = [fault for fault in faults if fault.effective_s is not None]
@@ -223,7 +223,7 @@ def _fault_shade(
     return shapes
 
 
-def _recovered_band(recovery: Recovery, scale: Scale, top: float, bottom: float) -> list[Markup]:
+def _recovered_band(recovery: Recovery, scale: TimeAxis, top: float, bottom: float) -> list[Markup]:
     if recovery.recovered is None or recovery.outcome is Outcome.ABSORBED:
         return []
     low, high = scale.x(recovery.recovered.low_s), scale.x(recovery.recovered.high_s)
@@ -232,18 +232,18 @@ def _recovered_band(recovery: Recovery, scale: Scale, top: float, bottom: float)
     return [svg.rect(low, top, high - low, bottom - top, "tl-recovered", title)]
 
 
-def _axis(scale: Scale, origin_s: float, y: float, *, since_fault: bool) -> lanes.Drawn:
+def _axis(scale: TimeAxis, origin_s: float, y: float, *, since_fault: bool) -> lanes.Drawn:
     shapes = [svg.line(scale.left, y + 2, scale.right, y + 2, "tl-axis")]
     for tick_s in scale.ticks_s(origin_s):
         x = scale.x(origin_s + tick_s)
         shapes.append(svg.line(x, y + 2, x, y + 6, "tl-axis"))
         shapes.append(svg.text(x, y + 18, f"{tick_s:g}".replace("-", "−"), "tl-tick", "middle"))
-    says = "seconds since t0" if since_fault else "seconds"
-    shapes.append(svg.text(lanes.LABEL_X, y + 18, says, "tl-faint", "end"))
+    caption = "seconds since t0" if since_fault else "seconds"
+    shapes.append(svg.text(lanes.LABEL_X, y + 18, caption, "tl-faint", "end"))
     return shapes, y + 24
 
 
-def _hover(bins: Bins, slo: Slo, scale: Scale, top: float, bottom: float, origin_s: float) -> list[Markup]:
+def _hover(bins: Bins, slo: Slo, scale: TimeAxis, top: float, bottom: float, origin_s: float) -> list[Markup]:
     """Invisible, on top: what a pointer reads. Quiet neighbours share one, so that the file stays small."""
     quiet = (bins.bad == 0) & (bins.unknown == 0) & (bins.degraded == 0)
     quiet &= (bins.known > 0) & ~(bins.max_ms > slo.latency_ms)
@@ -261,24 +261,24 @@ def _hover(bins: Bins, slo: Slo, scale: Scale, top: float, bottom: float, origin
 
 
 def _hover_title(bins: Bins, first: int, last: int, origin_s: float) -> str:
-    part = slice(first, last + 1)
-    known, unknown = int(bins.known[part].sum()), int(bins.unknown[part].sum())
-    says = [f"{int(bins.good[part].sum())} of {known} good" if known else "nothing is known"]
+    shown = slice(first, last + 1)
+    known, unknown = int(bins.known[shown].sum()), int(bins.unknown[shown].sum())
+    parts = [f"{int(bins.good[shown].sum())} of {known} good" if known else "nothing is known"]
     counted = (
         ("wrong", bins.wrong),
         ("late", bins.late),
         ("unanswered", bins.unanswered),
         ("by fallback", bins.degraded),
     )
-    says += [f"{int(values[part].sum())} {name}" for name, values in counted if values[part].any()]
+    parts += [f"{int(values[shown].sum())} {name}" for name, values in counted if values[shown].any()]
     if unknown and known:
-        says.append(f"{unknown} unknown")
-    if np.isfinite(bins.max_ms[part]).any():
-        median_ms, max_ms = float(np.nanmedian(bins.p50_ms[part])), float(np.nanmax(bins.max_ms[part]))
-        says.append(f"median {milliseconds(median_ms)}, max {milliseconds(max_ms)}")
+        parts.append(f"{unknown} unknown")
+    if np.isfinite(bins.max_ms[shown]).any():
+        median_ms, max_ms = float(np.nanmedian(bins.p50_ms[shown])), float(np.nanmax(bins.max_ms[shown]))
+        parts.append(f"median {milliseconds(median_ms)}, max {milliseconds(max_ms)}")
     start_s, end_s = bins.starts_s[first] - origin_s, bins.starts_s[last] + bins.width_s - origin_s
-    return f"{start_s:.2f} to {end_s:.2f} s: " + ", ".join(says)
+    return f"{start_s:.2f} to {end_s:.2f} s: " + ", ".join(parts)
 
 
-def _edges(bins: Bins, scale: Scale) -> list[float]:
+def _edges(bins: Bins, scale: TimeAxis) -> list[float]:
     return [scale.x(start_s) for start_s in (*bins.starts_s.tolist(), float(bins.starts_s[-1]) + bins.width_s)]

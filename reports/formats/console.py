@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from monkeyproof.config.target_file import Slo
 from monkeyproof.reports import text as words
-from monkeyproof.reports.model import facts, judgement
-from monkeyproof.reports.model.facts import GroupFacts
-from monkeyproof.reports.model.judgement import VerdictFacts
-from monkeyproof.reports.model.verdict import judge
-from monkeyproof.reports.stats.summary import summarise
-from monkeyproof.types import Campaign
+from monkeyproof.reports.model.group_rows import GroupRow
+from monkeyproof.reports.model.names import healer_name
+from monkeyproof.reports.model.report import Report
+from monkeyproof.reports.model.verdict_rows import VerdictRow
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,50 +24,53 @@ STYLES = {
     "reference": "dim",
 }
 _PLAIN = str.maketrans({"–": "-", "−": "-", "→": "->", "…": "..."})
-"""For terminals and pipes that cannot hold them."""
+"""For terminals and pipes that cannot print them."""
 
 
-def print_summary(campaign: Campaign, slo: Slo, console: Console) -> None:
+def print_summary(report: Report, console: Console) -> None:
     """Print the verdict, the figures of every experiment and arm, and the comparisons.
 
-    Where the table has no room, each row becomes a few lines: a number is never cut.
+    Where the table does not fit, each row becomes a few lines: a number is never cut.
     """
-    from rich.measure import Measurement
     from rich.text import Text
 
-    verdict, summary = judge(campaign, slo), summarise(campaign, slo)
-    lines = judgement.verdict_facts(verdict)
-    by_arm = {(line.verdict.experiment, line.verdict.arm): line for line in lines}
-    rows = [
-        (row, by_arm.get((row.group.experiment, row.group.arm)))
-        for row in facts.group_facts(facts.under_fault(summary.groups))
-    ]
-    table = _table(rows, slo, console)
     console.print()
-    if Measurement.get(console, console.options.update(width=10_000), table).maximum <= console.width:
-        console.print(table)
-    else:
-        for row, line in rows:
-            _block(row, line, slo, console)
-    for pair in summary.pairs:
-        _say(console, judgement.comparison_line(pair))
-    for sham in judgement.sham_facts(campaign):
+    _print_groups(report, console)
+    for comparison in report.comparisons:
+        _print_line(console, comparison.line)
+    for sham in report.shams:
         acted = f" ({sham.acted})" if sham.false_count else ""
-        said = f"a healer acted in {sham.false_count} of {sham.count}{acted}"
-        _say(console, f"Shams (nothing was broken), {sham.arm}: {said}", "red" if sham.false_count else "")
-    for warning in facts.warnings(campaign, summary):
-        _say(console, warning, "yellow")
-    for line in judgement.lines_beside(verdict, judged_only=True):
-        _say(console, f"{line.word}: {line.experiment}, {line.arm}. {line.reason}", STYLES[line.word][5:])
-    told = Text("Verdict: ", "bold")
-    told.append(verdict.decision, STYLES[verdict.decision])
-    told.append(_fit(f". {judgement.reason(verdict)}", console))
-    for part in told.wrap(console, console.width):
+        counts = f"a healer acted in {sham.false_count} of {sham.count}{acted}"
+        _print_line(
+            console, f"Shams (nothing was broken), {sham.arm}: {counts}", "red" if sham.false_count else ""
+        )
+    for warning in report.warnings:
+        _print_line(console, warning, "yellow")
+    for row in report.verdict_rows_beside:
+        if row.verdict.judged:
+            _print_line(console, f"{row.word}: {row.experiment}, {row.arm}. {row.reason}", STYLES[row.word][5:])
+    line = Text("Verdict: ", "bold")
+    line.append(report.verdict.decision, STYLES[report.verdict.decision])
+    line.append(_printable(f". {report.verdict_reason}", console))
+    for part in line.wrap(console, console.width):
         part.rstrip()
         console.print(part)
 
 
-def _table(rows: list[tuple[GroupFacts, VerdictFacts | None]], slo: Slo, console: Console) -> Table:
+def _print_groups(report: Report, console: Console) -> None:
+    from rich.measure import Measurement
+
+    by_arm = {(row.verdict.experiment, row.verdict.arm): row for row in report.verdict_rows}
+    rows = [(row, by_arm.get((row.group.experiment, row.group.arm))) for row in report.groups]
+    table = _table(rows, report.slo, console)
+    if Measurement.get(console, console.options.update(width=10_000), table).maximum <= console.width:
+        console.print(table)
+        return
+    for row, verdict in rows:
+        _print_block(row, verdict, report.slo, console)
+
+
+def _table(rows: Sequence[tuple[GroupRow, VerdictRow | None]], slo: Slo, console: Console) -> Table:
     from rich.table import Table
     from rich.text import Text
 
@@ -79,16 +81,16 @@ def _table(rows: list[tuple[GroupFacts, VerdictFacts | None]], slo: Slo, console
     table.add_column(f"within {words.setting(slo.recovery.within_s)}", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     before = ""
-    for row, line in rows:
+    for row, verdict in rows:
         name = "" if row.group.experiment == before else words.clean(row.group.experiment)
         before = row.group.experiment
-        cells = (name, judgement.healer_name(row.group.arm), str(len(row.group.observations)), *_figures(row))
-        word = line.word if line else ""
-        table.add_row(*(Text(_fit(cell, console)) for cell in cells), Text(word, STYLES.get(word, "")))
+        cells = (name, healer_name(row.group.arm), str(len(row.group.observations)), *_figures(row))
+        word = verdict.word if verdict else ""
+        table.add_row(*(Text(_printable(cell, console)) for cell in cells), Text(word, STYLES.get(word, "")))
     return table
 
 
-def _figures(row: GroupFacts) -> list[str]:
+def _figures(row: GroupRow) -> list[str]:
     return [
         ", ".join(f"{number} {word}" for _, word, number in row.outcomes),
         _with(row.median, row.median_interval),
@@ -98,38 +100,37 @@ def _figures(row: GroupFacts) -> list[str]:
     ]
 
 
-def _block(row: GroupFacts, line: VerdictFacts | None, slo: Slo, console: Console) -> None:
+def _print_block(row: GroupRow, verdict: VerdictRow | None, slo: Slo, console: Console) -> None:
     from rich.text import Text
 
     outcomes, median, p90, mean, in_time = _figures(row)
-    head = Text(
-        _fit(f"{words.clean(row.group.experiment)}, {judgement.healer_name(row.group.arm)}", console), "bold"
-    )
-    if line:
+    head = Text(_printable(f"{words.clean(row.group.experiment)}, {healer_name(row.group.arm)}", console), "bold")
+    if verdict:
         head.append(": ")
-        head.append(line.word, STYLES.get(line.word, ""))
+        head.append(verdict.word, STYLES.get(verdict.word, ""))
     console.print(head)
-    _say(console, f"  {words.count(len(row.group.observations), 'valid trial')}: {outcomes}")
-    _say(console, f"  within {words.setting(slo.recovery.within_s)}: {in_time}")
-    _say(console, f"  median {median}, p90 {p90}")
-    _say(console, f"  restricted mean {mean}, up to {row.horizon}" if row.horizon else f"  restricted mean {mean}")
+    _print_line(console, f"  {words.count(len(row.group.observations), 'valid trial')}: {outcomes}")
+    _print_line(console, f"  within {words.setting(slo.recovery.within_s)}: {in_time}")
+    _print_line(console, f"  median {median}, p90 {p90}")
+    horizon = f", up to {row.horizon}" if row.horizon else ""
+    _print_line(console, f"  restricted mean {mean}{horizon}")
 
 
 def _with(value: str, interval: str) -> str:
     return f"{value} ({interval})" if interval else value
 
 
-def _say(console: Console, text: str, style: str = "") -> None:
-    """One line; foreign text in it is not markup. What is too long is wrapped, and set in."""
+def _print_line(console: Console, text: str, style: str = "") -> None:
+    """Print one line, wrapped and indented where it is too long. Foreign text in it is not markup."""
     from rich.text import Text
 
     indent = len(text) - len(text.lstrip())
-    for line in Text(_fit(text.lstrip(), console), style).wrap(console, console.width - indent):
+    for line in Text(_printable(text.lstrip(), console), style).wrap(console, console.width - indent):
         line.rstrip()
         console.print(Text(" " * indent).append_text(line))
 
 
-def _fit(text: str, console: Console) -> str:
+def _printable(text: str, console: Console) -> str:
     if console.encoding.startswith("utf"):
         return text
     return text.translate(_PLAIN).encode(console.encoding, "replace").decode(console.encoding)

@@ -1,6 +1,6 @@
 """``report.html``: one file that needs no network, for people.
 
-The page forbids itself every request by a content security policy, so that nothing that a target said can
+The page forbids itself every request by a content security policy, so that no text from a target can
 load, run or send anything, even if the escaping were to fail.
 """
 
@@ -23,78 +23,64 @@ from monkeyproof.reports.charts import svg
 from monkeyproof.reports.charts.bins import bin_readings, limit_for
 from monkeyproof.reports.charts.curves import draw_curves
 from monkeyproof.reports.charts.timeline import draw_history, environment
-from monkeyproof.reports.formats import results_json
-from monkeyproof.reports.model import facts, judgement, trial_timeline
-from monkeyproof.reports.model.facts import TrialFacts
-from monkeyproof.reports.model.verdict import judge
-from monkeyproof.reports.stats.summary import Group, Summary, summarise
-from monkeyproof.types import Campaign, Outcome, TrialResult
+from monkeyproof.reports.format_table import report_format
+from monkeyproof.reports.model import trial_timeline
+from monkeyproof.reports.model.comparison_rows import COMPARISON_COLUMNS
+from monkeyproof.reports.model.group_rows import SHAM_COLUMNS
+from monkeyproof.reports.model.names import healer_name
+from monkeyproof.reports.model.report import Report
+from monkeyproof.reports.model.trial_rows import TrialRow, trial_figures
+from monkeyproof.reports.stats.summary import Statistics, TrialGroup
+from monkeyproof.types import Outcome, TrialResult
 
-HTML_FILE = "report.html"
 STRIP_WIDTH, STRIP_HEIGHT = 190.0, 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class TrialStory:
-    """All that the page tells of one trial."""
+class TrialSection:
+    """The part of the page about one trial."""
 
-    facts: TrialFacts
+    row: TrialRow
     timeline: Markup
     problem: str
     """Why there is no timeline."""
-    faults: tuple[trial_timeline.FaultStory, ...]
+    faults: tuple[trial_timeline.FaultSpan, ...]
     steps: tuple[tuple[str, str, str], ...]
     """When, what, and in which words."""
     troubles: tuple[str, ...]
-    counted: Sequence[tuple[str, str]]
+    figures: Sequence[tuple[str, str]]
     load: Sequence[tuple[str, str]]
     open: bool
 
 
-def write_html(campaign: Campaign, folder: Path, path: Path) -> Path:
-    """Write the page. ``folder`` is the campaign's, in which the trials' histories are."""
-    path.write_text(render(campaign, folder), encoding="utf-8")
-    return path
-
-
-def render(campaign: Campaign, folder: Path) -> str:
+@report_format("report.html", name="html")
+def render(report: Report) -> str:
     """The page as text."""
-    slo = results_json.slo_of(campaign)
-    summary, verdict = summarise(campaign, slo), judge(campaign, slo)
-    groups = facts.under_fault(summary.groups)
     templates = environment()
     style = templates.get_template("colours.css").render() + templates.get_template("timeline.css").render()
     style += templates.get_template("report.css").render()
     script = templates.get_template("report.js").render()
-    shown = facts.trial_facts(campaign)
-    opened, limit = _worth_opening(shown), limit_for(len(shown))
-    stories = [_story(row, folder, slo, limit, opened=row.anchor in opened) for row in shown]
-    most_s = _scale_end_s(summary)
+    opened, limit = _worth_opening(report.trials), limit_for(len(report.trials))
+    sections = [
+        _section(row, report.folder, report.slo, limit, opened=row.anchor in opened) for row in report.trials
+    ]
+    most_s = _scale_end_s(report.statistics)
     return templates.get_template("report.html").render(
-        campaign=campaign,
-        slo=slo,
-        prober=results_json.prober_of(campaign),
-        headline=facts.headline(summary),
-        warnings=facts.warnings(campaign, summary),
-        verdict=verdict,
-        decision=verdict.decision,
-        verdict_reason=judgement.reason(verdict),
-        verdicts=judgement.lines_beside(verdict),
-        clock=judgement.clock(campaign),
-        shams=judgement.sham_facts(campaign),
-        sham_columns=judgement.SHAM_COLUMNS,
-        groups=[(row, _strip(row.group, most_s)) for row in facts.group_facts(groups)],
-        curves=_curves(groups),
-        strip_axis=_strip_axis(most_s, slo),
-        pairs=[(pair, judgement.comparison_cells(pair)) for pair in summary.pairs],
-        paired_columns=judgement.COMPARISON_COLUMNS,
-        trials=shown,
-        chapters=_chapters(stories),
+        report=report,
+        campaign=report.campaign,
+        slo=report.slo,
+        prober=report.prober,
+        decision=report.verdict.decision,
+        sham_columns=SHAM_COLUMNS,
+        groups=[(row, _strip(row.group, most_s)) for row in report.groups],
+        curves=_curves([row.group for row in report.groups]),
+        strip_axis=_strip_axis(most_s, report.slo),
+        comparison_columns=COMPARISON_COLUMNS,
+        chapters=_chapters(sections),
         outcomes=[(outcome, *words.OUTCOMES[outcome]) for outcome in Outcome],
-        lateness=facts.lateness(campaign),
-        machine=facts.facts_of(campaign.machine),
-        versions=facts.facts_of(campaign.versions),
-        healer_name=judgement.healer_name,
+        machine=words.pairs_of(report.campaign.machine),
+        versions=words.pairs_of(report.campaign.versions),
+        healer_name=healer_name,
         words=words,
         style=Markup(style),
         script=Markup(script),
@@ -103,11 +89,11 @@ def render(campaign: Campaign, folder: Path) -> str:
     )
 
 
-def _story(row: TrialFacts, folder: Path, slo: Slo, limit: int, *, opened: bool) -> TrialStory:
-    """A trial whose history is missing or damaged is told without a timeline, and the reason is printed."""
+def _section(row: TrialRow, folder: Path, slo: Slo, limit: int, *, opened: bool) -> TrialSection:
+    """A trial's part of the page. If its history is damaged, the reason takes the place of the timeline."""
     trial = row.trial
     timeline, problem = Markup(""), ""
-    faults: tuple[trial_timeline.FaultStory, ...] = ()
+    faults: tuple[trial_timeline.FaultSpan, ...] = ()
     steps: tuple[tuple[str, str, str], ...] = ()
     troubles: tuple[str, ...] = ()
     try:
@@ -122,20 +108,20 @@ def _story(row: TrialFacts, folder: Path, slo: Slo, limit: int, *, opened: bool)
             timeline = draw_history(trial, history, bins, slo)
     except UsageError as error:
         problem = str(error)
-    return TrialStory(
-        facts=row,
+    return TrialSection(
+        row=row,
         timeline=timeline,
         problem=problem,
         faults=faults,
         steps=steps,
         troubles=troubles,
-        counted=facts.counted(trial),
-        load=facts.facts_of(trial.load),
+        figures=trial_figures(trial),
+        load=words.pairs_of(trial.load),
         open=opened,
     )
 
 
-def _step_words(step: trial_timeline.Step, trial: TrialResult) -> tuple[str, str, str]:
+def _step_words(step: trial_timeline.HealerStep, trial: TrialResult) -> tuple[str, str, str]:
     origin_s = trial.recovery.t0_s or 0.0
     when = f"{step.start_s - origin_s:+.2f} s".replace("-", "−")
     if step.kind != "action":
@@ -146,9 +132,9 @@ def _step_words(step: trial_timeline.Step, trial: TrialResult) -> tuple[str, str
     return when, f"{step.label}, {end} {words.seconds(step.end_s - step.start_s)}", step.text
 
 
-def _worth_opening(rows: Sequence[TrialFacts]) -> set[str]:
+def _worth_opening(rows: Sequence[TrialRow]) -> set[str]:
     """One trial of each experiment is open at first: the first in which a healer worked, else the first."""
-    chosen: dict[str, TrialFacts] = {}
+    chosen: dict[str, TrialRow] = {}
     for row in rows:
         known = chosen.setdefault(row.trial.experiment, row)
         if known.trial.recovery.outcome is not Outcome.HEALED and row.trial.recovery.outcome is Outcome.HEALED:
@@ -156,34 +142,35 @@ def _worth_opening(rows: Sequence[TrialFacts]) -> set[str]:
     return {row.anchor for row in chosen.values()}
 
 
-def _chapters(stories: Sequence[TrialStory]) -> list[tuple[str, str, list[TrialStory]]]:
-    """The trials by experiment: its name, its title, and they."""
-    names = dict.fromkeys(told.facts.trial.experiment for told in stories)
-    by_name = {name: [told for told in stories if told.facts.trial.experiment == name] for name in names}
-    return [(name, told[0].facts.trial.title, told) for name, told in by_name.items()]
+def _chapters(sections: Sequence[TrialSection]) -> list[tuple[str, str, list[TrialSection]]]:
+    """The trials by experiment: its name, its title, and the sections of its trials."""
+    by_name: dict[str, list[TrialSection]] = {}
+    for section in sections:
+        by_name.setdefault(section.row.trial.experiment, []).append(section)
+    return [(name, found[0].row.trial.title, found) for name, found in by_name.items()]
 
 
-def _curves(groups: Sequence[Group]) -> list[tuple[str, Markup]]:
+def _curves(groups: Sequence[TrialGroup]) -> list[tuple[str, Markup]]:
     names = dict.fromkeys(group.experiment for group in groups if group.survival)
     return [(name, draw_curves([group for group in groups if group.experiment == name])) for name in names]
 
 
-def _scale_end_s(summary: Summary) -> float:
-    seen = [observed.time_s for group in summary.groups for observed in group.observations]
-    deadlines = [group.deadline_s for group in summary.groups]
+def _scale_end_s(statistics: Statistics) -> float:
+    seen = [observed.time_s for group in statistics.groups for observed in group.observations]
+    deadlines = [group.deadline_s for group in statistics.groups]
     return max([*seen, *deadlines, 1.0]) * 1.04
 
 
-def _strip(group: Group, most_s: float) -> Markup:
+def _strip(group: TrialGroup, most_s: float) -> Markup:
     """Every trial as a mark: a dot where it recovered, an open arrow where it is only known to be later."""
-    scale = svg.Scale(0.0, most_s, 6.0, STRIP_WIDTH - 8.0)
+    scale = svg.TimeAxis(0.0, most_s, 6.0, STRIP_WIDTH - 8.0)
     middle = STRIP_HEIGHT / 2
     deadline = scale.x(group.deadline_s)
     shapes = [
         svg.line(scale.left, middle, scale.right, middle, "tl-grid"),
         svg.line(deadline, 2, deadline, STRIP_HEIGHT - 2, "tl-objective"),
     ]
-    rows = svg.Rows(limit=3, gap=0.0)
+    rows = svg.LabelRows(limit=3, gap=0.0)
     for seen in sorted(group.observations, key=lambda observed: observed.time_s):
         x = scale.x(seen.time_s)
         y = middle + (0, -8, 8)[rows.place(x - 4, x + 4) or 0]
@@ -192,21 +179,21 @@ def _strip(group: Group, most_s: float) -> Markup:
         dot = at + "m-4,0a4,4 0 1 0 8,0a4,4 0 1 0 -8,0"
         arrow = at + "m-3,-4.5l8,4.5l-8,4.5z"
         shapes.append(svg.path(dot if seen.recovered else arrow, "dot" if seen.recovered else "arrow", title))
-    says = f"{len(group.recovered_s)} recovered, {group.censored_count} censored"
+    caption = f"{len(group.recovered_s)} recovered, {group.censored_count} censored"
     return Markup('<svg class="strip" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        svg.number(STRIP_WIDTH), svg.number(STRIP_HEIGHT), says, Markup("").join(shapes)
+        svg.number(STRIP_WIDTH), svg.number(STRIP_HEIGHT), caption, Markup("").join(shapes)
     )
 
 
 def _strip_axis(most_s: float, slo: Slo) -> Markup:
-    scale = svg.Scale(0.0, most_s, 6.0, STRIP_WIDTH - 8.0)
+    scale = svg.TimeAxis(0.0, most_s, 6.0, STRIP_WIDTH - 8.0)
     shapes = [
         svg.text(scale.x(tick_s), 12, f"{tick_s:g}" + (" s" if not tick_s else ""), "tl-tick", "middle")
         for tick_s in scale.ticks_s(0.0, most=6)
     ]
-    says = f"Scale in seconds; the dashed line is the deadline of {slo.recovery.within_s:g} s"
+    caption = f"Scale in seconds; the dashed line is the deadline of {slo.recovery.within_s:g} s"
     return Markup('<svg class="strip" viewBox="0 0 {} 16" role="img" aria-label="{}">{}</svg>').format(
-        svg.number(STRIP_WIDTH), says, Markup("").join(shapes)
+        svg.number(STRIP_WIDTH), caption, Markup("").join(shapes)
     )
 
 

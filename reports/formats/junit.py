@@ -1,29 +1,22 @@
-"""``junit.xml``: one test case a trial and one a verdict, for what reads test results. Nothing is ever
+"""``junit.xml``: one test case for each trial and each verdict, for tools that read test results. No case is ever
 skipped: a trial that could not be judged is an error, so that missing knowledge never passes a gate."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from xml.etree import ElementTree
 
 from monkeyproof.reports import text as words
-from monkeyproof.reports.formats import results_json
-from monkeyproof.reports.model import facts, judgement
-from monkeyproof.reports.model.verdict import CampaignVerdict, Decision, judge
+from monkeyproof.reports.format_table import report_format
+from monkeyproof.reports.model.report import Report
+from monkeyproof.reports.model.verdict import CampaignVerdict, Decision
 from monkeyproof.reports.stats.comparison import NO_HEALER
-from monkeyproof.types import Campaign, TrialResult
-
-JUNIT_FILE = "junit.xml"
+from monkeyproof.types import TrialResult
 
 
-def write_junit(campaign: Campaign, path: Path) -> Path:
-    path.write_bytes(render(campaign))
-    return path
-
-
-def render(campaign: Campaign) -> bytes:
-    """The campaign as JUnit XML: its trials, then what is judged."""
-    verdict = judge(campaign, results_json.slo_of(campaign))
+@report_format("junit.xml", name="junit")
+def render(report: Report) -> bytes:
+    """The campaign as JUnit XML: its trials, then the verdicts."""
+    campaign, verdict = report.campaign, report.verdict
     problems = [(error_of(trial), failure_of(trial)) for trial in campaign.trials]
     root = ElementTree.Element("testsuites", {"name": "monkeyproof"})
     suite = ElementTree.SubElement(root, "testsuite", {"name": words.clean(campaign.name), "skipped": "0"})
@@ -33,8 +26,8 @@ def render(campaign: Campaign) -> bytes:
         ("verdict reason", verdict.reason),
         ("target", campaign.target),
         ("seed", str(campaign.seed)),
-        ("clock", judgement.clock(campaign)),
-        *facts.facts_of(campaign.versions),
+        ("clock", report.clock),
+        *words.pairs_of(campaign.versions),
     ]
     _properties(suite, about)
     taken: dict[tuple[str, str], int] = {}
@@ -42,7 +35,7 @@ def render(campaign: Campaign) -> bytes:
         name = f"{trial.arm}/seed-{trial.seed}"
         times = taken[trial.experiment, name] = taken.get((trial.experiment, name), 0) + 1
         _case(suite, trial, name if times == 1 else f"{name}/{times}", error, failure)
-    _judged(suite, verdict)
+    _verdict_cases(suite, verdict)
     counts = {
         "tests": str(len(suite.findall("testcase"))),
         "failures": str(len(suite.findall("testcase/failure"))),
@@ -57,8 +50,8 @@ def render(campaign: Campaign) -> bytes:
     return text + b"\n"
 
 
-def _judged(suite: ElementTree.Element, verdict: CampaignVerdict) -> None:
-    """A case for each experiment and arm that is judged; one for the campaign if none tells its verdict."""
+def _verdict_cases(suite: ElementTree.Element, verdict: CampaignVerdict) -> None:
+    """A case for each experiment and arm that is judged; one for the campaign if none of them has its decision."""
     judged = [one for one in verdict.verdicts if one.judged]
     for one in judged:
         _verdict_case(suite, one.experiment, f"{one.arm}/verdict", one.decision, one.reason)
@@ -72,20 +65,20 @@ def _verdict_case(suite: ElementTree.Element, of: str, name: str, decision: Deci
     _properties(case, [("verdict", str(decision)), ("reason", reason)])
     if decision is not Decision.PASS:
         tag = "failure" if decision is Decision.FAIL else "error"
-        said = words.clean(f"{decision}: {reason}")
-        ElementTree.SubElement(case, tag, {"message": said, "type": str(decision)}).text = said
+        message = words.clean(f"{decision}: {reason}")
+        ElementTree.SubElement(case, tag, {"message": message, "type": str(decision)}).text = message
 
 
 def error_of(trial: TrialResult) -> str:
-    """Why the trial says nothing about the target, or left it broken; empty if neither."""
-    said = []
+    """Why the trial proves nothing about the target, or left it broken; empty if neither."""
+    reasons = []
     if trial.not_reverted:
-        said.append("not reverted: " + "; ".join(trial.not_reverted))
+        reasons.append("not reverted: " + "; ".join(trial.not_reverted))
     if not trial.recovery.outcome.counts:
-        said.append(f"{words.OUTCOMES[trial.recovery.outcome][0]}: {trial.recovery.reason}")
+        reasons.append(f"{words.OUTCOMES[trial.recovery.outcome][0]}: {trial.recovery.reason}")
     if trial.aborted:
-        said.append("aborted: " + trial.aborted)
-    return words.clean("; ".join(said))
+        reasons.append("aborted: " + trial.aborted)
+    return words.clean("; ".join(reasons))
 
 
 def failure_of(trial: TrialResult) -> str:
@@ -93,16 +86,16 @@ def failure_of(trial: TrialResult) -> str:
     outcome = trial.recovery.outcome
     if not outcome.counts:
         return ""
-    said = []
+    reasons = []
     if trial.false_heals:
-        nothing = "nothing was broken" if trial.sham else "nobody was harmed"
-        said.append(f"healed although {nothing}: " + ", ".join(trial.false_heals))
+        harmless = "nothing was broken" if trial.sham else "the fault did no harm"
+        reasons.append(f"false heal, {harmless}: " + ", ".join(trial.false_heals))
     if trial.as_expected is False:
         expected = " or ".join(words.OUTCOMES[expected][0] for expected in trial.expected)
-        said.append(f"expected {expected}, was {words.OUTCOMES[outcome][0]}")
+        reasons.append(f"expected {expected}, was {words.OUTCOMES[outcome][0]}")
     elif not outcome.under_fault and trial.arm != NO_HEALER:
-        said.append(words.OUTCOMES[outcome][0])
-    return words.clean("; ".join([*said, trial.recovery.reason])) if said else ""
+        reasons.append(words.OUTCOMES[outcome][0])
+    return words.clean("; ".join([*reasons, trial.recovery.reason])) if reasons else ""
 
 
 def _case(suite: ElementTree.Element, trial: TrialResult, name: str, error: str, failure: str) -> None:
@@ -115,20 +108,20 @@ def _case(suite: ElementTree.Element, trial: TrialResult, name: str, error: str,
             "time": _time(trial.recovery.end_s or 0.0),
         },
     )
-    _properties(case, _facts(trial))
+    _properties(case, _trial_properties(trial))
     if error or failure:
         attributes = {"message": error or failure, "type": str(trial.recovery.outcome)}
         problem = ElementTree.SubElement(case, "error" if error else "failure", attributes)
         problem.text = "; ".join(part for part in (error, failure) if part)
-    told = [f"reason: {trial.recovery.reason}"]
-    told += [f"evidence: {evidence}" for evidence in trial.evidence]
-    told += [f"detected: {said}" for said in trial.detected]
-    told += [f"healed by: {remedy}" for remedy in trial.healed_by]
-    told += [f"escalated: {said}" for said in trial.escalations]
-    ElementTree.SubElement(case, "system-out").text = "\n".join(words.clean(line) for line in told)
+    lines = [f"reason: {trial.recovery.reason}"]
+    lines += [f"evidence: {evidence}" for evidence in trial.evidence]
+    lines += [f"detected: {summary}" for summary in trial.detected]
+    lines += [f"healed by: {remedy}" for remedy in trial.healed_by]
+    lines += [f"escalated: {summary}" for summary in trial.escalations]
+    ElementTree.SubElement(case, "system-out").text = "\n".join(words.clean(line) for line in lines)
 
 
-def _facts(trial: TrialResult) -> list[tuple[str, str]]:
+def _trial_properties(trial: TrialResult) -> list[tuple[str, str]]:
     found = trial.recovery
     return [
         ("outcome", str(found.outcome)),

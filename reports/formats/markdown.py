@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
-from monkeyproof.config.target_file import ProberSettings
 from monkeyproof.reports import text as words
-from monkeyproof.reports.formats import results_json
-from monkeyproof.reports.model import facts, judgement
-from monkeyproof.reports.model.facts import GroupFacts, TrialFacts
-from monkeyproof.reports.model.verdict import CampaignVerdict, judge
-from monkeyproof.reports.stats.summary import Summary, summarise
-from monkeyproof.types import Campaign
-
-MARKDOWN_FILE = "report.md"
+from monkeyproof.reports.format_table import report_format
+from monkeyproof.reports.model.comparison_rows import COMPARISON_COLUMNS, ComparisonRow
+from monkeyproof.reports.model.group_rows import SHAM_COLUMNS, GroupRow, ShamRow
+from monkeyproof.reports.model.names import healer_name
+from monkeyproof.reports.model.report import Report
+from monkeyproof.reports.model.trial_rows import TrialRow
 
 _MARKUP = re.compile(r"([\\`*\[\]|~#])|(?<!\w)(_)|(_)(?!\w)")
 """What could begin markup. An underscore inside a word cannot."""
@@ -46,58 +42,52 @@ GROUP_COLUMNS = (
 )
 
 
-def write_markdown(campaign: Campaign, path: Path) -> Path:
-    path.write_text(render(campaign), encoding="utf-8")
-    return path
-
-
-def render(campaign: Campaign) -> str:
-    """The report as Markdown. What came from a target cannot become markup."""
-    slo, prober = results_json.slo_of(campaign), results_json.prober_of(campaign)
-    summary = summarise(campaign, slo)
-    trials = facts.trial_facts(campaign)
+@report_format("report.md", name="markdown")
+def render(report: Report) -> str:
+    """The report as Markdown. Text from a target cannot become markup."""
+    campaign, slo = report.campaign, report.slo
     parts = [
         f"# monkeyproof: {plain(campaign.name)} against {plain(campaign.target)}",
-        *_verdict(judge(campaign, slo)),
-        *[f"**{plain(sentence)}**" for sentence in facts.headline(summary)],
-        f"{words.count(len(trials), 'trial')} in {words.duration(campaign.duration_s)}, begun "
+        *_verdict(report),
+        *[f"**{plain(sentence)}**" for sentence in report.headline],
+        f"{words.count(len(report.trials), 'trial')} in {words.duration(campaign.duration_s)}, begun "
         f"{plain(words.moment(campaign.started_utc))}, seed {campaign.seed}. Steady means "
         f"{words.percent(slo.objective)} of answers right, answered and within "
         f"{words.milliseconds(slo.latency_ms)}, for {words.setting(slo.stable_for_s)}. The deadline to recover is "
         f"{words.setting(slo.recovery.within_s)}.",
-        plain(judgement.clock(campaign)),
-        *[f"> {plain(warning)}" for warning in facts.warnings(campaign, summary)],
-        *_under_fault(summary),
-        *_pairs(summary),
-        *_shams(campaign),
+        plain(report.clock),
+        *[f"> {plain(warning)}" for warning in report.warnings],
+        *_under_fault(report.groups),
+        *_comparisons(report.comparisons),
+        *_shams(report.shams),
         "## Every trial",
-        _table(TRIAL_COLUMNS, (_trial_cells(row) for row in trials)),
-        *_stories(trials),
+        _table(TRIAL_COLUMNS, (_trial_cells(row) for row in report.trials)),
+        *_explanations(report.trials),
         "## How these numbers are made",
-        _how(campaign, prober),
-        _list([*facts.facts_of(campaign.machine), *facts.facts_of(campaign.versions)]),
+        _method(report),
+        _list([*words.pairs_of(campaign.machine), *words.pairs_of(campaign.versions)]),
         "Rebuild this report with `monkeyproof report DIR`.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _under_fault(summary: Summary) -> list[str]:
-    rows = facts.group_facts(facts.under_fault(summary.groups))
+def _under_fault(rows: Sequence[GroupRow]) -> list[str]:
     if not rows:  # Nothing but shams or storms.
         return []
     return ["## Time to recover while the fault was held", _table(GROUP_COLUMNS, map(_group_cells, rows))]
 
 
-def _how(campaign: Campaign, prober: ProberSettings) -> str:
+def _method(report: Report) -> str:
     return (
-        f"A prober asks {prober.rate_per_s:g} times a second whatever the answers do; its own lateness was at "
-        f"most {facts.lateness(campaign)} (p99 of the worst trial). Times count from t0, the earliest moment at "
+        f"A prober asks {report.prober.rate_per_s:g} times a second whatever the answers do; its own lateness was "
+        f"at most {report.lateness} (p99 of the worst trial). Times count from t0, the earliest moment at "
         "which the fault can have begun. `> 15.0 s (censored)` means: not recovered while the fault was there, as "
         "far as it was watched. Censored trials stay in the median, p90 (Kaplan-Meier) and restricted mean; they "
         "are neither dropped nor averaged in. Recovered trials count with the upper end of their interval, "
         "absorbed ones as 0 s. Shares have exact (Clopper-Pearson) intervals, or limits that hold "
         "at every look if the campaign ends as soon as its verdict is decided; they count a trial censored "
-        "before the deadline as not recovered. Invalid and unproven trials count for nothing; shams stand apart."
+        "before the deadline as not recovered. Invalid and unproven trials count for nothing; shams have a table "
+        "of their own."
     )
 
 
@@ -107,38 +97,33 @@ def plain(text: str) -> str:
     return _MARKUP.sub(lambda match: "\\" + match[0], text)
 
 
-def _verdict(verdict: CampaignVerdict) -> list[str]:
-    word = verdict.decision.upper()
+def _verdict(report: Report) -> list[str]:
+    word = report.verdict.decision.upper()
     lines = [
-        f"- {line.word}: {plain(line.experiment)}, {plain(line.arm)}. {plain(line.reason)}"
-        for line in judgement.lines_beside(verdict)
+        f"- {row.word}: {plain(row.experiment)}, {plain(row.arm)}. {plain(row.reason)}"
+        for row in report.verdict_rows_beside
     ]
-    return [f"**Verdict: {word}.** {plain(judgement.reason(verdict))}", "\n".join(lines)]
+    return [f"**Verdict: {word}.** {plain(report.verdict_reason)}", "\n".join(lines)]
 
 
-def _shams(campaign: Campaign) -> list[str]:
-    rows = [
-        [sham.arm, str(sham.count), str(sham.false_count), sham.acted] for sham in judgement.sham_facts(campaign)
-    ]
+def _shams(rows: Sequence[ShamRow]) -> list[str]:
     if not rows:
         return []
-    return ["### Shams: nothing was broken", _table(judgement.SHAM_COLUMNS, rows)]
+    cells = [[row.arm, str(row.count), str(row.false_count), row.acted] for row in rows]
+    return ["### Shams: nothing was broken", _table(SHAM_COLUMNS, cells)]
 
 
-def _pairs(summary: Summary) -> list[str]:
-    if not summary.pairs:
+def _comparisons(rows: Sequence[ComparisonRow]) -> list[str]:
+    if not rows:
         return []
-    rows = ([pair.experiment, pair.arm, *judgement.comparison_cells(pair)] for pair in summary.pairs)
-    return [
-        "### With and without a healer",
-        _table(("Experiment", "Healer", *judgement.COMPARISON_COLUMNS), rows),
-    ]
+    cells = ([row.comparison.experiment, row.comparison.arm, *row.cells] for row in rows)
+    return ["### With and without a healer", _table(("Experiment", "Healer", *COMPARISON_COLUMNS), cells)]
 
 
-def _group_cells(row: GroupFacts) -> list[str]:
+def _group_cells(row: GroupRow) -> list[str]:
     return [
         row.group.experiment,
-        judgement.healer_name(row.group.arm),
+        healer_name(row.group.arm),
         ", ".join(f"{number} {word}" for _, word, number in row.outcomes),
         _with(row.median, row.median_interval)
         + (f", at the earliest {row.median_earliest}" if row.median_earliest else ""),
@@ -155,11 +140,11 @@ def _with(value: str, interval: str) -> str:
     return f"{value} ({interval})" if interval else value
 
 
-def _trial_cells(row: TrialFacts) -> list[str]:
+def _trial_cells(row: TrialRow) -> list[str]:
     trial = row.trial
     return [
         trial.experiment,
-        judgement.healer_name(trial.arm),
+        healer_name(trial.arm),
         str(trial.seed),
         row.outcome + (f" (expected {row.unexpected})" if row.unexpected else ""),
         row.ttd,
@@ -172,19 +157,19 @@ def _trial_cells(row: TrialFacts) -> list[str]:
     ]
 
 
-def _stories(trials: Sequence[TrialFacts]) -> list[str]:
-    """Why each outcome, and the proof that the fault was there."""
-    lines = []
+def _explanations(trials: Sequence[TrialRow]) -> list[str]:
+    """Why each outcome, and the proof that the fault took effect."""
+    items = []
     for row in trials:
         trial = row.trial
-        name = f"{trial.experiment}, {judgement.healer_name(trial.arm)}, seed {trial.seed}"
-        told = [f"- **{plain(name)}**: {plain(trial.recovery.reason)}."]
-        told += [f"  Ended before its time: {plain(trial.aborted)}."] if trial.aborted else []
-        told += [f"  Evidence: {plain(evidence)}." for evidence in trial.evidence]
-        told += [f"  Escalated: {plain(said)}." for said in trial.escalations]
-        told += [f"  Not reverted: {plain(what)}." for what in trial.not_reverted]
-        lines.append("\n".join(told))
-    return ["## Why, and the evidence", "\n".join(lines)] if lines else []
+        name = f"{trial.experiment}, {healer_name(trial.arm)}, seed {trial.seed}"
+        lines = [f"- **{plain(name)}**: {plain(trial.recovery.reason)}."]
+        lines += [f"  Ended before its time: {plain(trial.aborted)}."] if trial.aborted else []
+        lines += [f"  Evidence: {plain(evidence)}." for evidence in trial.evidence]
+        lines += [f"  Escalated: {plain(summary)}." for summary in trial.escalations]
+        lines += [f"  Not reverted: {plain(what)}." for what in trial.not_reverted]
+        items.append("\n".join(lines))
+    return ["## Why, and the evidence", "\n".join(items)] if items else []
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,8 +1,8 @@
 """Campaigns as MLflow runs: one parent for the campaign, one nested run for each trial, the report as artifact.
 
-This goes to a tracking server of the user's, or to a store on this machine; never to the registry that is
-under test, for a harness that writes into what it breaks changes what it measures. mlflow's defaults wait four
-minutes for a dead server, so every wait is bounded here.
+The runs go to a tracking server of the user, or to a store on this machine; never to the registry under test, for
+a harness that writes into the system that it breaks changes what it measures. mlflow's defaults wait four minutes
+for a dead server, so this module bounds every wait.
 """
 
 from __future__ import annotations
@@ -13,21 +13,20 @@ import math
 import os
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from monkeyproof.errors import UsageError
-from monkeyproof.reports.formats.results_json import slo_of
-from monkeyproof.reports.model.verdict import judge
+from monkeyproof.reports.model.report import Report
 from monkeyproof.reports.stats.survival import observe
 from monkeyproof.reports.text import clean, short
-from monkeyproof.types import Campaign, TrialResult
+from monkeyproof.types import TrialResult
 
 EXPERIMENT = "monkeyproof"
 BUDGET_S = 60.0
-"""A server that answers, but slowly, may not hold a campaign up for longer."""
+"""A server that answers slowly may delay a campaign by no more."""
 
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -52,12 +51,12 @@ def public_uri(uri: str | None, store: Path) -> str:
 
 
 def log_campaign(
-    campaign: Campaign, files: list[Path], *, uri: str | None, store: Path, forbidden: Collection[str] = ()
+    report: Report, files: Sequence[Path], *, uri: str | None, store: Path, forbidden: Collection[str] = ()
 ) -> str:
-    """Log a campaign and its report.
+    """Log a campaign and the files of its report.
 
     Args:
-        files: What becomes the parent run's artifacts.
+        files: Become artifacts of the parent run.
         uri: Of a tracking server; None for the local store.
         store: The folder of the local store.
         forbidden: Addresses that lead to the registry under test.
@@ -78,17 +77,17 @@ def log_campaign(
         store.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _bounded():
         try:
-            return _log(campaign, files, chosen, store if uri is None else None)
+            return _log(report, files, chosen, store if uri is None else None)
         except UsageError:
             raise
-        except Exception as error:  # A server, a driver or a disk may raise anything. The report stands.
+        except Exception as error:  # A server, a driver or a disk may raise anything; the report is written.
             raise UsageError(
                 f"the campaign could not be logged to {_public(chosen)}: {_why(error)}. Its report is complete; "
                 "check that the server runs, or unset MLFLOW_TRACKING_URI to log on this machine"
             ) from error
 
 
-def _log(campaign: Campaign, files: list[Path], uri: str, store: Path | None) -> str:
+def _log(report: Report, files: Sequence[Path], uri: str, store: Path | None) -> str:
     from mlflow.tracking import MlflowClient
 
     deadline_s = time.monotonic() + BUDGET_S
@@ -98,7 +97,7 @@ def _log(campaign: Campaign, files: list[Path], uri: str, store: Path | None) ->
     experiment = (
         found.experiment_id if found else client.create_experiment(EXPERIMENT, artifact_location=artifacts)
     )
-    verdict = judge(campaign, slo_of(campaign))
+    campaign, verdict = report.campaign, report.verdict
     tags = {
         "target": short(campaign.target, 200),
         "started_utc": short(campaign.started_utc, 60),
@@ -147,7 +146,7 @@ def _log_trial(client: Any, experiment: str, parent: str, trial: TrialResult) ->
 
 
 def metrics_of(trial: TrialResult) -> dict[str, float]:
-    """What is known of a trial as numbers. A number that is not known is left out, never zero."""
+    """The known numbers of a trial. A number that is not known is missing, never zero."""
     found, seen = trial.recovery, observe(trial.recovery)
     metrics = {
         "bad": float(found.bad_count),
@@ -180,7 +179,7 @@ def _batch(client: Any, run: str, metrics: Mapping[str, float], parameters: Mapp
 
 @contextlib.contextmanager
 def _bounded() -> Iterator[None]:
-    """mlflow with short waits, no telemetry and no chatter; everything is put back afterwards."""
+    """mlflow with short waits, no telemetry and no chatter; everything is restored afterwards."""
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     os.environ.update(_ENVIRONMENT)
     import mlflow.tracking  # noqa: F401  Its import sets the levels of its loggers, and starts its telemetry.
@@ -203,8 +202,8 @@ def _bounded() -> Iterator[None]:
 
 def _why(error: Exception) -> str:
     """The first cause in a few words; the whole chain of it stays attached to the exception."""
-    said = str(error) or type(error).__name__
-    return "it does not answer" if "Max retries exceeded" in said else _public(short(said, 300))
+    words = str(error) or type(error).__name__
+    return "it does not answer" if "Max retries exceeded" in words else _public(short(words, 300))
 
 
 def _same(one: str, other: str) -> bool:

@@ -1,26 +1,28 @@
-"""``results.json``: a campaign as one JSON file, written and read back without loss. See docs/results.md."""
+"""``results.json``: a campaign as one JSON file that reads back without loss. docs/results.md lists its keys."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from monkeyproof.config.target_file import ProberSettings, Slo
 from monkeyproof.errors import UsageError
-from monkeyproof.record.history import write_json
+from monkeyproof.reports.format_table import report_format
+from monkeyproof.reports.model.report import Report
+from monkeyproof.reports.model.verdict import as_json
+from monkeyproof.reports.stats.proportions import Proportion
+from monkeyproof.reports.stats.summary import TrialGroup
 from monkeyproof.types import Campaign, Json
 
 VERSION = 1
 RESULTS_FILE = "results.json"
 
 _ADAPTER = TypeAdapter(Campaign)
-_Kind = TypeVar("_Kind")
 
 
 def schema() -> dict[str, Any]:
@@ -28,16 +30,25 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_ADAPTER.json_schema()}
 
 
-def write_results(campaign: Campaign, path: Path, derived: Mapping[str, Json] | None = None) -> Path:
-    """Write a campaign, and what is derived from it. A number that is not finite is unknown, and written as null.
+@report_format(RESULTS_FILE, name="results")
+def render(report: Report) -> str:
+    """The campaign as JSON, and under ``verdict`` and ``summary`` what is derived from it.
 
     Raises:
-        UsageError: such a number stands where the format needs one.
+        UsageError: as ``campaign_text``.
+    """
+    return campaign_text(report.campaign, _derived(report))
+
+
+def campaign_text(campaign: Campaign, derived: Mapping[str, Json] | None = None) -> str:
+    """The campaign as JSON. A number that is not finite is unknown, and becomes null.
+
+    Raises:
+        UsageError: the format needs a number where the campaign has none.
     """
     value = _plain(campaign)
-    _check(value, str(path))
-    write_json(path, {**value, **_plain(derived or {})})
-    return path
+    _check(value, RESULTS_FILE)
+    return json.dumps({**value, **_plain(derived or {})}, indent=2, default=str) + "\n"
 
 
 def read_results(path: Path) -> Campaign:
@@ -65,22 +76,42 @@ def read_results(path: Path) -> Campaign:
     return _check(value, str(path))
 
 
-def slo_of(campaign: Campaign) -> Slo:
-    """The campaign's SLO, typed.
+def _derived(report: Report) -> dict[str, Json]:
+    """The verdict and the figures of the printed table, so that no reader has to compute them."""
+    return {
+        "verdict": as_json(report.verdict),
+        "summary": {
+            "groups": [_group(group) for group in report.statistics.groups],
+            "comparisons": [asdict(pair) for pair in report.statistics.pairs],
+        },
+    }
 
-    Raises:
-        UsageError: it is not one.
-    """
-    return _typed(TypeAdapter(Slo), campaign.slo, "slo")
+
+def _group(group: TrialGroup) -> Mapping[str, Json]:
+    return {
+        "experiment": group.experiment,
+        "arm": group.arm,
+        "sham": group.sham,
+        "storm": group.storm,
+        "trials_count": len(group.trials),
+        "valid_count": len(group.observations),
+        "censored_count": group.censored_count,
+        "outcomes": {str(outcome): number for outcome, number in group.counts.items()},
+        "median": asdict(group.median),
+        "median_earliest_s": group.median_earliest_s,
+        "ttr_width_median_s": group.ttr_width_median_s,
+        "p90": asdict(group.p90),
+        "restricted_mean": asdict(group.restricted_mean),
+        "horizon_s": group.horizon_s,
+        "in_time": _proportion(group.in_time),
+        "absorbed": _proportion(group.absorbed),
+        "served_wrong": _proportion(group.served_wrong),
+        "false_heals_count": sum(bool(trial.false_heals) for trial in group.trials),
+    }
 
 
-def prober_of(campaign: Campaign) -> ProberSettings:
-    """The prober's settings, typed.
-
-    Raises:
-        UsageError: they are none.
-    """
-    return _typed(TypeAdapter(ProberSettings), campaign.prober, "prober")
+def _proportion(found: Proportion | None) -> Json:
+    return None if found is None else asdict(found)
 
 
 def _plain(value: Any) -> Json:
@@ -107,15 +138,6 @@ def _check(value: Json, where: str) -> Campaign:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"{where}: {place}: {first['msg']} (found {first['input']!r:.80})") from None
-
-
-def _typed(adapter: TypeAdapter[_Kind], value: Json, where: str) -> _Kind:
-    try:
-        return adapter.validate_python(dict(value))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join([where, *(str(part) for part in first["loc"])])
-        raise UsageError(f"the campaign's results: {place}: {first['msg']}") from None
 
 
 def _refuse_constant(name: str) -> None:

@@ -1,1 +1,1 @@
-"""The report model: verdict, facts and timelines, computed once for all formats."""
+"""The report model (``report.Report``): verdict, statistics and table rows, computed once for all formats."""

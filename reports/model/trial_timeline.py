@@ -1,4 +1,4 @@
-"""A trial's events, told: when each fault began and ended, what the healer did, which phase it was."""
+"""The timeline of a trial, from its events: faults, the healer's steps, phases and absences of the service."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from monkeyproof.types import Json
 
 
 @dataclass(frozen=True, slots=True)
-class FaultStory:
+class FaultSpan:
     """One fault, from intent to revert. Times are seconds since the trial began."""
 
     id: str
@@ -27,8 +27,8 @@ class FaultStory:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One thing that the healer did; an action lasts until ``end_s``."""
+class HealerStep:
+    """One step of the healer; an action lasts until ``end_s``."""
 
     kind: str
     """detected, diagnosed, action, resolved or escalated."""
@@ -44,19 +44,19 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Phase:
+class TimeSpan:
     name: str
     start_s: float
     end_s: float | None
 
 
-def faults(history: History) -> tuple[FaultStory, ...]:
+def faults(history: History) -> tuple[FaultSpan, ...]:
     """The faults of a trial, in the order of their intent."""
-    found: dict[str, FaultStory] = {}
+    found: dict[str, FaultSpan] = {}
     for event in history.events:
         fault_id = str(event.data.get("id", ""))
         if event.kind is Kind.FAULT_INTENDED:
-            found[fault_id] = FaultStory(
+            found[fault_id] = FaultSpan(
                 id=fault_id,
                 name=str(event.data.get("fault", "")),
                 subject=event.subject,
@@ -69,10 +69,10 @@ def faults(history: History) -> tuple[FaultStory, ...]:
     return tuple(found.values())
 
 
-def _continued(fault: FaultStory, event: Event) -> FaultStory:
+def _continued(fault: FaultSpan, event: Event) -> FaultSpan:
     match event.kind:
         case Kind.FAULT_EFFECTIVE:
-            # The subject stands before it already.
+            # Reports print the subject before it.
             summary = str(event.data.get("summary", "")).removeprefix(f"{fault.subject}: ")
             return replace(fault, effective_s=event.t_s, evidence=summary)
         case Kind.FAULT_INJECTED:
@@ -87,66 +87,66 @@ def _continued(fault: FaultStory, event: Event) -> FaultStory:
             return fault
 
 
-def steps(history: History) -> tuple[Step, ...]:
+def steps(history: History) -> tuple[HealerStep, ...]:
     """What the healer did, in order. An action is joined with its end, by its remedy."""
-    found: list[Step] = []
+    found: list[HealerStep] = []
     ends = list(history.of_kind(Kind.HEALER_ACTED))
     for event in history.events:
-        said = str(event.data.get("summary", ""))
+        summary = str(event.data.get("summary", ""))
         match event.kind:
             case Kind.HEALER_DETECTED:
                 label = _label(event, "signal")
-                found.append(Step("detected", event.t_s, event.t_s, label, said or _threshold(event)))
+                found.append(HealerStep("detected", event.t_s, event.t_s, label, summary or _threshold(event)))
             case Kind.HEALER_DIAGNOSED:
-                found.append(Step("diagnosed", event.t_s, event.t_s, _label(event, "cause"), said))
+                found.append(HealerStep("diagnosed", event.t_s, event.t_s, _label(event, "cause"), summary))
             case Kind.HEALER_ACTING:
                 end = next((end for end in ends if _ends(end, event)), None)
                 if end is not None:
                     ends.remove(end)
-                    said = str(end.data.get("summary", "")) or said
-                found.append(_action(event, end, said))
+                    summary = str(end.data.get("summary", "")) or summary
+                found.append(_action(event, end, summary))
             case Kind.HEALER_RESOLVED | Kind.HEALER_ESCALATED:
                 kind = "resolved" if event.kind is Kind.HEALER_RESOLVED else "escalated"
-                found.append(Step(kind, event.t_s, event.t_s, "", said))
+                found.append(HealerStep(kind, event.t_s, event.t_s, "", summary))
             case _:
                 pass
     found += [_action(end, end, str(end.data.get("summary", ""))) for end in ends]
     return tuple(sorted(found, key=lambda step: step.start_s))
 
 
-def absences(history: History) -> tuple[Phase, ...]:
-    """When the service was not there at all: its connections ended, and new ones were refused."""
-    found: list[Phase] = []
+def absences(history: History) -> tuple[TimeSpan, ...]:
+    """When the service was absent: its connections ended, and it refused new ones."""
+    found: list[TimeSpan] = []
     for event in history.of_kind(Kind.SERVICE_GONE, Kind.SERVICE_REACHABLE):
         if event.kind is Kind.SERVICE_GONE:
-            found.append(Phase(str(event.data.get("how", "gone")), event.t_s, None))
+            found.append(TimeSpan(str(event.data.get("how", "gone")), event.t_s, None))
         elif found and found[-1].end_s is None:
             found[-1] = replace(found[-1], end_s=event.t_s)
     return tuple(found)
 
 
-def phases(history: History) -> tuple[Phase, ...]:
+def phases(history: History) -> tuple[TimeSpan, ...]:
     """The phases of a trial. One without an end lasts until the next begins."""
-    found: list[Phase] = []
+    found: list[TimeSpan] = []
     for event in history.of_kind(Kind.PHASE_STARTED, Kind.PHASE_ENDED):
         if event.kind is Kind.PHASE_STARTED:
             if found and found[-1].end_s is None:
                 found[-1] = replace(found[-1], end_s=event.t_s)
-            found.append(Phase(event.subject, event.t_s, None))
+            found.append(TimeSpan(event.subject, event.t_s, None))
         elif found and found[-1].name == event.subject:
             found[-1] = replace(found[-1], end_s=event.t_s)
     return tuple(found)
 
 
 def troubles(history: History) -> tuple[str, ...]:
-    """What went wrong with the trial itself. (What went wrong with a fault stands with the fault.)"""
+    """What went wrong with the trial itself. (The trouble of a fault is in its ``FaultSpan``.)"""
     names = {Kind.TRIAL_ABORTED: "The trial was aborted", Kind.BASELINE_MISSED: "The baseline was missed"}
     return tuple(f"{names[event.kind]}: {event.data.get('why', '')}" for event in history.of_kind(*names))
 
 
-def _action(began: Event, end: Event | None, said: str) -> Step:
+def _action(began: Event, end: Event | None, summary: str) -> HealerStep:
     ok = bool(end.data.get("ok")) if end is not None else None
-    return Step("action", began.t_s, end.t_s if end else None, _label(began, "remedy"), said, ok)
+    return HealerStep("action", began.t_s, end.t_s if end else None, _label(began, "remedy"), summary, ok)
 
 
 def _ends(end: Event, began: Event) -> bool:

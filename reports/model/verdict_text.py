@@ -1,4 +1,4 @@
-"""The numbers behind a verdict in words: phrases of the one sentence that says why."""
+"""The numbers behind a verdict in words: phrases of the sentence that gives its reason."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def more_needed(more: int | None, decided: int | None) -> str:
 
 
 def percent(value: float, beside: float | None = None) -> str:
-    """``90.3 %``: with as many digits as it takes to stay on its side of what it is compared with."""
+    """``90.3 %``: with enough digits to show on which side of ``beside`` it is."""
     if beside is None:
         return f"{100 * value:.10g} %"
     for digits in range(1, 9):

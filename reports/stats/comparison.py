@@ -1,7 +1,7 @@
 """Comparing two arms of a campaign, or the same arm of two campaigns: effect first, p-value second.
 
 The effect, its interval and the tests are in ``effect``. The log-rank test sees more than the means, but knows
-nothing of pairs. All compare what was measured, and presume that the two campaigns ran alike: ``differences`` says
+nothing of pairs. All compare measured times, and presume that the two campaigns ran alike: ``differences`` lists
 where they did not.
 """
 
@@ -23,7 +23,7 @@ NO_HEALER = "none"
 """The arm that all others are compared with."""
 
 ROLES = {"inject": "the fault", "evidence": "its evidence", "undo": "its undo"}
-"""What an activity can be named as, on the command line (monkeyproof.experiment.activity_roles)."""
+"""The roles of activities, as trials record them and as people read them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Comparison:
     """Two-sided, of the trials compared, taken as not paired; None where it is not defined."""
     paired_p: float | None = None
     """Of the paired difference of restricted means; None where it is not paired or not defined, and where too few
-    trials differ for it: then ``sign_p`` stands for it."""
+    trials differ for it: then use ``sign_p``."""
     sign_p: float | None = None
     """Of the exact sign test: which of a pair recovered first. None where it is not paired, or no pair tells."""
     restricted_mean_s: float | None = None
@@ -100,26 +100,26 @@ def compare_campaigns(ours: Campaign, reference: Campaign, slo: Slo) -> tuple[Co
 
 
 def differences(ours: Campaign, reference: Campaign, folders: tuple[Path, Path] | None = None) -> list[str]:
-    """In what the two campaigns were not alike, so that what differs in their trials may come from it.
+    """In what the two campaigns were not alike, so that a difference between their trials may come from it.
 
-    Ours is called A, the reference B. With their ``folders``, also what each trial's own file says: whether
+    Ours is called A, the reference B. With their ``folders``, each trial's own file is compared too: whether
     experiments of one name were different files, or had other activities named, and load and windows.
     """
-    said: list[str] = []
+    found: list[str] = []
     if ours.target != reference.target:
-        said.append(f"the targets differ ({ours.target} in A, {reference.target} in B)")
+        found.append(f"the targets differ ({ours.target} in A, {reference.target} in B)")
     mine, theirs = _faulted(ours), _faulted(reference)
     if folders is not None:
-        said += _unlike_trials(_headers(mine, folders[0]), _headers(theirs, folders[1]))
-    said += [f"the SLOs differ in {words}" for words in _unequal(ours.slo, reference.slo)]
-    said += [f"the probers differ in {words}" for words in _unequal(ours.prober, reference.prober)]
-    said += [f"the machines differ in {words}" for words in _unequal(ours.machine, reference.machine)]
-    said += [f"the versions differ in {words}" for words in _unequal(ours.versions, reference.versions)]
+        found += _unlike_trials(_headers(mine, folders[0]), _headers(theirs, folders[1]))
+    found += [f"the SLOs differ in {words}" for words in _unequal(ours.slo, reference.slo)]
+    found += [f"the probers differ in {words}" for words in _unequal(ours.prober, reference.prober)]
+    found += [f"the machines differ in {words}" for words in _unequal(ours.machine, reference.machine)]
+    found += [f"the versions differ in {words}" for words in _unequal(ours.versions, reference.versions)]
     for name, one, other in (("A", mine, theirs), ("B", theirs, mine)):
         alone = [f"{experiment} ({arm})" for experiment, arm in one if (experiment, arm) not in other]
         if alone:
-            said.append(f"only {name} tried {', '.join(alone)}")
-    return said
+            found.append(f"only {name} tried {', '.join(alone)}")
+    return found
 
 
 def _compare(
@@ -171,7 +171,7 @@ def _pairs(
             by_seed[trial.seed][side].append(trial)
     found: list[tuple[Observation, Observation]] = []
     for ours, theirs in by_seed.values():
-        for one, other in zip(ours, theirs, strict=False):  # What has no partner is not paired.
+        for one, other in zip(ours, theirs, strict=False):  # A trial without a partner is not paired.
             seen, seen_other = observe(one.recovery), observe(other.recovery)
             if seen is not None and seen_other is not None:
                 found.append((seen, seen_other))
@@ -201,30 +201,30 @@ def _unlike_trials(
     mine: Mapping[str, Sequence[Mapping[str, Json]]], theirs: Mapping[str, Sequence[Mapping[str, Json]]]
 ) -> list[str]:
     """In what the trials of the experiments that both tried were not alike."""
-    said: list[str] = []
+    found: list[str] = []
     common = [name for name in mine if name in theirs]
     for name in common:
         here, there = (_distinct(side[name], "experiment_sha256") for side in (mine, theirs))
         if _differ(here, there):
-            said.append(f"the experiment {name} was another file in each")
+            found.append(f"the experiment {name} was another file in each")
         for key, role in ROLES.items():
             here, there = (_distinct(side[name], key) for side in (mine, theirs))
             if _differ(here, there):
                 named = f"({_named(here)} in A, {_named(there)} in B)"
-                said.append(f"in the experiment {name}, another activity was named as {role} {named}")
+                found.append(f"in the experiment {name}, another activity was named as {role} {named}")
     for key, plural in (("load", "loads"), ("windows", "windows")):
         here, there = (
             _distinct([header for name in common for header in side[name]], key) for side in (mine, theirs)
         )
         if len(here) == len(there) == 1:
-            said += [f"the {plural} differ in {words}" for words in _unequal(here[0], there[0])]
+            found += [f"the {plural} differ in {words}" for words in _unequal(here[0], there[0])]
         elif _differ(here, there):
-            said.append(f"the {plural} differ, and were not the same in all trials of one campaign")
-    return said
+            found.append(f"the {plural} differ, and were not the same in all trials of one campaign")
+    return found
 
 
 def _distinct(headers: Sequence[Mapping[str, Json]], key: str) -> list[Json]:
-    """What is known of it, each once. An older trial may not have noted it."""
+    """The distinct values of a key. A trial of an older version may not have recorded it."""
     found: list[Json] = []
     for header in headers:
         if key in header and header[key] not in found:
@@ -233,7 +233,7 @@ def _distinct(headers: Sequence[Mapping[str, Json]], key: str) -> list[Json]:
 
 
 def _differ(here: Sequence[Json], there: Sequence[Json]) -> bool:
-    """In whatever order; where one side noted nothing, nothing is known."""
+    """Whether the values differ, in any order. False where one side recorded none."""
     return bool(here and there) and (
         any(one not in there for one in here) or any(other not in here for other in there)
     )
@@ -245,14 +245,14 @@ def _named(activities: Sequence[Json]) -> str:
 
 def _unequal(one: Mapping[str, Json], other: Mapping[str, Json], within: str = "") -> list[str]:
     """``latency_ms (250 in A, 300 in B)``, for every key that is not the same in both."""
-    said: list[str] = []
+    found: list[str] = []
     for key in dict.fromkeys([*one, *other]):
         here, there = one.get(key), other.get(key)
         if isinstance(here, Mapping) and isinstance(there, Mapping):
-            said += _unequal(here, there, f"{within}{key}.")
+            found += _unequal(here, there, f"{within}{key}.")
         elif here != there:
-            said.append(f"{within}{key} ({_word(here)} in A, {_word(there)} in B)")
-    return said
+            found.append(f"{within}{key} ({_word(here)} in A, {_word(there)} in B)")
+    return found
 
 
 def _word(value: Json) -> str:

@@ -138,8 +138,8 @@ def _welch(one_s: Sequence[float], other_s: Sequence[float], scale_s: float) -> 
 
 
 def _too_few(ours: Sequence[Observation], reference: Sequence[Observation], horizon_s: float) -> bool:
-    """Whether Student's t may miss what was rarely or never seen. If all of both sides recovered, the horizon is
-    the longest time itself, and nothing is known of what would come later."""
+    """Whether Student's t may miss an ending that few or no trials had. If all of both sides recovered, the
+    horizon is the longest time itself, and nothing is known of later recoveries."""
     sides = [_ended(side, horizon_s) for side in (ours, reference)]
     return any(stuck for _, stuck in sides) and any(min(len(back_s), stuck) < FEW for back_s, stuck in sides)
 

@@ -4,7 +4,7 @@ at every look for a campaign that ends as soon as its verdict is decided.
 The sequential limits are a confidence sequence: for every candidate share an e-process (a bet against it that is
 fair if the candidate is true, so that its value rarely grows large) is computed, and the candidates that are not
 excluded form the interval. By Ville's inequality the chance that a fair bet ever reaches ``1 / a`` is at most
-``a``, whenever one looks and for whatever reason one stops.
+``a``, at any look and for any reason to stop.
 
     Wald, A. (1945). Sequential tests of statistical hypotheses. Annals of Mathematical Statistics 16, 117-186.
     Robbins, H. (1970). Statistical methods related to the law of the iterated logarithm. Annals of Mathematical
@@ -26,7 +26,7 @@ _TINY = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class Proportion:
     """``successes`` of ``count``, with its two-sided confidence interval."""
 
     successes: int
@@ -35,11 +35,11 @@ class Share:
     high: float
     confidence: float
     sequential: bool = False
-    """The limits hold however often one looks and whenever one stops (a confidence sequence); else they are exact
-    (Clopper-Pearson), for a number of trials that was fixed beforehand."""
+    """The limits hold for any number of looks and any time of stopping (a confidence sequence); else they are
+    exact (Clopper-Pearson), for a number of trials that was fixed beforehand."""
 
 
-def exact_share(successes: int, count: int, confidence: float) -> Share | None:
+def exact_share(successes: int, count: int, confidence: float) -> Proportion | None:
     """A share with its Clopper-Pearson interval. None of none is no share.
 
     Clopper, C., Pearson, E. S. (1934). The use of confidence or fiducial limits illustrated in the case of the
@@ -50,23 +50,23 @@ def exact_share(successes: int, count: int, confidence: float) -> Share | None:
     from scipy import stats
 
     found = stats.binomtest(successes, count).proportion_ci(confidence, method="exact")
-    return Share(successes, count, float(found.low), float(found.high), confidence)
+    return Proportion(successes, count, float(found.low), float(found.high), confidence)
 
 
-def sequential_share(successes: int, count: int, confidence: float) -> Share | None:
+def sequential_share(successes: int, count: int, confidence: float) -> Proportion | None:
     """A share with limits that hold at every look and any stopping (see above). None of none is no share.
 
-    What it needs is the counts alone, so the limits are those of this look; they are not narrowed by earlier ones.
+    The limits depend on these counts alone; earlier looks do not narrow them.
     """
     if count == 0:
         return None
     failures = count - successes
     low = _sequential_low(successes, failures, confidence)
     high = 1 - _sequential_low(failures, successes, confidence)
-    return Share(successes, count, low, high, confidence, sequential=True)
+    return Proportion(successes, count, low, high, confidence, sequential=True)
 
 
-def share_of(successes: int, count: int, confidence: float, *, sequential: bool) -> Share | None:
+def share_of(successes: int, count: int, confidence: float, *, sequential: bool) -> Proportion | None:
     """The one or the other."""
     return (sequential_share if sequential else exact_share)(successes, count, confidence)
 

@@ -1,7 +1,7 @@
 """Statistics over the trials of a campaign: by experiment and arm, and by arm. The mathematics is scipy's.
 
-What a trial tells, and the curves and means over trials, are in ``survival``; shares in ``shares``; how arms
-compare in ``comparison``.
+Observations, curves and means over trials are in ``survival``; shares in ``proportions``; the comparison of arms
+in ``comparison``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from statistics import median
 
 from monkeyproof.config.target_file import Slo
 from monkeyproof.reports.stats.comparison import Comparison, compare_arms
-from monkeyproof.reports.stats.proportions import Share, share_of
+from monkeyproof.reports.stats.proportions import Proportion, share_of
 from monkeyproof.reports.stats.survival import (
     UNKNOWN,
     Estimate,
@@ -29,7 +29,7 @@ from monkeyproof.types import Campaign, Outcome, TrialResult
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class TrialGroup:
     """Trials that are comparable: one arm, of one experiment or of all."""
 
     experiment: str
@@ -46,11 +46,11 @@ class Group:
     deadline_s: float
     confidence: float
     """Of all intervals."""
-    in_time: Share | None
+    in_time: Proportion | None
     """Recovered within the deadline. Censored before it counts as not recovered."""
-    absorbed: Share | None
+    absorbed: Proportion | None
     """Valid trials without one bad answer."""
-    served_wrong: Share | None
+    served_wrong: Proportion | None
     """Valid trials in which at least one wrong answer was served."""
     censored_early_count: int
     """Valid trials whose watching under the fault ended before the deadline."""
@@ -99,7 +99,7 @@ class Group:
     @property
     def median_earliest_s(self) -> float | None:
         """The median if every trial had recovered at the lower end of its interval. ``median_s`` takes the upper
-        ends, so the two bound what is left open by when the users' questions came (interval censoring)."""
+        ends, so the two bound the error that the times of the users' questions leave (interval censoring)."""
         sample = observe_all(self.trials, earliest=True)
         return kaplan_meier(sample).quantile_s(0.5) if sample else None
 
@@ -112,18 +112,18 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class Statistics:
     """Everything that is computed over the trials of a campaign."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[TrialGroup, ...]
     """One for each experiment and arm; shams and storms in groups of their own."""
-    arms: tuple[Group, ...]
+    arms: tuple[TrialGroup, ...]
     """Over all experiments, without shams and storms."""
     pairs: tuple[Comparison, ...]
     """Each arm with the one without a healer, where both have a valid trial."""
 
 
-def summarise(campaign: Campaign, slo: Slo) -> Summary:
+def summarise(campaign: Campaign, slo: Slo) -> Statistics:
     """Group the trials by experiment and arm, and by arm; and compare the arms."""
     by_experiment: dict[tuple[str, bool, bool], dict[str, list[TrialResult]]] = defaultdict(
         lambda: defaultdict(list)
@@ -139,28 +139,32 @@ def summarise(campaign: Campaign, slo: Slo) -> Summary:
         for arms in by_experiment.values()
         for group in _groups(arms, slo, pooled=False, sequential=sequential)
     ]
-    return Summary(
+    return Statistics(
         tuple(groups),
         tuple(_groups(by_arm, slo, pooled=True, sequential=sequential)),
         tuple(pair for pair in compare_arms(campaign, slo) if pair.count and pair.reference_count),
     )
 
 
-def _groups(arms: Mapping[str, list[TrialResult]], slo: Slo, *, pooled: bool, sequential: bool) -> list[Group]:
+def _groups(
+    arms: Mapping[str, list[TrialResult]], slo: Slo, *, pooled: bool, sequential: bool
+) -> list[TrialGroup]:
     horizon_s = common_horizon_s(observe_all(trials) for trials in arms.values())
     return [_group(trials, horizon_s, slo, pooled=pooled, sequential=sequential) for trials in arms.values()]
 
 
-def _group(trials: Sequence[TrialResult], horizon_s: float, slo: Slo, *, pooled: bool, sequential: bool) -> Group:
+def _group(
+    trials: Sequence[TrialResult], horizon_s: float, slo: Slo, *, pooled: bool, sequential: bool
+) -> TrialGroup:
     sample = observe_all(trials)
     within_s, confidence = slo.recovery.within_s, slo.recovery.confidence
     valid = [trial for trial in trials if trial.recovery.outcome.counts]
 
-    def share(of: Callable[[TrialResult], bool]) -> Share | None:
-        # Where the trials ended because of what they showed, every share needs limits that allow for it.
+    def share(of: Callable[[TrialResult], bool]) -> Proportion | None:
+        # A campaign that ends by its verdict needs limits that allow for it, in every share.
         return share_of(sum(map(of, valid)), len(valid), confidence, sequential=sequential)
 
-    return Group(
+    return TrialGroup(
         experiment="" if pooled else trials[0].experiment,
         title="all experiments" if pooled else trials[0].title,
         arm=trials[0].arm,

@@ -5,7 +5,7 @@ What is estimated is the time from t0 until right answers were back *while the f
   never flatters; absorbed trials recovered at 0;
 - fault_removed is right-censored at the revert, not_recovered where watching under the fault ended: of
   these it is known only that the time is longer. They are never dropped and never averaged in;
-- invalid and unproven trials say nothing, and count for nothing.
+- invalid and unproven trials tell nothing, and count for nothing.
 
 The intervals are for a number of trials that did not depend on their results. Where a campaign ends as soon as its
 verdict is decided, only the shares have limits that allow for it.
@@ -79,7 +79,7 @@ class Survival:
 
     @property
     def known_until_s(self) -> float:
-        """Up to when the curve says anything: infinity once everything has recovered."""
+        """The time up to which the curve is known: infinity once every trial has recovered."""
         return math.inf if self.shares[-1] <= _EPSILON else self.times_s[-1]
 
     def restricted_mean_s(self, horizon_s: float) -> float:
@@ -109,12 +109,12 @@ def observe(recovery: Recovery, *, earliest: bool = False) -> Observation | None
         return Observation(0.0, True)
     if recovery.outcome.under_fault and recovery.ttr is not None:
         return Observation(recovery.ttr.low_s if earliest else recovery.ttr.high_s, True)
-    # Censored at 0 says only "longer than nothing": it enters the count and moves no estimate.
+    # Censored at 0 means only "longer than 0": it enters the count and moves no estimate.
     return Observation(recovery.censored_at_s or 0.0, False)
 
 
 def in_time(recovery: Recovery, within_s: float) -> bool | None:
-    """Whether a valid trial recovered under the fault within the deadline. None: it cannot be told."""
+    """Whether a valid trial recovered under the fault within the deadline. None: it is not known."""
     if recovery.outcome is Outcome.ABSORBED:
         return True
     if recovery.outcome.under_fault and recovery.ttr is not None:
@@ -126,7 +126,7 @@ def in_time(recovery: Recovery, within_s: float) -> bool | None:
 
 
 def observe_all(trials: Iterable[TrialResult], *, earliest: bool = False) -> list[Observation]:
-    """What the trials tell; those that count for nothing are left out."""
+    """The observations of the valid trials."""
     found = (observe(trial.recovery, earliest=earliest) for trial in trials)
     return [seen for seen in found if seen is not None]
 
@@ -141,7 +141,7 @@ def kaplan_meier(observations: Sequence[Observation], confidence: float = 0.95) 
     )
     curve = stats.ecdf(sample).sf
     with warnings.catch_warnings():
-        # The band is not defined where the share is 0 or 1. It arrives as NaN, which is what we say.
+        # scipy returns NaN where the share is 0 or 1: the band is not defined there.
         warnings.simplefilter("ignore", RuntimeWarning)
         band = curve.confidence_interval(confidence, method="log-log")
     return Survival(
@@ -171,10 +171,10 @@ def restricted_mean(observations: Sequence[Observation], horizon_s: float, confi
     al.). Without censoring before the horizon this is the ordinary t interval of min(time, horizon). It is not
     bounded where trials show no spread: fewer than two, or all alike.
 
-    Few trials of skewed times get less than the interval says. Simulated, one of 95 % held the truth in 0.90 to
-    0.95 of samples of 10, and in 0.92 to 0.95 of samples of 30 (exponential and lognormal times, a horizon of one
-    to three typical times, with and without censoring). Where nothing limits a long tail it is less: 0.86 for
-    samples of 10 of lognormal times (sigma 1) without a horizon.
+    With few trials and skewed times, the interval holds the truth less often than its confidence. Simulated, one
+    of 95 % held the truth in 0.90 to 0.95 of samples of 10, and in 0.92 to 0.95 of samples of 30 (exponential and
+    lognormal times, a horizon of one to three typical times, with and without censoring). Where nothing limits a
+    long tail it is less: 0.86 for samples of 10 of lognormal times (sigma 1) without a horizon.
     """
     if not tells_a_mean(observations, horizon_s):
         return UNKNOWN

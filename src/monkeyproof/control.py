@@ -148,7 +148,7 @@ def cleanup_control() -> None:
         _close(trial)
     if trial.aborted:
         logger.critical("The trial was aborted: %s", trial.aborted)
-    from monkeyproof.campaign.runner import result_of
+    from monkeyproof.campaign.results import result_of
 
     recovery = result_of(trial.folder, trial.folder.parent).recovery
     logger.info("Outcome: %s. %s", recovery.outcome, recovery.reason)

@@ -12,14 +12,17 @@ from campaign_world import FakeRunner, Killed, plan_of, target_file, write_trial
 from click.testing import CliRunner, Result
 
 from monkeyproof.campaign.plan import CAMPAIGN_FILE, CampaignPlan
-from monkeyproof.campaign.results import read_campaign
+from monkeyproof.campaign.prepare import prepare_resumed
+from monkeyproof.campaign.request import CampaignRequest
+from monkeyproof.campaign.results import read_campaign, result_of
 from monkeyproof.campaign.resume import StoredPlan
-from monkeyproof.campaign.runner import Finished, result_of, run_campaign
+from monkeyproof.campaign.runner import CampaignResult, run_campaign
 from monkeyproof.cli import main
 from monkeyproof.clock import ManualClock
 from monkeyproof.config.target_file import TargetFile
 from monkeyproof.errors import EXIT_OK, EXIT_REFUSED, UsageError
 from monkeyproof.experiment import catalogue
+from monkeyproof.experiment.activity_roles import ActivityNames
 from monkeyproof.record import history
 from monkeyproof.types import Outcome
 
@@ -29,8 +32,14 @@ def target(tmp_path: Path) -> TargetFile:
     return target_file(tmp_path)
 
 
-def run(plan: CampaignPlan, runner: FakeRunner, *, resume: bool = False) -> Finished:
+def run(plan: CampaignPlan, runner: FakeRunner, *, resume: bool = False) -> CampaignResult:
     return run_campaign(plan, clock=ManualClock(), run_trial=runner, resume=resume)
+
+
+def rest_of(folder: Path, target: TargetFile) -> CampaignPlan:
+    """The plan of the rest of an interrupted campaign, continued without options."""
+    nothing = CampaignRequest((), None, (), 1, 100, 0, None, 1, ActivityNames(), None)
+    return prepare_resumed(folder, nothing).plan(target)
 
 
 def cli(*arguments: str | Path) -> Result:
@@ -52,7 +61,7 @@ def test_the_same_seed_gives_the_same_plan_to_the_byte(tmp_path: Path, target: T
     assert order[0] != order[1]
 
 
-def test_every_block_holds_every_experiment_and_arm_once(tmp_path: Path, target: TargetFile) -> None:
+def test_blocks(tmp_path: Path, target: TargetFile) -> None:
     plan = plan_of(
         tmp_path, target, "latency-spike", "replica-kill", arms="none,elephant", trials_count=20, shams_count=5
     )
@@ -75,7 +84,7 @@ def test_every_block_holds_every_experiment_and_arm_once(tmp_path: Path, target:
     assert len({trial.folder for trial in trials}) == len(trials)
 
 
-def test_a_campaign_that_may_end_early_has_its_shams_first(tmp_path: Path, target: TargetFile) -> None:
+def test_shams_of_a_sequential_campaign(tmp_path: Path, target: TargetFile) -> None:
     plan = plan_of(tmp_path, target, trials_count=100, sequential=True, shams_count=3)
     trials = plan.trials()
     assert [of for t, of in zip(trials, plan.blocks_of(trials), strict=True) if t.sham] == [0, 1, 2]
@@ -100,7 +109,7 @@ def test_a_plan_that_contradicts_itself(
 # How it ends.
 
 
-def test_a_fixed_number_is_run_whatever_is_decided(tmp_path: Path, target: TargetFile) -> None:
+def test_fixed_number_of_trials(tmp_path: Path, target: TargetFile) -> None:
     runner = FakeRunner(target)
     finished = run(plan_of(tmp_path / "c", target, trials_count=12), runner)
     assert (len(runner.ran), finished.exit_code, finished.ended_early) == (12, EXIT_OK, "")
@@ -116,7 +125,7 @@ def test_a_fixed_number_is_run_whatever_is_decided(tmp_path: Path, target: Targe
     assert {trial.recovery.outcome for trial in finished.campaign.trials} == {Outcome.ABSORBED}
 
 
-def test_auto_ends_when_decided_and_the_reference_arm_ends_with_it(tmp_path: Path, target: TargetFile) -> None:
+def test_auto_ends_when_decided(tmp_path: Path, target: TargetFile) -> None:
     runner = FakeRunner(target, broken=lambda trial: trial.arm == "none")
     plan = plan_of(tmp_path / "c", target, arms="none,elephant", trials_count=60, sequential=True)
     finished = run(plan, runner)
@@ -128,9 +137,7 @@ def test_auto_ends_when_decided_and_the_reference_arm_ends_with_it(tmp_path: Pat
     assert finished.campaign.plan["sequential"] is True
 
 
-def test_auto_drops_an_experiment_that_is_decided_and_goes_on_with_the_other(
-    tmp_path: Path, target: TargetFile
-) -> None:
+def test_auto_drops_a_decided_experiment(tmp_path: Path, target: TargetFile) -> None:
     def every_other(trial: object) -> bool:
         return trial.experiment == "replica-kill" and trial.index % 2 == 0  # type: ignore[attr-defined]
 
@@ -143,7 +150,7 @@ def test_auto_drops_an_experiment_that_is_decided_and_goes_on_with_the_other(
     assert cli("gate", tmp_path / "c").exit_code == 3
 
 
-def test_auto_ends_where_no_trial_can_count(tmp_path: Path, target: TargetFile) -> None:
+def test_auto_ends_if_unproven(tmp_path: Path, target: TargetFile) -> None:
     """Nothing names evidence: one block shows it, and the other experiment goes on."""
     runner = FakeRunner(target, unproven=lambda trial: trial.experiment == "replica-kill")
     names = ("latency-spike", "replica-kill")
@@ -164,7 +171,7 @@ def test_a_hard_limit_decides_at_once(tmp_path: Path) -> None:
     assert cli("gate", tmp_path / "c").exit_code == 1
 
 
-def test_no_trial_begins_after_the_limit_and_the_rest_can_be_run_later(tmp_path: Path, target: TargetFile) -> None:
+def test_time_limit_and_resume(tmp_path: Path, target: TargetFile) -> None:
     runner = FakeRunner(target, minutes=1.0)
     plan = plan_of(tmp_path / "c", target, trials_count=6, max_minutes=2.5)
     finished = run(plan, runner)
@@ -173,7 +180,7 @@ def test_no_trial_begins_after_the_limit_and_the_rest_can_be_run_later(tmp_path:
     assert "2.5 minutes were over after 3 trials" in finished.ended_early
     assert finished.campaign.aborted == ""
     assert finished.campaign.duration_s == 180
-    finished = run(StoredPlan.read(tmp_path / "c").resumed(target, None), runner, resume=True)
+    finished = run(rest_of(tmp_path / "c", target), runner, resume=True)
     assert len(runner.ran) == 6
     assert finished.campaign.duration_s == 360
     assert finished.ended_early == ""
@@ -195,9 +202,7 @@ def test_a_signal_is_an_abort(tmp_path: Path, target: TargetFile) -> None:
 # Going on.
 
 
-def test_resumed_after_a_kill_finished_trials_are_kept_and_the_half_done_one_is_redone(
-    tmp_path: Path, target: TargetFile
-) -> None:
+def test_resume_after_a_kill(tmp_path: Path, target: TargetFile) -> None:
     folder = tmp_path / "c"
     plan = plan_of(folder, target, "latency-spike", "replica-kill", arms="none,elephant", trials_count=2, seed=3)
     killed = FakeRunner(target, dies_in=4)
@@ -207,7 +212,7 @@ def test_resumed_after_a_kill_finished_trials_are_kept_and_the_half_done_one_is_
     kept = {name: (folder / "trials" / name / "trial.json").stat().st_ino for name in killed.names[:3]}
 
     again = FakeRunner(target)
-    finished = run(StoredPlan.read(folder).resumed(target, None), again, resume=True)
+    finished = run(rest_of(folder, target), again, resume=True)
     assert killed.names[:3] + again.names == [Path(trial.folder).name for trial in plan.trials()]
     assert {name: (folder / "trials" / name / "trial.json").stat().st_ino for name in kept} == kept
     assert [path.name for path in (folder / history.DISCARDED_DIR).iterdir()] == [killed.names[3]]
@@ -217,49 +222,47 @@ def test_resumed_after_a_kill_finished_trials_are_kept_and_the_half_done_one_is_
         StoredPlan.read(folder)
 
 
-def test_killed_twice_in_the_same_trial_both_remains_are_kept(tmp_path: Path, target: TargetFile) -> None:
+def test_killed_twice_in_the_same_trial(tmp_path: Path, target: TargetFile) -> None:
     folder = tmp_path / "c"
     with pytest.raises(Killed):
         run(plan_of(folder, target), FakeRunner(target, dies_in=1))
     with pytest.raises(Killed):
-        run(StoredPlan.read(folder).resumed(target, None), FakeRunner(target, dies_in=1), resume=True)
-    run(StoredPlan.read(folder).resumed(target, None), FakeRunner(target), resume=True)
+        run(rest_of(folder, target), FakeRunner(target, dies_in=1), resume=True)
+    run(rest_of(folder, target), FakeRunner(target), resume=True)
     assert len(list((folder / history.DISCARDED_DIR).iterdir())) == 2
     assert len(read_campaign(folder).trials) == 2
 
 
-def test_what_has_changed_since_is_refused(tmp_path: Path, target: TargetFile) -> None:
+def test_resume_after_a_change(tmp_path: Path, target: TargetFile) -> None:
     experiment = tmp_path / "mine.yaml"
     experiment.write_text(catalogue.find("latency-spike").path.read_text())
     folder = tmp_path / "c"
     with pytest.raises(Killed):
         run(plan_of(folder, target, str(experiment)), FakeRunner(target, dies_in=2))
-    stored = StoredPlan.read(folder)
-    assert stored.resumed(target, None).trials() == plan_of(folder, target, str(experiment)).trials()
+    assert rest_of(folder, target).trials() == plan_of(folder, target, str(experiment)).trials()
     target_file(tmp_path, port=10)
     with pytest.raises(UsageError, match=r"target.yaml has changed .* begin a new campaign"):
-        stored.resumed(target, None)
+        rest_of(folder, target)
     target_file(tmp_path)
     golden = tmp_path / "golden.jsonl"
     golden.write_text(golden.read_text() * 2)
     with pytest.raises(UsageError, match=r"the golden set .*golden.jsonl has changed"):
-        stored.resumed(target, None)
+        rest_of(folder, target)
     target_file(tmp_path)
     experiment.write_text(experiment.read_text() + "# one more line\n")
     with pytest.raises(UsageError, match=r"mine.yaml has changed"):
-        stored.resumed(target, None)
+        rest_of(folder, target)
 
 
-def test_an_embedded_target_may_come_back_on_other_ports_and_not_with_another_slo(tmp_path: Path) -> None:
+def test_resume_on_a_restarted_target(tmp_path: Path) -> None:
     stack = "stack: {control: control.sock}"
     target = target_file(tmp_path, more=stack)
     with pytest.raises(Killed):
         run(plan_of(tmp_path / "c", target), FakeRunner(target, dies_in=2))
-    stored = StoredPlan.read(tmp_path / "c")
     moved = target_file(tmp_path, more=stack, port=10)
-    assert stored.resumed(moved, None).target.predict.url == "http://127.0.0.1:10/invocations"
+    assert rest_of(tmp_path / "c", moved).target.predict.url == "http://127.0.0.1:10/invocations"
     with pytest.raises(UsageError, match="has changed"):
-        stored.resumed(target_file(tmp_path, more=stack, slo="  latency_ms: 100\n"), None)
+        rest_of(tmp_path / "c", target_file(tmp_path, more=stack, slo="  latency_ms: 100\n"))
 
 
 @pytest.mark.parametrize(
@@ -322,9 +325,7 @@ def test_a_healer_that_acts_in_a_sham_is_counted(tmp_path: Path, target: TargetF
 
 @pytest.mark.parametrize("benign", [True, False])
 @pytest.mark.parametrize("broken", [True, False])
-def test_who_acts_on_a_benign_fault_that_harmed_nobody_heals_falsely(
-    tmp_path: Path, target: TargetFile, benign: bool, broken: bool
-) -> None:
+def test_false_heal_under_a_benign_fault(tmp_path: Path, target: TargetFile, benign: bool, broken: bool) -> None:
     (plan, *_) = plan_of(tmp_path / "c", target, arms="elephant").trials()
     write_trial(replace(plan, benign=benign), target, acted="roll_back", broken=broken)
     found = result_of(Path(plan.folder), tmp_path / "c")
@@ -344,7 +345,7 @@ def test_who_acts_on_a_benign_fault_that_harmed_nobody_heals_falsely(
         (("run", "--resume", "nowhere"), "not a campaign's folder"),
     ],
 )
-def test_words_that_are_wrong(arguments: tuple[str, ...], words: str) -> None:
+def test_usage_errors(arguments: tuple[str, ...], words: str) -> None:
     done = cli(*arguments)
     assert done.exit_code == 2, done.output
     assert words in " ".join(done.output.split())

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monkeyproof.campaign.shrink import Spent, ddmin, tried_again
+from monkeyproof.campaign.shrink import BudgetSpent, ddmin, tried_again
 
 
 def needs(*parts: int) -> Callable[[tuple[int, ...]], bool]:
@@ -42,11 +42,11 @@ def test_the_example_of_the_paper() -> None:
     assert () not in tried
 
 
-def test_what_nobody_can_tell_is_not_left_out_and_told() -> None:
+def test_unknown_subset_is_kept_and_counted() -> None:
     found = ddmin(range(4), lambda parts: None if 0 not in parts else 3 in parts)
     assert set(found.parts) == {0, 3}
-    assert not found.minimal  # Whether 3 alone fails, nobody could tell.
-    assert found.untold_count > 0
+    assert not found.minimal  # It is not known whether 3 alone fails.
+    assert found.unknown_count > 0
 
 
 def test_the_smallest_so_far_is_kept_where_the_tests_end() -> None:
@@ -54,7 +54,7 @@ def test_the_smallest_so_far_is_kept_where_the_tests_end() -> None:
 
     def fails(parts: tuple[int, ...]) -> bool:
         if not left[0]:
-            raise Spent
+            raise BudgetSpent
         left[0] -= 1
         return 5 in parts
 
@@ -73,7 +73,7 @@ CASES = COUNTS.flatmap(lambda n: st.tuples(st.just(n), st.sets(st.frozensets(st.
 
 
 @given(CASES)
-def test_whatever_fails_the_result_fails_and_each_part_is_needed(case: tuple[int, set[frozenset[int]]]) -> None:
+def test_result_is_minimal(case: tuple[int, set[frozenset[int]]]) -> None:
     """Failures of any kind, also such that are not monotone: a set fails if its size and content say so."""
     count, causes = case
     tried: list[frozenset[int]] = []

@@ -31,12 +31,12 @@ def ridden(decision: str, error: str = "", code: int = 0) -> ScheduleResult:
 def shrinker(fails: Callable[[set[str]], str], **more: float) -> tuple[Shrinker, list[SchedulePlan]]:
     tried: list[SchedulePlan] = []
 
-    def ride(part: SchedulePlan, number: int) -> ScheduleResult:
+    def run(part: SchedulePlan, number: int) -> ScheduleResult:
         tried.append(part)
         assert number == len(tried)
         return ridden(fails({one.fault for one in part.faults}))
 
-    return Shrinker(PLAN, ride, ManualClock(), **more), tried  # type: ignore[arg-type]
+    return Shrinker(PLAN, run, ManualClock(), **more), tried  # type: ignore[arg-type]
 
 
 def test_a_storm_shrinks_to_the_faults_that_fail_together() -> None:
@@ -49,7 +49,7 @@ def test_a_storm_shrinks_to_the_faults_that_fail_together() -> None:
     assert all(len(part.faults) < len(PLAN.faults) for part in tried)
 
 
-def test_it_ends_where_trials_or_time_run_out_and_keeps_the_smallest() -> None:
+def test_shrinking_ends_with_its_budget() -> None:
     one, tried = shrinker(lambda names: FAILED if "noop.1" in names else SURVIVED, max_trials=1)
     least, found = one.shrink()
     assert len(tried) == 1
@@ -74,19 +74,17 @@ def test_a_part_is_tried_again_before_it_counts_as_harmless() -> None:
         (Refusal("it may not", "leave it"), EXIT_REFUSED),
     ],
 )
-def test_nothing_more_is_tried_after_a_trial_that_did_not_end_in_order(
-    how: ScheduleResult | Refusal, code: int
-) -> None:
+def test_shrinking_ends_with_a_failed_trial(how: ScheduleResult | Refusal, code: int) -> None:
     count = 0
 
-    def ride(part: SchedulePlan, number: int) -> ScheduleResult:  # noqa: ARG001
+    def run(part: SchedulePlan, number: int) -> ScheduleResult:  # noqa: ARG001
         nonlocal count
         count += 1
         if isinstance(how, Refusal):
             raise how
         return how
 
-    one = Shrinker(PLAN, ride, ManualClock())
+    one = Shrinker(PLAN, run, ManualClock())
     least, found = one.shrink()
     assert (count, least, found.minimal) == (1, PLAN, False)
     assert one.failure is not None
@@ -104,7 +102,7 @@ def test_exit_code_of_a_storm(decision: str, code: int) -> None:
     assert left.exit_code == EXIT_NOT_REVERTED
 
 
-def test_what_brings_a_target_back_has_to_work(tmp_path: Path) -> None:
+def test_restore_command(tmp_path: Path) -> None:
     restore(f'{sys.executable} -c \'open("{tmp_path}/back", "w")\'')
     assert (tmp_path / "back").exists()
     with pytest.raises(UsageError, match="ended with 3: no such thing"):
@@ -143,7 +141,7 @@ def test_dry_run_prints_the_same_plan_each_time_and_writes_nothing(tmp_path: Pat
         (["--healer", "nobody"], "is not one of"),
     ],
 )
-def test_slips_are_told_before_anything_is_injected(tmp_path: Path, words: list[str], said: str) -> None:
+def test_usage_errors_of_unleash(tmp_path: Path, words: list[str], said: str) -> None:
     with small_target(tmp_path) as path:
         more = [] if "--healer" in words else ["--dry-run"]
         done = CliRunner().invoke(main, ["unleash", "--target", str(path), *words, *more])

@@ -1,4 +1,4 @@
-"""Comparing arms and campaigns: published worked examples, simulation, and where nothing can be said."""
+"""Comparing arms and campaigns: published worked examples, simulation, and where nothing can be compared."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from test_statistics import PLACEBO, SIX_MP, SLO, campaign, observations, trial
 
 from monkeyproof.cli import main
 from monkeyproof.reports.formats.comparison_table import print_comparison
-from monkeyproof.reports.model import judgement
+from monkeyproof.reports.model.campaign_comparison import CampaignComparison
+from monkeyproof.reports.model.comparison_rows import comparison_rows
 from monkeyproof.reports.stats.comparison import compare_arms, compare_campaigns, differences
 from monkeyproof.reports.stats.effect import difference, log_rank_p, sign_p
 from monkeyproof.reports.stats.survival import (
@@ -77,7 +78,7 @@ def test_restricted_means_of_the_leukaemia_trial() -> None:
         assert jackknife_s * math.sqrt(20 / 21) == pytest.approx(error_s, rel=close)
 
 
-def test_difference_without_censoring_is_the_t_test_of_scipy() -> None:
+def test_difference_is_scipys_t_test() -> None:
     ours, theirs = [1.0, 2.5, 3.0, 4.0, 7.0], [2.0, 6.0, 3.5, 9.0, 8.0]
     one, other = seen(ours, [99.0] * 5), seen(theirs, [99.0] * 5)
     for paired, test in (
@@ -108,7 +109,7 @@ trials = st.lists(
 
 @settings(deadline=None, max_examples=50)
 @given(trials, st.integers(1, 70).map(lambda tenths: tenths / 10))
-def test_pseudo_values_are_those_of_the_definition(sample: list[Observation], horizon_s: float) -> None:
+def test_pseudo_values(sample: list[Observation], horizon_s: float) -> None:
     assert pseudo_values_s(sample, horizon_s) == pytest.approx(leave_one_out_s(sample, horizon_s), abs=1e-9)
 
 
@@ -194,7 +195,7 @@ def test_coverage_of_the_difference(count: int, paired: bool) -> None:
     ("count", "back", "never", "paired"),
     [(8, 0.05, 0.0, True), (8, 0.2, 0.1, False), (16, 0.1, 0.0, True), (16, 0.05, 0.0, False)],
 )
-def test_coverage_where_one_side_hardly_ever_recovers(count: int, back: float, never: float, paired: bool) -> None:
+def test_coverage_with_rare_recoveries(count: int, back: float, never: float, paired: bool) -> None:
     """Ours is back after about 1.25 s, but for a share that never is; of the reference, a share is back sometime.
     Student's t alone fails each: of 8 trials, at a share of 0.05, it held the truth in a third of samples."""
     rng, horizon_s, repeats = np.random.default_rng(20261124), 15.0, 200
@@ -214,7 +215,7 @@ def test_coverage_where_one_side_hardly_ever_recovers(count: int, back: float, n
     assert held / repeats >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / repeats)
 
 
-def test_an_unseen_recovery_is_allowed_for_and_no_spread_gives_no_t_test() -> None:
+def test_interval_without_spread() -> None:
     """8 of 8 back against 0 of 8: up to 36.9 % of either may have ended the other way (Clopper and Pearson)."""
     ours, theirs = seen([1.1, 1.2, 1.2, 1.3, 1.3, 1.4, 1.2, 1.3], [15.0] * 8), [Observation(15.0, False)] * 8
     found, p = difference(ours, theirs, 15.0, 0.95, paired=True)
@@ -280,9 +281,9 @@ def test_nothing_to_say_is_none() -> None:
 
 
 def arms(seeds: range, other_seeds: range) -> Campaign:
-    told = [trial("kill", "elephant", seed, Outcome.HEALED, 1.0 + seed / 10) for seed in seeds]
-    told += [trial("kill", "none", seed, Outcome.SELF_RECOVERED, 5.0 + seed / 5) for seed in other_seeds]
-    return campaign(*told)
+    shown = [trial("kill", "elephant", seed, Outcome.HEALED, 1.0 + seed / 10) for seed in seeds]
+    shown += [trial("kill", "none", seed, Outcome.SELF_RECOVERED, 5.0 + seed / 5) for seed in other_seeds]
+    return campaign(*shown)
 
 
 def test_arms_are_paired_by_seed() -> None:
@@ -295,7 +296,7 @@ def test_arms_are_paired_by_seed() -> None:
     assert found.paired_p < 0.001
 
 
-def test_arms_with_few_seeds_in_common_are_not_paired() -> None:
+def test_few_common_seeds_are_not_paired() -> None:
     (found,) = compare_arms(arms(range(1, 11), range(9, 19)), SLO)
     assert (found.pairs_count, found.paired_p, found.compared_count) == (0, None, 10)
     assert found.sooner.value_s == pytest.approx(7.7 - 1.55)
@@ -311,20 +312,21 @@ def test_campaigns_are_compared_arm_by_arm() -> None:
     assert found.sooner == Estimate(0.0, None, None)
 
 
-def test_hardly_any_spread_is_told_by_the_sign_test() -> None:
-    told = [trial("kill", "elephant", seed, Outcome.HEALED, 1.0 + seed / 10) for seed in range(8)]
-    told += [trial("kill", "none", seed, Outcome.NOT_RECOVERED, 15.0) for seed in range(8)]
-    (found,) = compare_arms(campaign(*told), SLO)
+def test_sign_test_without_spread() -> None:
+    shown = [trial("kill", "elephant", seed, Outcome.HEALED, 1.0 + seed / 10) for seed in range(8)]
+    shown += [trial("kill", "none", seed, Outcome.NOT_RECOVERED, 15.0) for seed in range(8)]
+    (found,) = compare_arms(campaign(*shown), SLO)
     assert found.paired_p is None
     assert found.sign_p == pytest.approx(2 / 2**8)
-    assert "sign test p 0.008" in judgement.comparison_line(found)
+    (row,) = comparison_rows((found,))
+    assert "sign test p 0.008" in row.line
     text = io.StringIO()
-    print_comparison([found], [], ("a", "b"), 0.95, Console(file=text, width=80))
+    print_comparison(CampaignComparison(("a", "b"), 0.95, (found,), ()), Console(file=text, width=80))
     assert "0.008 sign test" in " ".join(text.getvalue().split())
     assert "Where nearly all trials of a side ended alike" in " ".join(text.getvalue().split())
 
 
-def test_what_was_not_alike_is_said() -> None:
+def test_differences_between_campaigns() -> None:
     one = replace(arms(range(1, 3), range(1, 3)), slo={"latency_ms": 250, "recovery": {"within_s": 10}})
     other = replace(arms(range(1, 3), range(0)), target="u", slo={"latency_ms": 250, "recovery": {"within_s": 5}})
     assert differences(one, one) == []
@@ -339,16 +341,17 @@ def test_the_table_is_whole_at_80_columns() -> None:
     found = compare_campaigns(arms(range(1, 11), range(1, 9)), arms(range(3, 13), range(1, 9)), SLO)
     text = io.StringIO()
     console = Console(file=text, width=80)
-    print_comparison(found, ["the targets differ (t in A, u in B)"], ("runs/a", "runs/b"), 0.95, console)
-    told = text.getvalue()
-    assert "…" not in told
-    assert "8 pairs" in told
-    assert "the targets differ (t in A, u in B)" in told
-    assert max(map(len, told.splitlines())) <= 80
-    assert "10 of 10" not in told  # Of the pairs alone.
+    unlike = ("the targets differ (t in A, u in B)",)
+    print_comparison(CampaignComparison(("runs/a", "runs/b"), 0.95, found, unlike), console)
+    shown = text.getvalue()
+    assert "…" not in shown
+    assert "8 pairs" in shown
+    assert "the targets differ (t in A, u in B)" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "10 of 10" not in shown  # Of the pairs alone.
 
 
-def test_compare_refuses_in_plain_words(tmp_path: Path) -> None:
+def test_compare_refusals(tmp_path: Path) -> None:
     def run(*words: str) -> tuple[int, str]:
         result = CliRunner().invoke(main, ["compare", *words])
         return result.exit_code, result.output
@@ -366,8 +369,8 @@ def test_compare_refuses_in_plain_words(tmp_path: Path) -> None:
 
 def write_campaign(folder: Path, recovered_s: float, digest: str, **noted: object) -> None:
     """Six trials of one experiment, as a campaign leaves them."""
-    told = {"target": "t", "seed": 1, "slo": dict(SAMPLE_SLO), "prober": {}, "machine": {}, "versions": {}}
-    header = {"version": 1, "name": folder.name, "started_utc": "", "duration_s": 1.0, **told}
+    shown = {"target": "t", "seed": 1, "slo": dict(SAMPLE_SLO), "prober": {}, "machine": {}, "versions": {}}
+    header = {"version": 1, "name": folder.name, "started_utc": "", "duration_s": 1.0, **shown}
     anchor = {"monotonic_s": 0.0, "utc": "2026-02-03T04:05:06.000+00:00"}
     for seed in (1, 2, 4, 5, 6, 7):
         plan = replace(replica_kill("elephant", seed), recovered_s=recovered_s + seed / 10)
@@ -381,7 +384,7 @@ def write_campaign(folder: Path, recovered_s: float, digest: str, **noted: objec
             "experiment_sha256": digest,
             **noted,
         }
-        trial_file.write_text(json.dumps(json.loads(trial_file.read_text()) | told | more | {"seed": seed}))
+        trial_file.write_text(json.dumps(json.loads(trial_file.read_text()) | shown | more | {"seed": seed}))
     (folder / "campaign.json").write_text(json.dumps(header))
 
 
@@ -404,28 +407,28 @@ def noted(load: float, horizon_s: float, evidence: str) -> dict[str, object]:
     return {"load": {"rate_per_s": load}, "windows": windows, "inject": "", "evidence": evidence, "undo": ""}
 
 
-def test_compare_says_what_the_trials_noted_and_was_not_alike(tmp_path: Path) -> None:
+def test_compare_lists_differences_between_trials(tmp_path: Path) -> None:
     write_campaign(tmp_path / "a", 0.5, "abc", **noted(20.0, 15.0, "pods-gone"))
     write_campaign(tmp_path / "b", 0.5, "abc", **noted(200.0, 30.0, ""))
     write_campaign(tmp_path / "older", 0.5, "abc")
 
-    def said(one: str, other: str) -> str:
+    def printed(one: str, other: str) -> str:
         result = CliRunner().invoke(main, ["compare", str(tmp_path / one), str(tmp_path / other)])
         assert result.exit_code == 0, result.output
         return " ".join(result.output.split())
 
-    told = said("a", "b")
-    assert "the loads differ in rate_per_s (20.0 in A, 200.0 in B)" in told
-    assert "the windows differ in horizon_s (15.0 in A, 30.0 in B)" in told
+    shown = printed("a", "b")
+    assert "the loads differ in rate_per_s (20.0 in A, 200.0 in B)" in shown
+    assert "the windows differ in horizon_s (15.0 in A, 30.0 in B)" in shown
     assert (
         "in the experiment replica-kill, another activity was named as its evidence "
         "(pods-gone in A, as in its file in B)"
-    ) in told
-    assert "as the fault" not in told
-    assert "baseline_s" not in told
-    assert "not alike" not in said("a", "a")
-    assert "not alike" not in said("a", "older")  # Of which nothing is known.
+    ) in shown
+    assert "as the fault" not in shown
+    assert "baseline_s" not in shown
+    assert "not alike" not in printed("a", "a")
+    assert "not alike" not in printed("a", "older")  # It recorded nothing of it.
     # One trial of other windows than the rest.
     one = next((tmp_path / "b").rglob("trial.json"))
     one.write_text(json.dumps(json.loads(one.read_text()) | {"windows": {"horizon_s": 15.0}}))
-    assert "the windows differ, and were not the same in all trials of one campaign" in said("a", "b")
+    assert "the windows differ, and were not the same in all trials of one campaign" in printed("a", "b")

@@ -20,7 +20,8 @@ from samples import campaign_of
 from monkeyproof.errors import UsageError
 from monkeyproof.reports import text as words
 from monkeyproof.reports.formats import junit, markdown
-from monkeyproof.reports.formats.results_json import RESULTS_FILE, read_results, schema, write_results
+from monkeyproof.reports.formats.results_json import RESULTS_FILE, campaign_text, read_results, schema
+from monkeyproof.reports.model.report import build
 from monkeyproof.reports.write import write_reports
 from monkeyproof.types import Campaign, Interval, Outcome, Recovery, TrialResult
 
@@ -45,7 +46,7 @@ def trial(outcome: Outcome, arm: str = "elephant", **more: Any) -> TrialResult:
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Campaign, Path]:
     folder = tmp_path_factory.mktemp("campaign")
     campaign = make_campaign(folder, seeds=2)
-    write_reports(campaign, folder)
+    write_reports(build(campaign, folder))
     return campaign, folder
 
 
@@ -66,22 +67,22 @@ def test_results_lose_nothing(written: tuple[Campaign, Path]) -> None:
     st.text(max_size=20),
 )
 def test_results_lose_nothing_of_any_value(
-    tmp_path_factory: pytest.TempPathFactory, load: dict[str, Any], number: float, said: str
+    tmp_path_factory: pytest.TempPathFactory, load: dict[str, Any], number: float, expected: str
 ) -> None:
-    told = replace(trial(Outcome.HEALED, load=load, reason=said), evidence=(said,))
-    told = replace(told, recovery=replace(told.recovery, ttd_s=number))
-    campaign = campaign_of([told])
+    result = replace(trial(Outcome.HEALED, load=load, reason=expected), evidence=(expected,))
+    result = replace(result, recovery=replace(result.recovery, ttd_s=number))
+    campaign = campaign_of([result])
     path = tmp_path_factory.mktemp("any") / "results.json"
-    assert read_results(write_results(campaign, path)) == campaign
+    path.write_text(campaign_text(campaign))
+    assert read_results(path) == campaign
 
 
-def test_a_number_that_is_not_one_is_null(tmp_path: Path) -> None:
+def test_nan_and_infinity_are_null(tmp_path: Path) -> None:
     load = {"p99_ms": float("nan"), "most": float("inf"), "count": np.int64(3), "rate": np.float64(1.5)}
-    told = trial(Outcome.HEALED, load=load)
-    path = write_results(
-        campaign_of([replace(told, recovery=replace(told.recovery, ttd_s=float("nan")))]), tmp_path / "r.json"
-    )
-    text = path.read_text()
+    result = trial(Outcome.HEALED, load=load)
+    path = tmp_path / "r.json"
+    text = campaign_text(campaign_of([replace(result, recovery=replace(result.recovery, ttd_s=float("nan")))]))
+    path.write_text(text)
     assert "NaN" not in text
     assert "Infinity" not in text
     found = read_results(path).trials[0]
@@ -89,12 +90,11 @@ def test_a_number_that_is_not_one_is_null(tmp_path: Path) -> None:
     assert found.load == {"p99_ms": None, "most": None, "count": 3, "rate": 1.5}
 
 
-def test_a_number_that_has_to_be_one_is_refused_by_name(tmp_path: Path) -> None:
-    told = trial(Outcome.HEALED)
-    told = replace(told, recovery=replace(told.recovery, resilience_loss_s=float("nan")))
+def test_required_number_that_is_nan() -> None:
+    result = trial(Outcome.HEALED)
+    result = replace(result, recovery=replace(result.recovery, resilience_loss_s=float("nan")))
     with pytest.raises(UsageError, match=r"trials\.0\.recovery\.resilience_loss_s"):
-        write_results(campaign_of([told]), tmp_path / "r.json")
-    assert not (tmp_path / "r.json").exists()
+        campaign_text(campaign_of([result]))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_number_that_has_to_be_one_is_refused_by_name(tmp_path: Path) -> None:
         ("[" * 100_000, "damaged"),
     ],
 )
-def test_bad_results_are_refused_in_words(tmp_path: Path, text: str, why: str) -> None:
+def test_damaged_results(tmp_path: Path, text: str, why: str) -> None:
     path = tmp_path / RESULTS_FILE
     path.write_text(text)
     with pytest.raises(UsageError, match=why) as refused:
@@ -117,7 +117,7 @@ def test_bad_results_are_refused_in_words(tmp_path: Path, text: str, why: str) -
     assert str(path) in str(refused.value)
 
 
-def test_missing_results_are_refused_in_words(tmp_path: Path) -> None:
+def test_missing_results(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no results"):
         read_results(tmp_path)
 
@@ -145,8 +145,8 @@ def test_markdown_has_the_facts(written: tuple[Campaign, Path]) -> None:
 
 
 def test_hostile_words_stay_words_in_markdown() -> None:
-    told = trial(Outcome.HEALED, healed_by=(HOSTILE,), evidence=(HOSTILE,), reason=HOSTILE)
-    text = markdown.render(replace(campaign_of([told]), name=HOSTILE, machine={HOSTILE: HOSTILE}))
+    result = trial(Outcome.HEALED, healed_by=(HOSTILE,), evidence=(HOSTILE,), reason=HOSTILE)
+    text = markdown.render(build(replace(campaign_of([result]), name=HOSTILE, machine={HOSTILE: HOSTILE}), Path()))
     assert "\x1b" not in text
     assert "\x00" not in text
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
@@ -186,9 +186,9 @@ JUDGED = [
 ]
 
 
-@pytest.mark.parametrize(("told", "verdict"), JUDGED)
-def test_junit_judges(told: TrialResult, verdict: str | None) -> None:
-    root = ElementTree.fromstring(junit.render(campaign_of([told])))
+@pytest.mark.parametrize(("result", "verdict"), JUDGED)
+def test_junit_judges(result: TrialResult, verdict: str | None) -> None:
+    root = ElementTree.fromstring(junit.render(build(campaign_of([result]), Path())))
     case = next(root.iter("testcase"))
     found = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
     assert found == ([verdict] if verdict else [])
@@ -199,8 +199,10 @@ def test_junit_judges(told: TrialResult, verdict: str | None) -> None:
 
 
 def test_junit_of_hostile_words_is_xml() -> None:
-    told = trial(Outcome.INVALID, arm=HOSTILE, evidence=(HOSTILE,), detected=(HOSTILE,), reason=HOSTILE)
-    text = junit.render(replace(campaign_of([told]), name=HOSTILE, target=HOSTILE, versions={HOSTILE: HOSTILE}))
+    result = trial(Outcome.INVALID, arm=HOSTILE, evidence=(HOSTILE,), detected=(HOSTILE,), reason=HOSTILE)
+    text = junit.render(
+        build(replace(campaign_of([result]), name=HOSTILE, target=HOSTILE, versions={HOSTILE: HOSTILE}), Path())
+    )
     root = ElementTree.fromstring(text)
     error = next(root.iter("error"))
     assert "<script>alert(1)</script>" in error.get("message", "")
@@ -209,7 +211,9 @@ def test_junit_of_hostile_words_is_xml() -> None:
 
 
 def test_junit_names_are_unique() -> None:
-    root = ElementTree.fromstring(junit.render(campaign_of([trial(Outcome.HEALED), trial(Outcome.HEALED)])))
+    root = ElementTree.fromstring(
+        junit.render(build(campaign_of([trial(Outcome.HEALED), trial(Outcome.HEALED)]), Path()))
+    )
     names = [(case.get("classname"), case.get("name")) for case in root.iter("testcase")]
     assert names == [
         ("kill", "elephant/seed-1"),
@@ -232,12 +236,12 @@ def _element(text: str) -> ElementTree.Element:
     return element
 
 
-def test_clean_takes_whole_terminal_sequences_out() -> None:
+def test_clean_removes_terminal_sequences() -> None:
     assert words.clean("a\x1b[1;31mred\x1b[0m b\x1b]0;title\x07c\r\nd\x00e\u202ef") == "ared bc def"
 
 
 @pytest.mark.parametrize(
-    ("value_s", "said"),
+    ("value_s", "expected"),
     [
         (None, "could not tell"),
         (float("nan"), "could not tell"),
@@ -246,19 +250,20 @@ def test_clean_takes_whole_terminal_sequences_out() -> None:
         (124.4, "124 s"),
     ],
 )
-def test_seconds(value_s: float | None, said: str) -> None:
-    assert words.seconds(value_s) == said
+def test_seconds(value_s: float | None, expected: str) -> None:
+    assert words.seconds(value_s) == expected
 
 
 @pytest.mark.parametrize(
-    ("share", "said"), [(1.0, "100 %"), (0.9999, "> 99.9 %"), (0.0001, "< 0.1 %"), (0.0, "0 %"), (0.28, "28 %")]
+    ("share", "expected"),
+    [(1.0, "100 %"), (0.9999, "> 99.9 %"), (0.0001, "< 0.1 %"), (0.0, "0 %"), (0.28, "28 %")],
 )
-def test_a_share_is_never_rounded_to_all_or_nothing(share: float, said: str) -> None:
-    assert words.percent(share) == said
+def test_percent_rounding(share: float, expected: str) -> None:
+    assert words.percent(share) == expected
 
 
 @pytest.mark.parametrize(
-    ("outcome", "said"),
+    ("outcome", "expected"),
     [
         (Outcome.ABSORBED, "0 s (absorbed)"),
         (Outcome.HEALED, "3.10–3.24 s"),
@@ -267,11 +272,11 @@ def test_a_share_is_never_rounded_to_all_or_nothing(share: float, said: str) -> 
         (Outcome.INVALID, "could not tell"),
     ],
 )
-def test_time_to_recover_in_words(outcome: Outcome, said: str) -> None:
-    assert words.time_to_recover(trial(outcome).recovery) == said
+def test_time_to_recover_in_words(outcome: Outcome, expected: str) -> None:
+    assert words.time_to_recover(trial(outcome).recovery) == expected
 
 
-def test_what_is_not_known_is_not_called_none() -> None:
+def test_unknown_is_not_none() -> None:
     assert words.silent_time(Recovery(Outcome.HEALED, "")) == "none wrong"
     assert words.silent_time(Recovery(Outcome.HEALED, "", wrong_count=3)) == "could not tell"
     assert words.silent_time(Recovery(Outcome.INVALID, "")) == "could not tell"

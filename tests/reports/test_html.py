@@ -20,6 +20,7 @@ from monkeyproof.errors import UsageError
 from monkeyproof.record.history import Kind
 from monkeyproof.reports.charts.bins import limit_for
 from monkeyproof.reports.formats import html
+from monkeyproof.reports.model.report import build
 from monkeyproof.types import Campaign
 
 HOSTILE = (
@@ -48,7 +49,7 @@ class Tags(HTMLParser):
 def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Campaign, str]:
     folder = tmp_path_factory.mktemp("page")
     campaign = make_campaign(folder, seeds=2)
-    return campaign, html.render(campaign, folder)
+    return campaign, html.render(build(campaign, folder))
 
 
 def hostile_plan() -> Plan:
@@ -79,13 +80,13 @@ def hostile_campaign(folder: Path) -> Campaign:
     )
 
 
-def test_the_page_tells_everything(page: tuple[Campaign, str]) -> None:
+def test_page_content(page: tuple[Campaign, str]) -> None:
     campaign, text = page
     tags = Tags(text)
     timelines = [attrs for tag, attrs in tags.found if tag == "svg" and attrs.get("class") == "timeline"]
     assert len(timelines) == len(campaign.trials) == 20
     assert all(attrs.get("aria-label") for attrs in timelines)
-    for said in (
+    for expected in (
         "With elephant, right answers were back",
         "With no healer, right answers did not come back",
         "&gt; 15.0 s (censored)",
@@ -97,7 +98,7 @@ def test_the_page_tells_everything(page: tuple[Campaign, str]) -> None:
         "quarantine and restore",
         "148 of 1,480 records changed",
     ):
-        assert said in text, said
+        assert expected in text, expected
     ids = [attrs["id"] for _, attrs in tags.found if "id" in attrs]
     assert len(ids) == len(set(ids))
 
@@ -124,7 +125,7 @@ def test_sixty_long_trials_stay_under_two_megabytes(tmp_path: Path) -> None:
     """Every one bad to the end, which is what takes most room; the same history twenty times, to be quick."""
     plans = [corrupt_records("none", 1), broken_rollback("elephant", 4), feature_store_outage("none", 1)]
     trials = [write_trial(tmp_path, plan, 1, index) for index, plan in enumerate(plans)]
-    text = html.render(campaign_of(trials * 20), tmp_path)
+    text = html.render(build(campaign_of(trials * 20), tmp_path))
     assert text.count('class="timeline"') == 60
     assert len(text.encode()) < 2_000_000
 
@@ -135,7 +136,7 @@ def test_more_trials_get_coarser_timelines(trials_count: int, limit: int) -> Non
 
 
 def test_foreign_words_stay_words(tmp_path: Path) -> None:
-    text = html.render(hostile_campaign(tmp_path), tmp_path)
+    text = html.render(build(hostile_campaign(tmp_path), tmp_path))
     tags = Tags(text)
     assert (tags.count("script"), tags.count("img"), tags.count("style")) == (1, 0, 1)
     assert not any(name.startswith("on") for _, attrs in tags.found for name in attrs)
@@ -144,21 +145,21 @@ def test_foreign_words_stay_words(tmp_path: Path) -> None:
     assert "&lt;script&gt;" in text
 
 
-def test_a_lost_history_is_said_and_loses_nothing_else(tmp_path: Path) -> None:
+def test_missing_history_leaves_the_rest(tmp_path: Path) -> None:
     campaign = campaign_of([write_trial(tmp_path, corrupt_records("elephant", seed), seed, 0) for seed in (1, 2)])
     shutil.rmtree(tmp_path / campaign.trials[0].folder)
-    text = html.render(campaign, tmp_path)
+    text = html.render(build(campaign, tmp_path))
     assert "No timeline:" in text
     assert text.count('class="timeline"') == 1
 
 
 def test_a_campaign_without_trials_is_a_page(tmp_path: Path) -> None:
-    assert "No trial was run." in html.render(campaign_of([]), tmp_path)
+    assert "No trial was run." in html.render(build(campaign_of([]), tmp_path))
 
 
-def test_a_campaign_with_a_broken_slo_is_refused_in_words(tmp_path: Path) -> None:
+def test_campaign_with_a_broken_slo(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"slo\.objective"):
-        html.render(replace(campaign_of([]), slo={"objective": 7}), tmp_path)
+        build(replace(campaign_of([]), slo={"objective": 7}), tmp_path)
 
 
 @contextmanager
@@ -220,11 +221,11 @@ def dump(address: str, profile: Path) -> str:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
-def test_a_real_browser_shows_it_and_fetches_nothing(tmp_path: Path) -> None:
+def test_real_browser(tmp_path: Path) -> None:
     campaign = hostile_campaign(tmp_path)
     fine = [write_trial(tmp_path, corrupt_records(arm, 2), 2, 1) for arm in ("elephant", "none")]
     campaign = replace(campaign, trials=(*campaign.trials, *fine))
-    with served(html.render(campaign, tmp_path).encode()) as (address, asked):
+    with served(html.render(build(campaign, tmp_path)).encode()) as (address, asked):
         document = dump(address, tmp_path / "profile")
     tags = Tags(document)
     timelines = [attrs for tag, attrs in tags.found if tag == "svg" and attrs.get("class") == "timeline"]

@@ -43,12 +43,12 @@ def test_exact_limits_as_published() -> None:
         assert not found.sequential
 
 
-def test_nothing_is_known_of_none() -> None:
+def test_limits_without_trials() -> None:
     assert exact_share(0, 0, 0.95) is None
     assert sequential_share(0, 0, 0.95) is None
 
 
-def test_evidence_is_the_integral_that_it_stands_for() -> None:
+def test_evidence_is_the_integral() -> None:
     for successes, failures, share in ((7, 2, 0.5), (30, 1, 0.9), (0, 4, 0.3), (12, 0, 0.8)):
 
         def likelihood(p: float, successes: int = successes, failures: int = failures) -> float:
@@ -62,7 +62,7 @@ def test_evidence_is_the_integral_that_it_stands_for() -> None:
 @pytest.mark.parametrize(
     ("true_share", "share"), [(0.3, 0.5), (0.5, 0.5), (0.5, 0.9), (0.9, 0.9), (0.9, 0.99), (0.99, 0.99)]
 )
-def test_the_bet_is_fair_or_worse_up_to_the_share_that_it_is_made_against(true_share: float, share: float) -> None:
+def test_bet_is_at_most_fair(true_share: float, share: float) -> None:
     """The expected stake after n trials is at most what was put in: exactly, over all counts."""
     for count in (1, 7, 40):
         expected = sum(
@@ -87,9 +87,7 @@ def test_forty_two_of_forty_two_pass_nine_in_ten() -> None:
 
 
 @given(counts(), st.sampled_from([0.8, 0.9, 0.95, 0.99]))
-def test_sequential_limits_hold_the_share_seen_and_are_wider_and_symmetric(
-    seen: tuple[int, int], confidence: float
-) -> None:
+def test_sequential_limits(seen: tuple[int, int], confidence: float) -> None:
     successes, count = seen
     found = sequential_share(successes, count, confidence)
     turned = sequential_share(count - successes, count, confidence)
@@ -119,7 +117,7 @@ def test_the_planner_and_the_limits_agree(
 
 
 @given(counts(60), st.sampled_from([0.8, 0.9, 0.95]), st.booleans())
-def test_the_number_of_more_trials_is_the_smallest(seen: tuple[int, int], share: float, sequential: bool) -> None:
+def test_number_of_more_trials_is_minimal(seen: tuple[int, int], share: float, sequential: bool) -> None:
     successes, count = seen
     more = more_all_good(successes, count, share, 0.95, sequential=sequential)
     assert more is not None
@@ -189,7 +187,7 @@ def simulated(
 
 
 @pytest.mark.parametrize("share", [0.5, 0.8, 0.9, 0.95])
-def test_stopping_at_the_first_decision_errs_no_more_than_promised(share: float) -> None:
+def test_error_rate_of_early_stopping(share: float) -> None:
     """At a true share of exactly what is asked for: the hardest case for either side."""
     passed, failed, _, _ = simulated(share, share, sequential=True, most=300, campaigns=20_000)
     assert 0 < passed <= 0.025
@@ -210,8 +208,8 @@ def test_trials_needed_as_documented() -> None:
     table = rows("| share | confidence |")
     assert len(table) == 8
     for share, confidence, fixed, auto in table:
-        for sequential, told in ((False, fixed), (True, auto)):
-            assert more_all_good(0, 0, float(share), float(confidence), sequential=sequential) == int(told)
+        for sequential, documented in ((False, fixed), (True, auto)):
+            assert more_all_good(0, 0, float(share), float(confidence), sequential=sequential) == int(documented)
 
 
 def test_error_rates_as_documented() -> None:

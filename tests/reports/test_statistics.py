@@ -90,13 +90,13 @@ OBSERVED = [
     (Outcome.FAULT_REMOVED, {"censored_at_s": 14.0}, Observation(14.0, False)),
     (Outcome.NOT_RECOVERED, {"censored_at_s": 15.0}, Observation(15.0, False)),
     (Outcome.NOT_RECOVERED, {}, Observation(0.0, False)),  # Not dropped, though nothing is known.
-    (Outcome.HEALED, {}, Observation(0.0, False)),  # Healed, nobody knows when: not flattered.
+    (Outcome.HEALED, {}, Observation(0.0, False)),  # Healed at an unknown time: not flattered.
     (Outcome.INVALID, {"ttr": Interval(1.0, 2.0)}, None),
 ]
 
 
 @pytest.mark.parametrize(("outcome", "fields", "seen"), OBSERVED)
-def test_what_a_trial_tells(outcome: Outcome, fields: dict[str, Any], seen: Observation | None) -> None:
+def test_observation_of_a_trial(outcome: Outcome, fields: dict[str, Any], seen: Observation | None) -> None:
     assert observe(Recovery(outcome, "", **fields)) == seen
 
 
@@ -106,7 +106,7 @@ times = st.lists(
 
 
 @given(times)
-def test_curves_never_rise_and_means_stay_within_the_horizon(seen: list[Observation]) -> None:
+def test_curves_and_means_are_bounded(seen: list[Observation]) -> None:
     curve = kaplan_meier(seen)
     assert all(later <= earlier for earlier, later in zip((1.0, *curve.shares), curve.shares, strict=False))
     horizon_s = common_horizon_s([seen])
@@ -117,7 +117,7 @@ def test_curves_never_rise_and_means_stay_within_the_horizon(seen: list[Observat
 
 
 @given(times)
-def test_censoring_a_trial_never_makes_things_look_faster(seen: list[Observation]) -> None:
+def test_censoring_never_shortens_times(seen: list[Observation]) -> None:
     worse = [replace(seen[0], recovered=False), *seen[1:]]
     horizon_s = max(one.time_s for one in seen)
     before = kaplan_meier(seen).restricted_mean_s(horizon_s)
@@ -145,7 +145,7 @@ SLO = Slo(recovery=RecoveryObjective(within_s=10.0, share=0.9, confidence=0.95))
 
 
 def test_a_group() -> None:
-    told = [
+    trials = [
         trial("kill", "elephant", 1, Outcome.HEALED, 2.0),
         trial("kill", "elephant", 2, Outcome.HEALED, 12.0),  # Too late for the deadline.
         trial("kill", "elephant", 3, Outcome.ABSORBED),
@@ -153,7 +153,7 @@ def test_a_group() -> None:
         trial("kill", "elephant", 5, Outcome.FAULT_REMOVED, 5.0),  # Aborted early, say.
         trial("kill", "elephant", 6, Outcome.INVALID),
     ]
-    group = summarise(campaign(*told), SLO).groups[0]
+    group = summarise(campaign(*trials), SLO).groups[0]
     assert group.in_time is not None
     assert (group.in_time.successes, group.in_time.count) == (2, 5)
     assert (group.censored_count, group.invalid_count, group.censored_early_count) == (2, 1, 1)
@@ -163,7 +163,7 @@ def test_a_group() -> None:
     assert sum(group.counts.values()) == 6
 
 
-def test_a_group_of_invalid_trials_says_nothing() -> None:
+def test_group_of_invalid_trials() -> None:
     group = summarise(campaign(trial("kill", "none", 1, Outcome.INVALID)), SLO).groups[0]
     assert group.survival is None
     assert group.in_time is None
@@ -171,20 +171,20 @@ def test_a_group_of_invalid_trials_says_nothing() -> None:
 
 
 def test_arms_of_an_experiment_share_their_horizon() -> None:
-    told = [
+    trials = [
         trial("kill", "elephant", 1, Outcome.HEALED, 2.0),
         trial("kill", "elephant", 2, Outcome.HEALED, 4.0),
         trial("kill", "none", 1, Outcome.NOT_RECOVERED, 15.0),
         trial("kill", "none", 2, Outcome.HEALED, 9.0),
     ]
-    summary = summarise(campaign(*told), SLO)
+    summary = summarise(campaign(*trials), SLO)
     assert [group.horizon_s for group in summary.groups] == [15.0, 15.0]
     assert [group.restricted_mean.value_s for group in summary.groups] == [3.0, 12.0]
     assert [(group.arm, len(group.observations)) for group in summary.arms] == [("elephant", 2), ("none", 2)]
 
 
 def test_pairs_have_equal_seeds_and_two_valid_trials() -> None:
-    told = [
+    trials = [
         trial("kill", "elephant", 1, Outcome.HEALED, 2.0),
         trial("kill", "elephant", 2, Outcome.HEALED, 4.0),
         trial("kill", "elephant", 3, Outcome.HEALED, 1.0),
@@ -193,7 +193,7 @@ def test_pairs_have_equal_seeds_and_two_valid_trials() -> None:
         trial("kill", "none", 2, Outcome.SELF_RECOVERED, 6.0),
         trial("kill", "none", 3, Outcome.INVALID),  # Not a partner.
     ]
-    (pair,) = summarise(campaign(*told), SLO).pairs
+    (pair,) = summarise(campaign(*trials), SLO).pairs
     assert (pair.pairs_count, pair.recovered_count, pair.reference_recovered_count) == (2, 2, 1)
     assert (pair.count, pair.reference_count) == (4, 2)
     assert (pair.only_ours_count, pair.only_reference_count) == (1, 0)
@@ -202,18 +202,18 @@ def test_pairs_have_equal_seeds_and_two_valid_trials() -> None:
 
 
 def test_a_seed_that_ran_twice_is_paired_in_order() -> None:
-    told = [
+    trials = [
         trial("kill", "elephant", 1, Outcome.HEALED, 4.0, index=2),
         trial("kill", "elephant", 1, Outcome.HEALED, 2.0, index=0),
         trial("kill", "none", 1, Outcome.NOT_RECOVERED, 15.0, index=1),
     ]
-    (pair,) = summarise(campaign(*told), SLO).pairs
+    (pair,) = summarise(campaign(*trials), SLO).pairs
     assert (pair.pairs_count, pair.sooner.value_s) == (1, 13.0)
 
 
 def test_intervals_of_a_group() -> None:
-    told = [trial("kill", "elephant", seed, Outcome.HEALED, float(seed)) for seed in range(1, 11)]
-    group = summarise(campaign(*told), SLO).groups[0]
+    trials = [trial("kill", "elephant", seed, Outcome.HEALED, float(seed)) for seed in range(1, 11)]
+    group = summarise(campaign(*trials), SLO).groups[0]
     assert (group.median.value_s, group.p90.value_s) == (5.0, 9.0)
     assert group.median == group.survival.quantile(0.5) if group.survival else False
     # Nothing is censored: the ordinary t interval, 5.5 +- 2.262 * 3.0277 / sqrt(10).
@@ -224,14 +224,14 @@ def test_intervals_of_a_group() -> None:
 
 
 def test_shares_of_a_group() -> None:
-    told = [
+    trials = [
         trial("kill", "elephant", 1, Outcome.ABSORBED),
         trial("kill", "elephant", 2, Outcome.HEALED, 2.0),
         trial("kill", "elephant", 3, Outcome.INVALID),
         trial("kill", "elephant", 4, Outcome.UNPROVEN, 2.0),
     ]
-    told[1:] = [replace(one, recovery=replace(one.recovery, wrong_count=7)) for one in told[1:]]
-    fixed = campaign(*told)
+    trials[1:] = [replace(one, recovery=replace(one.recovery, wrong_count=7)) for one in trials[1:]]
+    fixed = campaign(*trials)
     group = summarise(fixed, SLO).groups[0]
     assert (group.absorbed, group.served_wrong) == (exact_share(1, 2, 0.95), exact_share(1, 2, 0.95))
     assert (group.in_time, group.invalid_count) == (exact_share(2, 2, 0.95), 2)
@@ -242,9 +242,9 @@ def test_shares_of_a_group() -> None:
 
 def test_shams_are_a_group_of_their_own() -> None:
     broken = trial("kill", "elephant", 1, Outcome.HEALED, 2.0)
-    told = [broken, trial("kill", "none", 1, Outcome.NOT_RECOVERED, 15.0)]
-    told += [replace(one, sham=True, recovery=Recovery(Outcome.ABSORBED, "")) for one in told]
-    summary = summarise(campaign(*told), SLO)
+    trials = [broken, trial("kill", "none", 1, Outcome.NOT_RECOVERED, 15.0)]
+    trials += [replace(one, sham=True, recovery=Recovery(Outcome.ABSORBED, "")) for one in trials]
+    summary = summarise(campaign(*trials), SLO)
     assert [(group.sham, len(group.observations)) for group in summary.groups] == [
         (False, 1),
         (False, 1),
@@ -256,9 +256,9 @@ def test_shams_are_a_group_of_their_own() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(Outcome), st.none() | st.floats(0.2, 30)), max_size=8))
-def test_a_group_never_says_nan(ended: list[tuple[Outcome, float | None]]) -> None:
-    told = [trial("kill", arm, seed, *one) for seed, one in enumerate(ended) for arm in ("none", "elephant")]
-    summary = summarise(campaign(*told), SLO)
+def test_group_without_nan(ended: list[tuple[Outcome, float | None]]) -> None:
+    trials = [trial("kill", arm, seed, *one) for seed, one in enumerate(ended) for arm in ("none", "elephant")]
+    summary = summarise(campaign(*trials), SLO)
     for group in (*summary.groups, *summary.arms):
         for found in (group.median, group.p90, group.restricted_mean):
             assert all(

@@ -20,7 +20,7 @@ from monkeyproof.errors import UsageError
 from monkeyproof.record.history import READINGS_FILE, TRIAL_FILE, History, HistoryWriter, Kind, write_json
 from monkeyproof.record.readings import Reading, Readings, ReadingsWriter, SignalState
 from monkeyproof.reports.charts.bins import LIMIT, bin_readings
-from monkeyproof.reports.charts.svg import Rows, Scale, steps_path
+from monkeyproof.reports.charts.svg import LabelRows, TimeAxis, steps_path
 from monkeyproof.reports.charts.timeline import draw
 from monkeyproof.reports.model import trial_timeline
 from monkeyproof.types import Outcome, TrialResult
@@ -73,7 +73,7 @@ def test_an_edge_of_the_bins_is_t0() -> None:
     assert min(abs(bins.starts_s - 2.613)) < 1e-9
 
 
-def test_a_probe_that_was_never_sent_is_unknown_and_has_no_latency() -> None:
+def test_unsent_probe_is_unknown() -> None:
     gone = reading(
         0, 0.1, SignalState.UNKNOWN, sent_s=float("nan"), finished_s=float("nan"), available=SignalState.UNKNOWN
     )
@@ -98,7 +98,7 @@ def test_bins_are_bounded_whatever_the_times(at_s: list[float], origin_s: float)
 
 @given(st.lists(st.tuples(st.floats(0, 900), st.floats(1, 200)), max_size=30))
 def test_labels_in_a_row_never_overlap(labels: list[tuple[float, float]]) -> None:
-    rows = Rows(limit=5)
+    rows = LabelRows(limit=5)
     for left, wide in labels:
         rows.place(left, left + wide)
     assert len(rows.ends) <= 5
@@ -114,7 +114,7 @@ def test_staircases_break_where_nothing_is_known() -> None:
 
 
 def test_ticks_are_few_and_count_from_t0() -> None:
-    scale = Scale(0.0, 25.0, 0.0, 100.0)
+    scale = TimeAxis(0.0, 25.0, 0.0, 100.0)
     ticks = scale.ticks_s(2.6)
     assert 0.0 in ticks
     assert len(ticks) <= 15
@@ -157,7 +157,7 @@ def test_a_one_shot_fault_is_not_shaded(tmp_path: Path) -> None:
     assert "no healer ran in this arm" in "".join(root.itertext())
 
 
-def test_a_fault_that_was_never_reverted_is_open_at_its_end(tmp_path: Path) -> None:
+def test_unreverted_fault_is_open(tmp_path: Path) -> None:
     plan = replace(feature_store_outage("none", 1), not_reverted=("the proxy does not answer",))
     _, root = drawn(tmp_path, plan)
     (shade,) = looks(root, "tl-fault-shade")
@@ -190,7 +190,7 @@ def test_a_drawing_can_stand_alone(tmp_path: Path) -> None:
     parse(alone)
 
 
-def test_foreign_words_cannot_break_the_drawing(tmp_path: Path) -> None:
+def test_foreign_text_is_escaped(tmp_path: Path) -> None:
     plan = replace(
         corrupt_records("elephant", 1),
         steps=[(1.0, Kind.HEALER_DETECTED, '"><script>', {"signal": "\x00\x1b[31mred</text>", "summary": "a&b"})],
@@ -209,7 +209,7 @@ def test_a_crowd_of_steps_keeps_its_height(tmp_path: Path) -> None:
     assert float(root.get("viewBox", "").split()[3]) < 520
 
 
-def test_a_folder_without_a_history_is_refused_in_words(tmp_path: Path) -> None:
+def test_folder_without_a_history(tmp_path: Path) -> None:
     trial = write_trial(tmp_path, corrupt_records("elephant", 1), 1, 0)
     with pytest.raises(UsageError, match="not a trial's history"):
         draw(trial, tmp_path / "elsewhere", SLO_TYPED)
@@ -228,7 +228,7 @@ def history(folder: Path, *events: tuple[float, Kind, str, dict[str, object]]) -
 
 
 def test_actions_are_joined_with_their_own_end(tmp_path: Path) -> None:
-    told = history(
+    trial_history = history(
         tmp_path,
         (1.0, Kind.HEALER_ACTING, "replica-1", {"remedy": "drain"}),
         (1.1, Kind.HEALER_ACTING, "replica-2", {"remedy": "drain"}),
@@ -236,7 +236,7 @@ def test_actions_are_joined_with_their_own_end(tmp_path: Path) -> None:
         (2.0, Kind.HEALER_ACTED, "replica-1", {"remedy": "drain", "ok": False}),
         (3.0, Kind.HEALER_ACTING, "replica-1", {"remedy": "restart"}),
     )
-    found = [(step.label, step.start_s, step.end_s, step.ok) for step in trial_timeline.steps(told)]
+    found = [(step.label, step.start_s, step.end_s, step.ok) for step in trial_timeline.steps(trial_history)]
     assert found == [
         ("drain: replica-1", 1.0, 2.0, False),
         ("drain: replica-2", 1.1, 1.5, True),
@@ -244,8 +244,8 @@ def test_actions_are_joined_with_their_own_end(tmp_path: Path) -> None:
     ]
 
 
-def test_faults_are_told_by_their_ids(tmp_path: Path) -> None:
-    told = history(
+def test_faults_are_matched_by_id(tmp_path: Path) -> None:
+    trial_history = history(
         tmp_path,
         (1.0, Kind.FAULT_INTENDED, "a", {"id": "1", "fault": "x.y", "held": True}),
         (1.2, Kind.FAULT_EFFECTIVE, "a", {"id": "1", "summary": "seen"}),
@@ -255,36 +255,36 @@ def test_faults_are_told_by_their_ids(tmp_path: Path) -> None:
         (9.0, Kind.FAULT_REVERTED, "a", {"id": "1"}),
         (9.0, Kind.FAULT_REVERTED, "?", {"id": "unheard of"}),
     )
-    one, two = trial_timeline.faults(told)
+    one, two = trial_timeline.faults(trial_history)
     assert (one.intended_s, one.effective_s, one.reverted_s, one.evidence) == (1.0, 1.2, 4.0, "seen")
     assert (two.effective_s, two.held, two.trouble) == (None, False, "not proven: nothing")
 
 
-def test_troubles_of_the_trial_are_said(tmp_path: Path) -> None:
-    told = history(
+def test_troubles_of_the_trial(tmp_path: Path) -> None:
+    trial_history = history(
         tmp_path,
         (1.0, Kind.BASELINE_MISSED, "", {"why": "0.93 good"}),
         (2.0, Kind.TRIAL_ABORTED, "", {"why": "interrupted"}),
     )
-    assert trial_timeline.troubles(told) == (
+    assert trial_timeline.troubles(trial_history) == (
         "The baseline was missed: 0.93 good",
         "The trial was aborted: interrupted",
     )
 
 
 def test_a_phase_without_an_end_lasts_until_the_next(tmp_path: Path) -> None:
-    told = history(
+    trial_history = history(
         tmp_path,
         (1.0, Kind.PHASE_STARTED, "baseline", {}),
         (2.0, Kind.PHASE_STARTED, "hold", {}),
         (3.0, Kind.PHASE_ENDED, "hold", {}),
         (3.5, Kind.PHASE_STARTED, "revert", {}),
     )
-    found = [(phase.name, phase.start_s, phase.end_s) for phase in trial_timeline.phases(told)]
+    found = [(phase.name, phase.start_s, phase.end_s) for phase in trial_timeline.phases(trial_history)]
     assert found == [("baseline", 1.0, 2.0), ("hold", 2.0, 3.0), ("revert", 3.5, None)]
 
 
-def test_when_the_service_was_not_there_at_all_is_a_lane_of_its_own(tmp_path: Path) -> None:
+def test_lane_of_absences(tmp_path: Path) -> None:
     trial, root = drawn(tmp_path, replica_kill("none", 1))
     assert "gone from" not in titles(root)
     writer = HistoryWriter(tmp_path / trial.folder, Anchor(0.0, ""), "prober", ManualClock())

@@ -15,14 +15,14 @@ from samples import campaign_of, write_trial
 
 from monkeyproof.errors import UsageError
 from monkeyproof.reports.formats import mlflow_tracking
-from monkeyproof.types import Campaign
+from monkeyproof.reports.model.report import Report, build
 
 
 @pytest.fixture(scope="module")
-def campaign(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     folder = tmp_path_factory.mktemp("campaign")
     plans = [corrupt_records("elephant", 1), broken_rollback("none", 1), feature_store_outage("none", 2)]
-    return campaign_of([write_trial(folder, plan, 1, index) for index, plan in enumerate(plans)])
+    return build(campaign_of([write_trial(folder, plan, 1, index) for index, plan in enumerate(plans)]), folder)
 
 
 @pytest.fixture
@@ -41,16 +41,16 @@ def runs(store: Path, parent: str) -> dict[str, Any]:
     return {run.data.params["experiment"]: run for run in children}
 
 
-def test_a_campaign_is_one_run_with_one_nested_run_a_trial(campaign: Campaign, tmp_path: Path) -> None:
-    report = tmp_path / "report.html"
-    report.write_text("<p>hello")
+def test_campaign_as_nested_runs(report: Report, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text("<p>hello")
     store = tmp_path / "store"
-    parent = mlflow_tracking.log_campaign(campaign, [report], uri=None, store=store)
+    parent = mlflow_tracking.log_campaign(report, [page], uri=None, store=store)
 
     children = runs(store, parent)
     assert set(children) == {"corrupt-records", "broken-rollback", "feature-store-outage"}
     healed = children["corrupt-records"]
-    found = campaign.trials[0].recovery
+    found = report.campaign.trials[0].recovery
     assert found.ttr is not None
     assert healed.data.params == {
         "experiment": "corrupt-records",
@@ -76,7 +76,7 @@ def test_a_campaign_is_one_run_with_one_nested_run_a_trial(campaign: Campaign, t
     client = MlflowClient(tracking_uri=mlflow_tracking.tracking_uri(None, store))
     assert client.get_run(parent).data.tags["verdict"] == "inconclusive"
 
-    again = mlflow_tracking.log_campaign(campaign, [], uri=None, store=store)
+    again = mlflow_tracking.log_campaign(report, [], uri=None, store=store)
     assert again != parent
 
 
@@ -90,20 +90,18 @@ def test_a_campaign_is_one_run_with_one_nested_run_a_trial(campaign: Campaign, t
         ("http://registry.example", "http://registry.example:80"),
     ],
 )
-def test_the_registry_under_test_is_never_logged_to(
-    campaign: Campaign, tmp_path: Path, uri: str, registry: str
-) -> None:
+def test_registry_under_test_is_refused(report: Report, tmp_path: Path, uri: str, registry: str) -> None:
     with pytest.raises(UsageError, match="registry under test") as refused:
-        mlflow_tracking.log_campaign(campaign, [], uri=uri, store=tmp_path, forbidden=[registry])
+        mlflow_tracking.log_campaign(report, [], uri=uri, store=tmp_path, forbidden=[registry])
     assert "word" not in str(refused.value)
 
 
-def test_a_dead_server_is_said_at_once(campaign: Campaign, tmp_path: Path) -> None:
+def test_dead_server(report: Report, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(UsageError, match="does not answer") as refused:
         mlflow_tracking.log_campaign(
-            campaign,
+            report,
             [],
             uri=f"http://me:secret@127.0.0.1:{port}",
             store=tmp_path,
@@ -113,9 +111,7 @@ def test_a_dead_server_is_said_at_once(campaign: Campaign, tmp_path: Path) -> No
     assert "\n" not in str(refused.value)
 
 
-def test_a_hung_server_costs_at_most_ten_seconds(
-    campaign: Campaign, tmp_path: Path, hung: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hung_server(report: Report, tmp_path: Path, hung: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One request, tried twice: what that costs is known from one that gives up sooner."""
     import mlflow  # noqa: F401 - it takes seconds, and they are not the server's
 
@@ -125,11 +121,11 @@ def test_a_hung_server_costs_at_most_ten_seconds(
     before = dict(os.environ)
     began_s = time.monotonic()
     with pytest.raises(UsageError, match="does not answer"):
-        mlflow_tracking.log_campaign(campaign, [], uri=hung, store=tmp_path)
+        mlflow_tracking.log_campaign(report, [], uri=hung, store=tmp_path)
     assert time.monotonic() - began_s < tries * 1.0 + slack_s
     assert dict(os.environ) == before
 
 
-def test_a_store_that_cannot_be_written_is_said(campaign: Campaign, tmp_path: Path) -> None:
+def test_unwritable_store(report: Report, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="could not be logged"):
-        mlflow_tracking.log_campaign(campaign, [], uri="nonsense://x", store=tmp_path)
+        mlflow_tracking.log_campaign(report, [], uri="nonsense://x", store=tmp_path)

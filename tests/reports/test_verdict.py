@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from monkeyproof import errors
 from monkeyproof.config.target_file import Limit, RecoveryObjective, Slo, read_target_file
-from monkeyproof.reports.model.facts import headline
+from monkeyproof.reports.model.headline import headline
 from monkeyproof.reports.model.verdict import CampaignVerdict, Decision, Verdict, as_json, judge
 from monkeyproof.reports.stats.summary import summarise
 from monkeyproof.types import Campaign, Interval, Outcome, Recovery, TrialResult
@@ -103,7 +103,7 @@ def test_most_of_them_late_fail() -> None:
     assert judged([trial()] * 3 + [LATE] * 6).reason == f"replica-kill (elephant): {found.reason}"
 
 
-def test_a_campaign_that_ends_when_decided_has_other_limits() -> None:
+def test_limits_of_a_sequential_campaign() -> None:
     plan = {"sequential": True}
     assert only([trial()] * 39, plan=plan).decision is INCONCLUSIVE
     found = only([trial()] * 42, plan=plan)
@@ -131,7 +131,7 @@ def test_a_campaign_that_ends_when_decided_has_other_limits() -> None:
         (trial(Outcome.NOT_RECOVERED, censored_at_s=4.0), 0, 1),
     ],
 )
-def test_what_is_in_time_and_what_cannot_be_told(one: TrialResult, successes: int, undecided: int) -> None:
+def test_in_time_and_undecided(one: TrialResult, successes: int, undecided: int) -> None:
     found = only([one] * 2)
     assert found.in_time is not None
     assert found.in_time_at_most is not None
@@ -139,7 +139,7 @@ def test_what_is_in_time_and_what_cannot_be_told(one: TrialResult, successes: in
     assert found.in_time_at_most.successes == 2 * (successes + undecided)
 
 
-def test_what_cannot_be_told_neither_passes_nor_fails() -> None:
+def test_undecided_neither_passes_nor_fails() -> None:
     found = only([unhealed(4.0)] * 60)
     assert found.decision is INCONCLUSIVE
     assert found.reason.startswith(
@@ -180,7 +180,7 @@ def test_invalid_trials_count_for_neither_side() -> None:
     assert only([INVALID] * 3, lax).decision is INCONCLUSIVE
 
 
-def test_unproven_trials_never_pass_and_are_told_apart() -> None:
+def test_unproven_trials_never_pass() -> None:
     found = only([UNPROVEN] * 40)
     assert found.decision is INCONCLUSIVE
     assert found.reason.startswith(
@@ -190,7 +190,7 @@ def test_unproven_trials_never_pass_and_are_told_apart() -> None:
     assert "(1 invalid; 2 unproven: " in only([UNPROVEN, INVALID, UNPROVEN]).reason
 
 
-def test_more_trials_are_hopeless_where_none_can_count() -> None:
+def test_hopeless_experiment() -> None:
     """An experiment without evidence has none the next time; what is only invalid may have been bad luck."""
     assert only([UNPROVEN]).hopeless
     assert "--evidence" in only([UNPROVEN]).reason
@@ -247,7 +247,7 @@ def test_false_heals_beyond_the_limit_fail() -> None:
     assert judged([*enough, sham()], none).decision is PASS
 
 
-def test_who_heals_what_harms_nobody_is_judged_as_in_a_sham() -> None:
+def test_false_heals_under_a_benign_fault() -> None:
     slo = Slo(false_heals=Limit(1))
     acted = trial(benign=True, false_heals=("restart",))
     enough = [*[trial(benign=True)] * 36, sham()]
@@ -255,7 +255,7 @@ def test_who_heals_what_harms_nobody_is_judged_as_in_a_sham() -> None:
     found = judged([*enough, acted, acted], slo)
     assert found.decision is FAIL
     assert (
-        "a healer acted in 2 of 38 trials (restart) although nobody was harmed; at most 1 is allowed"
+        "a healer acted in 2 of 38 trials (restart) although the fault did no harm; at most 1 is allowed"
         in found.reason
     )
     assert judged([*enough, acted, acted], SLO).decision is PASS
@@ -287,7 +287,7 @@ def test_wrong_answers_in_a_sham_fail_too() -> None:
     assert judged([*[trial()] * 36, sham()], slo).decision is PASS
 
 
-def test_the_arm_without_a_healer_is_a_reference_unless_it_is_alone() -> None:
+def test_reference_arm() -> None:
     good, unhelped = [trial()] * 36, [replace(LATE, arm="none")] * 36
     found = judged([*good, *unhelped])
     assert found.decision is PASS
@@ -341,7 +341,7 @@ def test_aborted_is_neither_good_nor_bad() -> None:
     assert found.reason == "not everything could be reverted: replica-1 is still stopped"
 
 
-def test_a_limit_is_never_shown_on_the_wrong_side_of_what_is_asked_for() -> None:
+def test_rounding_of_limits() -> None:
     # 367 of 367 show 0.989999: with one digit, it would read as if it were enough.
     slo = Slo(recovery=RecoveryObjective(share=0.99))
     assert "at least 99.0 % " in only([trial()] * 368, slo).reason
@@ -359,8 +359,8 @@ def test_as_json_is_plain() -> None:
 
 def test_exit_codes_as_documented() -> None:
     lines = PAGE.split("| code | `gate` | `run` |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
-    told = {cells[2].strip(): int(cells[1]) for cells in (line.split("|") for line in lines)}
-    assert told == {
+    documented = {cells[2].strip(): int(cells[1]) for cells in (line.split("|") for line in lines)}
+    assert documented == {
         "pass": errors.EXIT_OK,
         "fail": errors.EXIT_FAIL,
         "usage or configuration": errors.EXIT_USAGE,
@@ -390,9 +390,7 @@ RANK = {FAIL: 0, INCONCLUSIVE: 1, PASS: 2}
 
 
 @given(st.lists(ANY, min_size=1, max_size=60), st.booleans())
-def test_any_campaign_gets_a_verdict_and_better_trials_never_a_worse_one(
-    trials: list[TrialResult], sequential: bool
-) -> None:
+def test_verdict_is_monotonic(trials: list[TrialResult], sequential: bool) -> None:
     plan = {"sequential": sequential}
     found = judged(trials, plan=plan)
     assert found.reason
@@ -407,7 +405,7 @@ def storm(outcome: Outcome, **changes: Any) -> TrialResult:
     return replace(trial(experiment="storm", storm=True, **changes), recovery=Recovery(outcome, f"it {outcome}"))
 
 
-def test_a_storm_is_judged_by_whether_the_target_came_back() -> None:
+def test_verdict_on_storms() -> None:
     survived, failed = storm(Outcome.FAULT_REMOVED), storm(Outcome.NOT_RECOVERED)
     for one in (survived, storm(Outcome.ABSORBED)):
         assert judged([one]).decision is PASS

@@ -17,10 +17,10 @@ from monkeyproof.reports import text as words
 from monkeyproof.reports.charts import curves
 from monkeyproof.reports.formats import html, markdown, results_json
 from monkeyproof.reports.formats.console import print_summary
-from monkeyproof.reports.model import facts, judgement
-from monkeyproof.reports.model.verdict import judge
+from monkeyproof.reports.model.clock import clock, clock_warnings
+from monkeyproof.reports.model.report import build
+from monkeyproof.reports.model.trial_rows import trial_figures
 from monkeyproof.reports.stats.proportions import exact_share
-from monkeyproof.reports.stats.summary import summarise
 from monkeyproof.reports.write import write_reports
 from monkeyproof.types import Campaign, Interval, Outcome, Recovery, TrialResult
 
@@ -49,8 +49,8 @@ def trial(arm: str, seed: int, high_s: float | None, **more: object) -> TrialRes
         ttr=None if high_s is None else Interval(high_s - 0.5, high_s),
         censored_at_s=15.0 if high_s is None else None,
     )
-    told = TrialResult("kill", "A kill", arm, seed, seed, "f", "t", "2026-01-01", recovery)
-    return replace(told, **more)  # type: ignore[arg-type]
+    result = TrialResult("kill", "A kill", arm, seed, seed, "f", "t", "2026-01-01", recovery)
+    return replace(result, **more)  # type: ignore[arg-type]
 
 
 def sham(seed: int, *false_heals: str) -> TrialResult:
@@ -65,15 +65,21 @@ def both_arms(count: int = 36) -> list[TrialResult]:
 
 def printed(campaign: Campaign, width: int) -> str:
     out = io.StringIO()
-    print_summary(campaign, results_json.slo_of(campaign), Console(file=out, width=width))
+    print_summary(build(campaign, Path()), Console(file=out, width=width))
     return out.getvalue()
 
 
-def test_json_holds_verdict_and_summary_and_reads_back_without(tmp_path: Path) -> None:
+def readable(campaign: Campaign, folder: Path, width: int) -> tuple[str, str, str]:
+    """The campaign in every format for people."""
+    report = build(campaign, folder)
+    return html.render(report), markdown.render(report), printed(campaign, width)
+
+
+def test_json_with_verdict_and_summary(tmp_path: Path) -> None:
     campaign = campaign_of(
         [write_trial(tmp_path, replica_kill("elephant", seed), seed, seed) for seed in range(1, 4)]
     )
-    write_reports(campaign, tmp_path)
+    write_reports(build(campaign, tmp_path))
     assert results_json.read_results(tmp_path) == campaign
     value = json.loads((tmp_path / "results.json").read_text())
     assert value["verdict"]["decision"] == "inconclusive"
@@ -82,22 +88,19 @@ def test_json_holds_verdict_and_summary_and_reads_back_without(tmp_path: Path) -
     assert share is not None
     assert (group["absorbed"]["successes"], group["absorbed"]["count"]) == (1, 3)
     assert group["absorbed"]["high"] == pytest.approx(share.high)
-    assert group["median"]["value_s"] == pytest.approx(
-        summarise(campaign, results_json.slo_of(campaign)).groups[0].median_s
-    )
+    assert group["median"]["value_s"] == pytest.approx(build(campaign, tmp_path).statistics.groups[0].median_s)
     assert group["outcomes"] == {"absorbed": 1, "self_recovered": 2}
     prose = (Path(__file__).parents[2] / "docs/results.md").read_text()
     for name in group:
         assert f"`{name}`" in prose, name
 
 
-def test_comparisons_are_in_json_and_said_effect_first() -> None:
+def test_comparison_row() -> None:
     campaign = campaign_of(both_arms())
-    (found,) = summarise(campaign, results_json.slo_of(campaign)).pairs
-    cells = judgement.comparison_cells(found)
-    assert "sooner (" in cells[0]
-    assert cells[1:5] == ["< 0.001 (sign test)", "< 0.001", "36 of 36", "0 of 36"]
-    assert "36 pairs" in judgement.comparison_line(found)
+    (row,) = build(campaign, Path()).comparisons
+    assert "sooner (" in row.cells[0]
+    assert row.cells[1:5] == ("< 0.001 (sign test)", "< 0.001", "36 of 36", "0 of 36")
+    assert "36 pairs" in row.line
 
 
 @pytest.mark.parametrize(
@@ -108,12 +111,12 @@ def test_comparisons_are_in_json_and_said_effect_first() -> None:
         ([trial("elephant", s, None) for s in range(32)], "fail"),
     ],
 )
-def test_every_format_says_the_same_verdict(tmp_path: Path, trials: list[TrialResult], word: str) -> None:
+def test_same_verdict_in_every_format(tmp_path: Path, trials: list[TrialResult], word: str) -> None:
     campaign = campaign_of(trials)
-    assert f"Verdict: <strong>{word}</strong>" in html.render(campaign, tmp_path)
-    assert f"**Verdict: {word.upper()}.**" in markdown.render(campaign)
+    assert f"Verdict: <strong>{word}</strong>" in html.render(build(campaign, tmp_path))
+    assert f"**Verdict: {word.upper()}.**" in markdown.render(build(campaign, tmp_path))
     assert f"Verdict: {word}" in printed(campaign, 80)
-    write_reports(campaign, tmp_path)
+    write_reports(build(campaign, tmp_path))
     (suite,) = ElementTree.parse(tmp_path / "junit.xml").getroot()
     (case,) = [one for one in suite.iter("testcase") if one.get("name") == "elephant/verdict"]
     problems = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
@@ -122,20 +125,24 @@ def test_every_format_says_the_same_verdict(tmp_path: Path, trials: list[TrialRe
 
 def test_an_aborted_campaign_is_an_error_in_junit(tmp_path: Path) -> None:
     campaign = replace(campaign_of(both_arms()), aborted="stopped by SIGTERM")
-    write_reports(campaign, tmp_path)
+    write_reports(build(campaign, tmp_path))
     cases = {one.get("name"): one for one in ElementTree.parse(tmp_path / "junit.xml").getroot().iter("testcase")}
     assert cases["verdict"].find("error") is not None
     assert "Stopped by SIGTERM" in (tmp_path / "report.html").read_text()
     assert "Verdict: aborted" in printed(campaign, 80)
 
 
-def test_every_format_says_who_healed_what_harmed_nobody(tmp_path: Path) -> None:
+def test_every_format_shows_a_false_heal(tmp_path: Path) -> None:
     absorbed = Recovery(Outcome.ABSORBED, "nothing was bad", t0_s=2.0, effective_s=2.1, end_s=9.0)
     needless = {"benign": True, "false_heals": ("restart",), "recovery": absorbed}
     campaign = campaign_of([trial("elephant", 1, 1.0, experiment="drift", **needless), trial("elephant", 2, 1.0)])
-    said = "A healer acted although nobody was harmed: drift (elephant, seed 1)."
-    for text in (html.render(campaign, tmp_path), markdown.render(campaign), printed(campaign, 200)):
-        assert said in text
+    expected = "False heal: a healer acted although the fault did no harm: drift (elephant, seed 1)."
+    for text in (
+        html.render(build(campaign, tmp_path)),
+        markdown.render(build(campaign, tmp_path)),
+        printed(campaign, 200),
+    ):
+        assert expected in text
     assert words.how_healed(campaign.trials[0]) == "false heal: restart"
 
 
@@ -145,135 +152,158 @@ def test_no_number_is_cut_at_any_width(width: int) -> None:
     text = printed(campaign, width)
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
-    row = facts.group_facts(summarise(campaign, results_json.slo_of(campaign)).groups)[0]
-    told = " ".join(text.split())
-    for said in (row.median, row.median_interval, row.p90, row.restricted_mean, row.in_time, row.in_time_interval):
-        assert said in told, said
-    assert "acted in 1 of 2 (restart)" in told
+    row = build(campaign, Path()).groups[0]
+    result = " ".join(text.split())
+    for expected in (
+        row.median,
+        row.median_interval,
+        row.p90,
+        row.restricted_mean,
+        row.in_time,
+        row.in_time_interval,
+    ):
+        assert expected in result, expected
+    assert "acted in 1 of 2 (restart)" in result
 
 
 def test_a_terminal_without_unicode_gets_plain_signs() -> None:
     raw = io.BytesIO()
     out = io.TextIOWrapper(raw, encoding="ascii")
     campaign = campaign_of(both_arms())
-    print_summary(campaign, results_json.slo_of(campaign), Console(file=out, width=80))
+    print_summary(build(campaign, Path()), Console(file=out, width=80))
     out.flush()
     assert b"Verdict: pass" in raw.getvalue()
 
 
-def test_the_curve_draws_both_arms_with_band_ticks_and_names() -> None:
-    slo = results_json.slo_of(campaign_of([]))
+def test_curve_of_both_arms() -> None:
     trials = [*both_arms(12), trial("elephant", 99, None)]
-    text = str(curves.draw_curves(summarise(campaign_of(trials), slo).groups))
-    for said in ("km-line km-0", "km-line km-none", "km-band km-0", "km-tick km-none", "elephant", "no healer"):
-        assert said in text, said
+    text = str(curves.draw_curves(build(campaign_of(trials), Path()).statistics.groups))
+    for expected in (
+        "km-line km-0",
+        "km-line km-none",
+        "km-band km-0",
+        "km-tick km-none",
+        "elephant",
+        "no healer",
+    ):
+        assert expected in text, expected
     assert "deadline 10 s" in text
     assert "nan" not in text
     assert ElementTree.fromstring(text).tag == "svg"
 
 
-def test_a_curve_of_one_trial_or_of_instant_recoveries_is_drawn() -> None:
-    slo = results_json.slo_of(campaign_of([]))
-    for told in ([trial("none", 1, None)], [trial("none", 1, 3.0)], [sham(1)]):
-        groups = summarise(campaign_of(told), slo).groups
+def test_curve_of_one_trial() -> None:
+    for result in ([trial("none", 1, None)], [trial("none", 1, 3.0)], [sham(1)]):
+        groups = build(campaign_of(result), Path()).statistics.groups
         assert ElementTree.fromstring(str(curves.draw_curves(groups))).tag == "svg"
     assert not curves.draw_curves([])
 
 
-def test_shams_are_told_apart_and_enter_no_figure(tmp_path: Path) -> None:
+def test_shams_enter_no_figure(tmp_path: Path) -> None:
     campaign = campaign_of([*both_arms(4), sham(1), sham(2, "restart")])
-    page = html.render(campaign, tmp_path)
+    page = html.render(build(campaign, tmp_path))
     assert "Shams: nothing was broken" in page
     assert "false heal: restart" in page
     assert "no limit set" in page
-    (told,) = judgement.sham_facts(campaign)
-    assert (told.count, told.false_count, told.acted) == (2, 1, "restart")
+    (result,) = build(campaign, tmp_path).shams
+    assert (result.count, result.false_count, result.acted) == (2, 1, "restart")
     without = campaign_of(both_arms(4))
-    slo = results_json.slo_of(campaign)
-    assert facts.headline(summarise(campaign, slo)) == facts.headline(summarise(without, slo))
+    assert build(campaign, tmp_path).headline == build(without, tmp_path).headline
 
 
-def test_the_clocks_resolution_is_said(tmp_path: Path) -> None:
+def test_resolution_of_the_clock(tmp_path: Path) -> None:
     campaign = campaign_of(both_arms(2))
-    assert "not calibrated on this machine" in html.render(campaign, tmp_path)
+    assert "not calibrated on this machine" in html.render(build(campaign, tmp_path))
     good = replace(campaign, calibration=CALIBRATION)
-    for text in (html.render(good, tmp_path), markdown.render(good)):
+    for text in (html.render(build(good, tmp_path)), markdown.render(build(good, tmp_path))):
         assert "calibrated on this machine 2026-02-03 04:00 UTC, at 50 questions a second: 36 of 36 known" in text
         assert "the end of a total outage is known to 20 ms (median width)" in text
-    assert judgement.clock_warnings(good) == []
-    # Every total outage was disturbed, or the file is of somebody else's making: nothing is said of the width.
+    assert clock_warnings(good) == []
+    # Every total outage was disturbed, or another program wrote the file: the width is not printed.
     for rows in ([{"kind": "dark", "width_p50_ms": 0.0, "width_max_ms": 0.0}], [3], "x", None):
-        said = judgement.clock(replace(campaign, calibration={**CALIBRATION, "by_kind": rows}))
-        assert said.endswith("36 of 36 known outages lay within the interval that was reported.")
-    (failed,) = judgement.clock_warnings(replace(campaign, calibration={**CALIBRATION, "passed": False}))
+        expected = clock(replace(campaign, calibration={**CALIBRATION, "by_kind": rows}))
+        assert expected.endswith("36 of 36 known outages lay within the interval that was reported.")
+    (failed,) = clock_warnings(replace(campaign, calibration={**CALIBRATION, "passed": False}))
     assert "did not pass" in failed
-    (other,) = judgement.clock_warnings(replace(campaign, calibration={**CALIBRATION, "rate_per_s": 200}))
+    (other,) = clock_warnings(replace(campaign, calibration={**CALIBRATION, "rate_per_s": 200}))
     assert "at another rate (200 questions a second, here 50)" in other
     assert "'monkeyproof calibrate --rate-per-s 50' here" in other
-    assert "cannot be read" in judgement.clock(replace(campaign, calibration={"held_count": "x"}))
+    assert "cannot be read" in clock(replace(campaign, calibration={"held_count": "x"}))
 
 
-def test_a_clock_that_was_calibrated_elsewhere_is_said_in_every_format(tmp_path: Path) -> None:
+def test_clock_of_another_machine(tmp_path: Path) -> None:
     moved = {**CALIBRATION, "machine": {"cores": 8, "memory_gb": 24.0, "kernel": "6.1.0", "python": "3.11.9"}}
     campaign = replace(campaign_of(both_arms(2)), calibration=moved)
-    assert judgement.clock(campaign).startswith("Clock: calibrated on another machine ")
-    (warning,) = judgement.clock_warnings(campaign)
+    assert clock(campaign).startswith("Clock: calibrated on another machine ")
+    (warning,) = clock_warnings(campaign)
     assert "on another machine, or before this one was changed (cores 8, here 2)" in warning
     assert "Run 'monkeyproof calibrate' here" in warning
-    for text in (html.render(campaign, tmp_path), markdown.render(campaign), printed(campaign, 300)):
+    for text in (
+        html.render(build(campaign, tmp_path)),
+        markdown.render(build(campaign, tmp_path)),
+        printed(campaign, 300),
+    ):
         assert "(cores 8, here 2)" in text
     # What one of the two does not say is no difference.
     for machine in ({}, None, {"cores": 2}):
-        assert judgement.clock_warnings(replace(campaign, calibration={**CALIBRATION, "machine": machine})) == []
+        assert clock_warnings(replace(campaign, calibration={**CALIBRATION, "machine": machine})) == []
 
 
-def test_an_unproven_trial_says_so_and_counts_for_nothing(tmp_path: Path) -> None:
-    told = trial("none", 1, 3.0)
-    told = replace(told, recovery=replace(told.recovery, outcome=Outcome.UNPROVEN))
-    campaign = campaign_of([told])
-    assert judge(campaign, results_json.slo_of(campaign)).decision == "inconclusive"
-    page = html.render(campaign, tmp_path)
+def test_unproven_trial(tmp_path: Path) -> None:
+    result = trial("none", 1, 3.0)
+    result = replace(result, recovery=replace(result.recovery, outcome=Outcome.UNPROVEN))
+    campaign = campaign_of([result])
+    assert build(campaign, tmp_path).verdict.decision == "inconclusive"
+    page = html.render(build(campaign, tmp_path))
     assert 'class="badge unproven"' in page
     assert "2.50–3.00 s (unproven)" in page
     meaning = "nothing names evidence that the fault took effect; it never counts for a pass"
-    for text in (page, markdown.render(campaign), printed(campaign, 300)):
+    for text in (page, markdown.render(build(campaign, tmp_path)), printed(campaign, 300)):
         assert f"Unproven ({meaning}): 1 of 1 trial." in text
-    for seen, said in (
+    for seen, expected in (
         (Recovery(Outcome.UNPROVEN, ""), "none bad (unproven)"),
         (Recovery(Outcome.UNPROVEN, "", bad_count=3, censored_at_s=4.0), "> 4.00 s (unproven)"),
     ):
-        assert words.time_to_recover(seen) == said
+        assert words.time_to_recover(seen) == expected
 
 
-def test_a_fault_without_evidence_is_told_so_beside_it(tmp_path: Path) -> None:
+def test_fault_without_evidence(tmp_path: Path) -> None:
     plan = replace(corrupt_records("none", 1), outcome=Outcome.UNPROVEN)
-    page = html.render(campaign_of([write_trial(tmp_path, plan, 1, 0)]), tmp_path)
+    page = html.render(build(campaign_of([write_trial(tmp_path, plan, 1, 0)]), tmp_path))
     assert "<code>data.corrupt</code> on source-&gt;pipeline (unproven: nothing names evidence" in page
 
 
-def test_a_single_verdict_is_said_once_and_an_aborted_campaign_keeps_it(tmp_path: Path) -> None:
+def test_single_verdict_is_printed_once(tmp_path: Path) -> None:
     campaign = campaign_of([trial("elephant", seed, 2.0) for seed in range(36)])
-    for text in (html.render(campaign, tmp_path), markdown.render(campaign), printed(campaign, 300)):
+    for text in (
+        html.render(build(campaign, tmp_path)),
+        markdown.render(build(campaign, tmp_path)),
+        printed(campaign, 300),
+    ):
         assert text.count("36 of 36 recovered within 10 s") == 1
     aborted = replace(campaign, aborted="a signal ended the campaign")
-    for text in (html.render(aborted, tmp_path), markdown.render(aborted), printed(aborted, 300)):
+    for text in (
+        html.render(build(aborted, tmp_path)),
+        markdown.render(build(aborted, tmp_path)),
+        printed(aborted, 300),
+    ):
         assert text.count("36 of 36 recovered within 10 s") == 1
         assert text.count("A signal ended the campaign.") == 1
 
 
 def test_an_invalid_trial_is_no_surprise(tmp_path: Path) -> None:
-    told = replace(trial("elephant", 1, 3.0), expected=(Outcome.ABSORBED,))
-    campaign = campaign_of([told])
-    assert "expected absorbed" in html.render(campaign, tmp_path)
+    result = replace(trial("elephant", 1, 3.0), expected=(Outcome.ABSORBED,))
+    campaign = campaign_of([result])
+    assert "expected absorbed" in html.render(build(campaign, tmp_path))
     assert "otherwise than" in printed(campaign, 300)
-    told = replace(told, recovery=replace(told.recovery, outcome=Outcome.INVALID))
-    assert "expected absorbed" not in html.render(campaign_of([told]), tmp_path)
-    assert "otherwise than" not in printed(campaign_of([told]), 300)
+    result = replace(result, recovery=replace(result.recovery, outcome=Outcome.INVALID))
+    assert "expected absorbed" not in html.render(build(campaign_of([result]), tmp_path))
+    assert "otherwise than" not in printed(campaign_of([result]), 300)
 
 
-def test_the_histories_of_a_real_trial_tell_when_bad_was_seen(tmp_path: Path) -> None:
-    told = write_trial(tmp_path, corrupt_records("elephant", 1), 1, 0)
-    assert told.recovery.impact_s is not None
-    seen = replace(told.recovery, impact_seen_s=told.recovery.impact_s + 0.25)
-    assert ("First bad answer known after", "250 ms") in facts.counted(replace(told, recovery=seen))
+def test_delay_of_the_first_bad_answer(tmp_path: Path) -> None:
+    result = write_trial(tmp_path, corrupt_records("elephant", 1), 1, 0)
+    assert result.recovery.impact_s is not None
+    seen = replace(result.recovery, impact_seen_s=result.recovery.impact_s + 0.25)
+    assert ("First bad answer known after", "250 ms") in trial_figures(replace(result, recovery=seen))
     assert SLO["latency_ms"] == 250.0

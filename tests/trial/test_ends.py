@@ -57,7 +57,7 @@ def test_a_killed_worker_whose_undo_log_is_gone_leaves_what_is_not_known(plan: T
     log.path.unlink()
     code, words = after_death(plan)
     assert code == EXIT_NOT_REVERTED
-    assert worker.NOT_KNOWN in words
+    assert worker.UNDO_LOG_MISSING in words
 
 
 def ground_with(log: UndoLog) -> FaultSession:

@@ -1,4 +1,4 @@
-"""What a campaign is to do, and in which order."""
+"""The plan of a campaign: its trials, and their order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRIALS_DIR = "trials"
 
 @dataclass(frozen=True, slots=True)
 class CampaignPlan:
-    """What a campaign is to do. Trial i of every experiment and every arm has the seed ``seed + i``.
+    """The plan of a campaign. Trial i of every experiment and every arm has the seed ``seed + i``.
 
     Raises:
         UsageError: it contradicts itself.
@@ -39,7 +39,7 @@ class CampaignPlan:
     shams_count: int = 0
     """In each arm, beside the experiments."""
     sham: Experiment | None = None
-    """What those shams run."""
+    """The experiment that the shams run."""
     max_minutes: float | None = None
     """No trial begins later than this."""
 
@@ -75,13 +75,13 @@ class CampaignPlan:
         return [self._trial(f"{number:0{digits}d}", *one) for number, one in enumerate(ordered, start=1)]
 
     def blocks_of(self, trials: list[TrialPlan]) -> list[int]:
-        """The block of each trial; a sham stands in the block in which it is run."""
+        """The block of each trial; a sham belongs to the block in which it runs."""
         of_sham = {sham: index for index in range(self.trials_count) for sham in self._shams_of(index)}
         beside = {self.sham.name} if self.sham else set()
         return [of_sham[trial.index] if trial.experiment in beside else trial.index for trial in trials]
 
     def _shams_of(self, index: int) -> list[int]:
-        """Spread evenly; but a campaign that may end early has them in its first blocks, or it would miss them."""
+        """The shams of a block: spread evenly; but in the first blocks of a campaign that may end early."""
         last = self.trials_count - 1
         if self.sequential:
             return [sham for sham in range(self.shams_count) if min(sham, last) == index]
@@ -129,7 +129,7 @@ class CampaignPlan:
 
 
 def summary_of(plan: Mapping[str, Json]) -> dict[str, Json]:
-    """What a campaign's results say of its plan (``Campaign.plan``)."""
+    """The part of a plan that results keep (``Campaign.plan``)."""
     if not plan:
         return {}
     kept = ("arms", "trials_count", "sequential", "shams_count", "max_minutes")
@@ -153,5 +153,5 @@ def _digest(path: Path) -> str:
 
 
 def _settings(target: TargetFile) -> dict[str, Json]:
-    """What makes trials alike, whatever the ports are."""
+    """The settings that make trials alike. Ports are not among them."""
     return {key: asdict(getattr(target, key)) for key in ("slo", "windows", "prober", "load")}

@@ -22,7 +22,7 @@ from monkeyproof.record.readings import Readings
 from monkeyproof.types import Campaign, Json, Outcome, Recovery, TrialResult
 
 HEADER = ("name", "started_utc", "duration_s", "target", "seed", "slo", "prober", "machine", "versions")
-"""What campaign.json has to say; the rest of a campaign is computed from its trials."""
+"""The keys that campaign.json must have; the rest of a campaign is computed from its trials."""
 CUT_OFF = "its history has no end: it is still running, or was killed"
 
 
@@ -40,7 +40,7 @@ def read_campaign(folder: Path) -> Campaign:
 
 
 def read_header(folder: Path) -> dict[str, Json]:
-    """What campaign.json says.
+    """The content of campaign.json.
 
     Raises:
         UsageError: there is none, or it cannot be understood.
@@ -98,7 +98,7 @@ def _campaign_of_one(folder: Path) -> Campaign:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a trial came to its end in order, with everything reverted. Raises nothing: a torn one did not."""
+    """Whether a trial ended in order, with everything reverted. False, too, where its history is damaged."""
     try:
         trial = History.read(folder)
     except UsageError:
@@ -118,7 +118,7 @@ def result_of(folder: Path, root: Path) -> TrialResult:
     aborted = _aborted(trial)
     recovery = _recovery(trial, slo)
     if aborted == CUT_OFF and recovery.outcome is Outcome.ABSORBED:
-        # All was well until its worker was killed, which says nothing about what would have come.
+        # No answer was bad until its worker was killed; nothing is known of the time after.
         recovery = replace(recovery, outcome=Outcome.INVALID, reason=f"could not tell: {aborted}")
     before_s = recovery.proven_s or recovery.reverted_s or inf
     done = remedies(trial.events, recovery.t0_s or 0.0, before_s)
@@ -163,7 +163,7 @@ def _aborted(trial: History) -> str:
 
 
 def _not_reverted(trial: History) -> tuple[str, ...]:
-    """What was left; not what a second try took back."""
+    """What could not be reverted. A fault that a second try reverted is not among it."""
     residue = [f"{event.data['what']} ({event.data['mend']})" for event in trial.of_kind(Kind.RESIDUE_FOUND)]
     reverted = {event.data["id"]: event.t_s for event in trial.of_kind(Kind.FAULT_REVERTED)}
     failed = [

@@ -13,39 +13,39 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 Fails = Callable[[tuple[T, ...]], bool | None]
-"""Whether a subset fails; None where nobody can tell, which keeps the larger one."""
+"""Whether a subset fails; None where the test does not show it, which keeps the larger subset."""
 
 
-class Spent(Exception):
-    """Raised by a test that may not be made any more: no time, or no trials, are left."""
+class BudgetSpent(Exception):
+    """Raised by a test that may not run any more: no time, or no trials, are left."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shrunk(Generic[T]):
+class ShrinkResult(Generic[T]):
     """The smallest failing subset that was found."""
 
     parts: tuple[T, ...]
     minimal: bool
-    """Whether each of its parts was seen to be needed; otherwise the tests ended before that."""
+    """Whether a test showed that each of its parts is needed; otherwise the tests ended before that."""
     tests_count: int
     """How many subsets were tried."""
-    untold_count: int
-    """Of how many of them nobody could tell."""
+    unknown_count: int
+    """How many of them did not show whether they fail."""
 
 
-def ddmin(parts: Sequence[T], fails: Fails[T]) -> Shrunk[T]:
+def ddmin(parts: Sequence[T], fails: Fails[T]) -> ShrinkResult[T]:
     """Shrink ``parts``, which are known to fail together.
 
-    No subset is tried twice, and never all of them nor none. A subset of which nobody could tell counts as one
-    that does not fail, so the result was seen to fail.
+    No subset is tried twice, and never all of them nor none. A subset that does not show whether it fails
+    counts as one that does not, so the result has failed in a test.
     """
-    told: dict[frozenset[int], bool | None] = {}
+    outcomes: dict[frozenset[int], bool | None] = {}
 
     def failing(places: Sequence[int]) -> bool:
         key = frozenset(places)
-        if key not in told:
-            told[key] = fails(tuple(parts[place] for place in places))
-        return told[key] is True
+        if key not in outcomes:
+            outcomes[key] = fails(tuple(parts[place] for place in places))
+        return outcomes[key] is True
 
     left, count, minimal = list(range(len(parts))), 2, True
     try:
@@ -60,23 +60,23 @@ def ddmin(parts: Sequence[T], fails: Fails[T]) -> Shrunk[T]:
                 count = min(2 * count, len(left))
             else:
                 break
-    except Spent:
+    except BudgetSpent:
         minimal = False
-    untold = [key for key, said in told.items() if said is None]
-    # What was left out of those may not be needed.
-    minimal = minimal and not any(key < frozenset(left) and len(key) == len(left) - 1 for key in untold)
-    return Shrunk(tuple(parts[place] for place in left), minimal, len(told), len(untold))
+    unknown = [key for key, failed in outcomes.items() if failed is None]
+    # The part that such a subset leaves out may not be needed.
+    minimal = minimal and not any(key < frozenset(left) and len(key) == len(left) - 1 for key in unknown)
+    return ShrinkResult(tuple(parts[place] for place in left), minimal, len(outcomes), len(unknown))
 
 
 def tried_again(fails: Fails[T], times: int) -> Fails[T]:
-    """A test of something that fails now and then: True as soon as it fails once in so many tries."""
+    """A test of a failure that comes and goes: True as soon as it fails once in ``times`` tries."""
 
     def at_least_once(parts: tuple[T, ...]) -> bool | None:
-        said: list[bool | None] = []
+        found: list[bool | None] = []
         for _ in range(times):
-            said.append(fails(parts))
-            if said[-1]:
+            found.append(fails(parts))
+            if found[-1]:
                 return True
-        return None if None in said else False
+        return None if None in found else False
 
     return at_least_once

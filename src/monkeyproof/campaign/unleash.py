@@ -1,4 +1,4 @@
-"""Riding a storm as a trial, and shrinking one that the target did not survive."""
+"""Runs a randomised fault schedule (a storm) as a trial, and shrinks one that the target did not survive."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from monkeyproof import paths
 from monkeyproof.campaign.plan import CampaignPlan
 from monkeyproof.campaign.runner import ProgressListener, run_campaign
-from monkeyproof.campaign.shrink import Shrunk, Spent, ddmin, tried_again
+from monkeyproof.campaign.shrink import BudgetSpent, ShrinkResult, ddmin, tried_again
 from monkeyproof.clock import Clock
 from monkeyproof.config.target_file import TargetFile
 from monkeyproof.errors import (
@@ -45,7 +45,7 @@ _EXITS = {SURVIVED: EXIT_OK, FAILED: EXIT_FAIL, COULD_NOT_TELL: EXIT_INCONCLUSIV
 
 @dataclass(frozen=True, slots=True)
 class ScheduleResult:
-    """A storm that is over."""
+    """A storm that ended."""
 
     campaign: Campaign
     decision: str
@@ -65,7 +65,7 @@ class ScheduleResult:
 
     @property
     def failed(self) -> bool | None:
-        """None where nobody can tell."""
+        """None if the trial does not show it."""
         return None if self.decision == COULD_NOT_TELL else self.decision == FAILED
 
 
@@ -79,15 +79,15 @@ def store(plan: SchedulePlan, folder: Path) -> Path:
 
 
 def run_schedule(
-    plan: SchedulePlan, file: TargetFile, arm: str, folder: Path, watcher: ProgressListener
+    plan: SchedulePlan, file: TargetFile, arm: str, folder: Path, listener: ProgressListener
 ) -> ScheduleResult:
-    """Ride a storm as one trial: observers on, baseline, storm, and watching until the target came back.
+    """Run a storm as one trial: observers, baseline, storm, and observation until the target recovers.
 
     Raises:
         Refusal: as a campaign.
     """
     experiment = catalogue.find(str(store(plan, folder)))
-    finished = run_campaign(CampaignPlan((experiment,), (arm,), 1, plan.seed, file, folder), watcher)
+    finished = run_campaign(CampaignPlan((experiment,), (arm,), 1, plan.seed, file, folder), listener)
     if not finished.campaign.trials:
         return ScheduleResult(finished.campaign, COULD_NOT_TELL, "", (), 0, finished.error, finished.exit_code)
     trial = finished.campaign.trials[0]
@@ -108,7 +108,7 @@ def run_schedule(
 
 
 def restore(command: str) -> None:
-    """Bring a target back that a storm left broken, in the words of whoever knows how.
+    """Run the user's command that restores a target that a storm left broken.
 
     Raises:
         UsageError: it cannot be run, fails, or does not come to an end.
@@ -127,30 +127,30 @@ def restore(command: str) -> None:
     except subprocess.TimeoutExpired:
         raise UsageError(f"--restore: {command!r} did not end within {RESTORES_WITHIN_S:g} s") from None
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().rpartition("\n")[2]
-        raise UsageError(f"--restore: {command!r} ended with {done.returncode}: {said}")
+        last_line = (done.stderr or done.stdout).strip().rpartition("\n")[2]
+        raise UsageError(f"--restore: {command!r} ended with {done.returncode}: {last_line}")
 
 
 @dataclass
 class Shrinker:
-    """Replays parts of a storm that failed, as long as trials and time are left."""
+    """Replays parts of a storm that failed, as long as there are trials and time left."""
 
     plan: SchedulePlan
-    ride: Callable[[SchedulePlan, int], ScheduleResult]
-    """Rides the storm, which is the so-manieth trial of the shrinking."""
+    run: Callable[[SchedulePlan, int], ScheduleResult]
+    """Runs a storm; the number counts the trials of the shrinking, from 1."""
     clock: Clock
     tries: int = 1
-    """How often a part is ridden before it counts as one that does not fail."""
+    """How often a part is run before it counts as one that does not fail."""
     max_trials: int = 20
     ends_s: float | None = None
     """On the clock: no trial begins later."""
     trials_count: int = 0
     ended: str = ""
-    """Why it ended before the least was found; "" if it did not."""
+    """Why it ended before the smallest failing storm was found; "" if it did not."""
     failure: MonkeyproofError | None = None
     """What kept a trial from ending in order."""
 
-    def shrink(self) -> tuple[SchedulePlan, Shrunk[ScheduledFault]]:
+    def shrink(self) -> tuple[SchedulePlan, ShrinkResult[ScheduledFault]]:
         """The smallest storm that was seen to fail."""
         found = ddmin(self.plan.faults, tried_again(self._fails, self.tries))
         return (self.plan.only(found.parts) if len(found.parts) < len(self.plan.faults) else self.plan), found
@@ -159,20 +159,20 @@ class Shrinker:
         if self.trials_count >= self.max_trials:
             were = "trial was" if self.max_trials == 1 else "trials were"
             self.ended = f"no more than {self.max_trials} {were} allowed"
-            raise Spent
+            raise BudgetSpent
         if self.ends_s is not None and self.clock.monotonic_s() >= self.ends_s:
             self.ended = "the time was over"
-            raise Spent
+            raise BudgetSpent
         self.trials_count += 1
         try:
-            ridden = self.ride(self.plan.only(parts), self.trials_count)
+            result = self.run(self.plan.only(parts), self.trials_count)
         except MonkeyproofError as error:
             self.failure = error
         else:
-            if ridden.error or ridden.exit_code == EXIT_NOT_REVERTED:
-                self.failure = MonkeyproofError(ridden.error or "a storm left something behind")
-                self.failure.exit_code = ridden.exit_code
+            if result.error or result.exit_code == EXIT_NOT_REVERTED:
+                self.failure = MonkeyproofError(result.error or "a storm left something behind")
+                self.failure.exit_code = result.exit_code
         if self.failure is not None:
             self.ended = f"a trial did not end in order: {self.failure}"
-            raise Spent
-        return ridden.failed
+            raise BudgetSpent
+        return result.failed

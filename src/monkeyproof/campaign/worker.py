@@ -1,4 +1,4 @@
-"""One trial's worker process, run to its end: in order, sooner if it is told to, killed if it does not listen."""
+"""Runs the worker process of one trial; asks it to end on a signal, and kills it if it does not react."""
 
 from __future__ import annotations
 
@@ -36,19 +36,23 @@ from monkeyproof.undo.log import read_log, undo_dir
 
 ENDS_WITHIN_S = 60.0
 TICK_S = 0.2
-NOT_KNOWN = "its undo log is gone, so what it had injected may still be there"
+UNDO_LOG_MISSING = "its undo log is missing, so what it injected may still be in place"
 WATCHDOG_ENDS_WITHIN_S = 75.0
-"""Longer than it gives itself, so that nothing is undone twice at the same moment."""
+"""Longer than the watchdog's own limit, so that two processes never revert a fault at the same moment."""
 
 
-class Ticks(Protocol):
-    """Somebody who follows the trial."""
+class TickListener(Protocol):
+    """Follows a trial while it runs."""
 
     def tick(self, folder: Path) -> None: ...
 
 
-def run_worker(trial: TrialPlan, watcher: Ticks, stop: list[int], clock: Clock) -> tuple[int, str]:
-    """Run one worker to its end, sooner if ``stop`` gets a signal. Returns its exit code and its words."""
+def run_worker(trial: TrialPlan, listener: TickListener, stop: list[int], clock: Clock) -> tuple[int, str]:
+    """Run one worker to its end, sooner if ``stop`` gets a signal.
+
+    Returns:
+        An exit code, and why the trial did not end in order; empty if it did.
+    """
     folder = Path(trial.folder)
     plan_file = folder.with_name(f"{folder.name}.plan.json")
     log = plan_file.with_suffix(".log")
@@ -57,28 +61,28 @@ def run_worker(trial: TrialPlan, watcher: Ticks, stop: list[int], clock: Clock) 
         log.touch(mode=0o600)
     except OSError as error:
         return EXIT_REFUSED, str(no_room(plan_file, error))
-    told = ""
+    why_stopped = ""
     with ProcessGroup() as group:
-        # With the campaign's locks: a worker that outlives it still breaks things.
-        words = [sys.executable, "-m", "monkeyproof.trial.worker", str(plan_file)]
-        worker = group.start(words, log=log, pass_fds=shared())
-        told_s, seen = 0.0, 0
+        # The worker inherits the campaign's locks: if it outlives the campaign, its faults are still in place.
+        command = [sys.executable, "-m", "monkeyproof.trial.worker", str(plan_file)]
+        worker = group.start(command, log=log, pass_fds=shared())
+        asked_s, seen = 0.0, 0
         while worker.poll() is None:
-            if (stop or is_stopped()) and not told:
-                told = STOPPED if is_stopped() else "a signal ended the trial"
-                told_s, seen = clock.monotonic_s(), len(events_in(folder))
-                # The worker alone: its observers have to see the revert.
+            if (stop or is_stopped()) and not why_stopped:
+                why_stopped = STOPPED if is_stopped() else "a signal ended the trial"
+                asked_s, seen = clock.monotonic_s(), len(events_in(folder))
+                # Only the worker gets the signal: its observers have to see the revert.
                 os.kill(worker.pid, signal.SIGTERM)
-            limit_s = ENDS_WITHIN_S if not told or is_leaving(folder, seen) else LEAVES_WITHIN_S
-            if told and clock.monotonic_s() - told_s > limit_s:
+            limit_s = ENDS_WITHIN_S if not why_stopped or is_leaving(folder, seen) else LEAVES_WITHIN_S
+            if why_stopped and clock.monotonic_s() - asked_s > limit_s:
                 did = "end" if limit_s > LEAVES_WITHIN_S else "react"
-                told += f"; its worker did not {did} within {limit_s:g} s"
+                why_stopped += f"; its worker did not {did} within {limit_s:g} s"
                 with contextlib.suppress(OSError):
-                    _note_death(folder, told)
-                # What belongs to it ends with it, and its watchdog takes back the rest.
+                    _record_abort(folder, why_stopped)
+                # Its process group ends with it, and its watchdog reverts its faults.
                 os.kill(worker.pid, signal.SIGKILL)
                 worker.wait()
-            watcher.tick(folder)
+            listener.tick(folder)
             await_end(worker, within_s=TICK_S)
     outcome_file = plan_file.with_suffix(".outcome.json")
     if outcome_file.exists():
@@ -88,44 +92,45 @@ def run_worker(trial: TrialPlan, watcher: Ticks, stop: list[int], clock: Clock) 
         if log.stat().st_size == 0:
             log.unlink()
         return outcome["exit_code"], outcome["error"]
-    # What it ran ends with it.
+    # The processes that it started end with it.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(worker.pid, signal.SIGKILL)
-    return _after_death(trial, worker.returncode, log, told)
+    return _after_death(trial, worker.returncode, log, why_stopped)
 
 
-def _after_death(trial: TrialPlan, status: int, log: Path, told: str) -> tuple[int, str]:
-    """It left no word. Its watchdog takes back what it left; what that could not is taken back here.
+def _after_death(trial: TrialPlan, status: int, log: Path, why_stopped: str) -> tuple[int, str]:
+    """A worker ended without an outcome. Its watchdog reverts its faults; this reverts those that it could not.
 
     Args:
-        told: why it was told to end, if it was.
+        status: The worker's exit status; negative for a signal.
+        why_stopped: Why the campaign asked the worker to end; empty if it did not.
     """
     folder = Path(trial.folder)
     await_watchdog(folder, within_s=WATCHDOG_ENDS_WITHIN_S)
-    words = told or f"the trial's worker died (status {status}; {last_line(log)}); see {log}"
+    words = why_stopped or f"the trial's worker died (status {status}; {last_line(log)}); see {log}"
     with contextlib.suppress(OSError):
-        _note_death(folder, told or f"its worker died (status {status})")
-    words += _why_mute(folder.parent)
+        _record_abort(folder, why_stopped or f"its worker died (status {status})")
+    words += _why_no_outcome(folder.parent)
     log_was = _undo_log_of(folder)
     try:
         found = revert_all(lambda _: None)
         unknown = status < 0 and not found and log_was is None and _held(folder)
-        words += f"; {NOT_KNOWN}; see {folder}, and mend it by hand" if unknown else ""
+        words += f"; {UNDO_LOG_MISSING}; see {folder}, and restore the target yourself" if unknown else ""
         look_after_death(trial)
     except MonkeyproofError as error:
         return error.exit_code, f"{words}; {error}"
     except OSError as error:
-        why = f"what it left cannot be looked at ({error.strerror or error})"
-        return EXIT_NOT_REVERTED, f"{words}; {why}; make room, then say 'monkeyproof revert'"
+        why = f"what it left cannot be checked ({error.strerror or error})"
+        return EXIT_NOT_REVERTED, f"{words}; {why}; make room, then run 'monkeyproof revert'"
     if unknown:
         return EXIT_NOT_REVERTED, words
-    if status == EXIT_NOT_REVERTED:  # It has ended in order; only its words are lost.
+    if status == EXIT_NOT_REVERTED:  # It ended in order; only its outcome is lost.
         return EXIT_NOT_REVERTED, f"{words}; see what is left in {folder}"
     return EXIT_REFUSED, f"{words}; {_end_words(folder, log_was)}"
 
 
 def _undo_log_of(folder: Path) -> Contents | None:
-    """What stands in a trial's undo log, in the home or where it moved when all was taken back; None: gone."""
+    """A trial's undo log, in the home or where it moved when every fault was reverted; None: it is missing."""
     for path in (undo_dir() / f"{run_name(folder)}.jsonl", folder / history.UNDO_FILE):
         with contextlib.suppress(FileNotFoundError):
             return read_log(path)
@@ -133,7 +138,7 @@ def _undo_log_of(folder: Path) -> Contents | None:
 
 
 def _held(folder: Path) -> set[str]:
-    """Ids of the faults that were to be held and are not known to be reverted, by the trial's events."""
+    """Ids of the faults that were to be held and that no event says are reverted."""
     events = events_in(folder)
     held = {str(one.data["id"]) for one in events if one.kind is Kind.FAULT_INTENDED and one.data.get("held")}
     return held - {str(one.data.get("id")) for one in events if one.kind is Kind.FAULT_REVERTED}
@@ -147,14 +152,15 @@ def _end_words(folder: Path, log: Contents | None) -> str:
 
 
 def no_room(where: Path, error: OSError) -> Refusal:
+    """The refusal of a trial that could not be recorded."""
     return Refusal(
         f"{where} cannot be written ({error.strerror or error})",
         "make room on the disk, or choose another folder with --out",
     )
 
 
-def _why_mute(folder: Path) -> str:
-    """Why a worker may have left no words: the disk takes none."""
+def _why_no_outcome(folder: Path) -> str:
+    """Why a worker may have left no outcome: its folder cannot be written."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"?")
@@ -163,12 +169,12 @@ def _why_mute(folder: Path) -> str:
     return ""
 
 
-def _note_death(folder: Path, why: str) -> None:
-    """Without this, a trial that was cut off while all was well would look as if the fault had been absorbed."""
+def _record_abort(folder: Path, why: str) -> None:
+    """Record why a trial ended. Otherwise a trial that was cut off before a bad answer would count as absorbed."""
     with contextlib.suppress(UsageError):
         trial = History.read(folder)
         if trial.of_kind(Kind.TRIAL_ABORTED):
-            return  # Its watchdog has written it down, and when.
+            return  # Its watchdog has recorded it, with the time.
         writer = history.HistoryWriter(folder, Anchor(**trial.trial["anchor"]), "campaign")
         writer.event(Kind.TRIAL_ABORTED, folder.name, why=why)
         writer.close()

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from monkeyproof import __version__, paths
-from monkeyproof.cli.campaign import gate, run, write_and_name
+from monkeyproof.cli.campaign import gate, report_on, run, unwritten, write_and_name
 from monkeyproof.cli.fault import fault
 from monkeyproof.cli.plan import plan
 from monkeyproof.cli.stop import stop
@@ -228,14 +228,18 @@ def proxy(target: Path) -> None:
 
 @main.command("report")
 @click.argument("folder", type=click.Path(path_type=Path))
-def report(folder: Path) -> None:
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    metavar="NAME",
+    help="Write only this format: results, markdown, html, junit, or a plugin's. Repeat it to write several.",
+)
+def report(folder: Path, formats: tuple[str, ...]) -> None:
     """Write the reports of a finished campaign (or of one trial) anew, from its histories alone."""
-    from monkeyproof.campaign.results import read_campaign
-
-    folder = folder.resolve()
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: no such folder")
-    write_and_name(read_campaign(folder), folder)
+    written = write_and_name(report_on(folder.resolve()), formats)
+    if (incomplete := unwritten(written)) is not None:
+        raise incomplete
 
 
 @main.command("compare")
@@ -244,28 +248,21 @@ def report(folder: Path) -> None:
 def compare(folder_a: Path, folder_b: Path) -> None:
     """Compare two finished campaigns: by how much sooner right answers were back in A than in B.
 
-    Trials of the same experiment and arm are compared, in pairs of equal seeds where there are any. Says where
-    the two campaigns were not alike. Exit code 0 whatever it finds.
+    The command compares trials of the same experiment and arm, in pairs of equal seeds where there are any, and
+    lists in what the two campaigns were not alike. The exit code is 0 whatever it finds.
     """
     from rich.console import Console
 
-    from monkeyproof.campaign.runner import read_campaign
     from monkeyproof.reports.formats.comparison_table import print_comparison
-    from monkeyproof.reports.formats.results_json import slo_of
-    from monkeyproof.reports.stats.comparison import compare_campaigns, differences
+    from monkeyproof.reports.model.campaign_comparison import compare as compare_reports
 
-    folders = (folder_a.resolve(), folder_b.resolve())
-    for folder in folders:
-        if not folder.is_dir():
-            raise UsageError(f"{folder}: no such folder")
-    ours, reference = (read_campaign(folder) for folder in folders)
-    slo = slo_of(ours)
-    found = compare_campaigns(ours, reference, slo)
-    if not found:
-        raise UsageError(f"{folders[0]} and {folders[1]} have no experiment in common that both tried in one arm")
-    names = (str(folder_a), str(folder_b))
-    unlike = differences(ours, reference, folders)
-    print_comparison(found, unlike, names, slo.recovery.confidence, Console())
+    ours, reference = report_on(folder_a.resolve()), report_on(folder_b.resolve())
+    found = compare_reports(ours, reference, (str(folder_a), str(folder_b)))
+    if not found.comparisons:
+        raise UsageError(
+            f"{ours.folder} and {reference.folder} have no experiment in common that both tried in one arm"
+        )
+    print_comparison(found, Console())
 
 
 @main.command("revert")

@@ -1,4 +1,4 @@
-"""``monkeyproof run`` and ``monkeyproof gate``: one campaign, and how it ends the command line.
+"""``monkeyproof run`` and ``monkeyproof gate``: one campaign, its report, and the exit code.
 
 Imports what it needs only when a command runs, as the command line does.
 """
@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +27,10 @@ from monkeyproof.errors import (
 
 if TYPE_CHECKING:
     from monkeyproof.campaign.plan import CampaignPlan
-    from monkeyproof.campaign.resume import StoredPlan
-    from monkeyproof.campaign.runner import Finished
+    from monkeyproof.campaign.runner import CampaignResult
     from monkeyproof.config.target_file import TargetFile
-    from monkeyproof.experiment.catalogue import Experiment
-    from monkeyproof.types import Campaign
+    from monkeyproof.reports.model.report import Report
+    from monkeyproof.reports.write import WrittenReport
 
 EXIT_OF = {"pass": EXIT_OK, "fail": EXIT_FAIL, "inconclusive": EXIT_INCONCLUSIVE, "aborted": EXIT_REFUSED}
 
@@ -63,155 +61,124 @@ def gate(context: click.Context, /, **values: Any) -> None:
     """
     options = Options.of(context, values)
     folder = options.finished_folder()
-    if folder is None:
-        campaign = _run(options)
-    else:
-        from monkeyproof.campaign.results import read_campaign
-
-        campaign = read_campaign(folder)
-        print_verdict(campaign)
-    context.exit(exit_code_of(campaign))
+    report = _run(options) if folder is None else report_on(folder)
+    if folder is not None:
+        _print_verdict(report)
+    context.exit(exit_code_of(report))
 
 
-def exit_code_of(campaign: Campaign) -> int:
-    """What a gate ends with."""
-    from monkeyproof.reports.formats.results_json import slo_of
-    from monkeyproof.reports.model.verdict import judge
+def report_on(folder: Path) -> Report:
+    """The report on a finished campaign, from its histories.
 
-    if any(trial.not_reverted for trial in campaign.trials):
+    Raises:
+        UsageError: the folder holds no campaign and no trial.
+    """
+    from monkeyproof.campaign.results import read_campaign
+    from monkeyproof.reports.model.report import build
+
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder")
+    return build(read_campaign(folder), folder)
+
+
+def exit_code_of(report: Report) -> int:
+    """The exit code of a gate."""
+    if any(trial.not_reverted for trial in report.campaign.trials):
         return EXIT_NOT_REVERTED
-    return EXIT_OF[judge(campaign, slo_of(campaign)).decision]
+    return EXIT_OF[report.verdict.decision]
 
 
-def print_verdict(campaign: Campaign) -> None:
-    """The figures and the verdict, on the terminal."""
+def write_and_name(report: Report, names: Sequence[str] = ()) -> WrittenReport:
+    """Write the report's files, or those of the formats with these ``names``, and print where they are."""
+    from monkeyproof.reports.write import write_reports
+
+    written = write_reports(report, names)
+    files = sorted(written.files, key=lambda path: path.name != "report.html")
+    if files:
+        click.echo(f"Report: {files[0]}")
+    if files[1:]:
+        click.echo(f"  beside it: {', '.join(path.name for path in files[1:])}")
+    return written
+
+
+def unwritten(written: WrittenReport) -> MonkeyproofError | None:
+    """The error of a report that is not complete; None if it is."""
+    if not written.failures:
+        return None
+    others = "; the other files are written" if written.files else ""
+    error = MonkeyproofError("; ".join(written.failures) + others)
+    error.exit_code = EXIT_REFUSED
+    return error
+
+
+def _print_verdict(report: Report) -> None:
     from rich.console import Console
 
     from monkeyproof.reports.formats.console import print_summary
-    from monkeyproof.reports.formats.results_json import slo_of
 
-    print_summary(campaign, slo_of(campaign), Console(highlight=False))
+    print_summary(report, Console(highlight=False))
 
 
-def _run(options: Options) -> Campaign:
+def _run(options: Options) -> Report:
     """Run a campaign, or the rest of one, and report it.
 
     Raises:
-        MonkeyproofError: it did not end in order; what there is has been reported.
+        MonkeyproofError: it did not end in order, or its report is not complete; what there is has been reported.
     """
+    from monkeyproof.reports.model.report import build
     from monkeyproof.safety.replay import clear_to_inject, sole_campaign_on
 
-    if options.resume is not None:
-        finished = _resume(options, options.resume.resolve())
-    else:
-        experiments, sham, folder = begin(options)
-        with clear_to_inject(), open_or_start(options.target) as file, sole_campaign_on(file.path):
-            plan = new_plan(options, file, experiments, sham, folder)
-            finished = _run_and_report(plan, options, resume=False)
-    if finished.error:
-        error = MonkeyproofError(finished.error)
-        error.exit_code = finished.exit_code
-        raise error
-    return finished.campaign
+    prepared = options.prepare()
+    with clear_to_inject(), open_or_start(prepared.target_path) as file, sole_campaign_on(file.path):
+        plan = prepared.plan(file)
+        result = _run_campaign(plan, resume=prepared.resumed)
+        report = build(result.campaign, plan.folder)
+        trouble = _report(report, result, file, tracking=not options.no_tracking)
+    if result.error:
+        if trouble is not None:
+            click.echo(f"monkeyproof: {trouble}", err=True)
+        trouble = MonkeyproofError(result.error)
+        trouble.exit_code = result.exit_code
+    if trouble is not None:
+        raise trouble
+    return report
 
 
-def begin(options: Options) -> tuple[tuple[Experiment, ...], Experiment | None, Path]:
-    """What is to be run, the sham beside it, and where to; wrong words are told before anything starts.
-
-    Raises:
-        UsageError: something is.
-    """
-    from monkeyproof.experiment import catalogue
-
-    found = tuple(catalogue.find(name, options.named) for name in catalogue.chosen(options.names))
-    sham = catalogue.find("sham") if options.shams_count else None
-    folder = (options.out or Path("runs") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")).resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder}: not an empty folder; choose another one with --out")
-    return found, sham, folder
-
-
-def new_plan(
-    options: Options,
-    file: TargetFile,
-    experiments: tuple[Experiment, ...],
-    sham: Experiment | None,
-    folder: Path,
-) -> CampaignPlan:
-    """Raises: UsageError: it contradicts itself, or the target."""
-    from monkeyproof.campaign.plan import CampaignPlan
-
-    return CampaignPlan(
-        experiments=experiments,
-        arms=options.arms_for(file),
-        trials_count=options.trials_count or options.max_trials,
-        seed=options.seed,
-        target=file,
-        folder=folder,
-        sequential=options.trials_count is None,
-        shams_count=options.shams_count,
-        sham=sham,
-        max_minutes=options.max_minutes,
-    )
-
-
-def resumed_plan(options: Options, folder: Path) -> tuple[StoredPlan, Path | None, float | None]:
-    """An interrupted campaign's plan, the target file that it goes on with, and its limit in minutes.
-
-    Raises:
-        UsageError: it cannot be continued, or the options contradict it.
-    """
-    from monkeyproof.campaign.resume import StoredPlan
-
-    stored = StoredPlan.read(folder)
-    options.check_against(stored)
-    stored.experiments()
-    # An embedded target that was started for the campaign may have gone with it.
-    own = paths.target_dir() / "target.yaml"
-    path = options.target or (None if stored.target_path == own else stored.target_path)
-    limit = options.max_minutes if options.max_minutes is not None else stored.plan["max_minutes"]
-    return stored, path, limit
-
-
-def _resume(options: Options, folder: Path) -> Finished:
-    from monkeyproof.safety.replay import clear_to_inject, sole_campaign_on
-
-    stored, path, limit = resumed_plan(options, folder)
-    with clear_to_inject(), open_or_start(path) as file, sole_campaign_on(file.path):
-        return _run_and_report(stored.resumed(file, limit), options, resume=True)
-
-
-def _run_and_report(plan: CampaignPlan, options: Options, *, resume: bool) -> Finished:
+def _run_campaign(plan: CampaignPlan, *, resume: bool) -> CampaignResult:
     from monkeyproof.campaign.runner import run_campaign
     from monkeyproof.cli.progress import watcher
 
     with watcher(plan.folder) as progress:
-        finished = run_campaign(plan, progress, resume=resume)
-    if finished.campaign.trials:
-        print_verdict(finished.campaign)
-        if finished.ended_early:
-            resume_words = f"'monkeyproof run --resume {plan.folder}' goes on"
-            click.echo(f"Ended in order before the plan was done: {finished.ended_early}; {resume_words}")
-        try:
-            write_and_name(finished.campaign, plan.folder)
-        except OSError as error:
-            unwritten = MonkeyproofError(
-                f"the report cannot be written ({error.strerror or error}); make room, then "
-                f"'monkeyproof report {plan.folder}' writes it"
-            )
-            unwritten.exit_code = EXIT_REFUSED
-            if not finished.error:
-                raise unwritten from None
-            click.echo(f"monkeyproof: {unwritten}", err=True)
-            return finished
-        if not options.no_tracking:
-            _track(finished.campaign, plan.folder, plan.target)
-    return finished
+        return run_campaign(plan, progress, resume=resume)
+
+
+def _report(
+    report: Report, result: CampaignResult, file: TargetFile, *, tracking: bool
+) -> MonkeyproofError | None:
+    """Print, write and log a campaign, if it has a trial. Returns what was wrong with the report's files."""
+    if not result.campaign.trials:
+        return None
+    _print_verdict(report)
+    if result.ended_early:
+        resume_words = f"'monkeyproof run --resume {report.folder}' goes on"
+        click.echo(f"Ended in order before the plan was done: {result.ended_early}; {resume_words}")
+    try:
+        written = write_and_name(report)
+    except OSError as error:
+        trouble = MonkeyproofError(
+            f"the report cannot be written ({error.strerror or error}); make room, then "
+            f"'monkeyproof report {report.folder}' writes it"
+        )
+        trouble.exit_code = EXIT_REFUSED
+        return trouble
+    if tracking:
+        _track(report, written.files, file)
+    return unwritten(written)
 
 
 @contextlib.contextmanager
 def open_or_start(path: Path | None) -> Iterator[TargetFile]:
-    """The target of a run; an embedded target that was not up is ended again."""
+    """Open the target of a run. An embedded target that was not up is started, and ended afterwards."""
     from monkeyproof.config.target_file import read_target_file
     from monkeyproof.targets.local.control_plane import lifecycle
 
@@ -221,7 +188,7 @@ def open_or_start(path: Path | None) -> Iterator[TargetFile]:
         yield read_target_file(paths.target_dir() / "target.yaml")
     else:
         click.echo("The embedded target is not up; starting it for this run.")
-        # One that does not come up is ended there; one that stands still is not ours to end.
+        # lifecycle.up ends a target that does not come up; a target that hangs is not this process's to end.
         file = lifecycle.up(progress=lambda words: click.echo(f"  {words}"), owner_pid=os.getpid())
         try:
             yield file
@@ -230,7 +197,7 @@ def open_or_start(path: Path | None) -> Iterator[TargetFile]:
 
 
 def read_target(path: Path) -> TargetFile:
-    """A target file, and a word about a golden set that is small.
+    """Read a target file, and warn of a small golden set.
 
     Raises:
         UsageError: it cannot be read, or something in it is wrong.
@@ -244,30 +211,20 @@ def read_target(path: Path) -> TargetFile:
     return file
 
 
-def write_and_name(campaign: Campaign, folder: Path) -> None:
-    """Write the reports, and say where they are."""
-    from monkeyproof.reports.write import write_reports
-
-    names = [path.name for path in write_reports(campaign, folder)]
-    names.remove("report.html")
-    click.echo(f"Report: {folder / 'report.html'}\n  beside it: {', '.join(names)}")
-
-
-def _track(campaign: Campaign, folder: Path, file: TargetFile) -> None:
+def _track(report: Report, files: Sequence[Path], target: TargetFile) -> None:
+    """Log a campaign to MLflow. A server that does not answer must not make the campaign look failed."""
     from monkeyproof.reports.formats.mlflow_tracking import log_campaign, public_uri
 
     uri = os.environ.get("MLFLOW_TRACKING_URI") or None
-    files = [folder / name for name in ("report.html", "report.md", "results.json", "junit.xml")]
     forbidden = []
-    if file.registry:
-        address = file.registry.uri.removeprefix("http://").rstrip("/")
-        links = (link.listen for link in file.links.values() if link.forward == address)
-        forbidden = [file.registry.uri, *(f"http://{listen}" for listen in links)]
-    store = folder.parent / "mlflow"
+    if target.registry:
+        address = target.registry.uri.removeprefix("http://").rstrip("/")
+        links = (link.listen for link in target.links.values() if link.forward == address)
+        forbidden = [target.registry.uri, *(f"http://{listen}" for listen in links)]
+    store = report.folder.parent / "mlflow"
     try:
-        run = log_campaign(campaign, files, uri=uri, store=store, forbidden=forbidden)
+        run = log_campaign(report, files, uri=uri, store=store, forbidden=forbidden)
     except MonkeyproofError as error:
-        # The report is written: a tracking server that is away must not make the campaign look failed.
         click.echo(f"  not logged to MLflow: {error}", err=True)
     else:
         click.echo(f"  logged to MLflow: run {run} in {public_uri(uri, store)}")

@@ -1,11 +1,11 @@
-"""What a campaign is to do, as the command line says it: the options of ``monkeyproof run`` and ``gate``.
+"""The options of ``monkeyproof run``, ``gate`` and ``plan``, which say what a campaign is to do.
 
 Imports nothing that takes time: ``--help`` shows these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from monkeyproof.campaign.request import CampaignRequest
 from monkeyproof.errors import UsageError
 from monkeyproof.experiment.activity_roles import ActivityNames
 
 if TYPE_CHECKING:
-    from monkeyproof.campaign.resume import StoredPlan
-    from monkeyproof.config.target_file import TargetFile
+    from monkeyproof.campaign.prepare import PreparedCampaign
 
 ARMS = ("none", "elephant")
 AUTO = "auto"
@@ -43,15 +43,21 @@ def _trials(context: click.Context, parameter: click.Parameter, value: str) -> i
 
 _OPTIONS = (
     click.argument("names", nargs=-1),
-    click.option("--target", type=click.Path(path_type=Path), help="Target file. Default: the embedded target."),
+    click.option(
+        "--target",
+        type=click.Path(path_type=Path),
+        help="The target file. Without it, the embedded target is used.",
+    ),
     click.option(
         "--arms",
         callback=_arms,
         metavar="ARM,...",
-        help="Who heals: none, elephant, or none,elephant to compare both on the same seeds. Default: elephant "
-        "for the embedded target, none for others.",
+        help="The healers to run trials under: none, elephant, or none,elephant to compare both on the same "
+        "seeds. The default is elephant for the embedded target and none for others.",
     ),
-    click.option("--healer", "healers", multiple=True, type=click.Choice(ARMS), help="One arm; --arms for more."),
+    click.option(
+        "--healer", "healers", multiple=True, type=click.Choice(ARMS), help="One healer; --arms takes several."
+    ),
     click.option(
         "--trials",
         "trials_count",
@@ -59,52 +65,56 @@ _OPTIONS = (
         default="1",
         show_default=True,
         metavar="N|auto",
-        help="Of each experiment and arm. auto: until the verdict is decided.",
+        help="How many trials to run of each experiment and arm; auto runs them until the verdict is decided.",
     ),
     click.option(
         "--max-trials",
         type=click.IntRange(1, TRIALS_MAX),
         default=100,
         show_default=True,
-        help="Where --trials auto gives up.",
+        help="The most trials that --trials auto runs of each experiment and arm.",
     ),
     click.option(
         "--shams",
         "shams_count",
         type=click.IntRange(0, TRIALS_MAX),
         default=0,
-        help="Trials in each arm that break nothing, in between: whatever heals there is a false heal.",
+        help="How many trials in each arm break nothing: every remedy in them is a false heal.",
     ),
     click.option(
         "--max-minutes",
         type=click.FloatRange(0, min_open=True),
-        help="No trial begins later; the campaign then ends in order, and --resume can go on.",
+        help="No trial begins after so many minutes; the campaign then ends in order, and --resume continues it.",
     ),
     click.option(
         "--seed",
         type=click.IntRange(0, 2**31),
         default=1,
         show_default=True,
-        help="Of the first trial, and of the order. The same seed gives the same plan.",
+        help="The seed of the first trial and of the order. The same seed gives the same plan.",
+    ),
+    click.option("--inject", metavar="NAME", help="The activity of the experiment's file that injects the fault."),
+    click.option("--evidence", metavar="NAME", help="The probe that proves that the fault took effect."),
+    click.option(
+        "--undo",
+        metavar="NAME",
+        help="The activity that undoes the fault, or 'none'. The default is the file's rollbacks.",
     ),
     click.option(
-        "--inject", metavar="NAME", help="The activity of NAMES' file that injects, if that does not say."
+        "--out", type=click.Path(path_type=Path), help="The campaign's folder. The default is runs/<time>."
     ),
-    click.option("--evidence", metavar="NAME", help="The probe that proves that it took effect."),
-    click.option("--undo", metavar="NAME", help="What undoes it, or 'none'. Default: the rollbacks."),
-    click.option("--out", type=click.Path(path_type=Path), help="Folder for the campaign. Default: runs/<time>."),
     click.option(
         "--resume",
         type=click.Path(path_type=Path),
         metavar="DIR",
-        help="Continue an interrupted campaign by its own plan; finished trials are kept.",
+        help="Continue the interrupted campaign in this folder by its own plan; finished trials are kept.",
     ),
     click.option("--no-tracking", is_flag=True, help="Do not log the campaign to MLflow."),
 )
 
 
 def campaign_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Everything that says what a campaign is to do; ``run`` and ``gate`` take the same."""
+    """Adds the options that say what a campaign is to do; ``run``, ``gate`` and ``plan`` take the same."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -112,30 +122,19 @@ def campaign_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The command line's words, checked each by itself."""
+    """The command line of ``run``, ``gate`` and ``plan``."""
 
-    names: tuple[str, ...]
-    target: Path | None
-    arms: tuple[str, ...]
-    healers: tuple[str, ...]
-    trials_count: int | None
-    """None: auto."""
-    max_trials: int
-    shams_count: int
-    max_minutes: float | None
-    seed: int
-    inject: str | None
-    evidence: str | None
-    undo: str | None
-    out: Path | None
+    request: CampaignRequest
     resume: Path | None
     no_tracking: bool
-    given: frozenset[str]
-    """Names of those that stand on the command line."""
 
     @classmethod
     def of(cls, context: click.Context, values: dict[str, Any]) -> Options:
-        """Raises: UsageError: two of them contradict each other."""
+        """Check the options against one another.
+
+        Raises:
+            UsageError: two of them contradict each other.
+        """
         given = frozenset(
             name for name in values if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         )
@@ -148,59 +147,38 @@ class Options:
             raise UsageError(
                 f"--{roles[0]} names an activity of one experiment's file: name that file, and no other"
             )
-        return cls(**values, given=given)
+        request = CampaignRequest(
+            names=values["names"],
+            target=values["target"],
+            arms=values["arms"] or tuple(dict.fromkeys(values["healers"])),
+            trials_count=values["trials_count"],
+            max_trials=values["max_trials"],
+            shams_count=values["shams_count"],
+            max_minutes=values["max_minutes"],
+            seed=values["seed"],
+            activities=ActivityNames(*(values[role] or "" for role in ("inject", "evidence", "undo"))),
+            out=values["out"],
+            given=given,
+        )
+        return cls(request, values["resume"], values["no_tracking"])
 
-    @property
-    def named(self) -> ActivityNames:
-        """Activities that inject, prove and undo, as far as the command line names them."""
-        return ActivityNames(self.inject or "", self.evidence or "", self.undo or "")
-
-    def arms_for(self, file: TargetFile) -> tuple[str, ...]:
-        arms = self.arms or tuple(dict.fromkeys(self.healers)) or (("elephant",) if file.stack else ("none",))
-        if file.stack is None and "elephant" in arms:
-            raise UsageError("the Elephant heals the embedded target only; use --arms none for others")
-        return arms
-
-    def finished_folder(self) -> Path | None:
-        """The folder to judge, if that is all that was asked for."""
-        if len(self.names) != 1 or not Path(self.names[0]).is_dir():
-            return None
-        if self.given - {"names"}:
-            raise UsageError(f"{self.names[0]}: a finished campaign is judged as it is; give no options with it")
-        return Path(self.names[0]).resolve()
-
-    def _roles_against(self, plan: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        then = plan["experiments"][0].get("named", {})
-        return {role: (getattr(self, role), then.get(role)) for role in ("inject", "evidence", "undo")}
-
-    def check_against(self, stored: StoredPlan) -> None:
-        """What is said beside --resume may repeat the plan, and not contradict it.
+    def prepare(self) -> PreparedCampaign:
+        """The campaign that these options ask for, or the rest of an interrupted one.
 
         Raises:
-            UsageError: it does.
+            UsageError: it cannot be run as the options ask; nothing has been started.
         """
-        from monkeyproof.experiment import catalogue
+        from monkeyproof.campaign.prepare import prepare, prepare_resumed
 
-        plan = stored.plan
-        named = sorted(Path(name).stem if Path(name).suffix else name for name in catalogue.chosen(self.names))
-        trials = None if plan["sequential"] else plan["trials_count"]
-        says = {
-            "names": (named, sorted(one["name"] for one in plan["experiments"])),
-            "arms": (sorted(self.arms), sorted(plan["arms"])),
-            "healers": (sorted(set(self.healers)), sorted(plan["arms"])),
-            "trials_count": (self.trials_count, trials),
-            "max_trials": (self.max_trials, plan["trials_count"] if plan["sequential"] else None),
-            "shams_count": (self.shams_count, plan["shams_count"]),
-            "seed": (self.seed, plan["seed"]),
-            **self._roles_against(plan),
-            "out": (self.out and self.out.resolve(), stored.folder),
-        }
-        for name, (now, then) in says.items():
-            if name in self.given and now != then:
-                option = {"names": "the experiments", "healers": "--healer", "trials_count": "--trials"}.get(
-                    name, f"--{name.removesuffix('_count').replace('_', '-')}"
-                )
-                raise UsageError(
-                    f"{stored.folder}: {option} contradicts this campaign's plan; leave it out, or begin a new "
-                    "campaign"
-                )
+        if self.resume is None:
+            return prepare(self.request)
+        return prepare_resumed(self.resume.resolve(), self.request)
+
+    def finished_folder(self) -> Path | None:
+        """The folder to judge, if the options ask for nothing else."""
+        names = self.request.names
+        if len(names) != 1 or not Path(names[0]).is_dir():
+            return None
+        if self.request.given - {"names"}:
+            raise UsageError(f"{names[0]}: a finished campaign is judged as it is; give no options with it")
+        return Path(names[0]).resolve()

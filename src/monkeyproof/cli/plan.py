@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from monkeyproof import paths
-from monkeyproof.cli.campaign import begin, new_plan, read_target, resumed_plan
+from monkeyproof.cli.campaign import read_target
 from monkeyproof.cli.options import Options, campaign_options
 
 if TYPE_CHECKING:
@@ -34,25 +34,13 @@ def plan(context: click.Context, /, **values: Any) -> None:
     options = Options.of(context, values)
     from monkeyproof.safety.replay import clear_to_inject
 
-    if options.resume is not None:
-        planned, live = _resumed(options, options.resume.resolve())
-    else:
-        experiments, sham, folder = begin(options)
-        with clear_to_inject():
-            file, live = _target(options.target)
-            planned = new_plan(options, file, experiments, sham, folder)
+    prepared = options.prepare()
+    with clear_to_inject():
+        file, live = _target(prepared.target_path)
+        planned = prepared.plan(file)
     refused = _print(planned, live=live)
     if refused:
         context.exit(refused)
-
-
-def _resumed(options: Options, folder: Path) -> tuple[CampaignPlan, bool]:
-    from monkeyproof.safety.replay import clear_to_inject
-
-    stored, path, limit = resumed_plan(options, folder)
-    with clear_to_inject():
-        file, live = _target(path)
-        return stored.resumed(file, limit), live
 
 
 def _target(path: Path | None) -> tuple[TargetFile, bool]:

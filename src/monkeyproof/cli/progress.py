@@ -13,6 +13,7 @@ from rich.text import Text
 
 from monkeyproof.campaign.runner import ProgressListener
 from monkeyproof.probes.watch import LiveView, live
+from monkeyproof.reports.model.report import Report
 from monkeyproof.reports.model.verdict import CampaignVerdict
 from monkeyproof.reports.text import clean
 from monkeyproof.trial.plan import TrialPlan
@@ -67,10 +68,10 @@ class Lines:
     def trial_ended(self, result: TrialResult) -> None:
         self._console.print(verdict(result), soft_wrap=True)
 
-    def so_far(self, found: CampaignVerdict, left: int, block_ended: bool) -> None:
-        # After the last one the summary says it better.
+    def so_far(self, report: Report, left: int, block_ended: bool) -> None:
+        # After the last block, the summary gives the verdict.
         if block_ended and left:
-            self._console.print(f"  {so_far_words(found, left)}", soft_wrap=True)
+            self._console.print(f"  {so_far_words(report.verdict, left)}", soft_wrap=True)
 
 
 class Panel(Lines):
@@ -105,8 +106,8 @@ class Panel(Lines):
         self._console.print(Text(self._heading, style="bold"))
         super().trial_ended(result)
 
-    def so_far(self, found: CampaignVerdict, left: int, block_ended: bool) -> None:  # noqa: ARG002
-        self._so_far = so_far_words(found, left)
+    def so_far(self, report: Report, left: int, block_ended: bool) -> None:  # noqa: ARG002
+        self._so_far = so_far_words(report.verdict, left)
 
 
 def sparkline(shares: Iterable[float | None]) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from monkeyproof import paths
-from monkeyproof.cli.campaign import open_or_start, read_target, write_and_name
+from monkeyproof.cli.campaign import open_or_start, read_target, unwritten, write_and_name
 from monkeyproof.cli.options import ARMS
 from monkeyproof.errors import UsageError
 
@@ -165,6 +165,7 @@ def _print_plan(plan: SchedulePlan) -> None:
 def _run(options: _Options) -> int:
     from monkeyproof.campaign.unleash import run_schedule
     from monkeyproof.cli.progress import watcher
+    from monkeyproof.reports.model.report import build
     from monkeyproof.safety.replay import clear_to_inject, sole_campaign_on
 
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
@@ -180,13 +181,16 @@ def _run(options: _Options) -> int:
         with watcher(folder) as progress:
             ridden = run_schedule(plan, file, arm, folder, progress)
         _print_end(ridden)
+        incomplete = None
         if ridden.campaign.trials:
-            write_and_name(ridden.campaign, folder)
+            incomplete = unwritten(write_and_name(build(ridden.campaign, folder)))
         click.echo(f"Replay it: {_replay(folder / 'storm.yaml', options, arm)}")
         if ridden.error:
             return _told(ridden)
         if options.shrink and ridden.failed:
             _shrink(plan, file, arm, folder, options)
+    if incomplete is not None:
+        raise incomplete
     return ridden.exit_code
 
 
@@ -209,7 +213,7 @@ def _shrink(plan: SchedulePlan, file: TargetFile, arm: str, folder: Path, option
     from monkeyproof.campaign.unleash import Shrinker, restore, run_schedule
     from monkeyproof.clock import SystemClock
 
-    def ride(part: SchedulePlan, number: int) -> ScheduleResult:
+    def run_part(part: SchedulePlan, number: int) -> ScheduleResult:
         if options.restore:
             restore(options.restore)
         ridden = run_schedule(part, file, arm, folder / "shrink" / f"{number:03d}", NoProgressListener())
@@ -220,13 +224,13 @@ def _shrink(plan: SchedulePlan, file: TargetFile, arm: str, folder: Path, option
     clock = SystemClock()
     ends_s = None if options.max_minutes is None else clock.monotonic_s() + 60.0 * options.max_minutes
     click.echo(f"Shrinking, in at most {options.max_trials} trials:")
-    shrinker = Shrinker(plan, ride, clock, options.tries, options.max_trials, ends_s)
+    shrinker = Shrinker(plan, run_part, clock, options.tries, options.max_trials, ends_s)
     least, found = shrinker.shrink()
     path = folder / "least.yaml"
     with paths.open_private(path) as written:
         written.write(least.text().encode())
     for line in _shrunk_words(
-        len(plan.faults), found.minimal, found.untold_count, shrinker.ended, len(least.faults)
+        len(plan.faults), found.minimal, found.unknown_count, shrinker.ended, len(least.faults)
     ):
         click.echo(line)
     for one in least.faults:
@@ -236,14 +240,14 @@ def _shrink(plan: SchedulePlan, file: TargetFile, arm: str, folder: Path, option
         raise shrinker.failure
 
 
-def _shrunk_words(before: int, minimal: bool, untold_count: int, ended: str, after: int) -> Iterator[str]:
+def _shrunk_words(before: int, minimal: bool, unknown_count: int, ended: str, after: int) -> Iterator[str]:
     yield f"{after} of {before} faults still fail{':' if minimal else ', and there may be fewer:'}"
     if minimal:
         yield "  (without any one of them, the target came back)" if after > 1 else "  (it alone is enough)"
     if ended:
         yield f"  (ended early: {ended})"
-    if untold_count:
-        yield f"  (of {untold_count} parts nobody could tell: see their reports in shrink/)"
+    if unknown_count:
+        yield f"  (of {unknown_count} parts it is not known whether they fail: see their reports in shrink/)"
 
 
 def _replay(path: Path, options: _Options, arm: str) -> str:
