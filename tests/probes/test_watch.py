@@ -56,7 +56,7 @@ def test_hold(tmp_path: Path, text: str, recovered: bool, ends_s: float) -> None
         assert last(tmp_path, Kind.RECOVERY_SEEN).data["good_share"] == 1.0
 
 
-def test_hold_goes_on_for_as_long_as_it_is_told_at_least(tmp_path: Path) -> None:
+def test_hold_lasts_at_least_at_least_s(tmp_path: Path) -> None:
     with open_trial(tmp_path, letters((2, "G"), (1, "R"), (9, "G"))) as context:
         begin(context)
         assert hold_until_recovered(at_least_s=4.0)["recovered"] is True
@@ -71,7 +71,7 @@ def test_hold_ends_at_its_own_horizon(tmp_path: Path) -> None:
         assert context.clock.monotonic_s() == pytest.approx(5.0, abs=0.01)
 
 
-def test_nothing_is_held_or_watched_when_an_observer_is_dead(tmp_path: Path) -> None:
+def test_a_dead_observer_ends_hold_and_watch(tmp_path: Path) -> None:
     with open_trial(tmp_path, letters((3, "G"))) as context:
         begin(context)
         context.why_blind = lambda: "the prober died" if context.clock.monotonic_s() > 3.5 else ""
@@ -131,7 +131,7 @@ def test_after_the_revert(tmp_path: Path, text: str, steady: bool, ends_s: float
     assert kinds(tmp_path)[-2:] == [(Kind.PHASE_STARTED, "after_revert"), (Kind.PHASE_ENDED, "after_revert")]
 
 
-def test_a_whole_window_is_watched_however_little_is_asked_for(tmp_path: Path) -> None:
+def test_at_least_one_whole_window_is_watched(tmp_path: Path) -> None:
     with open_trial(tmp_path, letters((12, "G"))) as context:
         begin(context)
         assert watch_after_revert(at_most_s=0.1)["steady"] is True
@@ -145,8 +145,8 @@ def test_they_never_raise(tmp_path: Path) -> None:
         begin(context)
         with (tmp_path / EVENTS_FILE).open("ab") as file:
             file.write(b"this is not an event\n")
-        assert "could not look" in hold_until_recovered()["why"]
-        assert "could not look" in watch_after_revert()["why"]
+        assert "the readings could not be read" in hold_until_recovered()["why"]
+        assert "the readings could not be read" in watch_after_revert()["why"]
 
 
 def test_live_view_of_nothing(tmp_path: Path) -> None:

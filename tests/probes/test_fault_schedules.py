@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from probe_traces import HEALER, SLO, event, fault, letters, trace
 
-from monkeyproof.probes.recovery.schedules import is_storm, measure_schedule
+from monkeyproof.probes.recovery.schedules import is_fault_schedule, measure_schedule
 from monkeyproof.record.history import Event, Kind
 from monkeyproof.types import Outcome, Recovery
 
@@ -26,7 +26,7 @@ def events(*more: Event, over_s: float | None = OVER_S) -> list[Event]:
 
 
 def measured(text: str, told: Sequence[Event]) -> Recovery:
-    assert is_storm(told)
+    assert is_fault_schedule(told)
     return measure_schedule(trace(text), told, SLO)
 
 
@@ -65,7 +65,7 @@ def test_outcome_of_a_storm(text: str, outcome: Outcome, words: str) -> None:
         assert found.censored_at_s == OVER_S - 2.0
 
 
-def test_time_to_come_back_is_an_interval_from_the_end_of_the_storm() -> None:
+def test_recovery_is_an_interval_from_the_schedules_end() -> None:
     found = measured(letters((2, "G"), (8.5, "R"), (4, "G")), events())
     assert found.recovered is not None
     since = found.recovered.since(OVER_S)
@@ -112,4 +112,4 @@ def test_too_few_readings_tell_nothing() -> None:
 
 
 def test_what_is_no_storm_is_measured_as_ever() -> None:
-    assert not is_storm(fault(2.0))
+    assert not is_fault_schedule(fault(2.0))
