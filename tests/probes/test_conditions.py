@@ -226,7 +226,7 @@ def test_a_server_that_hangs_is_no_answer(server: Server) -> None:
     assert "answer" in holds(PolledCondition(AbortIf(health_url=server.url)))
 
 
-def test_nobody_there_is_no_answer() -> None:
+def test_a_refused_connection_is_no_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     assert "does not answer: ConnectError" in holds(

@@ -113,7 +113,7 @@ def test_what_is_no_death_is_not_called_one(service: probe_service.Handle, probe
 
 
 def test_a_service_with_one_connection_is_not_disturbed(tmp_path: Path) -> None:
-    """One that only stands idle would have such a service wait for a question on it, and answer nobody."""
+    """An idle connection would have such a service wait for a question on it, and answer no other client."""
     small = subprocess.Popen([sys.executable, "-c", SMALL_BACKLOG], stdout=subprocess.PIPE, text=True)
     try:
         assert small.stdout is not None
@@ -211,7 +211,7 @@ def test_whatever_else_fails_about_it_stays_with_it(
 
 
 def test_a_connection_that_met_itself_has_ended() -> None:
-    """Linux connects a client to itself where it is given the very port that it asks for, and nobody listens."""
+    """Linux connects a client to itself where it gets the very port that it asks for, and no process listens."""
 
     async def run() -> bool:
         alone = socket.socket()

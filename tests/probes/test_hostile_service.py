@@ -99,7 +99,7 @@ def test_early_and_repeated_answers_answer_no_question(tmp_path: Path) -> None:
     modes = ["once more, late"] * 16
     with (
         hostile_service.running() as port,
-        # Long before the next question, also on a busy machine: what comes after it, nobody could tell apart.
+        # Long before the next question, also on a busy machine: what comes after it could not be told apart.
         probing(later, hostile_service.write_target(later, port, modes, rate_per_s=10)) as probe,
     ):
         probe.wait(40)

@@ -82,7 +82,7 @@ def test_a_total_outage_is_known_to_one_period() -> None:
 
 
 def test_the_interval_ends_within_the_proving_window() -> None:
-    """One in twenty is bad: nobody can tell the end of that within a window of two seconds."""
+    """One in twenty is bad: a window of two seconds cannot tell the end of that."""
     schedule = slots_of((np.arange(600) % 20 == 10) & (np.arange(600) < 400))
     start = lasting_by(schedule, SLO, 10, math.inf)
     assert start == 371  # One bad one in a hundred is tolerated: the last, which is at 390.

@@ -55,7 +55,7 @@ OUTCOMES = {
         [*fault(reverted_s=5.0), *HEALER],
         Outcome.FAULT_REMOVED,
     ),
-    "the fault's own timer ended it, whoever acted": (
+    "the fault's own timer ended it, whatever acted": (
         letters((2, "G"), (2, "R"), (4, "G")),
         [*intended(fault(reverted_s=7.0), ends_by_itself_s=2.0), *HEALER],
         Outcome.FAULT_REMOVED,
@@ -75,7 +75,7 @@ OUTCOMES = {
         [*intended(fault(reverted_s=7.6), pauses_s=2.5), *HEALER],
         Outcome.HEALED,
     ),
-    "only pauses of a fault that is not taken back": (
+    "only pauses of a fault that is not reverted": (
         letters((2, "G"), (2, "R"), (2.5, "G"), (2, "R"), (2.5, "G")),
         intended(fault(held=False), pauses_s=2.5),
         Outcome.NOT_RECOVERED,
@@ -143,7 +143,7 @@ INVALID = {
         fault(),
         "7% of the readings",
     ),
-    "somebody else took it away": (
+    "another process removed it": (
         letters((2, "G"), (1, "R"), (4, "G")),
         [*fault(), event(8.9, Kind.FAULT_TAKEN_AWAY, "champion", why="the champion is version 2, and was 3")],
         "the fault had ended before it was reverted, so it was not there all the while: the champion is",
@@ -152,7 +152,7 @@ INVALID = {
     "the prober died": (letters((2, "G"), (2, "R")), fault(reverted_s=9.0), "s without any reading"),
     "the prober died before the fault": (letters((2, "G")), fault(t0_s=2.5), "no reading was due"),
     "one reading": ("G", fault(), "too few"),
-    "nobody watched an absorbed fault": (letters((2.5, "G")), fault(), "readings end 0.4 s after"),
+    "an absorbed fault was not watched": (letters((2.5, "G")), fault(), "readings end 0.4 s after"),
     "aborted before anything was seen": (
         letters((4, "G")),
         [*fault(), event(3.9, Kind.TRIAL_ABORTED, why="Ctrl-C")],

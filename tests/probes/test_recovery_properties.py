@@ -59,7 +59,7 @@ TOLERANT = replace(SLO, objective=0.9)
 
 
 def test_tolerated_bad_readings_only_widen_the_interval() -> None:
-    """A window of 20 may hold two bad ones. They may be noise, or the outage's last breath: nobody can tell."""
+    """A window of 20 may hold two bad ones. They may be noise, or the end of the outage."""
     text = letters((2, "G"), (1, "R")) + "GGGGRGGRG" + letters((3, "G"))
     found = measure(trace(text), [*fault(), *remedy(3.1, 3.3)], TOLERANT)
     assert found.recovered is not None

@@ -74,7 +74,7 @@ def test_the_window_begins_after_the_call(tmp_path: Path) -> None:
         (letters((2.8, "R"), (9, "G")), 1.0, 2.85, True),  # What was before it does not matter,
         (letters((3.85, "G"), (9, "R")), 1.0, 2.85, True),  # nor what comes after it.
         (letters((3.5, "G"), (0.1, "R"), (9, "G")), 1.0, 2.85, False),  # One that is not good: no other is tried.
-        (letters((9, "G")), 3.4, 3.4, True),  # Nothing from before the target was put back, or loaded.
+        (letters((9, "G")), 3.4, 3.4, True),  # Nothing from before the target was reset, or loaded.
         (letters((3.45, "R"), (9, "G")), 3.4, 3.4, False),
         ("", 1.0, 1.0, False),
     ],

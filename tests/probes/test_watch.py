@@ -34,7 +34,7 @@ def begin(context: Context, *, held: bool = True, effective: bool = True) -> Non
     [
         (letters((2, "G"), (1, "R"), (9, "G")), True, 4.3),  # Bad until 3 s, steady for 1 s, written 0.2 s later.
         (letters((2, "G"), (1, "T"), (9, "G")), True, 4.3),
-        (letters((12, "G")), False, 8.0),  # Nobody notices: held to the horizon, 6 s from t0.
+        (letters((12, "G")), False, 8.0),  # No user is affected: held to the horizon, 6 s from t0.
         (letters((12, "R")), False, 8.0),
         (letters((2, "G"), (1, "R"), (0.9, "G"), (9, "R")), False, 8.0),
         (letters((2, "G"), (5.5, "R"), (9, "G")), False, 8.0),  # Good again, but the window is not over.
@@ -124,7 +124,7 @@ def test_after_the_revert(tmp_path: Path, text: str, steady: bool, ends_s: float
     with open_trial(tmp_path, text) as context:
         begin(context)
         at(context, 4.0)
-        context.history.event(Kind.FAULT_REVERTED, "part", id="f", fault="noop.nothing", summary="taken back")
+        context.history.event(Kind.FAULT_REVERTED, "part", id="f", fault="noop.nothing", summary="reverted")
         found = watch_after_revert()
         assert found["steady"] is steady, found
         assert context.clock.monotonic_s() == pytest.approx(ends_s, abs=0.15)
@@ -164,7 +164,7 @@ def test_live_view(tmp_path: Path) -> None:
         assert view.good_share == pytest.approx(0.5, abs=0.06)  # Of the last second, half a second was good.
         assert view.latency_p50_ms == pytest.approx(10, abs=10)
         assert view.elapsed_s == pytest.approx(2.5, abs=0.06)
-        context.history.event(Kind.FAULT_REVERTED, "part", id="f", fault="noop.nothing", summary="taken back")
+        context.history.event(Kind.FAULT_REVERTED, "part", id="f", fault="noop.nothing", summary="reverted")
         at(context, 5.0)
         assert live(tmp_path).faults == ()
         assert live(tmp_path).good_share == 0.0
