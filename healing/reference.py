@@ -63,27 +63,49 @@ class TargetReference:
 def learn(samples: Sequence[Sample]) -> TargetReference | None:
     """The reference, or None while too little is known, or what is known is not well enough to be one."""
     sound = [sample for sample in samples if sample.late_ms < LATE_MS and sample.replicas is not None]
-    answers = [result for sample in sound for result in canary_results(sample)]
-    right, wrong = sum(result.right for result in answers), sum(result.wrong for result in answers)
-    versions = frozenset[str]().union(*(result.versions for result in answers))
-    if len(sound) < FEWEST_SAMPLES or right + wrong < FEWEST_ANSWERS or len(versions) > 1:
+    results = [result for sample in sound for result in canary_results(sample)]
+    if len(sound) < FEWEST_SAMPLES or not _are_healthy(results):
         return None
-    if right / (right + wrong) < FEWEST_GOOD or any(result.failed or result.fallback for result in answers):
-        return None
-    paths = {"", *(name for sample in sound for name in sample.replicas or ())}
     records = batches(sound)
+    worst_zs = [worst_z(batch)[0] for batch in records]
+    worst_shares = [batch.get(OUT_OF_RANGE, 0.0) for batch in records]
     return TargetReference(
         samples_count=len(sound),
-        accuracy=right / (right + wrong),
-        version=next(iter(versions), ""),
-        slow_ms={path: _slow_ms([canary_result(sample, path).latency_ms for sample in sound]) for path in paths},
-        record_z_limit=max(RECORD_Z_FLOOR, 2.0 * max((worst_z(batch)[0] for batch in records), default=0.0)),
-        out_of_range_limit=max(
-            OUT_OF_RANGE_FLOOR, 3.0 * max((batch.get(OUT_OF_RANGE, 0.0) for batch in records), default=0.0)
-        ),
+        accuracy=_accuracy(results),
+        version=next(iter(_versions(results)), ""),
+        slow_ms=_slow_ms_by_path(sound),
+        record_z_limit=max(RECORD_Z_FLOOR, 2.0 * max(worst_zs, default=0.0)),
+        out_of_range_limit=max(OUT_OF_RANGE_FLOOR, 3.0 * max(worst_shares, default=0.0)),
         has_pipeline=bool(records),
         features=_bands([means for sample in sound if (means := feature_means(sample))], sound[-1]),
     )
+
+
+def _are_healthy(results: Sequence[CanaryResult]) -> bool:
+    """Whether enough answers came, nearly all right, of one version, and none failed or came from a fallback."""
+    enough = sum(result.right + result.wrong for result in results) >= FEWEST_ANSWERS
+    return (
+        enough
+        and len(_versions(results)) <= 1
+        and _accuracy(results) >= FEWEST_GOOD
+        and not any(result.failed or result.fallback for result in results)
+    )
+
+
+def _accuracy(results: Sequence[CanaryResult]) -> float:
+    """Share of right answers; there has to be one answer at least."""
+    right, wrong = sum(result.right for result in results), sum(result.wrong for result in results)
+    return right / (right + wrong)
+
+
+def _versions(results: Sequence[CanaryResult]) -> frozenset[str]:
+    return frozenset[str]().union(*(result.versions for result in results))
+
+
+def _slow_ms_by_path(sound: Sequence[Sample]) -> Mapping[str, float]:
+    """Above which latency each path is slow; the gateway's name is ""."""
+    paths = {"", *(name for sample in sound for name in sample.replicas or ())}
+    return {path: _slow_ms([canary_result(sample, path).latency_ms for sample in sound]) for path in paths}
 
 
 def _slow_ms(latencies: Sequence[float | None]) -> float:

@@ -1,6 +1,7 @@
-"""Holding a fault and watching what the users see meanwhile; and the view of it that a terminal shows.
+"""The hold phase of a trial, and the phase after the revert; and the view of them that a terminal shows.
 
 Chaos Toolkit observes nothing after its rollbacks, so holding, reverting and watching are steps of the method.
+Experiments name this module, so it keeps its name.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from monkeyproof.injection.inject import Context, current, has_current
 from monkeyproof.probes.follower import Follower, events_of
 from monkeyproof.probes.recovery.fault_times import fault_times
 from monkeyproof.probes.recovery.intervals import impact_index
-from monkeyproof.probes.recovery.windows import Share, lasting_by, sustained_by
+from monkeyproof.probes.recovery.windows import WindowShare, lasting_by, sustained_by
 from monkeyproof.record.history import READINGS_FILE, Event, Kind
 from monkeyproof.record.readings import Readings, SignalState
 from monkeyproof.types import Json
@@ -29,7 +30,7 @@ POLL_S = 0.1
 WRITTEN_WITHIN_S = 0.5
 LIVE_S = 1.0
 STORM = "monkeyproof.faults.actions.schedule"
-"""The module of the action that holds each fault of a storm for a while of its own."""
+"""The module of the action that runs a randomised fault schedule; it holds each fault itself."""
 _BOUNDS = ("at_most_s", "at_least_s")
 
 
@@ -37,11 +38,11 @@ def hold_until_recovered(
     at_most_s: float = 0.0,
     at_least_s: float = 0.0,
 ) -> dict[str, Json]:
-    """Leave the fault in place until the readings show a sustained recovery from it, or the horizon has come.
+    """Hold the fault until the readings show a sustained recovery from it, or the horizon is reached.
 
-    Both limits count from t0. ``at_most_s`` 0: the target file's ``windows.horizon_s``. ``at_least_s`` goes
-    on watching a service that seems to shrug a fault off. A fault that nobody notices is held to the horizon; one
-    that nobody can judge any more, because an observer died, no longer.
+    Both limits count from t0. ``at_most_s`` 0: the target file's ``windows.horizon_s``. ``at_least_s`` goes on
+    watching a service that seems to bear a fault. A fault without an effect on users is held to the horizon; one
+    that can no longer be judged, because an observer died, no longer.
     """
     return _phase("hold", "recovered", lambda context: _hold(context, at_most_s, at_least_s))
 
@@ -56,20 +57,20 @@ def watch_after_revert(
     return _phase("after_revert", "steady", lambda context: _after_revert(context, at_most_s))
 
 
-def _phase(name: str, verdict: str, look: Callable[[Context], tuple[bool, str]]) -> dict[str, Json]:
-    """Run one phase of watching. Never raises: what could not be seen is told instead."""
+def _phase(name: str, verdict: str, run: Callable[[Context], tuple[bool, str]]) -> dict[str, Json]:
+    """Run one phase of watching. Never raises: an error becomes the phase's reason instead."""
     from chaoslib.exceptions import InterruptExecution
 
     if not has_current():
-        return {verdict: False, "why": "no trial is open, so nobody takes readings"}
+        return {verdict: False, "why": "no trial is open, so no prober takes readings"}
     context = current()
     context.history.event(Kind.PHASE_STARTED, name)
     try:
-        seen, why = look(context)
+        seen, why = run(context)
     except InterruptExecution:
         raise
     except Exception as error:  # A probe that raises would end the method before its revert.
-        seen, why = False, f"could not look: {error}"
+        seen, why = False, f"the readings could not be read: {error}"
     context.history.event(Kind.PHASE_ENDED, name, why=why)
     return {verdict: seen, "why": why}
 
@@ -82,7 +83,7 @@ def held_at_most_s(windows: Windows, at_most_s: float, at_least_s: float) -> flo
 def longest_hold_s(document: Mapping[str, Json]) -> float:
     """The longest time for which an experiment asks that a fault be held; 0 if it leaves that to the target."""
     held = [_number(one.get(name)) for one in _holds(document) for name in _BOUNDS]
-    return max([*held, *_stormy_s(document)], default=0.0)
+    return max([*held, *_schedule_holds_s(document)], default=0.0)
 
 
 def _holds(document: Mapping[str, Json]) -> Iterator[Mapping[str, Json]]:
@@ -92,8 +93,8 @@ def _holds(document: Mapping[str, Json]) -> Iterator[Mapping[str, Json]]:
             yield provider.get("arguments") or {}
 
 
-def _stormy_s(document: Mapping[str, Json]) -> Iterator[float]:
-    """How long each fault of a storm is held."""
+def _schedule_holds_s(document: Mapping[str, Json]) -> Iterator[float]:
+    """How long each fault of a randomised fault schedule is held."""
     for provider in _providers(document):
         if provider.get("module") == STORM:
             faults = (provider.get("arguments") or {}).get("faults")
@@ -106,12 +107,12 @@ def _providers(document: Mapping[str, Json]) -> Iterator[Mapping[str, Json]]:
 
 
 def _number(value: Json) -> float:
-    """0 for what is not known before the experiment runs: ``"${seconds}"``."""
+    """The number; 0 for a value that is not known before the experiment runs, such as ``"${seconds}"``."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
 
 
 def promised_hold(document: Mapping[str, Json], windows: Windows, *, ends_trial: bool) -> str:
-    """Until when a fault is left alone, for a person, before it is injected.
+    """Say until when a fault will be held, before it is injected.
 
     ``ends_trial``: whether a method that takes longer is ended, for the fault is this harness's own.
     """
@@ -132,19 +133,20 @@ def _hold(context: Context, at_most_s: float, at_least_s: float) -> tuple[bool, 
         return False, "no fault is in effect, so there is nothing to hold"
     slo = times.under_fault(context.target.file.slo)
     at_most_s = held_at_most_s(context.target.file.windows, at_most_s, at_least_s)
-    told = False
+    reported = False
     with Follower(context.folder) as follower:
         while True:
             now_s = context.history.now_s()
-            slots = follower.poll()
+            schedule = follower.poll()
             seen = False
-            if slots is not None and (impact := impact_index(slots, times.t0_s)) is not None:
-                start = lasting_by(slots, slo, impact, now_s)
+            if schedule is not None and (impact := impact_index(schedule, times.t0_s)) is not None:
+                start = lasting_by(schedule, slo, impact, now_s)
                 seen = start is not None
-                if start is not None and not told:
-                    told = True
+                if start is not None and not reported:
+                    reported = True
                     context.history.event(
-                        Kind.RECOVERY_SEEN, good_share=round(Share.of(slots, start, slo.stable_for_s).good, 4)
+                        Kind.RECOVERY_SEEN,
+                        good_share=round(WindowShare.of(schedule, start, slo.stable_for_s).good, 4),
                     )
             since_s = now_s - times.t0_s
             if seen and since_s >= at_least_s:
@@ -166,8 +168,10 @@ def _after_revert(context: Context, at_most_s: float) -> tuple[bool, str]:
     with Follower(context.folder) as follower:
         while True:
             now_s = context.history.now_s()
-            slots = follower.poll()
-            steady = slots is not None and sustained_by(slots, slo, slots.first_at(from_s), now_s) is not None
+            schedule = follower.poll()
+            steady = (
+                schedule is not None and sustained_by(schedule, slo, schedule.first_at(from_s), now_s) is not None
+            )
             if steady and now_s - begun_s >= slo.stable_for_s:
                 return True, f"steady for {slo.stable_for_s:g} s after the revert"
             if why := context.why_blind():
@@ -193,7 +197,7 @@ class LiveView:
 
 
 def live(folder: Path) -> LiveView:
-    """What a terminal shows of a running trial. Reads its files only; what is not there yet is left out."""
+    """Read from a running trial's files what a terminal shows of it; what is not there yet is left out."""
     try:
         events = events_of(folder)
     except UsageError:

@@ -79,12 +79,12 @@ def last_window(window_s: float = 0.0) -> ReadingsWindow:
     with Follower(context.folder) as follower:
         while True:
             late = context.history.now_s() >= give_up_s
-            slots = follower.poll()
-            if slots is not None:
-                first, count = slots.first_at(begin_s), slots.count_in(window_s)
-                whole = first + count <= len(slots) and bool(slots.has_row[first : first + count].all())
+            schedule = follower.poll()
+            if schedule is not None:
+                first, count = schedule.first_at(begin_s), schedule.count_in(window_s)
+                whole = first + count <= len(schedule) and bool(schedule.has_row[first : first + count].all())
                 if whole or late:
-                    return _window(follower.readings, slots, first, begin_s, window_s)
+                    return _window(follower.readings, schedule, first, begin_s, window_s)
             elif late:
                 due_count = math.ceil(window_s * file.prober.rate_per_s - 1e-6)
                 return ReadingsWindow(Readings.of(()), begin_s, begin_s + window_s, due_count)
@@ -92,9 +92,9 @@ def last_window(window_s: float = 0.0) -> ReadingsWindow:
 
 
 def _window(
-    readings: Readings, slots: ProbeSchedule, first: int, begin_s: float, window_s: float
+    readings: Readings, schedule: ProbeSchedule, first: int, begin_s: float, window_s: float
 ) -> ReadingsWindow:
-    count = slots.count_in(window_s)
+    count = schedule.count_in(window_s)
     place = readings.slot - readings.slot[0]
     inside = (place >= first) & (place < first + count)
     rows = Readings(**{column.name: getattr(readings, column.name)[inside] for column in fields(Readings)})

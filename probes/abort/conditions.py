@@ -1,6 +1,6 @@
-"""What ends a trial at once (``abort_if`` in the target file), decided from what can be seen from outside.
+"""The conditions that end a trial at once (``abort_if`` in the target file), decided from outside the trial.
 
-Every condition fails closed: what cannot be seen (no readings, no answer, no number) holds.
+Every condition fails closed: without data (no readings, no answer, no number) it holds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ANSWER_WITHIN_S = 2.0
 MAX_ANSWER_BYTES = 1024 * 1024
 
 
-def good_share(slots: ProbeSchedule | None, from_s: float, until_s: float, lag_s: float) -> float | None:
+def good_share(schedule: ProbeSchedule | None, from_s: float, until_s: float, lag_s: float) -> float | None:
     """Share of good readings among those due in ``[from_s, until_s]``; unknown ones are not good.
 
     A slot without a row may still be in flight; one that should have its row since (``lag_s``) counts as not good.
@@ -28,33 +28,33 @@ def good_share(slots: ProbeSchedule | None, from_s: float, until_s: float, lag_s
     Returns:
         None if nothing is known of any of them.
     """
-    if slots is None:
+    if schedule is None:
         return None
-    due = (slots.scheduled_s >= from_s) & (slots.scheduled_s <= until_s)
-    counted = due & (slots.has_row | (slots.scheduled_s < until_s - lag_s))
-    total = int(counted.sum()) + _never_written(slots, from_s, until_s, lag_s)
-    return float((slots.is_good & counted).sum()) / total if total else None
+    due = (schedule.scheduled_s >= from_s) & (schedule.scheduled_s <= until_s)
+    counted = due & (schedule.has_row | (schedule.scheduled_s < until_s - lag_s))
+    total = int(counted.sum()) + _never_written(schedule, from_s, until_s, lag_s)
+    return float((schedule.is_good & counted).sum()) / total if total else None
 
 
-def bad_s(slots: ProbeSchedule | None, until_s: float, lag_s: float) -> float:
-    """For how long users got no good answer, each reading standing for the time until the next one."""
-    if slots is None:
+def bad_s(schedule: ProbeSchedule | None, until_s: float, lag_s: float) -> float:
+    """For how many seconds users got no good answer; each reading counts for the time until the next one."""
+    if schedule is None:
         return 0.0
-    over = slots.has_row | (slots.scheduled_s < until_s - lag_s)
-    count = int((over & ~slots.is_good).sum()) + _never_written(slots, -math.inf, until_s, lag_s)
-    return count * slots.period_s
+    over = schedule.has_row | (schedule.scheduled_s < until_s - lag_s)
+    count = int((over & ~schedule.is_good).sum()) + _never_written(schedule, -math.inf, until_s, lag_s)
+    return count * schedule.period_s
 
 
-def _never_written(slots: ProbeSchedule, from_s: float, until_s: float, lag_s: float) -> int:
-    """Slots after the last row, of which there should be rows by now: the prober hangs, or is gone."""
-    begin_s = max(from_s, float(slots.scheduled_s[-1]) + slots.period_s)
-    return max(0, math.floor((until_s - lag_s - begin_s) / slots.period_s + 1e-9))
+def _never_written(schedule: ProbeSchedule, from_s: float, until_s: float, lag_s: float) -> int:
+    """Slots after the last row, of which there should be rows by now: the prober hangs, or has ended."""
+    begin_s = max(from_s, float(schedule.scheduled_s[-1]) + schedule.period_s)
+    return max(0, math.floor((until_s - lag_s - begin_s) / schedule.period_s + 1e-9))
 
 
 class Condition(Protocol):
     """One entry of ``abort_if``."""
 
-    def why(self, slots: ProbeSchedule | None, now_s: float) -> str:
+    def why(self, schedule: ProbeSchedule | None, now_s: float) -> str:
         """Why the trial has to end, now; "" if it may go on. ``slots``: the readings so far."""
 
 
@@ -64,11 +64,11 @@ class SliBelow:
     def __init__(self, least: float, for_s: float, from_s: float, lag_s: float) -> None:
         self._least, self._for_s, self._from_s, self._lag_s = least, for_s, from_s, lag_s
 
-    def why(self, slots: ProbeSchedule | None, now_s: float) -> str:
+    def why(self, schedule: ProbeSchedule | None, now_s: float) -> str:
         begin_s = now_s - self._for_s
         if begin_s < self._from_s:
             return ""
-        share = good_share(slots, begin_s, now_s, self._lag_s)
+        share = good_share(schedule, begin_s, now_s, self._lag_s)
         if share is None:
             return f"sli_below: no readings in the last {self._for_s:g} s"
         if share < self._least:
@@ -89,11 +89,11 @@ class BudgetSpent:
         self._budget_s = (1.0 - objective) * days * DAY_S
         self._before_s = before_s
 
-    def why(self, slots: ProbeSchedule | None, now_s: float) -> str:
-        newest_s = float(slots.scheduled_s[-1]) if slots is not None else self._from_s
+    def why(self, schedule: ProbeSchedule | None, now_s: float) -> str:
+        newest_s = float(schedule.scheduled_s[-1]) if schedule is not None else self._from_s
         if now_s - newest_s > self._lag_s + ANSWER_WITHIN_S:
             return f"error_budget_spent: no readings for {now_s - newest_s:.1f} s"
-        spent_s = self._before_s + bad_s(slots, now_s, self._lag_s)
+        spent_s = self._before_s + bad_s(schedule, now_s, self._lag_s)
         if spent_s > self._most * self._budget_s:
             return (
                 f"error_budget_spent: {spent_s:.1f} s without good answers in this campaign are "
@@ -104,7 +104,7 @@ class BudgetSpent:
 
 
 def why_unhealthy(condition: AbortIf, status: int) -> str:
-    """Of a health URL's answer."""
+    """Why a health URL's answer ends the trial; "" if it does not."""
     wanted = condition.status or STATUS
     return (
         ""
@@ -114,7 +114,7 @@ def why_unhealthy(condition: AbortIf, status: int) -> str:
 
 
 def why_metric(condition: AbortIf, status: int, body: bytes) -> str:
-    """Of a Prometheus server's answer to an instant query. Every series of it has to be within bounds."""
+    """Why a Prometheus server's answer to an instant query ends the trial; "" if every series is within bounds."""
     where = f"prometheus: {condition.query!r} at {shown(str(condition.prometheus))}"
     try:
         answer = json.loads(body)
@@ -135,7 +135,7 @@ def why_metric(condition: AbortIf, status: int, body: bytes) -> str:
 
 
 def _values(data: Json) -> list[float]:
-    """Of a scalar, or of each series of a vector."""
+    """The values of a scalar, or of each series of a vector."""
     if data["resultType"] == "scalar":
         return [float(data["result"][1])]
     if data["resultType"] != "vector":
@@ -146,7 +146,7 @@ def _values(data: Json) -> list[float]:
 def readings_conditions(
     conditions: tuple[AbortIf, ...], *, objective: float, before_s: float, from_s: float, lag_s: float
 ) -> list[Condition]:
-    """Those that the prober's readings decide.
+    """The conditions that the prober's readings decide.
 
     Args:
         before_s: time without good answers in earlier trials of the campaign.

@@ -1,8 +1,11 @@
-"""Ends a trial when a condition of the target file's ``abort_if`` holds: a process of its own beside the trial.
+"""The abort monitor: ends a trial when a condition of the target file's ``abort_if`` holds.
 
-Of its own, so that no activity can keep it from looking: one that hangs, that holds the interpreter, or that
-patches it. It tells the trial's worker to end in order (SIGTERM); a worker that has not begun to take things back
-within ``LEAVES_WITHIN_S`` is killed, and those who look after dead workers then take back what is open.
+It is a process of its own beside the trial, so that no activity can keep it from checking: one that hangs, that
+holds the interpreter, or that patches it. It sends the trial's worker SIGTERM, upon which the worker ends in
+order. It kills a worker that has not begun to revert within ``LEAVES_WITHIN_S``; the watchdog then reverts what
+is open.
+
+In histories and log files its name is ``sentry``.
 """
 
 from __future__ import annotations
@@ -38,16 +41,16 @@ from monkeyproof.runtime.process_group import leave
 from monkeyproof.runtime.process_ref import ProcessReference, add_owner, send_heartbeat
 
 EVERY_S = 1.0
-LOOK_EVERY_S = 0.25
+CHECK_EVERY_S = 0.25
 WRITTEN_WITHIN_S = 0.75
 """The prober writes what it has a few times a second."""
 
 
-class Asked:
-    """A condition that a server decides, asked every second in a thread of its own.
+class PolledCondition:
+    """A condition that a server decides, polled every second in a thread of its own.
 
-    What counts is when it last said that all is well: a server that hangs, or answers a byte at a time, keeps its
-    thread and nothing else.
+    What counts is when the server last reported that all is well: one that hangs, or answers a byte at a time,
+    holds up its thread and nothing else.
     """
 
     def __init__(self, condition: AbortIf) -> None:
@@ -55,9 +58,9 @@ class Asked:
         self._well_s = time.monotonic()
         self._why = ""
         self.answered = False
-        threading.Thread(target=self._ask_for_ever, daemon=True).start()
+        threading.Thread(target=self._poll_forever, daemon=True).start()
 
-    def why(self, slots: ProbeSchedule | None, now_s: float) -> str:  # noqa: ARG002
+    def why(self, schedule: ProbeSchedule | None, now_s: float) -> str:  # noqa: ARG002
         if self._why:
             return self._why
         silent_s = time.monotonic() - self._well_s
@@ -67,15 +70,13 @@ class Asked:
         url = shown(str(self._condition.health_url or self._condition.prometheus))
         return f"{kind}: {url} has not answered for {silent_s:.1f} s"
 
-    def _ask_for_ever(self) -> None:
+    def _poll_forever(self) -> None:
         with httpx.Client(timeout=ANSWER_WITHIN_S, trust_env=False) as client:
             while not self._why:
                 begun_s = time.monotonic()
                 try:
                     why = self._ask(client)
-                except (
-                    Exception
-                ) as error:  # Whatever a stranger's answer does to the client, it is no "all is well".
+                except Exception as error:  # Whatever a foreign answer does to the client, it is no "all is well".
                     url = shown(str(self._condition.health_url or self._condition.prometheus))
                     why = f"{url} does not answer: {type(error).__name__}"
                 if not why:
@@ -101,7 +102,7 @@ class Asked:
 
 
 def bad_before_s(folder: Path) -> float:
-    """Time without good answers in the campaign's earlier trials, also in those that ``--resume`` put aside.
+    """Seconds without good answers in the campaign's earlier trials, also in those that ``--resume`` discarded.
 
     A folder outside a campaign has none.
     """
@@ -111,18 +112,18 @@ def bad_before_s(folder: Path) -> float:
     spent_s = 0.0
     for trial in [*folder.parent.iterdir(), *(campaign / DISCARDED_DIR).glob("*")]:
         if trial != folder and (trial / READINGS_FILE).exists():
-            slots = ProbeSchedule.of(Readings.read(trial / READINGS_FILE))
-            if slots is not None:
-                spent_s += bad_s(slots, float(slots.scheduled_s[-1]), 0.0)
+            schedule = ProbeSchedule.of(Readings.read(trial / READINGS_FILE))
+            if schedule is not None:
+                spent_s += bad_s(schedule, float(schedule.scheduled_s[-1]), 0.0)
     return spent_s
 
 
 def watch(file: TargetFile, folder: Path, history: HistoryWriter, worker: ProcessReference) -> None:
-    """Look until a condition holds, and then end the worker. Returns when the worker is gone."""
-    asked = [Asked(one) for one in file.abort_if if one.health_url or one.prometheus]
+    """Check the conditions until one holds, and then end the worker. Returns when the worker has ended."""
+    polled = [PolledCondition(one) for one in file.abort_if if one.health_url or one.prometheus]
     lag_s = file.prober.timeout_ms / 1000 + WRITTEN_WITHIN_S
     conditions: list[Condition] = [
-        *asked,
+        *polled,
         *readings_conditions(
             file.abort_if,
             objective=file.slo.objective,
@@ -131,16 +132,16 @@ def watch(file: TargetFile, folder: Path, history: HistoryWriter, worker: Proces
             lag_s=lag_s,
         ),
     ]
-    said = False
+    reported = False
     with Follower(folder) as follower:
         while not _has_ended(worker):
-            slots = follower.poll()
-            why = next((why for one in conditions if (why := one.why(slots, history.now_s()))), "")
+            schedule = follower.poll()
+            why = next((why for one in conditions if (why := one.why(schedule, history.now_s()))), "")
             if why:
                 end(folder, history, worker, f"abort_if: {why}")
                 return
-            if not said and all(one.answered for one in asked):
-                said = True
+            if not reported and all(one.answered for one in polled):
+                reported = True
                 history.event(Kind.BOUNDS_WATCHED, conditions=len(conditions))
 
 
@@ -152,14 +153,14 @@ def end(folder: Path, history: HistoryWriter, worker: ProcessReference, why: str
     while not _has_ended(worker):
         leaves = leaves or is_leaving(folder, seen)
         if not leaves and history.now_s() - aborted_s > LEAVES_WITHIN_S:
-            why = f"its worker (pid {worker.pid}) did not end within {LEAVES_WITHIN_S:g} s of being told to"
+            why = f"its worker (pid {worker.pid}) did not end within {LEAVES_WITHIN_S:g} s of SIGTERM"
             history.event(Kind.TRIAL_ABORTED, folder.name, why=f"{why}; killed")
             worker.send_signal(signal.SIGKILL)
 
 
 def _has_ended(worker: ProcessReference) -> bool:
     send_heartbeat()
-    return worker.has_ended(LOOK_EVERY_S)
+    return worker.has_ended(CHECK_EVERY_S)
 
 
 def main() -> int:
@@ -176,7 +177,7 @@ def main() -> int:
     try:
         watch(read_target_file(arguments.target), arguments.out, history, worker)
     except MonkeyproofError as error:
-        # It cannot look any more, so the trial may not go on.
+        # The conditions cannot be checked any more, so the trial may not go on.
         print(error, file=sys.stderr)
         end(arguments.out, history, worker, f"abort_if cannot be watched: {error}")
         return error.exit_code

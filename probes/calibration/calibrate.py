@@ -1,6 +1,6 @@
 """Proves the clock on this machine: real outages at known instants, real probers, measured as a trial is.
 
-A few lanes run side by side, each a service that misbehaves by a script and a prober that asks it. Whatever a
+A few pairs run side by side, each a service that misbehaves by a script and a prober that asks it. Whatever a
 machine does to a trial's clock (late wake-ups, a busy neighbour), it does to these.
 """
 
@@ -41,16 +41,16 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 VERSION = 1
-LANES = 4
+PAIRS = 4
 HELD_SHARE_MIN = 0.99
 DISTURBED_SHARE_MAX = 0.1
 START_WITHIN_S = 20.0
 REST_FIRST_S = 0.8
-"""Good time before the first episode: the prober has come to its stride."""
+"""Good time before the first episode, in which the prober warms up."""
 
 
 @dataclass(slots=True)
-class _Lane:
+class _Pair:
     """A service and its prober, in processes of their own, and the script of the one."""
 
     folder: Path
@@ -62,8 +62,8 @@ class _Lane:
     def script(self) -> list[tuple[str, float]]:
         return [("good", REST_FIRST_S), *(step for episode in self.episodes for step in episode.script)]
 
-    def said(self) -> list[dict[str, Json]]:
-        """What the service has logged so far."""
+    def log_lines(self) -> list[dict[str, Json]]:
+        """The lines that the service has logged so far."""
         try:
             lines = (self.folder / "service.jsonl").read_text().split("\n")[:-1]
         except FileNotFoundError:
@@ -74,7 +74,7 @@ class _Lane:
         for name, process in (("service", self.service), ("prober", self.prober)):
             if process is not None and process.poll() is not None:
                 why = last_line(self.folder / f"{name}.log")
-                raise MonkeyproofError(f"the calibration's {name} ended before its time: {why}")
+                raise MonkeyproofError(f"the calibration's {name} ended too early: {why}")
 
 
 def calibrate(
@@ -85,7 +85,7 @@ def calibrate(
     clock: Clock,
     progress: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Json]:
-    """Run the episodes, and store and return what they say of the clock; ``progress`` hears how many are over.
+    """Run the episodes, and store and return what they tell of the clock; ``progress`` gets how many are over.
 
     Raises:
         MonkeyproofError: it could not be run to its end; nothing is stored.
@@ -145,104 +145,104 @@ def run_episodes(
     clock: Clock,
     progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[list[Judged], Any]:
-    """Run the episodes on a few lanes at once, and judge them. Also how late each question was sent, in ms.
+    """Run the episodes on a few pairs at once, and judge them. Also how late each question was sent, in ms.
 
     Raises:
-        MonkeyproofError: a service or a prober could not be started, or ended before its time.
+        MonkeyproofError: a service or a prober could not be started, or ended too early.
     """
-    count = min(LANES, len(episodes))
-    lanes = [_Lane(folder / f"lane{number}", episodes[number::count]) for number in range(count)]
+    count = min(PAIRS, len(episodes))
+    pairs = [_Pair(folder / f"pair{number}", episodes[number::count]) for number in range(count)]
     anchor_s = clock.monotonic_s()
     with ProcessGroup() as group:
-        for number, lane in enumerate(lanes):
-            lane.folder.mkdir()
-            _start_service(group, lane, seed + number)
-        for number, lane in enumerate(lanes):
-            _start_prober(group, lane, rate_per_s, seed + number, anchor_s, clock)
-        within_s = START_WITHIN_S + max(sum(duration_s for _, duration_s in lane.script) for lane in lanes)
+        for number, pair in enumerate(pairs):
+            pair.folder.mkdir()
+            _start_service(group, pair, seed + number)
+        for number, pair in enumerate(pairs):
+            _start_prober(group, pair, rate_per_s, seed + number, anchor_s, clock)
+        within_s = START_WITHIN_S + max(sum(duration_s for _, duration_s in pair.script) for pair in pairs)
 
         def ended() -> bool:
             over = 0
-            for lane in lanes:
-                lane.check()
-                over += _episodes_over(lane)
+            for pair in pairs:
+                pair.check()
+                over += _episodes_over(pair)
             progress(over)
-            return all(line.get("ended") for lane in lanes for line in lane.said()[-1:])
+            return all(line.get("ended") for pair in pairs for line in pair.log_lines()[-1:])
 
         if not wait_for(ended, within_s=within_s, every_s=0.2, clock=clock):
             raise MonkeyproofError(f"the calibration did not come to its end within {within_s:.0f} s")
-        for lane in lanes:
-            if lane.prober is not None:
-                group.end(lane.prober)  # It writes what it has seen, and waits for what it has asked.
+        for pair in pairs:
+            if pair.prober is not None:
+                group.end(pair.prober)  # It waits for the probes in flight, and writes its last readings.
     judged: list[Judged] = []
     lateness_ms = []
-    for lane in lanes:
-        readings = Readings.read(lane.folder / READINGS_FILE)
-        judged += _judge_lane(lane, readings, anchor_s)
+    for pair in pairs:
+        readings = Readings.read(pair.folder / READINGS_FILE)
+        judged += _judge_pair(pair, readings, anchor_s)
         lateness_ms.append(readings.lateness_ms[~np.isnan(readings.sent_s)])
     return judged, np.concatenate(lateness_ms)
 
 
-def _episodes_over(lane: _Lane) -> int:
-    done = sum("step" in line for line in lane.said()) - 1
+def _episodes_over(pair: _Pair) -> int:
+    done = sum("step" in line for line in pair.log_lines()) - 1
     over = 0
-    for episode in lane.episodes:
+    for episode in pair.episodes:
         done -= len(episode.script)
         over += done >= 0
     return over
 
 
-def _start_service(group: ProcessGroup, lane: _Lane, seed: int) -> None:
-    script = lane.folder / "script.json"
-    script.write_text(json.dumps(lane.script))
-    arguments = ["--script", str(script), "--log", str(lane.folder / "service.jsonl"), "--seed", str(seed)]
+def _start_service(group: ProcessGroup, pair: _Pair, seed: int) -> None:
+    script = pair.folder / "script.json"
+    script.write_text(json.dumps(pair.script))
+    arguments = ["--script", str(script), "--log", str(pair.folder / "service.jsonl"), "--seed", str(seed)]
     arguments += ["--parent", str(os.getpid())]
-    lane.service = _start(group, lane, "service", "monkeyproof.probes.calibration.service", arguments)
+    pair.service = _start(group, pair, "service", "monkeyproof.probes.calibration.service", arguments)
 
 
 def _start_prober(
-    group: ProcessGroup, lane: _Lane, rate_per_s: float, seed: int, anchor_s: float, clock: Clock
+    group: ProcessGroup, pair: _Pair, rate_per_s: float, seed: int, anchor_s: float, clock: Clock
 ) -> None:
     def listening() -> bool:
-        lane.check()
-        return bool(lane.said())
+        pair.check()
+        return bool(pair.log_lines())
 
     if not wait_for(listening, within_s=START_WITHIN_S, clock=clock):
         raise MonkeyproofError(
-            "the calibration's service did not start: " + last_line(lane.folder / "service.log")
+            "the calibration's service did not start: " + last_line(pair.folder / "service.log")
         )
     golden = [json.dumps({"body": {"x": x}, "expect": x}) + "\n" for x in range(100)]
-    (lane.folder / "golden.jsonl").write_text("".join(golden))
+    (pair.folder / "golden.jsonl").write_text("".join(golden))
     target = {
         "name": "calibration",
-        "predict": {"url": f"http://127.0.0.1:{lane.said()[0]['port']}/", "golden": "golden.jsonl"},
+        "predict": {"url": f"http://127.0.0.1:{pair.log_lines()[0]['port']}/", "golden": "golden.jsonl"},
         "slo": {"latency_ms": SLO.latency_ms, "objective": SLO.objective, "stable_for_s": SLO.stable_for_s},
         "prober": {"rate_per_s": rate_per_s, "timeout_ms": TIMEOUT_MS},
     }
-    file = lane.folder / "target.yaml"
+    file = pair.folder / "target.yaml"
     file.write_text(json.dumps(target))  # JSON is YAML.
-    arguments = ["--target", str(file), "--out", str(lane.folder), "--anchor", repr(anchor_s), "--seed", str(seed)]
+    arguments = ["--target", str(file), "--out", str(pair.folder), "--anchor", repr(anchor_s), "--seed", str(seed)]
     arguments += ["--owner", reference_text(os.getpid())]
-    lane.prober = _start(group, lane, "prober", "monkeyproof.probes.prober.prober", arguments)
+    pair.prober = _start(group, pair, "prober", "monkeyproof.probes.prober.prober", arguments)
 
 
-def _start(group: ProcessGroup, lane: _Lane, name: str, module: str, arguments: Sequence[str]) -> Popen[bytes]:
+def _start(group: ProcessGroup, pair: _Pair, name: str, module: str, arguments: Sequence[str]) -> Popen[bytes]:
     try:
-        return group.start([sys.executable, "-m", module, *arguments], log=lane.folder / f"{name}.log")
+        return group.start([sys.executable, "-m", module, *arguments], log=pair.folder / f"{name}.log")
     except OSError as error:
         raise MonkeyproofError(f"the calibration's {name} cannot be started: {error.strerror}") from None
 
 
-def _judge_lane(lane: _Lane, readings: Readings, anchor_s: float) -> list[Judged]:
-    said = lane.said()
-    steps = [(line["before_s"] - anchor_s, line["after_s"] - anchor_s) for line in said if "step" in line]
+def _judge_pair(pair: _Pair, readings: Readings, anchor_s: float) -> list[Judged]:
+    log_lines = pair.log_lines()
+    steps = [(line["before_s"] - anchor_s, line["after_s"] - anchor_s) for line in log_lines if "step" in line]
     stalls = [
         Interval(line["stalled"][0] - anchor_s, line["stalled"][1] - anchor_s)
-        for line in said
+        for line in log_lines
         if "stalled" in line
     ]
     judged, at = [], 1  # The first step is the good time before.
-    for episode in lane.episodes:
+    for episode in pair.episodes:
         count = len(episode.script)
         judged.append(judge(episode, readings, steps[at : at + count], stalls))
         at += count
@@ -250,7 +250,7 @@ def _judge_lane(lane: _Lane, readings: Readings, anchor_s: float) -> list[Judged
 
 
 def table(result: Mapping[str, Json]) -> Table:
-    """The result, for people."""
+    """The result as a table for a terminal."""
     from rich.table import Table
 
     found = Table(box=None, padding=(0, 2, 0, 0), title_justify="left")

@@ -86,7 +86,7 @@ class Judged:
     error_ms: float | None
     width_ms: float | None
     disturbed: str
-    """Why the episode says nothing of the clock: the machine itself stopped. Empty if it does."""
+    """Why the episode tells nothing of the clock: the machine itself stopped. "" if it does."""
 
     @property
     def held(self) -> bool:
@@ -124,7 +124,7 @@ def judge(
 
 
 def events_of(began: Interval, over_s: float) -> list[Event]:
-    """What the history of a trial would say of a fault that has nothing to take back."""
+    """The events that a trial would record of a fault without a revert."""
     name = {"id": "f", "fault": "calibration"}
     return [
         Event(1, began.low_s, Kind.BASELINE_MET, "calibrate"),
@@ -135,9 +135,9 @@ def events_of(began: Interval, over_s: float) -> list[Event]:
 
 
 def _onset(readings: Readings, t0_s: float) -> Interval | None:
-    slots = ProbeSchedule.of(readings)
-    impact = None if slots is None else impact_index(slots, t0_s)
-    return None if slots is None or impact is None else impact_interval(slots, impact, t0_s)
+    schedule = ProbeSchedule.of(readings)
+    impact = None if schedule is None else impact_index(schedule, t0_s)
+    return None if schedule is None or impact is None else impact_interval(schedule, impact, t0_s)
 
 
 def _holds(found: Interval | None, truth: Interval) -> bool:
@@ -147,7 +147,7 @@ def _holds(found: Interval | None, truth: Interval) -> bool:
 def _disturbed(
     episode: Episode, recovery: Recovery, stalls: Sequence[Interval], from_s: float, to_s: float
 ) -> str:
-    """Why nothing could be said. An interval that was named is never excused: it is true or false."""
+    """Why the episode tells nothing of the clock, or "". An interval that was measured is never excused."""
     if any(stall.low_s < to_s and from_s < stall.high_s for stall in stalls):
         return "the service itself was not run for a while"
     if recovery.outcome is Outcome.INVALID:
@@ -164,17 +164,17 @@ def _percentile(values: Sequence[float], share: float) -> float:
 
 
 def figures(judged: Sequence[Judged]) -> dict[str, Any]:
-    """What the episodes say together; those that were disturbed are not among them."""
-    told = [one for one in judged if not one.disturbed]
-    errors_ms = [one.error_ms for one in told if one.error_ms is not None]
-    widths_ms = [one.width_ms for one in told if one.width_ms is not None]
-    held_count = sum(one.held for one in told)
-    onsets = [one.onset_held for one in told if one.onset_held is not None]
+    """Figures over all episodes but those that were disturbed."""
+    counted = [one for one in judged if not one.disturbed]
+    errors_ms = [one.error_ms for one in counted if one.error_ms is not None]
+    widths_ms = [one.width_ms for one in counted if one.width_ms is not None]
+    held_count = sum(one.held for one in counted)
+    onsets = [one.onset_held for one in counted if one.onset_held is not None]
     return {
-        "episodes_count": len(told),
-        "disturbed_count": len(judged) - len(told),
+        "episodes_count": len(counted),
+        "disturbed_count": len(judged) - len(counted),
         "held_count": held_count,
-        "held_share": held_count / len(told) if told else 0.0,
+        "held_share": held_count / len(counted) if counted else 0.0,
         "onsets_count": len(onsets),
         "onsets_held_count": sum(onsets),
         "bias_ms": float(np.mean(errors_ms)) if errors_ms else 0.0,

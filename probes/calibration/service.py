@@ -1,9 +1,9 @@
-"""A service whose every misdeed is known to the moment: what ``monkeyproof calibrate`` measures the clock against.
+"""A service that fails at known instants: the truth against which ``monkeyproof calibrate`` measures the clock.
 
     python -m monkeyproof.probes.calibration.service --script FILE --log FILE --seed N --parent PID
 
 Asked ``{"x": k}`` it answers ``{"predictions": [k]}``. The script is a list of ``[mode, duration_s]``; it begins
-with the first question. The log says one object a line: ``{"port": n}``, then for every step its number and
+with the first question. The log has one object a line: ``{"port": n}``, then for every step its number and
 between which two instants of CLOCK_MONOTONIC it switched, ``{"stalled": [from_s, to_s]}`` where this process was
 not run, and ``{"ended": true}``. After the script it is good until it is ended.
 """
@@ -28,11 +28,11 @@ SLOW_S = 0.4
 PARTLY_SHARE = 0.3
 HEARTBEAT_S = 0.01
 STALL_S = 0.1
-"""As long as this the service was itself too slow, which is nobody's mistake but the machine's."""
+"""A pause as long as this is a stall of the machine, and no outage of the script."""
 
 
-class _Session(asyncio.Protocol):
-    def __init__(self, service: Service) -> None:
+class _HttpSession(asyncio.Protocol):
+    def __init__(self, service: ScriptedService) -> None:
         self._service = service
         self._parser: Any = httptools.HttpRequestParser(self)
         self._body = b""
@@ -63,17 +63,18 @@ class _Session(asyncio.Protocol):
             self.transport.write(head % len(body) + body)
 
 
-class Service:
-    """Good until told otherwise. ``switch`` returns between which two instants it took effect."""
+class ScriptedService:
+    """Good until ``switch`` is called, which returns between which two instants it took effect."""
 
     def __init__(self, seed: int) -> None:
-        self._sessions: set[_Session] = set()
+        self._sessions: set[_HttpSession] = set()
         self.first_question = asyncio.Event()
         self._random = random.Random(seed)
         self._mode = "good"
-        self._hung: list[tuple[_Session, int]] = []
+        self._hung: list[tuple[_HttpSession, int]] = []
         self._server: asyncio.Server | None = None
-        # Keeps the port while the service is dark: nobody else can get it, and a bound port refuses as a free one.
+        # Keeps the port while the service is dark: no other process can get it, and a bound port refuses as a
+        # free one does.
         self._place = _socket(0)
         self.port: int = self._place.getsockname()[1]
 
@@ -83,7 +84,7 @@ class Service:
         listener.listen(1024)
         after_s = time.monotonic()
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Session(self), sock=listener, backlog=1024)
+        self._server = await loop.create_server(lambda: _HttpSession(self), sock=listener, backlog=1024)
         return before_s, after_s
 
     async def switch(self, mode: str) -> tuple[float, float]:
@@ -100,16 +101,16 @@ class Service:
         self._hung.clear()
         return before_s, time.monotonic()
 
-    def opened(self, session: _Session) -> None:
+    def opened(self, session: _HttpSession) -> None:
         if self._mode == "dark":
             session.transport.abort()  # The kernel had accepted it a moment before the switch.
         else:
             self._sessions.add(session)
 
-    def closed(self, session: _Session) -> None:
+    def closed(self, session: _HttpSession) -> None:
         self._sessions.discard(session)
 
-    def asked(self, session: _Session, x: int) -> None:
+    def asked(self, session: _HttpSession, x: int) -> None:
         self.first_question.set()
         if self._mode == "hung":
             self._hung.append((session, x))
@@ -129,27 +130,27 @@ def _socket(port: int) -> socket.socket:
     return found
 
 
-async def _watch_oneself(log: TextIO, parent: int) -> None:
+async def _record_stalls(log: TextIO, parent: int) -> None:
     """Note when this process was not run; ends with its parent, which may be stopped while it starts this."""
     seen_s = time.monotonic()
     while os.getppid() == parent:
         await asyncio.sleep(HEARTBEAT_S)
         now_s = time.monotonic()
         if now_s - seen_s > STALL_S:
-            _say(log, {"stalled": [seen_s, now_s]})
+            _write_line(log, {"stalled": [seen_s, now_s]})
         seen_s = now_s
 
 
-def _say(log: TextIO, value: dict[str, Any]) -> None:
+def _write_line(log: TextIO, value: dict[str, Any]) -> None:
     log.write(json.dumps(value) + "\n")
     log.flush()
 
 
 async def _run(script: Sequence[tuple[str, float]], log: TextIO, seed: int, parent: int) -> None:
-    service = Service(seed)
+    service = ScriptedService(seed)
     await service.listen()
-    _say(log, {"port": service.port})
-    watching = asyncio.create_task(_watch_oneself(log, parent))
+    _write_line(log, {"port": service.port})
+    watching = asyncio.create_task(_record_stalls(log, parent))
     playing = asyncio.create_task(_play(service, script, log))
     await asyncio.wait({watching, playing}, return_when=asyncio.FIRST_COMPLETED)
     if playing.done():
@@ -158,15 +159,15 @@ async def _run(script: Sequence[tuple[str, float]], log: TextIO, seed: int, pare
     playing.cancel()
 
 
-async def _play(service: Service, script: Sequence[tuple[str, float]], log: TextIO) -> None:
+async def _play(service: ScriptedService, script: Sequence[tuple[str, float]], log: TextIO) -> None:
     await service.first_question.wait()
     due_s = time.monotonic()
     for number, (mode, duration_s) in enumerate(script):
         before_s, after_s = await service.switch(mode)
-        _say(log, {"step": number, "mode": mode, "before_s": before_s, "after_s": after_s})
+        _write_line(log, {"step": number, "mode": mode, "before_s": before_s, "after_s": after_s})
         due_s += duration_s
         await asyncio.sleep(due_s - time.monotonic())
-    _say(log, {"ended": True})
+    _write_line(log, {"ended": True})
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""What a service may cost the load: its answers are read whole, but never more than a limit, and never unpacked.
+"""Bounds on what a service may cost the load: answers are read up to a limit, and never unpacked.
 
 Imports locust, so only the load's own process may import this.
 """
@@ -41,7 +41,7 @@ class BoundedPool(HTTPClientPool):
 
 
 class AsSent(FastResponse):
-    """The body as it came. A kilobyte of gzip can hold a gigabyte, and nobody looks at it here."""
+    """The body as it came. A kilobyte of gzip can hold a gigabyte, and the load does not use it."""
 
     def _content(self) -> Any:
         return None if self.headers is None or self._response is None else self._response.read()

@@ -2,12 +2,12 @@
 
     python -m monkeyproof.probes.load.generator --target FILE --out FOLDER --seed N
 
-Only ever run as a process of its own, until SIGTERM (or until its parent is gone): importing locust patches the
+Only ever run as a process of its own, until SIGTERM (or until its parent has ended): importing locust patches the
 standard library, and its loop starves whatever else is in the process. It writes ``FOLDER/load.json`` at the
 start, every second and at the end; a kill loses the last second.
 
-The load is not a measurement: locust's users wait for their answers, so a slow service slows them down. What
-the users of the service saw is the prober's to say.
+The load is not a measurement: locust's users wait for their answers, so a slow service slows them down. The prober
+measures what the users of the service see.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ USER_PERIOD_S = 0.5
 """How often one user asks: there are as many as that takes, so that answers of half a second keep the rate."""
 NETWORK_TIMEOUT_S = 5.0
 WRITE_EVERY_S = 1.0
-LOOK_EVERY_S = 0.02
+CHECK_EVERY_S = 0.02
 
 
 def statistics(total: Any, started_s: float, now_s: float, rate_per_s: float) -> dict[str, Json]:
-    """What ``load.json`` says. ``total`` is locust's entry for all requests; None: there is no load."""
+    """The contents of ``load.json``. ``total`` is locust's entry for all requests; None: there is no load."""
 
     def percentile_ms(share: float) -> float:
         return float(total.get_response_time_percentile(share)) if total and total.num_requests else 0.0
@@ -122,7 +122,7 @@ def user_class(target: TargetFile, golden: Sequence[Golden], seed: int) -> type:
 
 
 def run_load(target: TargetFile, folder: Path, seed: int, stopped: Callable[[], bool]) -> None:
-    """Keep the load up until told to stop.
+    """Keep the load up until ``stopped()``.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -135,7 +135,7 @@ def run_load(target: TargetFile, folder: Path, seed: int, stopped: Callable[[], 
     import gevent
     from locust.env import Environment
 
-    # gevent's clock stands still while Python imports: without this, timers set now run out far too early.
+    # gevent's clock does not advance while Python imports: without this, timers set now run out far too early.
     gevent.get_hub().loop.update_now()
     environment = Environment(user_classes=[user_class(target, golden, seed)])
     runner = environment.create_local_runner()
@@ -163,7 +163,7 @@ def _write_until(
             written_s = now_s
         if last:
             return
-        sleep_s(LOOK_EVERY_S)
+        sleep_s(CHECK_EVERY_S)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -175,13 +175,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, required=True, metavar="N")
     add_owner(parser)
     arguments = parser.parse_args(argv)
-    told: list[int] = []
+    signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda signum, _: told.append(signum))
+        signal.signal(number, lambda signum, _: signals.append(signum))
     try:
         try:
             target = read_target_file(arguments.target)
-            run_load(target, arguments.out, arguments.seed, lambda: bool(told) or arguments.owner.has_ended())
+            run_load(target, arguments.out, arguments.seed, lambda: bool(signals) or arguments.owner.has_ended())
         except OSError as error:
             raise UsageError(f"{arguments.out}: statistics cannot be written there: {error.strerror}") from None
     except MonkeyproofError as error:

@@ -1,4 +1,4 @@
-"""What one HTTP answer says: whether it is right, whether a fallback made it, which model version it is from."""
+"""Judges one HTTP answer: whether it is right, whether a fallback made it, which model version it is from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from monkeyproof.record.readings import SignalState
 from monkeyproof.types import Json
 
 TAG_CHARACTERS_MAX = 100
-SAID_CHARACTERS_MAX = 4000
+TEXT_CHARACTERS_MAX = 4000
 VALUES_MAX = 100_000
 """In one answer: a mebibyte of empty lists takes seconds to walk through, and no question is asked meanwhile."""
 EFFORT_SHARE = 0.25
@@ -40,7 +40,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What an answer says. ``correct`` is UNKNOWN where there is no prediction to be judged (not a 2xx)."""
+    """The judgement of an answer. ``correct`` is UNKNOWN where there is no prediction to be judged (not a 2xx)."""
 
     correct: SignalState
     degraded: bool = False
@@ -48,7 +48,7 @@ class Judgement:
     problem: str = ""
 
 
-class Effort:
+class JudgingBudget:
     """Keeps judging to a share of the time, so that no service can keep the prober from its schedule."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -57,14 +57,14 @@ class Effort:
         self._at_s = clock()
 
     def allowed(self) -> bool:
-        """Whether what was spent lately leaves time for one more."""
+        """Whether the time spent lately leaves some for one more answer."""
         now_s = self._clock()
         self._owed_s = max(0.0, self._owed_s - EFFORT_SHARE * (now_s - self._at_s))
         self._at_s = now_s
         return self._owed_s <= EFFORT_BURST_S
 
     def spent(self) -> None:
-        """What began with ``allowed`` is done."""
+        """Count the time since ``allowed`` as spent."""
         self._owed_s += self._clock() - self._at_s
 
 
@@ -86,16 +86,16 @@ class Judge:
             self._model_version = _tag(predict.model_version, name)
         except UsageError as error:
             raise UsageError(f"{file}:{line_in(file, ('predict', name))}: predict.{error}") from None
-        self._effort = Effort()
+        self._budget = JudgingBudget()
 
     def __call__(self, answer: Answer, golden: Golden) -> Judgement:
-        """What the answer says; unknown, never good, where finding out would take too long."""
-        if not self._effort.allowed():
+        """Judge the answer; unknown, never good, where judging it would take too long."""
+        if not self._budget.allowed():
             return Judgement(SignalState.UNKNOWN, problem="not judged: answers take too long to read")
         try:
             return self._judge(answer, golden)
         finally:
-            self._effort.spent()
+            self._budget.spent()
 
     def _judge(self, answer: Answer, golden: Golden) -> Judgement:
         if sum(map(answer.body.count, (b",", b"[", b"{", b":"))) > VALUES_MAX:
@@ -114,7 +114,7 @@ class Judge:
             problem = f"status {answer.status}"
         return Judgement(
             correct,
-            _says_yes(_look_up(self._degraded, answer, document)),
+            _is_yes(_look_up(self._degraded, answer, document)),
             _as_text(_look_up(self._model_version, answer, document)),
             problem,
         )
@@ -142,14 +142,14 @@ def _look_up(place: JsonPath | bytes, answer: Answer, document: Json) -> Json:
 
 
 def _as_text(value: Json) -> str:
-    """On one line, short, and harmless wherever it is shown: it is the service that says it."""
+    """On one line, short, and harmless wherever it is shown: the text comes from the service."""
     if value is None:
         return ""
-    text = value[:SAID_CHARACTERS_MAX] if isinstance(value, str) else reprlib.repr(value)
-    text = redact_text(text)[:TAG_CHARACTERS_MAX]  # Before it is cut: half a secret is not found any more.
+    text = value[:TEXT_CHARACTERS_MAX] if isinstance(value, str) else reprlib.repr(value)
+    text = redact_text(text)[:TAG_CHARACTERS_MAX]  # Before it is cut: half a secret would not be found.
     return text if text.isprintable() else "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 
 
-def _says_yes(value: Json) -> bool:
-    """Present, and not a way of saying no."""
+def _is_yes(value: Json) -> bool:
+    """Whether the value is there, and does not mean no."""
     return _as_text(value).strip().lower() not in ("", "0", "false", "no", "none", "null", "[]", "{}")

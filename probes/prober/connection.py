@@ -1,7 +1,7 @@
 """One kept-alive HTTP/1.1 connection of the prober: one request at a time, a bounded answer.
 
-A connection is used again only after a whole, well-formed answer. One that timed out, broke or said too much
-is dropped: what would come on it next cannot be told.
+A connection is used again only after a whole, well-formed answer. One that timed out, broke or sent too much
+is dropped: it is unknown what would come on it next.
 
 Whatever a service sends costs bounded memory and little time. Bytes alone are not enough of a limit for that: a
 mebibyte holds 200,000 headers, or as many interim answers, and each of them is a call.
@@ -34,8 +34,8 @@ ENDED = ("closed", "reset")
 """The problems of a connection that the other side ended."""
 
 
-class Owner(Protocol):
-    """Whom a connection reports to."""
+class ConnectionOwner(Protocol):
+    """The object that a connection reports to."""
 
     def opened(self, connection: Connection) -> None: ...
 
@@ -55,7 +55,7 @@ class Connection(asyncio.Protocol):
     _held_bytes: ClassVar[int] = 0
     """Received for answers that are not whole yet, by all connections of this process."""
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: ConnectionOwner) -> None:
         self._owner = owner
         self._descriptor = -1
         self._held = 0
@@ -77,17 +77,17 @@ class Connection(asyncio.Protocol):
         self._body = bytearray()
         self._status = 0
         self._complete = False
-        self._said_more = False
+        self._sent_more = False
         self._keep = False
 
     @property
     def reusable(self) -> bool:
-        """Closing: its end is known to the loop, but not yet told to this object."""
+        """Whether another request may be sent. While it closes, the loop knows that before this object does."""
         open_still = self._transport is not None and not self._transport.is_closing()
         return open_still and not self.busy and self.uses < USES_MAX
 
     def ask(self, request: bytes) -> None:
-        """Send one request. The owner hears of one of ``answered`` and ``broken``, unless it drops this before."""
+        """Send one request. Calls ``answered`` or ``broken`` of the owner, unless the owner drops this before."""
         assert self._transport is not None
         assert not self.busy
         self.uses += 1
@@ -100,11 +100,11 @@ class Connection(asyncio.Protocol):
             self._transport.write(request)
 
     def _has_unread(self) -> bool:
-        """Whether something has come that the loop has not seen yet."""
+        """Whether bytes have come that the loop has not read yet."""
         return struct.unpack("i", fcntl.ioctl(self._descriptor, termios.FIONREAD, bytes(4))) != (0,)
 
     def drop(self) -> None:
-        """End the connection at once. The owner hears no more of it."""
+        """End the connection at once. The owner receives no more calls."""
         transport, self._transport = self._transport, None
         self._parser = None  # It refers to this object: without the cycle both go at once.
         self._let_go()
@@ -129,7 +129,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             return
         if not self.busy:
-            self._fail("unexpected bytes", now_s)  # Nobody asked.
+            self._fail("unexpected bytes", now_s)  # No request is in flight.
             return
         self.received_bytes += len(data)
         self._held += len(data)
@@ -140,21 +140,21 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._said_more = True
+            self._sent_more = True
             if not self._complete:
                 self._fail("answer too large" if self._too_much else "answer is not HTTP", now_s)
                 return
         if not self._status and self.received_bytes > HEAD_BYTES_MAX:
             self._fail("answer too large", now_s)
         elif self._complete:
-            self._finish(keep=self._keep and not self._said_more, at_s=now_s)
+            self._finish(keep=self._keep and not self._sent_more, at_s=now_s)
 
     def connection_lost(self, error: Exception | None) -> None:
         now_s = time.monotonic()
         if self._transport is None:
             return
-        told = b"content-length" in self._headers or b"transfer-encoding" in self._headers
-        if self.busy and self._status and not told and error is None:
+        has_length = b"content-length" in self._headers or b"transfer-encoding" in self._headers
+        if self.busy and self._status and not has_length and error is None:
             self._finish(keep=False, at_s=now_s)  # An answer that ends where the connection does.
             return
         self._fail("reset" if isinstance(error, ConnectionResetError | BrokenPipeError) else "closed", now_s)
@@ -162,7 +162,7 @@ class Connection(asyncio.Protocol):
     # What the parser calls.
 
     def on_message_begin(self) -> None:
-        self._said_more = self._complete  # A second answer to one request: nothing more is asked there.
+        self._sent_more = self._complete  # A second answer to one request: nothing more is asked there.
         if self._complete:
             raise _TooMuchError
 
@@ -170,7 +170,9 @@ class Connection(asyncio.Protocol):
         self._headers_count = self._counted(self._headers_count, HEADERS_MAX)
         name = name.lower()
         before = self._headers.get(name)
-        self._headers[name] = value if before is None else before + b", " + value  # What HTTP says of such.
+        self._headers[name] = (
+            value if before is None else before + b", " + value
+        )  # As HTTP defines for repeated headers.
 
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()

@@ -1,13 +1,13 @@
-"""The prober: asks a question whose answer is known at a fixed rate, whatever became of those before.
+"""The prober: asks questions whose answers are known at a fixed rate, whatever became of those before.
 
     python -m monkeyproof.probes.prober.prober --target FILE --out FOLDER --anchor MONOTONIC_S --seed N
 
-It runs in a process of its own until SIGTERM (or until its parent is gone), and appends to
+It runs in a process of its own until SIGTERM (or until its parent has ended), and appends to
 ``FOLDER/readings.arrows``. Reading k is due at ``start + k / rate``: it is an open loop, so a slow service
 slows no question down and hides behind none. Latency counts from when the reading was due.
 
-A slot is *unknown*, never made up, where the prober itself could not look: it was too late to send (it was
-stopped, or starved), or it was not awake when an answer may have come. "Too late" is a tenth of the SLO's
+A slot is *unknown*, never made up, where the prober itself could not observe: it was too late to send (it was
+stopped, or starved), or it was not running when an answer may have come. "Too late" is a tenth of the SLO's
 latency, between 2 and 50 ms.
 
 A kept-alive connection that dies before a byte of an answer is, for all that a client can see, one that the
@@ -52,13 +52,13 @@ from monkeyproof.runtime.process_ref import ProcessReference, add_owner
 FLUSH_S = 0.2
 TICK_MAX_S = 0.02
 IDLE_CONNECTIONS_MAX = 8
-RUN_WILD_S = 5
+BUSY_MAX_S = 5
 NAN = float("nan")
 
 
 @dataclass(slots=True, eq=False)
 class InFlightProbe:
-    """A reading that is under way."""
+    """A reading that is in flight."""
 
     slot: int
     due_s: float
@@ -79,10 +79,11 @@ class Prober:
         question: Question,
         judge: Judge,
         writer: ReadingsWriter,
-        sentinel: ConnectionMonitor,
+        connection_monitor: ConnectionMonitor,
         seed: int,
     ) -> None:
-        self._question, self._judge, self._writer, self._sentinel = question, judge, writer, sentinel
+        self._question, self._judge, self._writer = question, judge, writer
+        self._connection_monitor = connection_monitor
         self._order = np.random.default_rng(seed).permutation(len(question.golden)).tolist()
         self._slo_s = target.slo.latency_ms / 1000.0
         self._timeout_s = target.prober.timeout_ms / 1000.0
@@ -94,10 +95,8 @@ class Prober:
         self._in_flight_max = max(8, math.ceil(target.prober.rate_per_s * self._timeout_s) + 8)
         self._idle: list[Connection] = []
         self._asking: dict[Connection, InFlightProbe] = {}
-        self._flights: deque[InFlightProbe] = (
-            deque()
-        )  # In the order of their time limits; those done are passed over.
-        self._in_flight = 0
+        self._by_deadline: deque[InFlightProbe] = deque()  # Those that are done already are passed over.
+        self._in_flight_count = 0
         self._rows: list[Reading] = []
         self._slot = 0
         self._stopping = False
@@ -105,7 +104,7 @@ class Prober:
         self._ticks_since_stall = 0
 
     async def run(self, anchor_s: float, owner: ProcessReference) -> None:
-        """Probe until told to stop, or the owner is gone; then wait for what is in flight, up to its limit."""
+        """Probe until ``stop`` is called or the owner has ended; then wait for the probes in flight."""
         loop = asyncio.get_running_loop()
         self._anchor_s = anchor_s
         self._owner = owner
@@ -125,12 +124,12 @@ class Prober:
             for connection in self._idle:
                 connection.drop()
             self._flush()
-            self._sentinel.close()
+            self._connection_monitor.close()
 
     def stop(self) -> None:
         self._stopping = True
 
-    # The clock.
+    # The schedule.
 
     def _tick(self, ticker: Ticker) -> None:
         ticker.acknowledge()
@@ -148,49 +147,51 @@ class Prober:
             self._flushed_s = now_s
             self._flush()
             if self._owner.has_ended():
-                self._stopping = True  # Nobody is left to read it, and nobody else would end this process.
-        if self._stopping and not self._in_flight and not self._ended.done():
+                self._stopping = True  # No process is left that reads the file or would end this one.
+        if self._stopping and not self._in_flight_count and not self._ended.done():
             self._ended.set_result(None)
 
     def _awake(self, now_s: float) -> None:
-        """Notice that this process was stopped or starved: what comes now may have been there for long."""
+        """Detect that this process was stopped or starved: what comes now may have arrived long before."""
         if now_s - self._alive_s > self._too_late_s + self._tick_ns / 1e9:
             self._stalled_from_s = self._alive_s
             self._ticks_since_stall = 0
         self._alive_s = now_s
 
     def _end_overdue(self, now_s: float) -> None:
-        while self._flights and (self._flights[0].done or self._flights[0].due_s + self._timeout_s <= now_s):
-            flight = self._flights.popleft()
-            if not flight.done:
-                self._conclude(flight, None, "timeout", flight.due_s + self._timeout_s)
+        while self._by_deadline and (
+            self._by_deadline[0].done or self._by_deadline[0].due_s + self._timeout_s <= now_s
+        ):
+            probe = self._by_deadline.popleft()
+            if not probe.done:
+                self._conclude(probe, None, "timeout", probe.due_s + self._timeout_s)
 
     # One reading, from its slot to its row.
 
     def _begin(self, due_s: float, now_s: float) -> None:
-        if now_s - due_s > self._too_late_s or self._in_flight >= self._in_flight_max:
+        if now_s - due_s > self._too_late_s or self._in_flight_count >= self._in_flight_max:
             unknown = SignalState.UNKNOWN
             at_s = due_s - self._anchor_s
             self._rows.append(Reading(self._slot, at_s, NAN, NAN, unknown, unknown, unknown, problem="missed"))
             return
-        flight = InFlightProbe(self._slot, due_s, time.monotonic(), self._order[self._slot % len(self._order)])
-        self._flights.append(flight)
-        self._in_flight += 1
+        probe = InFlightProbe(self._slot, due_s, time.monotonic(), self._order[self._slot % len(self._order)])
+        self._by_deadline.append(probe)
+        self._in_flight_count += 1
         while self._idle:
             connection = self._idle.pop()
             if connection.reusable:
-                self._ask(connection, flight)
+                self._ask(connection, probe)
                 return
             connection.drop()
-        self._connect(flight)
+        self._connect(probe)
 
-    def _connect(self, flight: InFlightProbe) -> None:
+    def _connect(self, probe: InFlightProbe) -> None:
         connection = Connection(self)
-        flight.connection = connection
-        self._asking[connection] = flight
-        flight.connecting = asyncio.get_running_loop().create_task(self._open(connection, flight))
+        probe.connection = connection
+        self._asking[connection] = probe
+        probe.connecting = asyncio.get_running_loop().create_task(self._open(connection, probe))
 
-    async def _open(self, connection: Connection, flight: InFlightProbe) -> None:
+    async def _open(self, connection: Connection, probe: InFlightProbe) -> None:
         loop = asyncio.get_running_loop()
         try:
             await loop.create_connection(lambda: connection, self._question.host, self._question.port)
@@ -198,77 +199,77 @@ class Prober:
             now_s = time.monotonic()
             self._awake(now_s)
             problem = "refused" if isinstance(error, ConnectionRefusedError) else error.strerror or "no connection"
-            if not flight.done:
-                self._conclude(flight, None, problem, now_s)
+            if not probe.done:
+                self._conclude(probe, None, problem, now_s)
 
     def opened(self, connection: Connection) -> None:
-        flight = self._asking.get(connection)
-        if flight is None:
+        probe = self._asking.get(connection)
+        if probe is None:
             connection.drop()  # The time limit was faster.
         else:
-            flight.connecting = None  # To cancel it from here on would close what it has opened.
-            self._ask(connection, flight)
+            probe.connecting = None  # To cancel it from here on would close what it has opened.
+            self._ask(connection, probe)
 
-    def _ask(self, connection: Connection, flight: InFlightProbe) -> None:
-        flight.connection = connection
-        self._asking[connection] = flight
-        connection.ask(self._question.requests[flight.golden])
+    def _ask(self, connection: Connection, probe: InFlightProbe) -> None:
+        probe.connection = connection
+        self._asking[connection] = probe
+        connection.ask(self._question.requests[probe.golden])
 
     def answered(self, connection: Connection, answer: Answer, at_s: float) -> None:
         self._awake(at_s)
-        flight = self._asking.pop(connection)
-        flight.connection = None
+        probe = self._asking.pop(connection)
+        probe.connection = None
         if connection.reusable and len(self._idle) < IDLE_CONNECTIONS_MAX:
             self._idle.append(connection)
         else:
             connection.drop()
-        self._conclude(flight, answer, "", at_s)
+        self._conclude(probe, answer, "", at_s)
 
     def broken(self, connection: Connection, problem: str, at_s: float) -> None:
         self._awake(at_s)
-        if problem in ENDED and self._stalled_from_s is None:  # Else nobody knows when it was ended.
-            self._sentinel.lost(at_s)
+        if problem in ENDED and self._stalled_from_s is None:  # Else it is unknown when it ended.
+            self._connection_monitor.lost(at_s)
         if connection in self._idle:
             self._idle.remove(connection)  # The server closed it: no harm done.
             return
-        flight = self._asking.pop(connection)
+        probe = self._asking.pop(connection)
         maybe_idle = connection.uses > 1 and not connection.received_bytes
-        if maybe_idle and not flight.reconnected and at_s < flight.due_s + self._timeout_s:
-            flight.reconnected = True
-            self._connect(flight)
+        if maybe_idle and not probe.reconnected and at_s < probe.due_s + self._timeout_s:
+            probe.reconnected = True
+            self._connect(probe)
         else:
-            self._conclude(flight, None, problem, at_s)
+            self._conclude(probe, None, problem, at_s)
 
-    def _conclude(self, flight: InFlightProbe, answer: Answer | None, problem: str, at_s: float) -> None:
-        flight.done = True
-        self._in_flight -= 1
-        if flight.connection is not None:
-            self._asking.pop(flight.connection, None)
-            flight.connection.drop()
-        if flight.connecting is not None:
-            flight.connecting.cancel()
-        latest_s = at_s - flight.due_s
-        earliest_s = latest_s if self._stalled_from_s is None else min(at_s, self._stalled_from_s) - flight.due_s
+    def _conclude(self, probe: InFlightProbe, answer: Answer | None, problem: str, at_s: float) -> None:
+        probe.done = True
+        self._in_flight_count -= 1
+        if probe.connection is not None:
+            self._asking.pop(probe.connection, None)
+            probe.connection.drop()
+        if probe.connecting is not None:
+            probe.connecting.cancel()
+        latest_s = at_s - probe.due_s
+        earliest_s = latest_s if self._stalled_from_s is None else min(at_s, self._stalled_from_s) - probe.due_s
         if answer is not None and earliest_s >= self._timeout_s:
-            answer, problem, at_s = None, "timeout", flight.due_s + self._timeout_s
+            answer, problem, at_s = None, "timeout", probe.due_s + self._timeout_s
         fast = _within(earliest_s, latest_s, self._slo_s) if problem != "timeout" else SignalState.BAD
         available, correct = SignalState.BAD, SignalState.UNKNOWN
         tags: dict[str, Any] = {}
         if answer is not None:
-            judged = self._judge(answer, self._question.golden[flight.golden])
+            judged = self._judge(answer, self._question.golden[probe.golden])
             correct, problem = judged.correct, judged.problem
             tags = {"degraded": judged.degraded, "model_version": judged.model_version, "status": answer.status}
             if answer.ok:
                 available = _within(earliest_s, latest_s, self._timeout_s)
             if SignalState.UNKNOWN in (fast, available):
                 problem = problem or "prober was stopped"
-            elif flight.reconnected and not problem:
+            elif probe.reconnected and not problem:
                 problem = "reconnected"
         self._rows.append(
             Reading(
-                flight.slot,
-                flight.due_s - self._anchor_s,
-                flight.sent_s - self._anchor_s,
+                probe.slot,
+                probe.due_s - self._anchor_s,
+                probe.sent_s - self._anchor_s,
                 at_s - self._anchor_s,
                 available,
                 fast,
@@ -282,7 +283,7 @@ class Prober:
         if self._rows:
             self._writer.write(self._rows)
             self._rows.clear()
-        self._sentinel.flush()
+        self._connection_monitor.flush()
 
     def _on_surprise(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG002
         """An error in a callback ends the prober: half of the numbers would be worse than none."""
@@ -301,10 +302,10 @@ def _go_first() -> None:
     """Be scheduled before others where that is allowed: it needs little, and must not be late.
 
     Measured with two busy loops on two cores: slots sent 15 ms late (p99) without, 0.15 ms with. A prober that
-    ran wild would take a core from everybody, so the kernel ends one that does not pause for seconds.
+    never paused would take a core from all others, so the kernel ends one that does not pause for seconds.
     """
     with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_RTTIME, (RUN_WILD_S * 10**6, RUN_WILD_S * 10**6))
+        resource.setrlimit(resource.RLIMIT_RTTIME, (BUSY_MAX_S * 10**6, BUSY_MAX_S * 10**6))
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(os.sched_get_priority_min(os.SCHED_FIFO)))
 
 
@@ -337,8 +338,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     gc.freeze()
     _go_first()
     try:
-        sentinel = ConnectionMonitor(question.host, question.port, history)
-        prober = Prober(target, question, judge, writer, sentinel, arguments.seed)
+        connection_monitor = ConnectionMonitor(question.host, question.port, history)
+        prober = Prober(target, question, judge, writer, connection_monitor, arguments.seed)
         uvloop.run(prober.run(arguments.anchor, arguments.owner))
         writer.close()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A periodic timer of the kernel's: it keeps its period exactly, so a schedule does not drift."""
+"""A periodic timer of the kernel, which keeps its period exactly, so that a schedule does not drift."""
 
 from __future__ import annotations
 

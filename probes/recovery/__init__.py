@@ -1,1 +1,1 @@
-"""How a recovery is computed from readings and events. Pure functions."""
+"""Computes a recovery from readings and events. Pure functions."""

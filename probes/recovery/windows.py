@@ -1,7 +1,7 @@
 """Readings as a schedule without holes, and the sustained windows in it.
 
-Everything that judges readings (the measurement, the steady state, the watchers) judges through this file,
-so that what ends a hold and what a report calls a recovery cannot differ.
+The measurement, the steady state and the hold phase all judge readings through this file, so that what ends a hold
+and what a report calls a recovery cannot differ.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from monkeyproof.config.target_file import Slo
 from monkeyproof.record.readings import Readings, SignalState
 
 UNKNOWN_SHARE_MAX = 0.05
-"""With more unknown readings than this share, nobody can tell what the users saw."""
+"""With a larger share of unknown readings, the rest cannot tell what the users saw."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class ProbeSchedule:
 
     period_s: float
     has_row: NDArray[np.bool_]
-    """False: the file does not say (yet) what became of it."""
+    """False: the file has no row for the slot (yet)."""
     scheduled_s: NDArray[np.float64]
     sent_s: NDArray[np.float64]
     finished_s: NDArray[np.float64]
@@ -70,7 +70,7 @@ class ProbeSchedule:
         return np.equal(self.good, SignalState.UNKNOWN)
 
     def in_play(self, from_s: float) -> NDArray[np.bool_]:
-        """Slots that something at ``from_s`` can have touched: due since then, or still in flight then."""
+        """Slots that an event at ``from_s`` can have affected: due since then, or in flight then."""
         return (self.scheduled_s >= from_s) | (self.finished_s > from_s)
 
     def count_in(self, window_s: float) -> int:
@@ -82,71 +82,71 @@ class ProbeSchedule:
         return int(np.searchsorted(self.scheduled_s, at_s - 1e-9))
 
 
-def meets(slots: ProbeSchedule, window_s: float, objective: float) -> NDArray[np.bool_]:
+def meets(schedule: ProbeSchedule, window_s: float, objective: float) -> NDArray[np.bool_]:
     """Whether the window that begins at each slot meets the objective, shape (n,).
 
     A window that is not wholly observed does not. Unknown readings count as not good.
     """
-    n, width = len(slots), slots.count_in(window_s)
+    n, width = len(schedule), schedule.count_in(window_s)
     passed = np.zeros(n, np.bool_)
     if width <= n:
-        total = np.concatenate([[0], np.cumsum(slots.is_good)])
+        total = np.concatenate([[0], np.cumsum(schedule.is_good)])
         passed[: n - width + 1] = total[width:] - total[:-width] >= objective * width - 1e-9
     return passed
 
 
-def first_sustained(slots: ProbeSchedule, slo: Slo, from_index: int, window_s: float = 0.0) -> int | None:
+def first_sustained(schedule: ProbeSchedule, slo: Slo, from_index: int, window_s: float = 0.0) -> int | None:
     """The earliest good slot, ``from_index`` or later, from which a whole window meets the objective.
 
     ``window_s`` 0 is the SLO's own ``stable_for_s``.
     """
-    starts = meets(slots, window_s or slo.stable_for_s, slo.objective) & slots.is_good
+    starts = meets(schedule, window_s or slo.stable_for_s, slo.objective) & schedule.is_good
     found = np.flatnonzero(starts[from_index:])
     return from_index + int(found[0]) if len(found) else None
 
 
-def sustained_by(slots: ProbeSchedule, slo: Slo, from_index: int, by_s: float) -> int | None:
-    """As ``first_sustained``, by what was known at ``by_s``: the window is over, and no later answer counts.
+def sustained_by(schedule: ProbeSchedule, slo: Slo, from_index: int, by_s: float) -> int | None:
+    """As ``first_sustained``, from what was known at ``by_s``: the window is over, and no later answer counts.
 
-    An answer that was still awaited when a fault was taken away may be good only because of that.
+    An answer that was in flight when a fault was reverted may be good only because of that.
     """
-    late = slots.is_good & (slots.finished_s > by_s)
-    known = replace(slots, good=np.where(late, SignalState.UNKNOWN, slots.good).astype(np.int8))
+    late = schedule.is_good & (schedule.finished_s > by_s)
+    known = replace(schedule, good=np.where(late, SignalState.UNKNOWN, schedule.good).astype(np.int8))
     start = first_sustained(known, slo, from_index)
-    return start if start is not None and slots.scheduled_s[start] + slo.stable_for_s <= by_s + 1e-9 else None
+    return start if start is not None and schedule.scheduled_s[start] + slo.stable_for_s <= by_s + 1e-9 else None
 
 
-def lasting_by(slots: ProbeSchedule, slo: Slo, from_index: int, by_s: float) -> int | None:
+def lasting_by(schedule: ProbeSchedule, slo: Slo, from_index: int, by_s: float) -> int | None:
     """As ``sustained_by``, but after the last relapse that was seen by then: a blip that heals is no recovery from
     the damage that follows it. None if it was bad again at ``by_s``.
     """
-    width, end = slots.count_in(slo.stable_for_s), slots.first_at(by_s)
-    bad = np.concatenate([[0], np.cumsum(slots.is_bad)])
+    width, end = schedule.count_in(slo.stable_for_s), schedule.first_at(by_s)
+    bad = np.concatenate([[0], np.cumsum(schedule.is_bad)])
     windows = np.arange(end)
     tolerated = int((1.0 - slo.objective) * width + 1e-9)
     relapsed = bad[np.minimum(windows + width, end)] - bad[windows] > tolerated
-    start = sustained_by(slots, slo, from_index, by_s)
+    start = sustained_by(schedule, slo, from_index, by_s)
     while start is not None and relapsed[start:].any():
-        start = sustained_by(slots, slo, start + int(np.flatnonzero(relapsed[start:])[0]) + 1, by_s)
+        start = sustained_by(schedule, slo, start + int(np.flatnonzero(relapsed[start:])[0]) + 1, by_s)
     return start
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """What became of the readings of one window. Slots that have no row (yet), or never came, are unknown."""
+class WindowShare:
+    """Shares of the readings of one window. Slots that have no row (yet), or never came, are unknown."""
 
-    slots: int = 0
+    count: int = 0
     good: float = 0.0
     unknown: float = 1.0
 
     @classmethod
-    def of(cls, slots: ProbeSchedule, start: int, window_s: float) -> Share:
+    def of(cls, schedule: ProbeSchedule, start: int, window_s: float) -> WindowShare:
         """Of the window that begins at slot ``start``."""
-        count = slots.count_in(window_s)
+        count = schedule.count_in(window_s)
         window = slice(start, start + count)
-        good, bad = int(slots.is_good[window].sum()), int(slots.is_bad[window].sum())
+        good, bad = int(schedule.is_good[window].sum()), int(schedule.is_bad[window].sum())
         return cls(count, good / count, 1.0 - (good + bad) / count)
 
     def steady(self, slo: Slo) -> bool:
-        """Whether the objective is met, and it can be told."""
+        """Whether the objective is met, and few enough readings are unknown."""
         return self.good >= slo.objective - 1e-9 and self.unknown <= UNKNOWN_SHARE_MAX + 1e-9

@@ -59,7 +59,7 @@ def test_a_slow_replica_is_drained_until_its_link_is_fast(watched: Watched) -> N
     assert causes(watched) == ["replica_slow"]
 
 
-def test_a_death_that_the_platform_mends_is_seen_and_left_to_it(watched: Watched) -> None:
+def test_the_platform_gets_the_first_try_at_a_dead_replica(watched: Watched) -> None:
     watched.world.dead = "replica-1"
     assert watched.until(Kind.HEALER_DETECTED, within_s=1.0).subject == "replica-1"
     assert "no action" in watched.until(Kind.HEALER_RESOLVED).data["summary"]
@@ -76,7 +76,7 @@ def test_a_replica_that_stays_down_is_restarted(watched: Watched) -> None:
     assert watched.world.calls == ["restart replica-1"]
 
 
-def test_corrupt_records_are_quarantined_and_features_restored(watched: Watched) -> None:
+def test_corrupt_records_are_quarantined(watched: Watched) -> None:
     began_s = watched.world.clock.now_s
     watched.world.corrupt_source = True
     assert watched.until(Kind.HEALER_DETECTED).t_s - began_s < 1.5
@@ -128,7 +128,7 @@ def test_a_feature_store_outage_is_bridged_by_the_snapshot(watched: Watched) -> 
     assert causes(watched) == ["features_unavailable"]
 
 
-def test_a_degraded_champion_is_rolled_back_though_the_registry_fails(watched: Watched) -> None:
+def test_a_rollback_survives_a_failing_registry(watched: Watched) -> None:
     watched.world.registry_fails = 4
     watched.world.model = "1"
     watched.until(Kind.HEALER_RESOLVED, within_s=15.0)

@@ -99,7 +99,7 @@ def test_replicas(first: ReplicaSample, second: ReplicaSample, expected: set[tup
     assert signals([sample(n, WELL, first, second) for n in range(4)]) == expected
 
 
-def test_a_replica_that_was_started_anew_between_two_samples_is_detected() -> None:
+def test_a_restart_between_two_samples_is_detected() -> None:
     window = [sample(n, WELL, replica("replica-1", starts=1 + (n >= 2))) for n in range(4)]
     assert signals(window) == {("replica_down", "replica-1")}
 

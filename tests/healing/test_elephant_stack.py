@@ -1,4 +1,4 @@
-"""The Elephant beside the real embedded target: faults are made by hand, and it must see and heal them."""
+"""The Elephant beside the real embedded target: the tests make faults, which it must detect and heal."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def run(target: Target, tmp_path: Path) -> Iterator[Run]:
         pytest.param(HANG, "features_unavailable", "serve_snapshot", "serve_live", id="hanging-store"),
     ],
 )
-def test_a_fault_on_a_link_is_healed_while_it_lasts_and_the_remedy_taken_back_after_it(
+def test_a_fault_on_a_link_is_healed_and_the_remedy_lifted_after_it(
     run: Run, toxic: Toxic, cause: str, remedy: str, lift: str
 ) -> None:
     links = require(run.target, Links)
@@ -134,7 +134,7 @@ def test_a_fault_on_a_link_is_healed_while_it_lasts_and_the_remedy_taken_back_af
     assert not run.events(Kind.HEALER_ESCALATED)
 
 
-def test_a_degraded_model_is_rolled_back_though_its_registry_fails(run: Run) -> None:
+def test_a_degraded_model_is_rolled_back(run: Run) -> None:
     registry = require(run.target, Registry)
     good = registry.champion()
     require(run.target, Links).add(FAILING_REGISTRY)

@@ -216,7 +216,7 @@ def test_a_fallback_shows_in_its_header(bench: Bench) -> None:
     assert not last.replicas["r0"].canary.fallback
 
 
-def test_a_listing_that_fails_or_hangs_makes_the_replicas_unknown(bench: Bench) -> None:
+def test_without_a_listing_the_replicas_are_unknown(bench: Bench) -> None:
     def fail() -> None:
         raise TargetError("no")
 
@@ -230,7 +230,7 @@ def test_a_listing_that_fails_or_hangs_makes_the_replicas_unknown(bench: Bench) 
     bench.target.listing = lambda: time.sleep(30.0)
     began_s = time.monotonic()
     assert all(one.replicas is None for one in bench.samples(3))
-    assert time.monotonic() - began_s < 5.0, "a stuck call keeps nobody from ending"
+    assert time.monotonic() - began_s < 5.0, "a stuck call does not keep the process from ending"
 
 
 def test_a_slow_scrape_is_unknown_not_zero(bench: Bench) -> None:

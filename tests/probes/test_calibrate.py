@@ -94,12 +94,12 @@ def test_the_command_stores_what_it_prints(tmp_path: Path) -> None:
         assert kind in ended.stdout
 
 
-def test_a_killed_prober_is_told_in_plain_words_and_nothing_is_left(tmp_path: Path) -> None:
+def test_a_killed_prober_is_reported_and_leaves_nothing(tmp_path: Path) -> None:
     def kill(_: int) -> None:
         for pid in processes_of("monkeyproof.probes.prober.prober", tmp_path):
             os.kill(pid, signal.SIGKILL)
 
-    with pytest.raises(MonkeyproofError, match="prober ended before its time"):
+    with pytest.raises(MonkeyproofError, match="prober ended too early"):
         run_episodes([Episode("dark", (("dark", 5.0),))], 50.0, 1, tmp_path, SystemClock(), kill)
     assert wait_for(lambda: not processes_of("monkeyproof", tmp_path), within_s=5)
 
@@ -115,20 +115,18 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     try:
         assert wait_for(lambda: bool(processes_of("monkeyproof.probes.prober.prober", tmp_path)), within_s=20)
         command.send_signal(signal.SIGINT)
-        _, said = command.communicate(timeout=20)
+        _, log_lines = command.communicate(timeout=20)
     finally:
         command.kill()
         command.wait()
-    assert (command.returncode, said) == (4, "monkeyproof: stopped before the end; nothing was stored\n")
+    assert (command.returncode, log_lines) == (4, "monkeyproof: stopped before the end; nothing was stored\n")
     # One that was just being started ends by itself, as its parent is gone.
     assert wait_for(lambda: not processes_of("monkeyproof", tmp_path), within_s=10)
     assert not list(tmp_path.glob("monkeyproof-calibrate-*"))
     assert not list(tmp_path.glob("home/calibration.json"))
 
 
-def test_what_is_stored_may_be_missing_damaged_or_of_another_version(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_or_damaged_calibration_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MONKEYPROOF_HOME", str(tmp_path))
     assert calibration.stored() == {}
     for text in ("", "{", "[]", '{"version": 2}'):
@@ -143,8 +141,8 @@ def test_the_plan_is_the_seeds_and_has_every_kind() -> None:
     assert planned == plan_episodes(36, 5) != plan_episodes(36, 6)
     counts = [sum(episode.kind == kind for episode in planned) for kind in KINDS]
     assert (sum(counts), min(counts), max(counts)) == (36, 5, 6)
-    for lane in range(calibration.LANES):
-        assert sum(episode.duration_s for episode in planned[lane :: calibration.LANES]) < 45
+    for pair in range(calibration.PAIRS):
+        assert sum(episode.duration_s for episode in planned[pair :: calibration.PAIRS]) < 45
 
 
 DARK = Episode("dark", (("dark", 1.0),))
@@ -169,7 +167,7 @@ def test_a_clock_that_is_off_is_found_out() -> None:
     assert (found["episodes_count"], found["held_count"], found["held_share"]) == (2, 1, 0.5)
 
 
-def test_a_never_that_is_called_recovered_and_a_flap_that_is_dated_early_are_misjudged() -> None:
+def test_a_false_recovery_and_an_early_flap_are_misjudged() -> None:
     never = Episode("never recovers", (("dark", 2.0),))
     assert judge(never, trace(letters((2, "G"), (5, "R"))), [(2.0, 2.0), (6.0, 6.0)], ()).held
     wrong = judge(never, trace(letters((2, "G"), (1, "R"), (5, "G"))), [(2.0, 2.0), (6.0, 6.0)], ())
@@ -179,7 +177,7 @@ def test_a_never_that_is_called_recovered_and_a_flap_that_is_dated_early_are_mis
     assert misjudged([replace(wrong, disturbed="the machine stopped")]) == []
 
 
-def test_a_service_that_took_long_to_switch_does_not_lend_its_episode_the_next_ones_outage() -> None:
+def test_a_slow_switch_does_not_spill_into_the_next_episode() -> None:
     """The next one begins by the script: 1.6 s after the first answer to what hung, 60 ms less after the last."""
     slowly = [(2.0, 2.0001), (3.0, 3.06)]
     next_one = trace(letters((2, "G"), (1, "R"), (1.6, "G"), (1, "R")))
@@ -187,7 +185,7 @@ def test_a_service_that_took_long_to_switch_does_not_lend_its_episode_the_next_o
     assert (found.held, found.disturbed) == (True, ""), found.recovery.reason
 
 
-def test_what_the_machine_spoiled_is_not_held_against_the_clock() -> None:
+def test_a_disturbed_episode_does_not_count() -> None:
     text = letters((2, "G"), (1, "R"), (3, "G"))
     assert judged_of(trace(text), stalls=(Interval(2.5, 2.7),)).disturbed
     assert not judged_of(trace(text), stalls=(Interval(0.5, 0.7),)).disturbed

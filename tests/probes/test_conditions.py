@@ -16,7 +16,7 @@ from monkeyproof.clock import wait_for
 from monkeyproof.config.limits import AbortIf, shown
 from monkeyproof.probes.abort import monitor
 from monkeyproof.probes.abort.conditions import bad_s, good_share, readings_conditions, why_metric
-from monkeyproof.probes.abort.monitor import Asked, bad_before_s
+from monkeyproof.probes.abort.monitor import PolledCondition, bad_before_s
 from monkeyproof.probes.recovery.windows import ProbeSchedule
 from monkeyproof.record.history import READINGS_FILE
 from monkeyproof.record.readings import Reading, Readings, ReadingsWriter, SignalState
@@ -38,7 +38,7 @@ def rows(pattern: str) -> list[Reading]:
     ]
 
 
-def slots(pattern: str) -> ProbeSchedule:
+def schedule(pattern: str) -> ProbeSchedule:
     found = ProbeSchedule.of(Readings.of(rows(pattern)))
     assert found is not None
     return found
@@ -59,7 +59,7 @@ def slots(pattern: str) -> ProbeSchedule:
     ],
 )
 def test_good_share_of_the_last_two_seconds(pattern: str, now_s: float, expected: float) -> None:
-    assert good_share(slots(pattern), now_s - 2.0, now_s, LAG_S) == pytest.approx(expected, abs=0.06)
+    assert good_share(schedule(pattern), now_s - 2.0, now_s, LAG_S) == pytest.approx(expected, abs=0.06)
 
 
 def test_no_readings_are_no_share() -> None:
@@ -70,7 +70,7 @@ def sli(pattern: str | None, now_s: float, *, from_s: float = 0.0) -> str:
     (one,) = readings_conditions(
         (AbortIf(sli_below=0.5, for_s=2),), objective=0.99, before_s=0.0, from_s=from_s, lag_s=LAG_S
     )
-    return one.why(slots(pattern) if pattern else None, now_s)
+    return one.why(schedule(pattern) if pattern else None, now_s)
 
 
 def test_sli_below() -> None:
@@ -86,7 +86,7 @@ def budget(pattern: str | None, now_s: float, *, before_s: float = 0.0) -> str:
     # One percent of 1000 s is the budget: 10 s. A fifth of it may be spent: 2 s.
     condition = AbortIf(error_budget_spent=0.2, of_days=1000 / 86400)
     (one,) = readings_conditions((condition,), objective=0.99, before_s=before_s, from_s=0.0, lag_s=LAG_S)
-    return one.why(slots(pattern) if pattern else None, now_s)
+    return one.why(schedule(pattern) if pattern else None, now_s)
 
 
 def test_error_budget_spent_over_the_campaign() -> None:
@@ -115,8 +115,8 @@ def test_what_earlier_trials_of_the_campaign_spent(tmp_path: Path) -> None:
 
 
 def test_bad_time_is_never_shortened_by_what_is_missing() -> None:
-    assert bad_s(slots("ggggg-----ggggg"), 1.5, 0.0) == pytest.approx(0.5)
-    assert bad_s(slots("ggggg"), 3.5, 1.0) == pytest.approx(2.0)
+    assert bad_s(schedule("ggggg-----ggggg"), 1.5, 0.0) == pytest.approx(0.5)
+    assert bad_s(schedule("ggggg"), 3.5, 1.0) == pytest.approx(2.0)
 
 
 def metric(value: object, *, status: int = 200, kind: str = "vector", **bounds: float) -> str:
@@ -202,34 +202,36 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     one.server.server_close()
 
 
-def holds(asked: Asked) -> str:
-    assert wait_for(lambda: bool(asked.why(None, 0.0)), within_s=10)
-    return asked.why(None, 0.0)
+def holds(polled: PolledCondition) -> str:
+    assert wait_for(lambda: bool(polled.why(None, 0.0)), within_s=10)
+    return polled.why(None, 0.0)
 
 
 def test_a_healthy_url_lets_the_trial_go_on_until_it_is_not(server: Server) -> None:
-    asked = Asked(AbortIf(health_url=f"{server.url}/health"))
-    assert wait_for(lambda: asked.answered, within_s=10)
-    assert asked.why(None, 0.0) == ""
+    polled = PolledCondition(AbortIf(health_url=f"{server.url}/health"))
+    assert wait_for(lambda: polled.answered, within_s=10)
+    assert polled.why(None, 0.0) == ""
     server.answer = lambda *_: (503, b"")
-    assert "/health answers 503, not 200" in holds(asked)
+    assert "/health answers 503, not 200" in holds(polled)
 
 
 def test_a_redirect_is_not_health(server: Server) -> None:
     server.answer = lambda *_: (302, b"")
-    assert "answers 302" in holds(Asked(AbortIf(health_url=server.url)))
-    assert "answers 302" not in str(Asked(AbortIf(health_url=server.url, status=302)).why(None, 0.0))
+    assert "answers 302" in holds(PolledCondition(AbortIf(health_url=server.url)))
+    assert "answers 302" not in str(PolledCondition(AbortIf(health_url=server.url, status=302)).why(None, 0.0))
 
 
 def test_a_server_that_hangs_is_no_answer(server: Server) -> None:
     server.answer = lambda *_: None
-    assert "answer" in holds(Asked(AbortIf(health_url=server.url)))
+    assert "answer" in holds(PolledCondition(AbortIf(health_url=server.url)))
 
 
-def test_nobody_there_is_no_answer() -> None:
+def test_a_refused_connection_is_no_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    assert "does not answer: ConnectError" in holds(Asked(AbortIf(health_url=f"http://127.0.0.1:{port}")))
+    assert "does not answer: ConnectError" in holds(
+        PolledCondition(AbortIf(health_url=f"http://127.0.0.1:{port}"))
+    )
 
 
 @pytest.mark.usefixtures("server")
@@ -249,7 +251,7 @@ def test_a_server_that_trickles_is_no_answer() -> None:
         thread.start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         try:
-            assert "has not answered for" in holds(Asked(AbortIf(prometheus=url, query="up", above=1)))
+            assert "has not answered for" in holds(PolledCondition(AbortIf(prometheus=url, query="up", above=1)))
         finally:
             ended.set()
             thread.join()
@@ -265,27 +267,29 @@ def test_prometheus_is_asked_as_its_api_is_documented(server: Server) -> None:
 
     server.answer = answer
     query = 'sum(rate(errors{job="api"}[1m])) > bool 0'
-    asked = Asked(AbortIf(prometheus=f"{server.url}/", query=query, above=0.5))
-    assert wait_for(lambda: asked.answered, within_s=10)
-    assert asked.why(None, 0.0) == ""
+    polled = PolledCondition(AbortIf(prometheus=f"{server.url}/", query=query, above=0.5))
+    assert wait_for(lambda: polled.answered, within_s=10)
+    assert polled.why(None, 0.0) == ""
     assert asked_for[0] == ("/api/v1/query", {"query": [query]})
-    assert "0.25 is below 0.5" in holds(Asked(AbortIf(prometheus=server.url, query=query, below=0.5)))
+    assert "0.25 is below 0.5" in holds(PolledCondition(AbortIf(prometheus=server.url, query=query, below=0.5)))
 
 
-def test_servers_behind_authentication_are_asked_with_headers(server: Server) -> None:
+def test_requests_carry_the_conditions_headers(server: Server) -> None:
     server.key = "right"
     server.answer = lambda path, _: (200, UP if path.endswith("query") else b"")
     with_key = {"headers": {"X-Key": "right"}}
-    asked = [
-        Asked(AbortIf(health_url=server.url, **with_key)),
-        Asked(AbortIf(prometheus=server.url, query="up", below=1, **with_key)),
+    polled = [
+        PolledCondition(AbortIf(health_url=server.url, **with_key)),
+        PolledCondition(AbortIf(prometheus=server.url, query="up", below=1, **with_key)),
     ]
-    assert wait_for(lambda: all(one.answered for one in asked), within_s=10)
-    assert [one.why(None, 0.0) for one in asked] == ["", ""]
-    assert "answers 401, not 200" in holds(Asked(AbortIf(health_url=server.url, headers={"X-Key": "wrong"})))
-    assert "answers 401" in holds(Asked(AbortIf(prometheus=server.url, query="up", below=1)))
+    assert wait_for(lambda: all(one.answered for one in polled), within_s=10)
+    assert [one.why(None, 0.0) for one in polled] == ["", ""]
+    assert "answers 401, not 200" in holds(
+        PolledCondition(AbortIf(health_url=server.url, headers={"X-Key": "wrong"}))
+    )
+    assert "answers 401" in holds(PolledCondition(AbortIf(prometheus=server.url, query="up", below=1)))
 
 
 def test_an_endless_answer_is_cut_off(server: Server) -> None:
     server.answer = lambda *_: (200, b" " * (2 * 1024 * 1024))
-    assert "more than 1048576 bytes" in holds(Asked(AbortIf(prometheus=server.url, query="up", above=1)))
+    assert "more than 1048576 bytes" in holds(PolledCondition(AbortIf(prometheus=server.url, query="up", above=1)))

@@ -18,7 +18,7 @@ from test_prober import probing
 from monkeyproof.clock import wait_for
 from monkeyproof.config.target_file import Predict, read_target_file
 from monkeyproof.errors import UsageError
-from monkeyproof.probes.prober.answers import EFFORT_BURST_S, EFFORT_SHARE, Answer, Effort, Judge
+from monkeyproof.probes.prober.answers import EFFORT_BURST_S, EFFORT_SHARE, Answer, Judge, JudgingBudget
 from monkeyproof.probes.prober.golden import Golden
 from monkeyproof.record.history import READINGS_FILE
 from monkeyproof.record.readings import Readings, SignalState
@@ -50,7 +50,7 @@ def modes_of(readings: Readings, modes: list[str]) -> np.ndarray:
     return np.array(modes)[order[readings.slot % len(modes)]]
 
 
-def test_the_prober_lives_keeps_its_schedule_and_calls_nothing_good(port: int, tmp_path: Path) -> None:
+def test_the_prober_keeps_its_schedule_and_calls_nothing_good(port: int, tmp_path: Path) -> None:
     modes = ["good"] * (2 * len(hostile_service.MODES)) + list(hostile_service.MODES) * 2
     with probing(tmp_path, hostile_service.write_target(tmp_path, port, modes)) as probe:
         probe.wait(10)
@@ -75,7 +75,7 @@ def test_the_prober_lives_keeps_its_schedule_and_calls_nothing_good(port: int, t
     assert all(text.isprintable() for text in {*readings.model_version, *readings.problem})
 
 
-def test_many_large_answers_that_are_held_back_cost_bounded_memory(port: int, tmp_path: Path) -> None:
+def test_many_unfinished_answers_cost_bounded_memory(port: int, tmp_path: Path) -> None:
     target = hostile_service.write_target(tmp_path, port, ["held back"], rate_per_s=200, timeout_ms=1000)
     with probing(tmp_path, target) as probe:
         # It writes the file's beginning when it is ready to ask.
@@ -88,7 +88,7 @@ def test_many_large_answers_that_are_held_back_cost_bounded_memory(port: int, tm
     assert not (readings.good == SignalState.GOOD).any()
 
 
-def test_what_comes_before_it_was_asked_for_or_twice_answers_no_question(tmp_path: Path) -> None:
+def test_early_and_repeated_answers_answer_no_question(tmp_path: Path) -> None:
     with (
         hostile_service.running(early=True) as port,
         probing(tmp_path, hostile_service.write_target(tmp_path, port, ["good"] * 16)) as probe,
@@ -99,7 +99,7 @@ def test_what_comes_before_it_was_asked_for_or_twice_answers_no_question(tmp_pat
     modes = ["once more, late"] * 16
     with (
         hostile_service.running() as port,
-        # Long before the next question, also on a busy machine: what comes after it, nobody could tell apart.
+        # Long before the next question, also on a busy machine: what comes after it could not be told apart.
         probing(later, hostile_service.write_target(later, port, modes, rate_per_s=10)) as probe,
     ):
         probe.wait(40)
@@ -151,7 +151,7 @@ def test_the_load_lives_in_bounded_memory(port: int, tmp_path: Path) -> None:
 
 def test_judging_is_kept_to_a_share_of_the_time() -> None:
     now_s = 0.0
-    effort = Effort(lambda: now_s)
+    effort = JudgingBudget(lambda: now_s)
     judged = 0
     for _ in range(1000):  # Ten seconds, in which every answer would take three times as long as there is.
         if effort.allowed():

@@ -92,7 +92,7 @@ def test_a_hypothesis_of_two_probes_that_hold_is_a_baseline(
         (raises, "it failed (ValueError: no such metric)"),
     ],
 )
-def test_a_probe_that_does_not_hold_makes_the_trial_invalid_and_is_named(
+def test_a_violated_probe_is_the_reason_of_an_invalid_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: Any, why: str, probes: tuple[tuple[str, str], ...]
 ) -> None:
     outcome, reason = run(tmp_path, monkeypatch, extra, *probes)
@@ -105,7 +105,7 @@ def test_a_probe_that_does_not_hold_makes_the_trial_invalid_and_is_named(
     assert Kind.FAULT_INTENDED not in kinds
 
 
-def test_a_probe_that_fails_after_the_method_leaves_the_baseline_as_it_was(
+def test_a_probe_that_fails_afterwards_leaves_the_baseline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = iter([True, False])

@@ -64,10 +64,10 @@ def test_the_interval_holds_the_end_of_a_partial_outage(name: str) -> None:
         begin, end = math.ceil(began_s * RATE_PER_S), math.ceil(ended_s * RATE_PER_S)
         bad = np.zeros(end + 300, np.bool_)
         bad[begin:end] = PARTIAL[name](end - begin, rng)
-        slots = slots_of(bad)
-        start = lasting_by(slots, SLO, int(np.argmax(bad)), math.inf)
+        schedule = slots_of(bad)
+        start = lasting_by(schedule, SLO, int(np.argmax(bad)), math.inf)
         assert start is not None
-        found = recovered_interval(slots, SLO, start, began_s)
+        found = recovered_interval(schedule, SLO, start, began_s)
         held += found.low_s < ended_s <= found.high_s
         widths_s.append(found.width_s)
     assert held >= 0.99 * tries
@@ -77,17 +77,17 @@ def test_the_interval_holds_the_end_of_a_partial_outage(name: str) -> None:
 
 
 def test_a_total_outage_is_known_to_one_period() -> None:
-    slots = slots_of(np.arange(400) // 100 == 1)
-    assert recovered_interval(slots, SLO, 200, 2.0).width_s == pytest.approx(1 / RATE_PER_S + 0.0019)
+    schedule = slots_of(np.arange(400) // 100 == 1)
+    assert recovered_interval(schedule, SLO, 200, 2.0).width_s == pytest.approx(1 / RATE_PER_S + 0.0019)
 
 
-def test_it_never_reaches_beyond_the_window_that_proves_the_recovery() -> None:
-    """One in twenty is bad: nobody can tell the end of that within a window of two seconds."""
-    slots = slots_of((np.arange(600) % 20 == 10) & (np.arange(600) < 400))
-    start = lasting_by(slots, SLO, 10, math.inf)
+def test_the_interval_ends_within_the_proving_window() -> None:
+    """One in twenty is bad: a window of two seconds cannot tell the end of that."""
+    schedule = slots_of((np.arange(600) % 20 == 10) & (np.arange(600) < 400))
+    start = lasting_by(schedule, SLO, 10, math.inf)
     assert start == 371  # One bad one in a hundred is tolerated: the last, which is at 390.
-    found = recovered_interval(slots, SLO, start, 0.0)
-    assert found.high_s == pytest.approx(slots.finished_s[start + 99])
+    found = recovered_interval(schedule, SLO, start, 0.0)
+    assert found.high_s == pytest.approx(schedule.finished_s[start + 99])
 
 
 def test_the_healthy_time_before_a_relapse_does_not_blur_its_end() -> None:

@@ -170,11 +170,11 @@ def test_an_outage_is_measured_truly(service: probe_service.Handle, tmp_path: Pa
     assert recovery.recovered.low_s <= came["done_s"] - prober.anchor_s
     assert recovery.recovered.high_s >= came["before_s"] - prober.anchor_s
     assert recovery.recovered.width_s < 0.15
-    slots = ProbeSchedule.of(found)
-    assert slots is not None
-    impact = impact_index(slots, t0_s - prober.anchor_s)
+    schedule = ProbeSchedule.of(found)
+    assert schedule is not None
+    impact = impact_index(schedule, t0_s - prober.anchor_s)
     assert impact is not None
-    began = impact_interval(slots, impact, t0_s - prober.anchor_s)
+    began = impact_interval(schedule, impact, t0_s - prober.anchor_s)
     assert began.low_s <= went["done_s"] - prober.anchor_s
     assert began.high_s >= went["before_s"] - prober.anchor_s
 
@@ -241,9 +241,7 @@ def test_a_full_backlog_does_not_distort_the_end_of_a_hang(tmp_path: Path) -> No
     assert (found.good[late] == BAD).sum() <= 2
 
 
-def test_slots_slept_through_are_unknown_and_not_sent_in_a_burst(
-    service: probe_service.Handle, tmp_path: Path
-) -> None:
+def test_missed_slots_are_unknown_and_not_sent_in_a_burst(service: probe_service.Handle, tmp_path: Path) -> None:
     target = probe_service.write_target(tmp_path, service.port, rate_per_s=100)
     with probing(tmp_path, target) as prober:
         prober.wait(50)
@@ -268,9 +266,7 @@ def test_slots_slept_through_are_unknown_and_not_sent_in_a_burst(
     assert not (found.good == BAD).any()  # The service was well all along.
 
 
-def test_an_answer_that_came_while_the_prober_slept_is_not_called_late(
-    service: probe_service.Handle, tmp_path: Path
-) -> None:
+def test_an_answer_during_a_stall_is_not_called_late(service: probe_service.Handle, tmp_path: Path) -> None:
     target = probe_service.write_target(tmp_path, service.port, rate_per_s=50, timeout_ms=2000)
     with probing(tmp_path, target) as prober:
         prober.wait(20)
@@ -305,9 +301,7 @@ def test_idle_connections_that_the_server_closes_do_no_harm(service: probe_servi
     assert not (found.good == BAD).any()
 
 
-def test_a_reused_connection_that_dies_unanswered_is_tried_anew_once(
-    service: probe_service.Handle, tmp_path: Path
-) -> None:
+def test_an_unanswered_reused_connection_is_retried_once(service: probe_service.Handle, tmp_path: Path) -> None:
     with probing(tmp_path, probe_service.write_target(tmp_path, service.port)) as prober:
         prober.wait(20)
         service.tell("race")
@@ -328,7 +322,7 @@ def test_bursts_of_hung_readings_are_capped(service: probe_service.Handle, tmp_p
     assert (found.problem == "timeout").sum() > 60
 
 
-def test_the_same_seed_asks_the_same_questions_in_a_shuffled_order(tmp_path: Path) -> None:
+def test_the_seed_decides_the_order_of_questions(tmp_path: Path) -> None:
     from monkeyproof.config.target_file import read_target_file
     from monkeyproof.probes.prober.answers import Judge
     from monkeyproof.probes.prober.connection_monitor import ConnectionMonitor
@@ -339,9 +333,9 @@ def test_the_same_seed_asks_the_same_questions_in_a_shuffled_order(tmp_path: Pat
     target = read_target_file(probe_service.write_target(tmp_path, 1))
     question, judge = Question.of(target), Judge(target.predict, target.path)
     writer = ReadingsWriter(tmp_path / READINGS_FILE)
-    sentinel = ConnectionMonitor("127.0.0.1", 1, HistoryWriter(tmp_path, Anchor(0.0, ""), "prober"))
-    orders = [Prober(target, question, judge, writer, sentinel, seed)._order for seed in (1, 1, 2)]
-    sentinel.close()
+    connection_monitor = ConnectionMonitor("127.0.0.1", 1, HistoryWriter(tmp_path, Anchor(0.0, ""), "prober"))
+    orders = [Prober(target, question, judge, writer, connection_monitor, seed)._order for seed in (1, 1, 2)]
+    connection_monitor.close()
     writer.close()
     assert orders[0] == orders[1] != orders[2]
     assert sorted(orders[0]) == list(range(16))
@@ -349,7 +343,7 @@ def test_the_same_seed_asks_the_same_questions_in_a_shuffled_order(tmp_path: Pat
     assert question.requests[3].endswith(b'Content-Length: 7\r\n\r\n{"x":3}')
 
 
-def test_it_ends_when_told_and_waits_for_what_is_in_flight(service: probe_service.Handle, tmp_path: Path) -> None:
+def test_stop_waits_for_probes_in_flight(service: probe_service.Handle, tmp_path: Path) -> None:
     with probing(tmp_path, probe_service.write_target(tmp_path, service.port)) as prober:
         prober.wait(20)
         service.tell("slow 300")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from probe_traces import HEALER, PERIOD_S, SLO, detected, event, fault, letters, remedy, rows_of, trace
 
-from monkeyproof.probes.recovery.measurement import measure, remedies
+from monkeyproof.probes.recovery.measurement import measure, remedies_done
 from monkeyproof.record.history import Event, Kind
 from monkeyproof.record.readings import Readings
 from monkeyproof.types import Outcome
@@ -55,7 +55,7 @@ OUTCOMES = {
         [*fault(reverted_s=5.0), *HEALER],
         Outcome.FAULT_REMOVED,
     ),
-    "the fault's own timer ended it, whoever acted": (
+    "the fault's own timer ended it, whatever acted": (
         letters((2, "G"), (2, "R"), (4, "G")),
         [*intended(fault(reverted_s=7.0), ends_by_itself_s=2.0), *HEALER],
         Outcome.FAULT_REMOVED,
@@ -75,7 +75,7 @@ OUTCOMES = {
         [*intended(fault(reverted_s=7.6), pauses_s=2.5), *HEALER],
         Outcome.HEALED,
     ),
-    "only pauses of a fault that is not taken back": (
+    "only pauses of a fault that is not reverted": (
         letters((2, "G"), (2, "R"), (2.5, "G"), (2, "R"), (2.5, "G")),
         intended(fault(held=False), pauses_s=2.5),
         Outcome.NOT_RECOVERED,
@@ -143,16 +143,16 @@ INVALID = {
         fault(),
         "7% of the readings",
     ),
-    "somebody else took it away": (
+    "another process removed it": (
         letters((2, "G"), (1, "R"), (4, "G")),
         [*fault(), event(8.9, Kind.FAULT_TAKEN_AWAY, "champion", why="the champion is version 2, and was 3")],
-        "the fault was gone before it was taken back, so it was not there all the while: the champion is",
+        "the fault had ended before it was reverted, so it was not there all the while: the champion is",
     ),
     "one long gap": (letters((2, "G"), (1.2, "U"), (60, "G")), fault(), "1.2 s without any reading"),
     "the prober died": (letters((2, "G"), (2, "R")), fault(reverted_s=9.0), "s without any reading"),
     "the prober died before the fault": (letters((2, "G")), fault(t0_s=2.5), "no reading was due"),
     "one reading": ("G", fault(), "too few"),
-    "nobody watched an absorbed fault": (letters((2.5, "G")), fault(), "readings end 0.4 s after"),
+    "an absorbed fault was not watched": (letters((2.5, "G")), fault(), "readings end 0.4 s after"),
     "aborted before anything was seen": (
         letters((4, "G")),
         [*fault(), event(3.9, Kind.TRIAL_ABORTED, why="Ctrl-C")],
@@ -214,7 +214,7 @@ def test_one_shot_is_censored_at_the_last_bad_reading() -> None:
     assert found.censored_at_s == pytest.approx(5.0 - PERIOD_S, abs=0.01)
 
 
-def test_what_got_better_just_before_the_revert_is_censored_where_it_was_last_bad() -> None:
+def test_an_improvement_just_before_the_revert_is_censored() -> None:
     found = measure(trace(letters((2, "G"), (3, "R"), (4, "G"))), fault(reverted_s=5.9), SLO)
     assert found.censored_at_s == pytest.approx(3.0 - PERIOD_S, abs=0.01)
     assert "not for a whole window before" in found.reason
@@ -228,7 +228,7 @@ def test_the_time_the_revert_takes_is_not_time_under_the_fault() -> None:
         assert measure(trace(text), [*fault(reverted_s=5.2), begins], SLO).outcome is Outcome.FAULT_REMOVED
 
 
-def test_an_answer_that_was_still_awaited_at_the_revert_proves_nothing_under_the_fault() -> None:
+def test_an_answer_in_flight_at_the_revert_proves_nothing() -> None:
     """A hung request that the revert lets go is answered well, and in time: thanks to the revert."""
     rows = list(rows_of(trace(letters((2, "G"), (1, "R"), (4, "G")))))
     late = 79  # The last slot of the window that begins at 3 s: due at 3.95 s, answered at 4.1 s.
@@ -237,20 +237,20 @@ def test_an_answer_that_was_still_awaited_at_the_revert_proves_nothing_under_the
     assert measure(Readings.of(rows), fault(reverted_s=4.15), SLO).outcome is Outcome.SELF_RECOVERED
 
 
-def test_what_gets_better_because_the_harness_puts_the_target_back_is_no_recovery() -> None:
+def test_an_improvement_by_the_reset_is_no_recovery() -> None:
     """A kill has no revert, but between trials the harness starts what is still down."""
     text = letters((2, "G"), (2, "R"), (4, "G"))
     events = fault(held=False)
     assert measure(trace(text), events, SLO).outcome is Outcome.SELF_RECOVERED
-    for put_back_s in (3.9, 4.9):
+    for reset_begins_s in (3.9, 4.9):
         ended = [
             *events,
-            event(put_back_s, Kind.PHASE_STARTED, "put_back"),
+            event(reset_begins_s, Kind.PHASE_STARTED, "put_back"),
             event(7.0, Kind.PHASE_ENDED, "put_back"),
         ]
         found = measure(trace(text), ended, SLO)
         assert found.outcome is Outcome.NOT_RECOVERED
-        assert found.end_s == pytest.approx(put_back_s, abs=PERIOD_S + 0.001)
+        assert found.end_s == pytest.approx(reset_begins_s, abs=PERIOD_S + 0.001)
 
 
 def test_a_reading_in_flight_at_t0_counts() -> None:
@@ -289,7 +289,7 @@ def test_a_recovery_is_dated_after_the_last_relapse_under_the_fault() -> None:
     assert found.ttr.high_s > 2.4
 
 
-def test_without_its_fault_its_observers_or_its_end_nothing_is_judged() -> None:
+def test_an_incomplete_schedule_is_invalid() -> None:
     text = letters((2, "G"), (6, "G"))
     for more, why in (
         (event(2.1, Kind.FAULT_UNPROVEN, "promote", id="", fault="promote", why="registry is down"), "promote"),
@@ -306,9 +306,7 @@ def test_without_its_fault_its_observers_or_its_end_nothing_is_judged() -> None:
     ("text", "outcome"),
     [(letters((2, "G"), (6, "G")), "absorbed"), (letters((2, "G"), (3, "R"), (4, "G")), "fault removed")],
 )
-def test_where_nothing_is_named_as_evidence_the_figures_are_there_and_count_for_nothing(
-    text: str, outcome: str
-) -> None:
+def test_without_named_evidence_the_outcome_is_unproven(text: str, outcome: str) -> None:
     injected = [event(one.t_s, Kind.FAULT_INJECTED, one.subject, **one.data) for one in fault(reverted_s=5.0)]
     events = [
         instead if one.kind is Kind.FAULT_EFFECTIVE else one
@@ -331,8 +329,8 @@ def test_why_nothing_was_injected() -> None:
 
 
 def test_a_false_alarm_before_the_fault_heals_nothing() -> None:
-    assert remedies([*fault(), *remedy(1.0, 1.2)], 2.0, 9.0) == ()
-    assert remedies([*fault(), *remedy(2.5, 2.7), *remedy(3.0, 3.1, ok=False)], 2.0, 9.0) == ("restart",)
+    assert remedies_done([*fault(), *remedy(1.0, 1.2)], 2.0, 9.0) == ()
+    assert remedies_done([*fault(), *remedy(2.5, 2.7), *remedy(3.0, 3.1, ok=False)], 2.0, 9.0) == ("restart",)
 
 
 def test_relapses_are_counted() -> None:
@@ -342,7 +340,7 @@ def test_relapses_are_counted() -> None:
     assert "went bad again 2 times" in found.reason
 
 
-def test_two_faults_begin_with_the_first_and_are_proven_by_the_last() -> None:
+def test_two_faults_begin_with_the_first_and_end_with_the_last() -> None:
     events = [
         *fault(2.0, name="a", reverted_s=6.5),
         *fault(2.4, name="b", reverted_s=6.4, baseline=False),

@@ -58,8 +58,8 @@ def counts_are_no_better(worse: Recovery, better: Recovery) -> bool:
 TOLERANT = replace(SLO, objective=0.9)
 
 
-def test_tolerated_bad_readings_widen_the_interval_and_never_shorten_it() -> None:
-    """A window of 20 may hold two bad ones. They may be noise, or the outage's last breath: nobody can tell."""
+def test_tolerated_bad_readings_only_widen_the_interval() -> None:
+    """A window of 20 may hold two bad ones. They may be noise, or the end of the outage."""
     text = letters((2, "G"), (1, "R")) + "GGGGRGGRG" + letters((3, "G"))
     found = measure(trace(text), [*fault(), *remedy(3.1, 3.3)], TOLERANT)
     assert found.recovered is not None
@@ -71,7 +71,7 @@ def test_tolerated_bad_readings_widen_the_interval_and_never_shorten_it() -> Non
     assert found.outcome is Outcome.HEALED
 
 
-def test_a_tolerated_bad_reading_at_the_very_end_of_the_window_leaves_the_last_good_one() -> None:
+def test_a_bad_reading_at_the_end_of_the_window_is_tolerated() -> None:
     text = letters((2, "G"), (1, "R")) + "G" * 19 + "R" + letters((3, "G"))
     found = measure(trace(text), fault(), TOLERANT)
     assert found.recovered is not None
@@ -79,7 +79,7 @@ def test_a_tolerated_bad_reading_at_the_very_end_of_the_window_leaves_the_last_g
 
 
 @given(st.text("GR", min_size=1, max_size=60), st.data())
-def test_with_tolerance_too_a_better_reading_never_lengthens_recovery(middle: str, data: st.DataObject) -> None:
+def test_a_better_reading_never_lengthens_a_tolerant_recovery(middle: str, data: st.DataObject) -> None:
     text = letters((2, "G")) + "R" + middle + letters((2, "G"))
     bad = [place for place, letter in enumerate(text) if letter == "R"][1:]
     if bad:
@@ -114,9 +114,9 @@ def test_turning_a_bad_reading_good_never_lengthens_recovery(
     """Of the readings after impact: without the first bad one it is another outage that is timed."""
     text, events = trial
     before = measure(trace(text), events, SLO)
-    slots = ProbeSchedule.of(trace(text))
-    assert slots is not None
-    impact = impact_index(slots, 2.0)
+    schedule = ProbeSchedule.of(trace(text))
+    assert schedule is not None
+    impact = impact_index(schedule, 2.0)
     bad = [i for i, letter in enumerate(text) if letter in "RTSW" and impact is not None and i > impact]
     if bad:
         flipped = data.draw(st.sampled_from(bad))
@@ -173,15 +173,15 @@ def test_the_truth_always_lies_in_the_interval(
     assert found.outcome is Outcome.SELF_RECOVERED, found.reason
     assert found.recovered is not None
     assert found.recovered.low_s < ended_s <= found.recovered.high_s
-    slots = ProbeSchedule.of(readings)
-    assert slots is not None
-    impact = impact_index(slots, t0_s)
+    schedule = ProbeSchedule.of(readings)
+    assert schedule is not None
+    impact = impact_index(schedule, t0_s)
     assert impact is not None
-    began = impact_interval(slots, impact, t0_s)
+    began = impact_interval(schedule, impact, t0_s)
     assert began.low_s <= began_s <= began.high_s
     # The process is dead at once, and its connections end when its memory has been freed.
     gone = service_gone(began_s + rng.uniform(0.0001, 0.03), rng.uniform(0.1, 20.0))
-    told = impact_interval(slots, impact, t0_s, [gone])
+    told = impact_interval(schedule, impact, t0_s, [gone])
     assert told.low_s == began.low_s
     assert began_s <= told.high_s <= began.high_s
 
@@ -190,7 +190,7 @@ def service_gone(t_s: float, proven_after_ms: float) -> Event:
     return event(t_s, Kind.SERVICE_GONE, "127.0.0.1:1", "prober", how="refused", proven_after_ms=proven_after_ms)
 
 
-def test_a_death_that_was_seen_between_two_questions_narrows_the_onset() -> None:
+def test_a_death_between_two_questions_narrows_the_onset() -> None:
     readings, events = trace(letters((3.0, "G"), (1, "R"), (4, "G"))), fault(2.97, held=False)
     assert "between 0.00 and 0.03 s" in measure(readings, events, SLO).reason
     told = measure(readings, [*events, service_gone(2.98, 0.2)], SLO)
@@ -207,11 +207,11 @@ def test_a_death_elsewhere_changes_nothing(
     gone = service_gone(gone_s, proven_after_ms)
     before, after = measure(trace(text), events, SLO), measure(trace(text), [*events, gone], SLO)
     assert replace(after, reason="") == replace(before, reason="")
-    slots = ProbeSchedule.of(trace(text))
-    assert slots is not None
-    if (impact := impact_index(slots, 2.0)) is None:
+    schedule = ProbeSchedule.of(trace(text))
+    assert schedule is not None
+    if (impact := impact_index(schedule, 2.0)) is None:
         return
-    here, there = impact_interval(slots, impact, 2.0), impact_interval(slots, impact, 2.0, [gone])
+    here, there = impact_interval(schedule, impact, 2.0), impact_interval(schedule, impact, 2.0, [gone])
     assert there.low_s == here.low_s <= there.high_s
     inside = here.low_s <= gone_s and gone_s + proven_after_ms / 1000.0 < here.high_s
     assert inside or there == here

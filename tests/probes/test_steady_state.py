@@ -59,7 +59,7 @@ def test_baseline(tmp_path: Path, text: str, holds: bool, why: str) -> None:
     assert (last(tmp_path, met).data["good_share"] >= 0.99) is holds
 
 
-def test_the_window_begins_after_the_call_and_is_wholly_seen(tmp_path: Path) -> None:
+def test_the_window_begins_after_the_call(tmp_path: Path) -> None:
     with open_trial(tmp_path, letters((9, "G"))) as context:
         context.clock.go_to(3.0)  # type: ignore[attr-defined]
         assert slo_holds(window_s=2.0)
@@ -74,7 +74,7 @@ def test_the_window_begins_after_the_call_and_is_wholly_seen(tmp_path: Path) -> 
         (letters((2.8, "R"), (9, "G")), 1.0, 2.85, True),  # What was before it does not matter,
         (letters((3.85, "G"), (9, "R")), 1.0, 2.85, True),  # nor what comes after it.
         (letters((3.5, "G"), (0.1, "R"), (9, "G")), 1.0, 2.85, False),  # One that is not good: no other is tried.
-        (letters((9, "G")), 3.4, 3.4, True),  # Nothing from before the target was put back, or loaded.
+        (letters((9, "G")), 3.4, 3.4, True),  # Nothing from before the target was reset, or loaded.
         (letters((3.45, "R"), (9, "G")), 3.4, 3.4, False),
         ("", 1.0, 1.0, False),
     ],
@@ -164,4 +164,4 @@ def test_it_never_raises(tmp_path: Path) -> None:
         (tmp_path / READINGS_FILE).unlink()
         (tmp_path / READINGS_FILE).mkdir()
         assert slo_holds() is False
-    assert "could not look" in last(tmp_path, Kind.BASELINE_MISSED).data["why"]
+    assert "the readings could not be read" in last(tmp_path, Kind.BASELINE_MISSED).data["why"]

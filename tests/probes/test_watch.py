@@ -34,7 +34,7 @@ def begin(context: Context, *, held: bool = True, effective: bool = True) -> Non
     [
         (letters((2, "G"), (1, "R"), (9, "G")), True, 4.3),  # Bad until 3 s, steady for 1 s, written 0.2 s later.
         (letters((2, "G"), (1, "T"), (9, "G")), True, 4.3),
-        (letters((12, "G")), False, 8.0),  # Nobody notices: held to the horizon, 6 s from t0.
+        (letters((12, "G")), False, 8.0),  # No user is affected: held to the horizon, 6 s from t0.
         (letters((12, "R")), False, 8.0),
         (letters((2, "G"), (1, "R"), (0.9, "G"), (9, "R")), False, 8.0),
         (letters((2, "G"), (5.5, "R"), (9, "G")), False, 8.0),  # Good again, but the window is not over.
@@ -56,7 +56,7 @@ def test_hold(tmp_path: Path, text: str, recovered: bool, ends_s: float) -> None
         assert last(tmp_path, Kind.RECOVERY_SEEN).data["good_share"] == 1.0
 
 
-def test_hold_goes_on_for_as_long_as_it_is_told_at_least(tmp_path: Path) -> None:
+def test_hold_lasts_at_least_at_least_s(tmp_path: Path) -> None:
     with open_trial(tmp_path, letters((2, "G"), (1, "R"), (9, "G"))) as context:
         begin(context)
         assert hold_until_recovered(at_least_s=4.0)["recovered"] is True
@@ -71,7 +71,7 @@ def test_hold_ends_at_its_own_horizon(tmp_path: Path) -> None:
         assert context.clock.monotonic_s() == pytest.approx(5.0, abs=0.01)
 
 
-def test_nothing_is_held_or_watched_when_an_observer_is_dead(tmp_path: Path) -> None:
+def test_a_dead_observer_ends_hold_and_watch(tmp_path: Path) -> None:
     with open_trial(tmp_path, letters((3, "G"))) as context:
         begin(context)
         context.why_blind = lambda: "the prober died" if context.clock.monotonic_s() > 3.5 else ""
@@ -124,14 +124,14 @@ def test_after_the_revert(tmp_path: Path, text: str, steady: bool, ends_s: float
     with open_trial(tmp_path, text) as context:
         begin(context)
         at(context, 4.0)
-        context.history.event(Kind.FAULT_REVERTED, "part", id="f", fault="noop.nothing", summary="taken back")
+        context.history.event(Kind.FAULT_REVERTED, "part", id="f", fault="noop.nothing", summary="reverted")
         found = watch_after_revert()
         assert found["steady"] is steady, found
         assert context.clock.monotonic_s() == pytest.approx(ends_s, abs=0.15)
     assert kinds(tmp_path)[-2:] == [(Kind.PHASE_STARTED, "after_revert"), (Kind.PHASE_ENDED, "after_revert")]
 
 
-def test_a_whole_window_is_watched_however_little_is_asked_for(tmp_path: Path) -> None:
+def test_at_least_one_whole_window_is_watched(tmp_path: Path) -> None:
     with open_trial(tmp_path, letters((12, "G"))) as context:
         begin(context)
         assert watch_after_revert(at_most_s=0.1)["steady"] is True
@@ -145,8 +145,8 @@ def test_they_never_raise(tmp_path: Path) -> None:
         begin(context)
         with (tmp_path / EVENTS_FILE).open("ab") as file:
             file.write(b"this is not an event\n")
-        assert "could not look" in hold_until_recovered()["why"]
-        assert "could not look" in watch_after_revert()["why"]
+        assert "the readings could not be read" in hold_until_recovered()["why"]
+        assert "the readings could not be read" in watch_after_revert()["why"]
 
 
 def test_live_view_of_nothing(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_live_view(tmp_path: Path) -> None:
         assert view.good_share == pytest.approx(0.5, abs=0.06)  # Of the last second, half a second was good.
         assert view.latency_p50_ms == pytest.approx(10, abs=10)
         assert view.elapsed_s == pytest.approx(2.5, abs=0.06)
-        context.history.event(Kind.FAULT_REVERTED, "part", id="f", fault="noop.nothing", summary="taken back")
+        context.history.event(Kind.FAULT_REVERTED, "part", id="f", fault="noop.nothing", summary="reverted")
         at(context, 5.0)
         assert live(tmp_path).faults == ()
         assert live(tmp_path).good_share == 0.0

@@ -48,7 +48,7 @@ def test_the_window_reaches_back_no_further_than_the_steady_state(
     assert len(found.readings) == 20
 
 
-def test_a_longer_window_than_the_target_files_can_be_asked_for(tmp_path: Path) -> None:
+def test_the_window_can_be_longer_than_the_baseline(tmp_path: Path) -> None:
     with open_trial(tmp_path, letters((9, "G"))) as context:
         go_to(context, 4.0)
         assert last_window(2.5).due_count == 50
@@ -66,7 +66,7 @@ def test_readings_without_an_answer_are_infinitely_late(tmp_path: Path) -> None:
     assert found.unknown_share == pytest.approx(2 / 20)
 
 
-def test_a_prober_that_ended_leaves_a_window_with_missing_readings(tmp_path: Path) -> None:
+def test_a_prober_that_ended_leaves_readings_missing(tmp_path: Path) -> None:
     with open_trial(tmp_path, letters((3.5, "G"))) as context:
         go_to(context, 4.0)
         found = last_window()

@@ -94,7 +94,7 @@ def fault(
     if effective:
         events.append(event(t0_s + 0.05, Kind.FAULT_EFFECTIVE, "part", id=name, summary="seen"))
     if reverted_s is not None:
-        events.append(event(reverted_s, Kind.FAULT_REVERTED, "part", id=name, summary="taken back"))
+        events.append(event(reverted_s, Kind.FAULT_REVERTED, "part", id=name, summary="reverted"))
     return events
 
 

@@ -14,8 +14,8 @@ from pydantic import TypeAdapter
 from monkeyproof.campaign.plan import CAMPAIGN_FILE, TRIALS_DIR, summary_of
 from monkeyproof.config.target_file import Slo
 from monkeyproof.errors import UsageError
-from monkeyproof.probes.recovery.measurement import measure, remedies
-from monkeyproof.probes.recovery.schedules import is_storm, measure_schedule
+from monkeyproof.probes.recovery.measurement import measure, remedies_done
+from monkeyproof.probes.recovery.schedules import is_fault_schedule, measure_schedule
 from monkeyproof.record import history
 from monkeyproof.record.history import Event, History, Kind
 from monkeyproof.record.readings import Readings
@@ -121,7 +121,7 @@ def result_of(folder: Path, root: Path) -> TrialResult:
         # No answer was bad until its worker was killed; nothing is known of the time after.
         recovery = replace(recovery, outcome=Outcome.INVALID, reason=f"could not tell: {aborted}")
     before_s = recovery.proven_s or recovery.reverted_s or inf
-    done = remedies(trial.events, recovery.t0_s or 0.0, before_s)
+    done = remedies_done(trial.events, recovery.t0_s or 0.0, before_s)
     sham, benign = (bool(trial.trial.get(name, False)) for name in ("sham", "benign"))
     unharmed = sham or (benign and recovery.outcome is Outcome.ABSORBED)
     return TrialResult(
@@ -151,7 +151,7 @@ def result_of(folder: Path, root: Path) -> TrialResult:
         benign=benign,
         false_heals=_unique(_remedy(event) for event in trial.of_kind(Kind.HEALER_ACTING)) if unharmed else (),
         aborted=aborted,
-        storm=is_storm(trial.events),
+        storm=is_fault_schedule(trial.events),
     )
 
 
@@ -183,7 +183,7 @@ def _recovery(trial: History, slo: Slo) -> Recovery:
         readings = Readings.read(trial.folder / history.READINGS_FILE)
     except UsageError as error:
         return Recovery(Outcome.INVALID, f"could not tell: {error}")
-    return (measure_schedule if is_storm(trial.events) else measure)(readings, trial.events, slo)
+    return (measure_schedule if is_fault_schedule(trial.events) else measure)(readings, trial.events, slo)
 
 
 def _load(folder: Path) -> dict[str, object]:

@@ -68,7 +68,7 @@ class Kind(StrEnum):
     FAULT_TAKEN_AWAY = "fault.taken_away"  # id, fault, why: it was not there any more before the revert; no healer
     RESIDUE_FOUND = "residue.found"  # what, mend: left behind although everything is reverted
     RECOVERY_SEEN = "recovery.seen"  # good_share: during the hold, readings met the objective again
-    SERVICE_GONE = "service.gone"  # how, proven_after_ms: as the prober's connections tell, see probes.sentinel
+    SERVICE_GONE = "service.gone"  # how, proven_after_ms: see probes.prober.connection_monitor
     SERVICE_REACHABLE = "service.reachable"  # a connection held again; it may not answer yet
     OBSERVER_DIED = "observer.died"  # subject: prober, load or healer; why
     BOUNDS_WATCHED = "bounds.watched"  # conditions: how many; from here on each of them may end the trial

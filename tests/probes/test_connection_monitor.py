@@ -1,4 +1,4 @@
-"""The prober's sentinel: when a service's death is seen between two questions, and when nothing is said."""
+"""The prober's connection monitor: when it records a service's end between two questions, and when it does not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import uvloop
 from test_prober import SMALL_BACKLOG, Probing, probing
 
 from monkeyproof.clock import Anchor, wait_for
-from monkeyproof.probes.prober.connection_monitor import REST_S, ConnectionMonitor, Line
+from monkeyproof.probes.prober.connection_monitor import REST_S, ConnectionMonitor, SilentConnection
 from monkeyproof.record.history import EVENTS_FILE, Event, HistoryWriter, Kind, parse_events
 from monkeyproof.record.readings import SignalState
 
@@ -112,8 +112,8 @@ def test_what_is_no_death_is_not_called_one(service: probe_service.Handle, probe
     assert said(prober.folder) == []
 
 
-def test_a_service_that_serves_one_connection_at_a_time_is_not_disturbed(tmp_path: Path) -> None:
-    """One that only stands idle would have such a service wait for a question on it, and answer nobody."""
+def test_a_service_with_one_connection_is_not_disturbed(tmp_path: Path) -> None:
+    """An idle connection would have such a service wait for a question on it, and answer no other client."""
     small = subprocess.Popen([sys.executable, "-c", SMALL_BACKLOG], stdout=subprocess.PIPE, text=True)
     try:
         assert small.stdout is not None
@@ -151,25 +151,27 @@ def test_a_proxy_that_accepts_and_closes_is_gone_once(tmp_path: Path) -> None:
         nonlocal closing
         server = await asyncio.start_server(talk, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        sentinel = ConnectionMonitor("127.0.0.1", port, HistoryWriter(tmp_path, Anchor(0.0, ""), "prober"))
+        connection_monitor = ConnectionMonitor(
+            "127.0.0.1", port, HistoryWriter(tmp_path, Anchor(0.0, ""), "prober")
+        )
         began_s = time.monotonic()
         while time.monotonic() < began_s + 0.5:
-            sentinel.lost(time.monotonic())  # As often as the prober's own connections are closed.
+            connection_monitor.lost(time.monotonic())  # As often as the prober's own connections are closed.
             await asyncio.sleep(0.005)
-        sentinel.flush()
+        connection_monitor.flush()
         (gone,) = said(tmp_path)
         assert (gone.kind, gone.data["how"]) == (GONE, "closed at once")
         assert began_s <= gone.t_s < began_s + 0.1
         assert 2 < len(accepted_s) < 15
         closing = False
-        await until(lambda: sentinel.flush() or len(said(tmp_path)) == 2)
+        await until(lambda: connection_monitor.flush() or len(said(tmp_path)) == 2)
         # No sooner than after a rest is it looked at again.
         count = len(accepted_s)
         for _ in range(20):
-            sentinel.lost(time.monotonic())
+            connection_monitor.lost(time.monotonic())
             await asyncio.sleep(0.005)
         assert len(accepted_s) == count
-        sentinel.close()
+        connection_monitor.close()
         server.close()
 
     uvloop.run(run())
@@ -196,27 +198,27 @@ def test_whatever_else_fails_about_it_stays_with_it(
     async def run() -> list[dict[str, Any]]:
         surprises: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: surprises.append(context))
-        sentinel = ConnectionMonitor("127.0.0.1", 1, HistoryWriter(tmp_path, Anchor(0.0, ""), "prober"))
-        sentinel.lost(time.monotonic())
-        await until(lambda: sentinel._looking is not None and sentinel._looking.done())
-        sentinel.close()
+        connection_monitor = ConnectionMonitor("127.0.0.1", 1, HistoryWriter(tmp_path, Anchor(0.0, ""), "prober"))
+        connection_monitor.lost(time.monotonic())
+        await until(lambda: connection_monitor._checking is not None and connection_monitor._checking.done())
+        connection_monitor.close()
         return surprises
 
     monkeypatch.setattr(ConnectionMonitor, "_attempt", fail)
     assert not uvloop.run(run())
-    assert "the sentinel could not look: ValueError('a surprise')" in capfd.readouterr().err
+    assert "the connection monitor failed: ValueError('a surprise')" in capfd.readouterr().err
     assert said(tmp_path) == []
 
 
 def test_a_connection_that_met_itself_has_ended() -> None:
-    """Linux connects a client to itself where it is given the very port that it asks for, and nobody listens."""
+    """Linux connects a client to itself where it gets the very port that it asks for, and no process listens."""
 
     async def run() -> bool:
         alone = socket.socket()
         alone.bind(("127.0.0.1", 0))
         alone.connect(alone.getsockname())
         alone.setblocking(False)
-        line = Line(asyncio.get_running_loop().create_future())
+        line = SilentConnection(asyncio.get_running_loop().create_future())
         await asyncio.get_running_loop().create_connection(lambda: line, sock=alone)
         return line.ended_s.done()
 

@@ -1,4 +1,4 @@
-"""What is said of a storm: counted while it lasts, judged when all of it is taken back."""
+"""A randomised fault schedule: bad answers are counted while it runs, and judged when it is reverted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from probe_traces import HEALER, SLO, event, fault, letters, trace
 
-from monkeyproof.probes.recovery.schedules import is_storm, measure_schedule
+from monkeyproof.probes.recovery.schedules import is_fault_schedule, measure_schedule
 from monkeyproof.record.history import Event, Kind
 from monkeyproof.types import Outcome, Recovery
 
@@ -26,7 +26,7 @@ def events(*more: Event, over_s: float | None = OVER_S) -> list[Event]:
 
 
 def measured(text: str, told: Sequence[Event]) -> Recovery:
-    assert is_storm(told)
+    assert is_fault_schedule(told)
     return measure_schedule(trace(text), told, SLO)
 
 
@@ -65,7 +65,7 @@ def test_outcome_of_a_storm(text: str, outcome: Outcome, words: str) -> None:
         assert found.censored_at_s == OVER_S - 2.0
 
 
-def test_time_to_come_back_is_an_interval_from_the_end_of_the_storm() -> None:
+def test_recovery_is_an_interval_from_the_schedules_end() -> None:
     found = measured(letters((2, "G"), (8.5, "R"), (4, "G")), events())
     assert found.recovered is not None
     since = found.recovered.since(OVER_S)
@@ -78,12 +78,12 @@ def test_what_was_not_proven_is_no_part_of_it() -> None:
     unproven = [
         *fault(7.0, effective=False, name="f3", baseline=False),
         event(8.0, Kind.FAULT_UNPROVEN, "part", id="f3", fault="x", why="no evidence"),
-        event(8.1, Kind.FAULT_REVERTED, "part", id="f3", fault="x", summary="taken back"),
+        event(8.1, Kind.FAULT_REVERTED, "part", id="f3", fault="x", summary="reverted"),
         event(8.5, Kind.FAULT_REFUSED, "x", id="", fault="x", why="not injecting: it may not"),
     ]
     early = [
         event(3.0, Kind.LEASE_RAN_OUT, "toxic-1", why="replica-2 is not paused any more"),
-        event(3.5, Kind.FAULT_TAKEN_AWAY, "part", id="f1", fault="x", why="somebody did"),
+        event(3.5, Kind.FAULT_TAKEN_AWAY, "part", id="f1", fault="x", why="another process did"),
     ]
     assert measured(text, events(*unproven, *early)) == measured(text, events())
     only = [event(1.9, Kind.BASELINE_MET), event(1.95, Kind.PHASE_STARTED, "storm"), *unproven]
@@ -100,7 +100,7 @@ def test_what_was_not_proven_is_no_part_of_it() -> None:
         ([event(8.0, Kind.FAULT_UNPROVEN, "storm", id="", why="it is stuck")], OVER_S, "it is stuck"),
     ],
 )
-def test_nobody_can_tell(more: list[Event], over_s: float | None, words: str) -> None:
+def test_what_the_readings_cannot_tell(more: list[Event], over_s: float | None, words: str) -> None:
     found = measured(letters((2, "G"), (8.5, "R"), (4, "G")), events(*more, over_s=over_s))
     assert found.outcome is Outcome.INVALID
     assert words in found.reason
@@ -112,4 +112,4 @@ def test_too_few_readings_tell_nothing() -> None:
 
 
 def test_what_is_no_storm_is_measured_as_ever() -> None:
-    assert not is_storm(fault(2.0))
+    assert not is_fault_schedule(fault(2.0))
