@@ -16,7 +16,7 @@ HUNG_S = 2.0
 """Of a server that has just not answered in time: a trial that ends asks it several times more."""
 
 
-class Calls:
+class ReconnectingClient:
     """Opens its connection on first use, and anew after any failure: nothing is owned by the connection."""
 
     def __init__(self, control: Path) -> None:

@@ -10,7 +10,7 @@ import httpx
 
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import TargetError
-from monkeyproof.targets.local.adapter.reconnecting_client import Calls
+from monkeyproof.targets.local.adapter.reconnecting_client import ReconnectingClient
 from monkeyproof.targets.local.control_plane.configuration import first_question
 from monkeyproof.targets.local.control_plane.layout import PRIMED, REPLICAS
 from monkeyproof.targets.local.workload.feature_store import FeatureStore
@@ -23,10 +23,10 @@ REFILL_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Reset:
+class TargetReset:
     """``port.Resettable``: what was declared when the target came up is true again afterwards."""
 
-    control: Calls
+    control: ReconnectingClient
     registry: Registry
     champion: str
     features: FeatureStore

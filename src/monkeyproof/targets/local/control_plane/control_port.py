@@ -76,13 +76,13 @@ class ControlSession:
             "waiting_for": list(self._supervisor.waiting_for()),
             "parts": [
                 {
-                    "name": keeper.name,
-                    "pid": keeper.pid,
-                    "state": keeper.state,
-                    "port": keeper.port,
-                    "starts": keeper.starts,
+                    "name": part.name,
+                    "pid": part.pid,
+                    "state": part.state,
+                    "port": part.port,
+                    "starts": part.starts,
                 }
-                for keeper in self._supervisor.parts.values()
+                for part in self._supervisor.parts.values()
             ],
             "replicas": [asdict(replica) for replica in self._supervisor.replicas.all()],
         }
@@ -91,7 +91,7 @@ class ControlSession:
         prepared = self._supervisor.prepared
         if prepared is None:
             raise TargetError("the target is still starting")
-        return {**self._supervisor.plan.addresses(), "champion": prepared.champion}
+        return {**self._supervisor.layout.addresses(), "champion": prepared.champion}
 
 
 def _seconds(value: Json) -> float | None:

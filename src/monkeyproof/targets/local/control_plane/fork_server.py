@@ -288,7 +288,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             preload()
         from monkeyproof.targets.local.workload import scoring
 
-        settings = read_settings(scoring.Settings, config)
+        settings = read_settings(scoring.ReplicaSettings, config)
 
         def run_replica(name: str, listener: socket.socket, environment: Mapping[str, str]) -> None:
             if environment:

@@ -43,7 +43,7 @@ _TRIES = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StackLayout:
     """Decided once, before anything starts; parts keep their places when they are restarted."""
 
     folder: Path
@@ -99,7 +99,7 @@ class Plan:
         }
 
 
-def make_plan(folder: Path, sockets: Path, port: int) -> Plan:
+def choose_layout(folder: Path, sockets: Path, port: int) -> StackLayout:
     """Choose free ports; ``port`` is where users ask, 0 for any."""
     free = free_ports()
     ports = {part: next(free) for part in _PORTS_OF_PARTS}
@@ -114,7 +114,7 @@ def make_plan(folder: Path, sockets: Path, port: int) -> Plan:
         }
         for link, (part, protocol) in _FORWARDS.items()
     }
-    return Plan(folder, sockets, ports, links)
+    return StackLayout(folder, sockets, ports, links)
 
 
 def free_ports() -> Iterator[int]:

@@ -28,19 +28,19 @@ from monkeyproof.runtime.rpc import Client
 from monkeyproof.targets.local.control_plane.front_door import find_caddy
 from monkeyproof.targets.local.control_plane.layout import STATE_FILE, is_free
 from monkeyproof.targets.local.control_plane.services import find_valkey
-from monkeyproof.targets.local.control_plane.stack import LOGS, OWNER_GRACE_S, prepare_folder
+from monkeyproof.targets.local.control_plane.stack import LOGS, OWNER_GRACE_S, clear_folder
 from monkeyproof.targets.port import Replica
 from monkeyproof.types import Json
 
 TARGET_FILE = "target.yaml"
 UP_WITHIN_S = 120.0
 DOWN_WITHIN_S = 15.0
-LOOK_EVERY_S = 0.05
+CHECK_EVERY_S = 0.05
 SAY_EVERY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PartStatus:
     """One process of the target."""
 
     name: str
@@ -52,7 +52,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class TargetStatus:
     """The embedded target, looked at."""
 
     up: bool
@@ -61,7 +61,7 @@ class Status:
     """UTC."""
     phase: str = "down"
     """down, up, or what it is doing on the way up."""
-    parts: tuple[Part, ...] = ()
+    parts: tuple[PartStatus, ...] = ()
     replicas: tuple[Replica, ...] = ()
 
 
@@ -83,7 +83,7 @@ def up(
     Raises:
         UsageError: it cannot be started; says why, and nothing is left running.
     """
-    say = progress or _say_nothing
+    say = progress or _ignore
     folder = paths.target_dir()
     with _locked(folder, say):
         running = _supervisor(folder)
@@ -100,25 +100,25 @@ def up(
                 raise UsageError(f"127.0.0.1:{port} is in use by another program; choose another --port, or none")
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             shutil.rmtree(folder / LOGS, ignore_errors=True)
-            prepare_folder(folder)
+            clear_folder(folder)
             _start(folder, port, owner_pid, owner_grace_s, say)
         return read_target_file(folder / TARGET_FILE)
 
 
-def status() -> Status:
+def status() -> TargetStatus:
     """What runs; asks the supervisor, and changes nothing."""
     state = _supervisor(paths.target_dir())
     if state is None:
-        return Status(up=False)
+        return TargetStatus(up=False)
     try:
         found = _ask(state, "status")
     except TargetError:
-        return Status(up=False, since=state["since"], phase="starting")
-    return Status(
+        return TargetStatus(up=False, since=state["since"], phase="starting")
+    return TargetStatus(
         up=found["phase"] == "up",
         since=found["since"],
         phase=found["phase"],
-        parts=tuple(Part(**part) for part in found["parts"]),
+        parts=tuple(PartStatus(**part) for part in found["parts"]),
         replicas=tuple(Replica(**replica) for replica in found["replicas"]),
     )
 
@@ -188,7 +188,7 @@ def _await_up(folder: Path, ended: Callable[[], bool], say: Callable[[str], None
         if time.monotonic() >= next_word_s:
             say(_waiting_for(folder))
             next_word_s = time.monotonic() + SAY_EVERY_S
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(CHECK_EVERY_S)
     return True
 
 
@@ -282,5 +282,5 @@ def _locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def _say_nothing(_words: str) -> None:
+def _ignore(_words: str) -> None:
     pass

@@ -17,7 +17,7 @@ from monkeyproof.errors import MonkeyproofError, TargetError
 from monkeyproof.runtime.procfs import is_stopped
 
 log = logging.getLogger(__name__)
-LOOK_EVERY_S = 0.05
+CHECK_EVERY_S = 0.05
 RESTART_GRACE_S = 3.0
 
 
@@ -110,7 +110,7 @@ class ProcessSupervisor:
             if time.monotonic() >= deadline_s:
                 raise StartError(f"{self.name}: no answer within {within_s:g} s")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.ready.wait(), LOOK_EVERY_S)
+                await asyncio.wait_for(self.ready.wait(), CHECK_EVERY_S)
 
     def signal(self, number: signal.Signals) -> int:
         """Send a signal; returns the pid that it went to.
@@ -164,7 +164,7 @@ class ProcessSupervisor:
                     self._became_ready()
                     log.info("%s: ready", self.name)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(ended.wait(), None if self.ready.is_set() else LOOK_EVERY_S)
+                    await asyncio.wait_for(ended.wait(), None if self.ready.is_set() else CHECK_EVERY_S)
         finally:
             loop.remove_reader(self._pidfd)
             os.close(self._pidfd)

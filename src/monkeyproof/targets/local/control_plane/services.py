@@ -16,7 +16,7 @@ import httpx
 from monkeyproof.errors import TargetError, UsageError
 from monkeyproof.runtime.rpc import Client
 from monkeyproof.targets.local.control_plane.front_door import FrontDoor
-from monkeyproof.targets.local.control_plane.layout import Plan
+from monkeyproof.targets.local.control_plane.layout import StackLayout
 from monkeyproof.targets.local.models.publishing import SERVER_ENVIRONMENT, server_command
 from monkeyproof.types import Json
 
@@ -27,7 +27,7 @@ LOOPBACK_ONLY = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,local
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class PartSpec:
     """One program."""
 
     name: str
@@ -70,9 +70,9 @@ def find_valkey() -> Path:
     )
 
 
-def feature_store(plan: Plan, fill_if_empty: Callable[[], Awaitable[None]]) -> Service:
+def feature_store(layout: StackLayout, fill_if_empty: Callable[[], Awaitable[None]]) -> PartSpec:
     """Valkey, without persistence: it is filled anew whenever it starts."""
-    port = plan.ports["features"]
+    port = layout.ports["features"]
     no_persistence = ("--save", "", "--appendonly", "no", "--daemonize", "no")
 
     async def answers() -> bool:
@@ -81,11 +81,11 @@ def feature_store(plan: Plan, fill_if_empty: Callable[[], Awaitable[None]]) -> S
         await fill_if_empty()
         return True
 
-    return Service(
+    return PartSpec(
         "features",
         lambda: [
             str(find_valkey()),
-            *("--port", str(port), "--bind", "127.0.0.1", "--dir", str(plan.folder)),
+            *("--port", str(port), "--bind", "127.0.0.1", "--dir", str(layout.folder)),
             *no_persistence,
         ],
         answers,
@@ -93,57 +93,57 @@ def feature_store(plan: Plan, fill_if_empty: Callable[[], Awaitable[None]]) -> S
     )
 
 
-def registry(plan: Plan) -> Service:
+def registry(layout: StackLayout) -> PartSpec:
     """The MLflow server. Quiet: three replicas that poll it would fill its log."""
-    port = plan.ports["registry"]
-    database, artifacts = plan.folder / "mlflow.db", plan.folder / "artifacts"
+    port = layout.ports["registry"]
+    database, artifacts = layout.folder / "mlflow.db", layout.folder / "artifacts"
     hosts = f"127.0.0.1:{port},localhost:{port},127.0.0.1:*,localhost:*"
-    return Service(
+    return PartSpec(
         "registry",
         lambda: [
             *server_command(database, artifacts, port),
             *("--allowed-hosts", hosts, "--uvicorn-opts", "--log-level warning"),
         ],
-        lambda: http_ok(f"{plan.url('registry')}/health"),
+        lambda: http_ok(f"{layout.url('registry')}/health"),
         port,
         SERVER_ENVIRONMENT,
     )
 
 
-def fault_proxy(plan: Plan) -> Service:
-    arguments = ("--links", str(plan.folder / "links.json"))
-    return _python(plan, "proxy", "monkeyproof.faults.proxy.server", arguments)
+def fault_proxy(layout: StackLayout) -> PartSpec:
+    arguments = ("--links", str(layout.folder / "links.json"))
+    return _python(layout, "proxy", "monkeyproof.faults.proxy.server", arguments)
 
 
-def fork_server(plan: Plan) -> Service:
-    arguments = ("--config", str(plan.folder / "replicas.json"))
-    return _python(plan, "fork-server", "monkeyproof.targets.local.control_plane.fork_server", arguments)
+def fork_server(layout: StackLayout) -> PartSpec:
+    arguments = ("--config", str(layout.folder / "replicas.json"))
+    return _python(layout, "fork-server", "monkeyproof.targets.local.control_plane.fork_server", arguments)
 
 
-def pipeline(plan: Plan) -> Service:
-    arguments = ("--config", str(plan.folder / "pipeline.json"))
+def pipeline(layout: StackLayout) -> PartSpec:
+    arguments = ("--config", str(layout.folder / "pipeline.json"))
     return _python(
-        plan, "pipeline", "monkeyproof.targets.local.workload.pipeline", arguments, plan.ports["pipeline"]
+        layout, "pipeline", "monkeyproof.targets.local.workload.pipeline", arguments, layout.ports["pipeline"]
     )
 
 
-def source(plan: Plan) -> Service:
-    port = plan.ports["source"]
-    command = _module("monkeyproof.targets.local.workload.source", "--config", str(plan.folder / "source.json"))
-    answers = f"{plan.url('source')}/records?after=0&limit=1"
-    return Service("source", lambda: command, lambda: http_ok(answers), port, LOOPBACK_ONLY)
+def source(layout: StackLayout) -> PartSpec:
+    port = layout.ports["source"]
+    command = _module("monkeyproof.targets.local.workload.source", "--config", str(layout.folder / "source.json"))
+    answers = f"{layout.url('source')}/records?after=0&limit=1"
+    return PartSpec("source", lambda: command, lambda: http_ok(answers), port, LOOPBACK_ONLY)
 
 
-def gateway(plan: Plan, front_door: FrontDoor, listener_fd: int) -> Service:
+def gateway(layout: StackLayout, front_door: FrontDoor, listener_fd: int) -> PartSpec:
     """Caddy, kept from writing anything into the user's home."""
-    home = str(plan.folder / "caddy")
-    return Service(
+    home = str(layout.folder / "caddy")
+    return PartSpec(
         "gateway",
         front_door.command,
         front_door.answers,
-        plan.ports["gateway"],
+        layout.ports["gateway"],
         {"XDG_DATA_HOME": home, "XDG_CONFIG_HOME": home, **LOOPBACK_ONLY},
-        stale=(plan.socket("gateway"),),
+        stale=(layout.socket("gateway"),),
         pass_fds=(listener_fd,),
     )
 
@@ -168,8 +168,10 @@ async def call(control: Path, method: str, **params: Json) -> Json:
     return await asyncio.to_thread(exchange)
 
 
-def _python(plan: Plan, name: str, module: str, arguments: Sequence[str], port: int | None = None) -> Service:
-    control = plan.socket(name)
+def _python(
+    layout: StackLayout, name: str, module: str, arguments: Sequence[str], port: int | None = None
+) -> PartSpec:
+    control = layout.socket(name)
     command = _module(module, *arguments, "--control", str(control))
 
     async def answers() -> bool:
@@ -181,7 +183,7 @@ def _python(plan: Plan, name: str, module: str, arguments: Sequence[str], port: 
             return False
         return True
 
-    return Service(name, lambda: command, answers, port, LOOPBACK_ONLY, stale=(control,))
+    return PartSpec(name, lambda: command, answers, port, LOOPBACK_ONLY, stale=(control,))
 
 
 def _module(module: str, *arguments: str) -> list[str]:

@@ -2,8 +2,8 @@
 
     python -m monkeyproof.targets.local.models.publishing --out DIR
 
-does it once, into DIR; ``prepare`` runs that in a process of its own (mlflow and scikit-learn would cost the
-caller seconds and memory) and caches by the digest of everything that goes in.
+does it once, into DIR; ``prepare_models`` runs that in a process of its own (mlflow and scikit-learn would cost
+the caller seconds and memory) and caches the result by the digest of all its inputs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from monkeyproof.clock import wait_for
 from monkeyproof.errors import UsageError
 from monkeyproof.runtime.process_group import ProcessGroup
 from monkeyproof.targets.local.models.data import golden_and_canary, read_shuttle, split, write_questions
-from monkeyproof.targets.local.models.training import Trained, predict, train_all
+from monkeyproof.targets.local.models.training import TrainedModel, predict, train_all
 from monkeyproof.targets.registry import RegistryClient
 from monkeyproof.types import Json
 
@@ -60,7 +60,7 @@ _CLIENT_ENVIRONMENT = {
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedModels:
     """What publishing left behind. All of it may be copied elsewhere, and must not be changed in place."""
 
     database: Path
@@ -84,7 +84,7 @@ def server_command(database: Path, artifacts: Path, port: int) -> Sequence[str]:
     )
 
 
-def prepare(cache: Path) -> Prepared:
+def prepare_models(cache: Path) -> PreparedModels:
     """The published models, from ``cache`` or made now. Two processes at once make them once.
 
     Raises:
@@ -121,10 +121,10 @@ def _build(cache: Path, final: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _read(folder: Path) -> Prepared:
+def _read(folder: Path) -> PreparedModels:
     try:
         summary = json.loads((folder / SUMMARY).read_text())
-        return Prepared(
+        return PreparedModels(
             database=folder / DATABASE,
             artifacts=folder / ARTIFACTS,
             data_dir=folder,
@@ -194,7 +194,7 @@ def _await_server(url: str, server: subprocess.Popen[bytes]) -> None:
         raise UsageError(f"the model registry ended while it started (exit status {server.returncode})")
 
 
-def _register(uri: str, trained: Sequence[Trained], validation_rows: int) -> dict[str, Json]:
+def _register(uri: str, trained: Sequence[TrainedModel], validation_rows: int) -> dict[str, Json]:
     """Log each model as a run's model and a version of MODEL, with its tags; point the aliases."""
     import mlflow
     import mlflow.sklearn

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedModel:
     """A model that was verified, loaded and asked once."""
 
     version: str
@@ -43,10 +43,10 @@ class ModelFollower:
         pin: Callable[[], str] = lambda: "",
     ) -> None:
         """``pin`` names the version that is served whatever the alias says; "" follows the alias."""
-        self.current: Loaded | None = None
+        self.current: LoadedModel | None = None
         self.pinned = ""
         """The version that it was held to at its last look; "" is none."""
-        self.looked = threading.Event()
+        self.polled_once = threading.Event()
         """Set when the first look has come to an end, with a model or without."""
         self._registry = registry
         self._folder = folder
@@ -78,14 +78,14 @@ class ModelFollower:
             self._on_error()
             log.warning("the champion cannot be followed: %s", str(error) or repr(error))
 
-    def _load(self, version: str) -> Loaded:
+    def _load(self, version: str) -> LoadedModel:
         sha256 = self._registry.version(version).sha256
         if not sha256:
             raise TargetError(f"version {version} has no sha256 tag: it cannot be verified")
         path = self._registry.download(version, self._folder / version)
         content = path.read_bytes()
         shutil.rmtree(path.parent, ignore_errors=True)
-        loaded = Loaded(version, load_verified(content, sha256))  # type: ignore[arg-type]
+        loaded = LoadedModel(version, load_verified(content, sha256))  # type: ignore[arg-type]
         # Better here than in the first user's request: it costs time, and a wrong shape shows.
         predict(loaded.model, np.zeros((1, N_FEATURES)))
         return loaded
@@ -93,5 +93,5 @@ class ModelFollower:
     def _follow(self) -> None:
         while not self._stop.is_set():
             self.poll()
-            self.looked.set()
+            self.polled_once.set()
             self._stop.wait(self._poll_s)

@@ -26,7 +26,7 @@ RANGE_MARGIN = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reference:
+class ReferenceStatistics:
     """Statistics of a clean population, one number a feature."""
 
     median: Floats
@@ -39,7 +39,7 @@ class Reference:
     """Standard deviation of one row's capped deviation."""
 
     @classmethod
-    def of(cls, values: Floats) -> Reference:
+    def of(cls, values: Floats) -> ReferenceStatistics:
         """Learn from clean rows."""
         median = np.median(values, axis=0)
         # Some sensors read zero most of the time: their quartiles coincide, so look further out for the spread.
@@ -66,7 +66,7 @@ class Reference:
         """Share of single values outside the reference range."""
         return float(((values < self.low) | (values > self.high)).mean())
 
-    def strays(self, values: Floats) -> str:
+    def why_unlike(self, values: Floats) -> str:
         """Why the batch is unlike the reference, in words; "" if it is not."""
         z = self.robust_z(values)
         worst = int(np.abs(z).argmax())

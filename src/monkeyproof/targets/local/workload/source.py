@@ -33,7 +33,7 @@ KEEP_ALIVE_S = 75
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, slots=True)
-class Settings:
+class SourceSettings:
     """DIR/source.json."""
 
     port: int
@@ -67,7 +67,7 @@ class RecordStream:
         }
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: SourceSettings) -> None:
     """Answer until SIGTERM."""
     import uvicorn
     from starlette.applications import Starlette
@@ -105,7 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Serve a steady stream of records.")
     parser.add_argument("--config", type=Path, required=True)
     try:
-        serve(read_settings(Settings, parser.parse_args().config))
+        serve(read_settings(SourceSettings, parser.parse_args().config))
     except UsageError as error:
         sys.exit(str(error))
 
