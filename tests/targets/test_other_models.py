@@ -50,11 +50,11 @@ def test_a_database_that_is_not_the_one_is_left_alone(registry: Published, tmp_p
     assert not (tmp_path / "none.db").exists()
     deletion = LocalDeletion(registry.folder / "mlflow.db", registry.prepared.model, client)
     record = dict(deletion.record("1"))
-    assert not deletion.put_back("1", record)
+    assert not deletion.restore("1", record)
     with pytest.raises(TargetError, match="no version 9999"):
         deletion.record("9999")
     with pytest.raises(TargetError, match="no row of version 9999"):
-        deletion.put_back("9999", record)
+        deletion.restore("9999", record)
     (tmp_path / "text.db").write_text("no database, though it is as long as the header of one has to be" * 4)
     with pytest.raises(TargetError, match=r"text\.db: file is not a database"):
         LocalDeletion(tmp_path / "text.db", "m", client).record("1")

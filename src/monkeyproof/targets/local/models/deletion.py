@@ -42,7 +42,7 @@ class LocalDeletion:
     def delete(self, version: str) -> None:
         self._registry.delete(version)
 
-    def put_back(self, version: str, record: Mapping[str, Json]) -> bool:
+    def restore(self, version: str, record: Mapping[str, Json]) -> bool:
         row: Mapping[str, Json] = record["row"]
         with self._connection() as connection, connection:
             now = self._row(connection, version)
