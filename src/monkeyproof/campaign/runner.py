@@ -19,7 +19,7 @@ from monkeyproof.paths import make_private
 from monkeyproof.record import history
 from monkeyproof.reports.model.verdict import CampaignVerdict, Decision, judge
 from monkeyproof.runtime import procfs
-from monkeyproof.runtime.stop_file import SIGNALS, STOPPED, is_stopped
+from monkeyproof.runtime.stop_file import SIGNALS, STOPPED, is_stop_requested
 from monkeyproof.trial.plan import TrialPlan, machine, versions
 from monkeyproof.types import Campaign, Json, TrialResult
 
@@ -122,7 +122,7 @@ def run_campaign(
         for place, trial in enumerate(trials):
             if trial.folder in results or not _needed(trial, plan, verdict):
                 continue
-            if stop or is_stopped():
+            if stop or is_stop_requested():
                 how = "a signal ended the campaign" if stop else f"the campaign was {STOPPED}"
                 code, error = EXIT_REFUSED, f"{how} after {len(results)} trials"
                 break

@@ -21,7 +21,7 @@ from monkeyproof import paths
 from monkeyproof.clock import wait_for
 from monkeyproof.config.target_file import Link, TargetFile
 from monkeyproof.errors import TargetError, UsageError
-from monkeyproof.runtime.process_group import ProcessGroup, last_line
+from monkeyproof.runtime.process_group import ProcessGroup, last_log_line
 from monkeyproof.runtime.rpc import Client, listens
 from monkeyproof.targets.links import ProxyLinks
 from monkeyproof.targets.port import Artifacts, Leases, Links, Publishing, Registry
@@ -138,7 +138,7 @@ class SharedProxy:
             if not wait_for(lambda: child.poll() is not None or _answers(control), within_s=PROXY_WITHIN_S):
                 raise UsageError(f"{file.path}: links: the fault proxy did not start within {PROXY_WITHIN_S:g} s")
             if child.poll() is not None:
-                raise UsageError(f"{file.path}: links: {last_line(log)}")
+                raise UsageError(f"{file.path}: links: {last_log_line(log)}")
         except BaseException:
             self.close()
             raise

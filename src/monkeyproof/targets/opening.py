@@ -22,7 +22,7 @@ from monkeyproof.types import Json
 
 MAX_ANSWER_BYTES = 1024 * 1024
 SAID_CHARACTERS_MAX = 200
-GONE = "the embedded target is down, and the fault went with it"
+GONE = "the embedded target is down, and the fault ended with it"
 
 
 def open_target(path: Path | None) -> Target:

@@ -20,7 +20,7 @@ from monkeyproof import paths
 from monkeyproof.clock import wait_for
 from monkeyproof.config.target_file import TargetFile, read_target_file
 from monkeyproof.errors import TargetError, UsageError
-from monkeyproof.runtime.process_group import last_line
+from monkeyproof.runtime.process_group import last_log_line
 from monkeyproof.runtime.process_ref import is_same
 from monkeyproof.runtime.procfs import is_stopped, start_ticks
 from monkeyproof.runtime.reaper import end_groups, group_exists
@@ -89,7 +89,7 @@ def up(
         running = _supervisor(folder)
         if running is not None and is_stopped(int(running["pid"])):
             raise UsageError(
-                f"the target's supervisor (pid {running['pid']}) stands still; kill -CONT {running['pid']}, or "
+                f"the target's supervisor (pid {running['pid']}) is stopped; kill -CONT {running['pid']}, or "
                 "'monkeyproof target down' and up"
             )
         if running is None or not _await_running(folder, running, port, say):
@@ -154,7 +154,7 @@ def _start(folder: Path, port: int, owner_pid: int, owner_grace_s: float, say: C
         if not _await_up(folder, lambda: child.poll() is not None, say):
             log_file = folder / LOGS / "stack.log"
             # Without the logger's own date, time and level.
-            why = last_line(log_file).split(" ERROR ", 1)[-1]
+            why = last_log_line(log_file).split(" ERROR ", 1)[-1]
             raise UsageError(f"the target did not start: {why} (all of it: {log_file})")
     except BaseException:
         _end_supervisor(child.pid)
