@@ -86,9 +86,9 @@ def test_a_fault_of_a_target_that_stands_still_is_not_forgotten() -> None:
         log.intend(OpenFault("1", "noop.nothing", "s", made, str(folder / "target.yaml"), "now"))
         log.close()
         os.kill(supervisor.pid, signal.SIGSTOP)
-        replay._forget_what_is_over()
+        replay._close_ended_logs()
         assert len(undo_log.open_logs()) == 1
     finally:
         supervisor.kill()
         supervisor.wait()
-    assert wait_for(lambda: (replay._forget_what_is_over(), not undo_log.open_logs())[1], within_s=5)
+    assert wait_for(lambda: (replay._close_ended_logs(), not undo_log.open_logs())[1], within_s=5)

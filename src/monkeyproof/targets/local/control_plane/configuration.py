@@ -1,4 +1,4 @@
-"""What the supervisor writes for the parts to read, and the target file for those outside."""
+"""Writes the configuration files of the target's parts, and its target file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALLOWED_FAULTS = tuple(family for family in typing.get_args(target_file.Family) 
 
 
 def write_configuration(layout: StackLayout) -> None:
-    """One file a part, and the state of serving in which replicas begin."""
+    """Write one file for each part, and the feature mode with which replicas begin."""
     features_host, _, features_port = layout.listen("replica->features").rpartition(":")
     pipeline_host, _, pipeline_port = layout.listen("pipeline->features").rpartition(":")
     replicas = {
@@ -55,7 +55,7 @@ def write_configuration(layout: StackLayout) -> None:
 
 
 def write_target_file(layout: StackLayout) -> None:
-    """The embedded target, described in the same form as anybody's."""
+    """Describe the embedded target in the same form as any other target."""
     described = {
         "name": "embedded",
         "predict": {
@@ -70,7 +70,7 @@ def write_target_file(layout: StackLayout) -> None:
         "allow_faults": list(ALLOWED_FAULTS),
     }
     draft = layout.target_file.with_suffix(".draft")
-    draft.write_text("# Written by the embedded target. It is gone when the target is down.\n")
+    draft.write_text("# Written by the embedded target. It is deleted when the target goes down.\n")
     with draft.open("a") as file:
         yaml.safe_dump(described, file, sort_keys=False)
     draft.rename(layout.target_file)

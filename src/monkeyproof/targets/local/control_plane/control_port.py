@@ -1,4 +1,4 @@
-"""The control port of the embedded target: what healers and faults may ask of the supervisor."""
+"""The control port of the embedded target: the requests that the supervisor answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from monkeyproof.types import Json
 
 
 class ControlSession:
-    """One client's connection. Nothing belongs to it: what it asks for stays when it goes."""
+    """One client's connection. It owns nothing: what it asked for remains when it closes."""
 
     def __init__(self, supervisor: Supervisor, since_utc: str) -> None:
         self._supervisor = supervisor

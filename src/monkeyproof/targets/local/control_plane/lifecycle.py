@@ -1,4 +1,4 @@
-"""Bringing the embedded target up and down, and looking at it: what the command line does."""
+"""Brings the embedded target up and down, and reports its status, for the command line."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class PartStatus:
 
 @dataclass(frozen=True, slots=True)
 class TargetStatus:
-    """The embedded target, looked at."""
+    """The embedded target at one moment."""
 
     up: bool
-    """Whether all of it was brought up, and its supervisor answers."""
+    """Whether all parts are up, and the supervisor answers."""
     since: str | None = None
     """UTC."""
     phase: str = "down"
-    """down, up, or what it is doing on the way up."""
+    """down, up, or what it is doing while it starts."""
     parts: tuple[PartStatus, ...] = ()
     replicas: tuple[Replica, ...] = ()
 
@@ -75,13 +75,13 @@ def up(
     """Start the embedded target and leave it running; if it is up already, that is fine.
 
     Args:
-        port: where users ask for predictions; 0 for any free port.
-        progress: is told, in a few words now and then, what is being waited for.
+        port: of the front door; 0 for any free port.
+        progress: is called now and then with what the start waits for, in a few words.
         owner_pid: a target that is started here ends soon after this process; 0: it stays until ``down``.
-        owner_grace_s: so long after it.
+        owner_grace_s: how long after it.
 
     Raises:
-        UsageError: it cannot be started; says why, and nothing is left running.
+        UsageError: it cannot be started; the message says why, and no part is left running.
     """
     say = progress or _ignore
     folder = paths.target_dir()
@@ -106,7 +106,7 @@ def up(
 
 
 def status() -> TargetStatus:
-    """What runs; asks the supervisor, and changes nothing."""
+    """Ask the supervisor for the status; changes nothing."""
     state = _supervisor(paths.target_dir())
     if state is None:
         return TargetStatus(up=False)
@@ -124,12 +124,12 @@ def status() -> TargetStatus:
 
 
 def is_running() -> bool:
-    """Whether its supervisor is there, whatever state it is in."""
+    """Whether its supervisor runs, even if it is stopped or hangs."""
     return _supervisor(paths.target_dir()) is not None
 
 
 def down() -> bool:
-    """End everything, also what a supervisor that was killed may have left. Whether there was anything."""
+    """End all parts, those of a killed supervisor as well; returns whether there was anything to end."""
     folder = paths.target_dir()
     state = _supervisor(folder)
     if state is None:
@@ -161,12 +161,12 @@ def _start(folder: Path, port: int, owner_pid: int, owner_grace_s: float, say: C
         child.wait()
         _clean_up(folder)
         raise
-    # It lives on; whoever asks for its exit status would wait for a process that is not to end.
+    # It runs on; asking for its exit status would wait for a process that is not meant to end.
     child.returncode = 0
 
 
 def _await_running(folder: Path, running: Mapping[str, Json], port: int, say: Callable[[str], None]) -> bool:
-    """Join a target that is there already, or on its way; False if it ends instead."""
+    """Wait for a target that runs already or is starting; False if it ends instead."""
     if port and running["port"] != port:
         raise UsageError(f"the target is up on port {running['port']} already; 'monkeyproof target down' ends it")
     return _await_up(folder, lambda: not is_same(dict(running)), say)
@@ -176,7 +176,7 @@ def _await_up(folder: Path, ended: Callable[[], bool], say: Callable[[str], None
     """Wait until a target is up; False if its supervisor ends before."""
     deadline_s = time.monotonic() + UP_WITHIN_S
     next_word_s = time.monotonic() + SAY_EVERY_S
-    # The file alone could be that of a supervisor that was killed a moment ago.
+    # The file alone could be left from a supervisor that was killed a moment ago.
     while not ((folder / TARGET_FILE).exists() and status().up):
         if ended():
             return False
@@ -205,7 +205,7 @@ def _waiting_for(folder: Path) -> str:
 
 
 def _supervisor(folder: Path) -> Mapping[str, Json] | None:
-    """What the supervisor wrote of itself, if it is running."""
+    """The supervisor's state file, if it is running."""
     state = _state(folder)
     return state if state is not None and is_same(state) else None
 
@@ -224,7 +224,7 @@ def _ask(state: Mapping[str, Json], method: str) -> Json:
 
 
 def _end_supervisor(pid: int) -> None:
-    """SIGTERM, and SIGKILL if it does not end: then its guard ends what it started."""
+    """Send SIGTERM, and SIGKILL if it does not end: then its reaper ends what it started."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -241,7 +241,7 @@ def _end_supervisor(pid: int) -> None:
 
 
 def _clean_up(folder: Path) -> bool:
-    """Clear away what a supervisor that is gone left: processes (its guard is at it), sockets, target file."""
+    """Remove what an ended supervisor left: processes (its reaper ends them, too), sockets, target file."""
     state = _state(folder)
     found = state is not None or (folder / TARGET_FILE).exists()
     if state is not None:
@@ -257,13 +257,13 @@ def _clean_up(folder: Path) -> bool:
 
 
 def _only_members_left(pgid: int) -> bool:
-    """The leader is gone, but not its group: the kernel gives that number to nobody else meanwhile."""
+    """Whether the leader has ended and its group has not: the kernel does not reuse that number meanwhile."""
     return start_ticks(pgid) is None and group_exists(pgid)
 
 
 @contextlib.contextmanager
 def _locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """One ``up`` at a time; the second waits for the first and then finds the target up."""
+    """Let one ``up`` run at a time; the second waits for the first and then finds the target up."""
     with paths.open_private(folder.with_name(f"{folder.name}.up.lock")) as file:
 
         def mine() -> bool:

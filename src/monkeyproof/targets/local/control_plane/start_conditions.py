@@ -1,4 +1,4 @@
-"""What the next start of a replica meets: a delay, as of a machine that has to be found, or an environment."""
+"""Conditions on the next start of a replica: a delay, as after a lost machine, or a changed environment."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ class _ConditionInForce:
     condition: StartCondition
     lease_s: float | None
     due_s: float
-    """When the lease runs out; never without entry."""
+    """When the lease expires, in monotonic seconds; infinity without one."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
     starts_s: float | None = None
-    """When the delayed start will be. None: the replica has not come that far."""
+    """When the delayed start will be, in monotonic seconds. None: the old process has not ended."""
 
 
 class StartConditions:
-    """At most one for each replica. Each is a lease: what is not renewed is taken back here."""
+    """Holds at most one condition for each replica, and ends it when its lease expires."""
 
     def __init__(self, on_expired: Callable[[str, StartCondition], Awaitable[None]]) -> None:
-        """``on_expired`` is told when a lease ran out."""
+        """``on_expired`` is called with the replica and its condition when a lease expires."""
         self._on_expired = on_expired
         self._in_force: dict[str, _ConditionInForce] = {}
         self._expired: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def impose(self, name: str, condition: StartCondition, lease_s: float | None) -> None:
-        """From here on, a start of that replica meets the condition.
+        """Apply a condition to the next start of a replica.
 
         Raises:
-            TargetError: it meets one already.
+            TargetError: another one applies already.
         """
         if name in self._in_force:
             raise TargetError(f"{name}: something is done to its next start already")
@@ -53,7 +53,7 @@ class StartConditions:
             task.add_done_callback(self._tasks.discard)
 
     async def before_start(self, name: str) -> Mapping[str, str]:
-        """Wait as long as the start is delayed; returns what is added to the environment."""
+        """Wait as long as the start is delayed; returns what to add to the environment."""
         entry = self._in_force.get(name)
         if entry is None:
             return {}
@@ -68,7 +68,7 @@ class StartConditions:
         return entry.condition.environment
 
     def release(self, name: str) -> StartCondition | None:
-        """Take it back; what it was, None if there was none."""
+        """End a condition; returns it, or None if there was none."""
         entry = self._in_force.pop(name, None)
         if entry is None:
             return None
@@ -76,14 +76,14 @@ class StartConditions:
         return entry.condition
 
     def renew(self, names: Sequence[str]) -> dict[str, str]:
-        """Begin leases anew; returns which ran out meanwhile, and why."""
+        """Renew leases; returns which expired meanwhile, and why."""
         for name in names:
             if (entry := self._in_force.get(name)) is not None and entry.lease_s is not None:
                 entry.due_s = time.monotonic() + entry.lease_s
         return {name: self._expired[name] for name in names if name in self._expired}
 
     def all(self) -> dict[str, StartCondition]:
-        """Those in force, each with the delay that is left."""
+        """Conditions in force, by replica, each with the delay that is left."""
         now_s = time.monotonic()
         return {
             name: StartCondition(

@@ -1,4 +1,4 @@
-"""The supervisor: brings every part of the embedded target up in the right order, and keeps it up."""
+"""The supervisor: starts every part of the embedded target in the right order, and keeps it running."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ class Supervisor:
         self._store = FeatureStore(layout.ports["features"], layout.snapshots)
 
     async def bring_up(self) -> None:
-        """Start everything; returns when a question is answered through the whole of it.
+        """Start all parts; returns when a question through the front door is answered.
 
         Raises:
-            MonkeyproofError: a part could not be started; nothing is kept alive any more after ``close``.
+            MonkeyproofError: a part could not be started; the caller has to ``close``.
         """
         write_configuration(self.layout)
         gateway = services.gateway(self.layout, self._front_door, self._listener.fileno())
@@ -86,7 +86,7 @@ class Supervisor:
         self._on_change()
 
     async def close(self) -> None:
-        """Keep nothing alive any more. The processes themselves are ended by the group."""
+        """Stop supervising. The process group ends the processes themselves."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -109,7 +109,7 @@ class Supervisor:
             return child.pid
 
         def ended(pid: int) -> None:
-            # Whatever else is left of its group would hold its port.
+            # Other processes of its group would hold its port.
             self._group.end(children.pop(pid))
 
         part = ProcessSupervisor(
@@ -132,10 +132,10 @@ class Supervisor:
                 raise StartError(f"{error}{_last_log_line(self.layout.log(name))}") from None
 
     def _install(self, prepared: PreparedModels) -> None:
-        """Begin from the declared state: copies of the prepared registry and of the questions."""
+        """Write the declared state: copies of the prepared registry, the questions and the features."""
         shutil.copyfile(prepared.database, self.layout.folder / "mlflow.db")
         artifacts = self.layout.folder / "artifacts"
-        # Not with their modes: the cache may be older than the care that is taken of them.
+        # Without their modes: an older version may have written the cache with other ones.
         shutil.copytree(prepared.artifacts, artifacts, copy_function=shutil.copyfile)
         for folder in (artifacts, *artifacts.rglob("*/")):
             folder.chmod(0o700)
@@ -145,7 +145,7 @@ class Supervisor:
         self._store.save_snapshot(PRIMED, clean.names, clean.values)
 
     async def _fill_if_empty(self) -> None:
-        """A feature store that has just started knows nothing, as it keeps nothing on disk."""
+        """Fill a feature store that has just started: it keeps nothing on disk."""
         entities, values = self._store.load_snapshot(PRIMED)
 
         def fill() -> None:
@@ -155,7 +155,7 @@ class Supervisor:
         await asyncio.to_thread(fill)
 
     async def _await_answer(self) -> None:
-        """The whole of it: a question through the front door comes back with an answer."""
+        """Wait until a question through the front door is answered, which takes all parts."""
         url = f"http://{self.layout.listen(CLIENT_LINK)}/invocations"
         body = first_question(self.layout.folder / "golden.jsonl")
         deadline_s = time.monotonic() + ANSWER_WITHIN_S
@@ -188,7 +188,7 @@ async def _in_daemon_thread(work: Callable[[], T]) -> T:
             outcome: tuple[Callable[[Any], None], object] = (result.set_result, work())
         except Exception as error:
             outcome = (result.set_exception, error)
-        with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+        with contextlib.suppress(RuntimeError):  # The loop is closed: no task waits any more.
             loop.call_soon_threadsafe(deliver, *outcome)
 
     threading.Thread(target=run, daemon=True).start()
