@@ -1,5 +1,4 @@
-"""The embedded target, opened for control: every capability of the port, over the supervisor's control socket
-and the parts' own."""
+"""The embedded target, opened for control: implements the port's capabilities over the parts' control sockets."""
 
 from __future__ import annotations
 
@@ -213,7 +212,7 @@ class LocalReplicas:
         self._control = control
         self._leased: set[str] = set()
         self._started: set[str] = set()
-        """Those whose start is leased."""
+        """Replicas whose start condition is leased."""
 
     def list(self) -> Sequence[Replica]:
         return tuple(Replica(**one) for one in self._control.call("replicas.list"))
@@ -227,7 +226,7 @@ class LocalReplicas:
             self._leased.add(name)
 
     def renew(self) -> Mapping[str, str]:
-        """Renew the leases of what was paused here; of each that was resumed meanwhile, why."""
+        """Renew the leases of replicas that were paused or ended here; of each that expired meanwhile, why."""
         lost: dict[str, str] = {}
         for method, leased in (("replicas.renew", self._leased), ("replicas.renew_starts", self._started)):
             if leased:
@@ -280,7 +279,7 @@ class LocalModels:
         self._fork_server = ReconnectingClient(fork_server)
 
     def trial_load(self, model: Path, rows: Sequence[Sequence[float]]) -> TrialLoad:
-        # Whether the digest is the publisher's is for the caller to know: the port hands over no digest.
+        # The caller compares digests: the port passes none.
         answer = self._fork_server.call(
             "trial_load", timeout_s=SLOW_CALL_S, model=str(model), sha256="", rows=[list(row) for row in rows]
         )

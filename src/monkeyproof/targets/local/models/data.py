@@ -47,7 +47,7 @@ class LabelledRows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Entities:
-    """Named rows: what the online feature store knows."""
+    """Named rows: the contents of the online feature store."""
 
     names: tuple[str, ...]
     values: Floats
@@ -80,7 +80,7 @@ class Split:
 
     train: LabelledRows
     validation: LabelledRows
-    """A quarter are anomalies, so that accuracy says something about them."""
+    """A quarter are anomalies, so that they weigh in the accuracy."""
     serving: Entities
     """Named after their line in the data set."""
 
@@ -89,7 +89,7 @@ def read_shuttle() -> LabelledRows:
     """The whole data set, in the order of its file.
 
     Raises:
-        UsageError: river is not installed, or ships the file no more.
+        UsageError: river is not installed, or does not ship the file any more.
     """
     # Importing river pulls in pandas and scipy (a second); its file is all that is needed.
     spec = importlib.util.find_spec("river")

@@ -1,4 +1,4 @@
-"""The models of the embedded target: three honest kinds of quality, really trained."""
+"""Trains the models of the embedded target: three levels of quality."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FEW_SENSORS = (2, 5, 7)
 
 
 class Predictor(Protocol):
-    """What every scikit-learn classifier offers."""
+    """The interface of a scikit-learn classifier. ``values`` has shape (n, features), the result shape (n,)."""
 
     def predict(self, values: Floats) -> npt.NDArray[np.generic]: ...
 

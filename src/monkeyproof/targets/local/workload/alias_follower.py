@@ -24,14 +24,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model that was verified, loaded and asked once."""
+    """A model that was verified, loaded and asked for one prediction."""
 
     version: str
     model: Predictor
 
 
 class ModelFollower:
-    """Polls the alias; ``current`` is replaced in one step when another version has proven itself."""
+    """Polls the alias; replaces ``current`` in one step once another version is verified, loaded and asked."""
 
     def __init__(
         self,
@@ -45,9 +45,9 @@ class ModelFollower:
         """``pin`` names the version that is served whatever the alias says; "" follows the alias."""
         self.current: LoadedModel | None = None
         self.pinned = ""
-        """The version that it was held to at its last look; "" is none."""
+        """The version to which it was pinned at the last poll; "" is none."""
         self.polled_once = threading.Event()
-        """Set when the first look has come to an end, with a model or without."""
+        """Set when the first poll has ended, with a model or without."""
         self._registry = registry
         self._folder = folder
         self._poll_s = poll_s
@@ -57,7 +57,7 @@ class ModelFollower:
         self._thread = threading.Thread(target=self._follow, name="model-follower", daemon=True)
 
     def start(self) -> None:
-        """Begin to follow."""
+        """Begin to poll, in a thread of its own."""
         shutil.rmtree(self._folder, ignore_errors=True)  # What an earlier replica of this name left.
         self._thread.start()
 
@@ -68,7 +68,7 @@ class ModelFollower:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def poll(self) -> None:
-        """Look once; on any failure the old model stays."""
+        """Poll once; on any failure the old model stays."""
         try:
             self.pinned = self._pin()
             version = self.pinned or self._registry.champion()
@@ -86,7 +86,7 @@ class ModelFollower:
         content = path.read_bytes()
         shutil.rmtree(path.parent, ignore_errors=True)
         loaded = LoadedModel(version, load_verified(content, sha256))  # type: ignore[arg-type]
-        # Better here than in the first user's request: it costs time, and a wrong shape shows.
+        # Here and not in the first user's request: it costs time, and finds a wrong shape.
         predict(loaded.model, np.zeros((1, N_FEATURES)))
         return loaded
 

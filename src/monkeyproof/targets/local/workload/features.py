@@ -1,4 +1,4 @@
-"""How a replica gets at features: the store, a short-lived cache, a snapshot, or default values.
+"""Where a replica reads features: the store, a short-lived cache, a snapshot, or default values.
 
 The default values (zeros) are the failure that this project exists for: when the store cannot be asked, the
 answer is still HTTP 200, fast, and silently wrong. What is known to be stale is not used instead, because a
@@ -75,7 +75,7 @@ STORE_ERRORS = (redis.RedisError, *BROKEN_CONNECTION)
 
 @dataclass(frozen=True, slots=True)
 class ServingMode:
-    """How replicas are told to get at features: DIR/serving.json."""
+    """Where replicas read features, by DIR/serving.json."""
 
     mode: str = "live"
     snapshot: str = ""
@@ -167,19 +167,19 @@ class FeatureReader:
         try:
             return await self._store.mget(keys)
         except BROKEN_CONNECTION:
-            # One that broke while it lay idle shows it only now, and so may all the others: start afresh.
+            # A connection that broke while idle fails only now, and the others may, too: drop them all.
             with contextlib.suppress(*STORE_ERRORS):
                 await self._store.connection_pool.disconnect(inuse_connections=False)
             return await self._store.mget(keys)
 
     async def follow_serving_file(self) -> None:
-        """Notice changes of the serving file, for ever."""
+        """Apply changes of the serving file until cancelled."""
         while True:
             self.read_serving_file()
             await asyncio.sleep(SERVING_POLL_S)
 
     def read_serving_file(self) -> None:
-        """Apply the serving file if it has changed; what it says wrongly changes nothing."""
+        """Apply the serving file if it has changed; a faulty one changes nothing."""
         try:
             status = self._serving_file.stat()
         except OSError:
@@ -200,7 +200,7 @@ class FeatureReader:
         self._serving = serving
 
     async def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         await self._store.aclose()
         await self._store.connection_pool.disconnect()
 

@@ -29,7 +29,7 @@ class GatewayError(TargetError):
 
 
 class FeedbackCollector:
-    """Asks, compares, and appends to the feedback stream."""
+    """Asks about entities, compares answers with labels, and appends both to the feedback stream."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
-"""Pulls new records from the source, validates them and writes their features into the store; labels come back.
+"""The pipeline: pulls records from the source, validates them, writes features to the store, collects labels.
 
     python -m monkeyproof.targets.local.workload.pipeline --config DIR/pipeline.json --control SOCK
 
-Nothing that a link does to it ends it: it counts, waits and goes on. A batch that could not be written is
+No failure of a link ends it: it counts the failure, waits and goes on. A batch that could not be written is
 fetched again, as long as the source still keeps it.
 """
 
@@ -35,7 +35,7 @@ from monkeyproof.types import Json
 SOURCE_TIMEOUT_S = 1.0
 STORE_TIMEOUT_S = 0.5
 FETCH_LIMIT = 1500
-"""Four times what comes in between two polls: so fast it catches up."""
+"""Four times what arrives between two polls, so that the pipeline can catch up."""
 MAX_BODY_BYTES = 4 * 1024 * 1024
 HTTP_ERRORS = (httpx.HTTPError, OSError, TimeoutError)
 
@@ -60,7 +60,7 @@ class PipelineSettings:
 
 
 class PipelineMetrics:
-    """What the pipeline tells about itself."""
+    """The metrics that the pipeline exports."""
 
     def __init__(self) -> None:
         prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -82,7 +82,7 @@ class PipelineMetrics:
         self.out_of_range = prometheus.Gauge(
             "pipeline_feature_out_of_range_share", "Share of values in the latest batch", registry=registry
         )
-        # Registered with its first value: an accuracy of 0 that nobody measured would be an alarm.
+        # Registered with its first value: an accuracy of 0 that was never measured would raise an alarm.
         self.accuracy = prometheus.Gauge(
             "pipeline_feedback_accuracy", f"Over the last {ACCURACY_WINDOW} labelled answers", registry=None
         )
@@ -97,7 +97,7 @@ class PipelineMetrics:
 
 
 class RecordPipeline:
-    """The loop; see the module."""
+    """The polling loop; see the module."""
 
     def __init__(
         self, settings: PipelineSettings, reference: ReferenceStatistics, metrics: PipelineMetrics
@@ -125,7 +125,7 @@ class RecordPipeline:
         self._collecting: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Poll at a steady pace, for ever."""
+        """Poll at a steady pace until cancelled."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         while True:
@@ -173,7 +173,7 @@ class RecordPipeline:
             self._collecting = asyncio.create_task(self._collect_feedback(batch))
 
     async def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         if self._collecting is not None:
             self._collecting.cancel()
         await self._http.aclose()

@@ -49,7 +49,7 @@ class ReplicaSettings:
     """DIR/replicas.json."""
 
     registry_urls: Mapping[str, str]
-    """Of each replica, for each has a link of its own."""
+    """By replica, for each has a link of its own."""
     model: str
     alias: str
     features_host: str
@@ -63,7 +63,7 @@ class ReplicaSettings:
 
 
 class ReplicaMetrics:
-    """What a replica tells about itself; scraped at /metrics."""
+    """The metrics that a replica exports at /metrics."""
 
     def __init__(self) -> None:
         prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -97,7 +97,7 @@ class ReplicaMetrics:
         self._rows = 0
 
     def count_rows(self, values: Floats, origins: list[str]) -> None:
-        """Remember what was scored."""
+        """Add the rows of a request, shape (n, features), to the recent ones."""
         places = np.arange(self._rows, self._rows + len(values)) % RECENT_ROWS
         self._recent[places[-RECENT_ROWS:]] = values[-RECENT_ROWS:]
         self._rows += len(values)
@@ -142,7 +142,7 @@ class ReplicaApp:
         values, origins = await self._features.read(entities)
         try:
             predictions = predict(loaded.model, values)
-        except Exception as error:  # The model is not ours; its user gets the words.
+        except Exception as error:  # A model may raise anything; its user gets the message.
             return _json({"error": f"version {loaded.version} failed: {error}"}, 500)
         self._metrics.count_rows(values, origins)
         worst = max(origins, key=ORIGINS.index)
