@@ -28,7 +28,7 @@ import numpy as np
 from monkeyproof import paths
 from monkeyproof.faults.support.bitflips import random_bits
 from monkeyproof.targets.local.models.data import Entities
-from monkeyproof.targets.local.models.publishing import prepare
+from monkeyproof.targets.local.models.publishing import prepare_models
 
 LOADED_WITHIN_S = 5
 MEMORY_BYTES = 4 * 1024**3
@@ -61,7 +61,7 @@ def main() -> None:
 
 def measure(flips: int) -> dict[str, Any]:
     """By format: how many flips were noticed, how many files loaded, and how many of these answer otherwise."""
-    prepared = prepare(paths.cache_dir())
+    prepared = prepare_models(paths.cache_dir())
     champion = min(prepared.artifacts.rglob("model.pkl"), key=lambda path: abs(path.stat().st_size - 22_000))
     data = Entities.load(prepared.data_dir / "features.npz").values[:ROWS]
     table: dict[str, Any] = {}

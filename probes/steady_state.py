@@ -105,32 +105,6 @@ def why_unmet(run: Mapping[str, Json]) -> str:
     return f"{why}: it returned {returned}, and its tolerance is {tolerance}"
 
 
-def record_unmet(state: Mapping[str, Json] | None) -> None:
-    """Record the baseline as missed where a probe of the hypothesis beside ``slo_holds`` did not hold.
-
-    ``state`` is what Chaos Toolkit found out about the hypothesis. After a fault it changes nothing, and what
-    ``slo_holds`` recorded itself is not recorded again. Without an open trial nothing happens.
-    """
-    if not has_current() or state is None or state["steady_state_met"] is not False:
-        return
-    context = current()
-    recorded = {event.kind for event in events_of(context.folder)}
-    if recorded & {Kind.FAULT_INTENDED, Kind.BASELINE_MISSED}:
-        return
-    context.history.event(Kind.BASELINE_MISSED, good_share=None, window_s=0.0, why=why_unmet(state["probes"][-1]))
-
-
-def why_unmet(run: Mapping[str, Json]) -> str:
-    """Why a steady-state probe did not hold, from Chaos Toolkit's record of its run."""
-    activity = run["activity"]
-    why = f"the experiment's own steady-state probe {activity['name']!r} did not hold"
-    if run.get("status") == "failed":
-        lines = "".join(run.get("exception") or ()).strip().splitlines() or ["no reason given"]
-        return f"{why}: it failed ({lines[-1].removeprefix('chaoslib.exceptions.ActivityFailed: ')})"
-    returned, tolerance = shown(redact(run.get("output"))), shown(redact(activity.get("tolerance")))
-    return f"{why}: it returned {returned}, and its tolerance is {tolerance}"
-
-
 @dataclass(frozen=True, slots=True)
 class WindowResult:
     """One window, judged."""

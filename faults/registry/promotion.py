@@ -225,7 +225,7 @@ def put_back_version(
 ) -> str:
     """Undo of ``delete_previous``: the version first, for an alias needs something to point to. Idempotent."""
     registry = require(target, Registry)
-    was_there = not require(target, Deletion).put_back(previous, record)
+    was_there = not require(target, Deletion).restore(previous, record)
     if all(one.version != previous for one in registry.versions()):
         raise TargetError(f"version {previous} should be there again, and is not")
     words = f"version {previous} is there {'already' if was_there else 'again'}; "

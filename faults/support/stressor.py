@@ -23,7 +23,7 @@ from monkeyproof.injection.active import bound_s
 from monkeyproof.injection.inject import current
 from monkeyproof.paths import PRIVATE_UMASK, open_private
 from monkeyproof.runtime import procfs
-from monkeyproof.runtime.process_group import await_end, last_line
+from monkeyproof.runtime.process_group import await_end, last_log_line
 from monkeyproof.runtime.process_ref import SILENT_S, ProcessReference, reference_text
 from monkeyproof.targets.port import Processes as OfThisMachine
 from monkeyproof.targets.port import Target, require
@@ -76,7 +76,7 @@ def start(
         if log.stat().st_size == 0:
             log.unlink()
     if report is None:
-        raise TargetError(f"the stressor {stressor_id} did not start: {last_line(log)}")
+        raise TargetError(f"the stressor {stressor_id} did not start: {last_log_line(log)}")
     if "error" in report:
         raise TargetError(str(report["error"]))
     return report

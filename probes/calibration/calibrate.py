@@ -33,7 +33,7 @@ from monkeyproof.probes.calibration.episodes import (
 )
 from monkeyproof.record.history import READINGS_FILE, write_json
 from monkeyproof.record.readings import Readings
-from monkeyproof.runtime.process_group import ProcessGroup, last_line
+from monkeyproof.runtime.process_group import ProcessGroup, last_log_line
 from monkeyproof.runtime.process_ref import reference_text
 from monkeyproof.types import Interval, Json
 
@@ -73,7 +73,7 @@ class _Pair:
     def check(self) -> None:
         for name, process in (("service", self.service), ("prober", self.prober)):
             if process is not None and process.poll() is not None:
-                why = last_line(self.folder / f"{name}.log")
+                why = last_log_line(self.folder / f"{name}.log")
                 raise MonkeyproofError(f"the calibration's {name} ended too early: {why}")
 
 
@@ -209,7 +209,7 @@ def _start_prober(
 
     if not wait_for(listening, within_s=START_WITHIN_S, clock=clock):
         raise MonkeyproofError(
-            "the calibration's service did not start: " + last_line(pair.folder / "service.log")
+            "the calibration's service did not start: " + last_log_line(pair.folder / "service.log")
         )
     golden = [json.dumps({"body": {"x": x}, "expect": x}) + "\n" for x in range(100)]
     (pair.folder / "golden.jsonl").write_text("".join(golden))

@@ -226,7 +226,7 @@ def test_a_process_that_a_trial_leaves_behind_ends_the_campaign_with_its_name(fo
     try:
         assert process.returncode == 5, output
         assert (
-            f"left behind after the trial: process {pid} still runs: /bin/sleep (if it is still there: kill {pid})"
+            f"left behind after the trial: process {pid} still runs: /bin/sleep (if it still runs: kill {pid})"
             in output
         )
         (trial,) = json.loads((folder / "out" / "results.json").read_text())["trials"]

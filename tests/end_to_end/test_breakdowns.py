@@ -185,7 +185,7 @@ def test_a_supervisor_that_stands_still_begins_nothing_and_is_left_alone(tmp_pat
     try:
         done = monkeyproof(tmp_path, "run", "latency-spike", "--out", "out")
         assert done.returncode == 2, done.stderr
-        assert f"(pid {pid}) stands still; kill -CONT {pid}" in done.stderr
+        assert f"(pid {pid}) is stopped; kill -CONT {pid}" in done.stderr
         assert not (tmp_path / "out").exists()
     finally:
         os.kill(pid, signal.SIGCONT)

@@ -175,7 +175,7 @@ def everything_is_named(folder: Path, output: str, source: int, *, on_link: bool
     daemon = int((folder / "daemon.pid").read_text())
     wanted = [
         "replica-2 is still paused",
-        f"process {source} stands still: {sys.executable} -m monkeyproof.targets.local.workload.source",
+        f"process {source} is stopped: {sys.executable} -m monkeyproof.targets.local.workload.source",
         "the champion is version 3, and was 2",
         "model.pkl is not what it was",
         f"process {daemon} still runs: sleep",

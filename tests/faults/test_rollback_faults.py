@@ -172,6 +172,6 @@ def test_an_alias_goes_with_its_version_and_comes_back_with_it(here: Here) -> No
     record = deletion.record("3")
     assert [one["alias"] for one in record["aliases"]] == ["challenger"]
     deletion.delete("3")
-    assert deletion.put_back("3", record)
+    assert deletion.restore("3", record)
     assert deletion.record("3") == record
-    assert not deletion.put_back("3", record)
+    assert not deletion.restore("3", record)

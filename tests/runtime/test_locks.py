@@ -27,10 +27,10 @@ from monkeyproof.undo.log import OpenFault, Undo, UndoLog
 CAMPAIGN = """
 import subprocess, sys
 from pathlib import Path
-from monkeyproof.runtime.locks import shared
+from monkeyproof.runtime.locks import inheritable_descriptors as held
 from monkeyproof.safety.replay import clear_to_inject, sole_campaign_on
 with clear_to_inject(), sole_campaign_on(Path(sys.argv[1])):
-    worker = subprocess.Popen(["/bin/sleep", "60"], pass_fds=shared(), stdin=subprocess.DEVNULL, stdout=2)
+    worker = subprocess.Popen(["/bin/sleep", "60"], pass_fds=held(), stdin=subprocess.DEVNULL, stdout=2)
     print(worker.pid, flush=True)
     sys.stdin.read()
 """
@@ -135,7 +135,7 @@ def test_the_worker_of_a_trial_gets_the_locks(tmp_path: Path, file: Path, monkey
     with replay.sole_campaign(), locks.sole_campaign_on(file), pytest.raises(KeyboardInterrupt):
         worker.run_worker(trial, NoProgressListener(), [], SystemClock())
     assert len(got[0]) == 4  # The home's, the target's path and file, and the name by which others see it.
-    assert locks.shared() == ()
+    assert locks.inheritable_descriptors() == ()
 
 
 def test_revert_leaves_what_is_on_a_target_that_another_home_breaks(file: Path, other: Campaign) -> None:

@@ -113,7 +113,7 @@ def test_those_that_were_told_end_at_the_same_time(tmp_path: Path) -> None:
         ready = [path.with_suffix(".ready") for path in (one, other)]
         assert wait_for(lambda: all(path.exists() for path in ready), within_s=20)
         for child in children:
-            group.tell(child)
+            group.ask_to_end(child)
         assert [group.end(child, grace_s=20.0) for child in children] == [0, 0]
 
 

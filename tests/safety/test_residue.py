@@ -152,7 +152,7 @@ ACTED = event(Kind.HEALER_ACTED, remedy="roll_back", ok=True, summary="")
             [],
             ["the artifact 2/model.pkl is not what it was", "the artifact 2/MLmodel is gone"],
         ),
-        ({"gone": True}, [], ["the fault proxy cannot be looked at: no answer"]),
+        ({"gone": True}, [], ["the fault proxy cannot be checked: no answer"]),
     ],
 )
 def test_what_is_left(tmp_path: Path, change: dict[str, Any], events: list[Event], words: list[str]) -> None:
@@ -168,8 +168,8 @@ def test_what_is_left(tmp_path: Path, change: dict[str, Any], events: list[Event
 
 def test_a_target_of_which_nothing_can_be_asked_leaves_nothing(tmp_path: Path) -> None:
     audit = Audit.begin(FakeTarget(None, offered=()), tmp_path)
-    audit.note_written()
-    assert audit.left([]) == audit.still_stored() == audit.strays() == []
+    audit.record_written()
+    assert audit.left([]) == audit.find_stored() == audit.strays() == []
 
 
 def test_corrupted_values_have_to_be_gone_and_refreshed_ones_are(
@@ -178,17 +178,17 @@ def test_corrupted_values_have_to_be_gone_and_refreshed_ones_are(
     monkeypatch.setattr(residue, "REFRESHED_WITHIN_S", 0.3)
     parts = Parts()
     audit = Audit.begin(FakeTarget(parts), tmp_path)
-    assert audit.still_stored() == []
+    assert audit.find_stored() == []
     parts.toxics, parts.stored["e1"], parts.stored["e2"] = ["corrupt-1"], [70.0, 2.0], [3.0, -4.0]
-    audit.note_written()
+    audit.record_written()
     parts.toxics = []
     parts.stored["e2"] = [3.0, 5.0]  # Another value altogether: the stream has gone on.
-    (found,) = audit.still_stored()
+    (found,) = audit.find_stored()
     assert found.what == "1 value that a fault corrupted is still in the feature store (the first: e1, column 0)"
     monkeypatch.setattr(residue, "REFRESHED_WITHIN_S", 5.0)
     timer = threading.Timer(0.2, parts.stored.update, [{"e1": [1.0, 2.0]}])
     timer.start()
-    assert audit.still_stored() == []
+    assert audit.find_stored() == []
     timer.join()
 
 
@@ -222,7 +222,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
 def test_a_child_that_still_runs_is_named_without_its_arguments(
     tmp_path: Path, started: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(residue, "ENDED_WITHIN_S", 0.1)
+    monkeypatch.setattr(residue, "STRAYS_END_WITHIN_S", 0.1)
     before = started("/bin/sleep", "60")
     audit = Audit.begin(FakeTarget(None), tmp_path)
     assert audit.strays() == []
@@ -235,7 +235,7 @@ def test_a_child_that_still_runs_is_named_without_its_arguments(
 def test_a_daemon_is_known_by_the_mark_that_it_inherited(
     tmp_path: Path, started: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(residue, "ENDED_WITHIN_S", 0.1)
+    monkeypatch.setattr(residue, "STRAYS_END_WITHIN_S", 0.1)
     audit = Audit.begin(FakeTarget(None), tmp_path)
     trial_mark.set_mark(tmp_path)
     daemon = started(sys.executable, "-c", DAEMON, says=True)
@@ -279,7 +279,7 @@ def test_what_stands_still_since_and_belongs_to_the_target(tmp_path: Path, start
         stop(pid)
     found = audit.left([])
     assert sorted(one.mend for one in found) == sorted(f"kill -CONT {pid}" for pid in (service, worker))
-    assert f"process {service} stands still: {sys.executable}" in [one.what for one in found]
+    assert f"process {service} is stopped: {sys.executable}" in [one.what for one in found]
     # A replica and its process are one thing.
     parts.states = ["paused", "ready"]
     assert {one.what for one in audit.left([])} >= {"r0 is still paused"}
@@ -299,7 +299,7 @@ def test_what_stands_still_since_and_belongs_to_the_target(tmp_path: Path, start
 def test_a_control_interface_that_never_answers_is_told_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(residue, "LOOK_WITHIN_S", 0.3)
+    monkeypatch.setattr(residue, "AUDIT_WITHIN_S", 0.3)
     parts = Parts()
     target = FakeTarget(parts)
     audit = Audit.begin(target, tmp_path)
@@ -314,7 +314,7 @@ def test_a_control_interface_that_never_answers_is_told_in_time(
         found = [one.what for one in audit.left([])]
         assert time.monotonic() - begun_s < 3
     # The others were looked at nevertheless.
-    assert found == ["the fault proxy cannot be looked at: no answer within 0.3 s", "r1 is still paused"]
+    assert found == ["the fault proxy cannot be checked: no answer within 0.3 s", "r1 is still paused"]
 
 
 def test_a_target_that_cannot_be_put_back_in_time_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,7 +331,7 @@ def test_a_target_that_cannot_be_put_back_in_time_is_left(tmp_path: Path, monkey
     # What does not answer is not waited for twice.
     parts.gone, parts.hangs_s = True, 1.0
     (found,) = cleanup.look_and_put_back(Audit.begin(FakeTarget(parts), tmp_path), FakeTarget(parts), writer)
-    assert found.what == "the fault proxy cannot be looked at: no answer"
+    assert found.what == "the fault proxy cannot be checked: no answer"
     writer.close()
 
 
@@ -378,11 +378,11 @@ def test_the_look_after_a_death_finds_a_daemon_and_a_service_that_stands_still(
     stop(service)
     with pytest.raises(NotReverted) as caught:
         cleanup.look_after_death(plan)
-    for words in (f"process {daemon} still runs: sleep", f"process {service} stands still"):
+    for words in (f"process {daemon} still runs: sleep", f"process {service} is stopped"):
         assert words in str(caught.value)
     told = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     assert [one["data"]["mend"] for one in told if one["kind"] == Kind.RESIDUE_FOUND] == [
-        f"if it is still there: kill {daemon}",
+        f"if it still runs: kill {daemon}",
         f"kill -CONT {service}",
     ]
     # For whoever waits for the end of somebody else's campaign.

@@ -44,7 +44,7 @@ log = undo.UndoLog(undo.undo_dir() / "t-001.jsonl")
 target = open_target(target_file)
 guards = Safeguards(log.path, folder, target, writer)
 set_current(Context(folder, target, writer, log, 1, "none",
-                    before_injection=guards.check, before_revert=guards.settle))
+                    before_injection=guards.check, before_revert=guards.renew_last_time))
 noop.nothing()
 print(guards._watchdog.pid, flush=True)
 for line in sys.stdin:

@@ -54,7 +54,7 @@ class Pipeline:
 
     def __init__(self, proxy) -> None:
         self.values: dict[str, list[float]] = {}
-        self.labelled: list[port.Labelled] = []
+        self.labelled: list[port.LabelledAnswer] = []
         self._lock = threading.Lock()
         self._status = port.PipelineStatus(False, 0, 0, -1, -1)
         self._proxy = proxy
@@ -90,7 +90,7 @@ class Pipeline:
             batch.entities, batch.values, batch.labels, batch.positions, strict=True
         ):
             self.values[entity] = values.tolist()
-            self.labelled.append(port.Labelled(position, entity, 0, label))
+            self.labelled.append(port.LabelledAnswer(position, entity, 0, label))
         last = batch.last_position
         self._status = port.PipelineStatus(
             False,

@@ -11,13 +11,13 @@ from running_parts import Published, running_registry
 
 from monkeyproof import paths
 from monkeyproof.runtime.process_group import ProcessGroup
-from monkeyproof.targets.local.models.publishing import Prepared, prepare
+from monkeyproof.targets.local.models.publishing import PreparedModels, prepare_models
 
 
 @pytest.fixture(scope="session")
-def prepared() -> Prepared:
+def prepared() -> PreparedModels:
     """What is published; made once and cached."""
-    return prepare(paths.cache_dir())
+    return prepare_models(paths.cache_dir())
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,12 @@ from monkeyproof.clock import wait_for
 from monkeyproof.errors import TargetError
 from monkeyproof.runtime.process_group import ProcessGroup
 from monkeyproof.runtime.rpc import Client
-from monkeyproof.targets.local.models.publishing import SERVER_ENVIRONMENT, Prepared, prepare, server_command
+from monkeyproof.targets.local.models.publishing import (
+    SERVER_ENVIRONMENT,
+    PreparedModels,
+    prepare_models,
+    server_command,
+)
 from monkeyproof.targets.registry import RegistryClient
 
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -72,7 +77,7 @@ def metrics(url: str) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Published:
-    prepared: Prepared
+    prepared: PreparedModels
     url: str
     folder: Path
     """Of the server's own: ``mlflow.db`` and ``artifacts``."""
@@ -83,8 +88,8 @@ class Published:
 
 @contextmanager
 def running_registry(folder: Path) -> Iterator[Published]:
-    """An MLflow server on a copy of what ``prepare`` made."""
-    prepared = prepare(paths.cache_dir())
+    """An MLflow server on a copy of what ``prepare_models`` made."""
+    prepared = prepare_models(paths.cache_dir())
     shutil.copy(prepared.database, folder / "mlflow.db")
     shutil.copytree(prepared.artifacts, folder / "artifacts")
     port = free_port()

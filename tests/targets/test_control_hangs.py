@@ -24,7 +24,7 @@ from monkeyproof.safety import replay
 from monkeyproof.targets import links
 from monkeyproof.targets.links import ProxyLinks
 from monkeyproof.targets.local.adapter import reconnecting_client
-from monkeyproof.targets.local.adapter.reconnecting_client import Calls
+from monkeyproof.targets.local.adapter.reconnecting_client import ReconnectingClient
 from monkeyproof.targets.opening import is_gone
 from monkeyproof.undo import log as undo_log
 from monkeyproof.undo.log import OpenFault, Undo, UndoLog
@@ -52,7 +52,7 @@ def test_what_has_just_hung_is_not_given_as_long_again(hanging: Path, monkeypatc
     monkeypatch.setattr(links, "ANSWERS_WITHIN_S", 1.0)
     monkeypatch.setattr(links, "HUNG_S", 0.1)
     monkeypatch.setattr(reconnecting_client, "HUNG_S", 0.1)
-    held, asked = ProxyLinks(hanging), Calls(hanging)
+    held, asked = ProxyLinks(hanging), ReconnectingClient(hanging)
     for call, first_s in ((held.active, 1.0), (lambda: asked.call("status", timeout_s=1.0), 1.0)):
         begun_s = time.monotonic()
         with pytest.raises(TargetError, match="no answer from"):
@@ -86,9 +86,9 @@ def test_a_fault_of_a_target_that_stands_still_is_not_forgotten() -> None:
         log.intend(OpenFault("1", "noop.nothing", "s", made, str(folder / "target.yaml"), "now"))
         log.close()
         os.kill(supervisor.pid, signal.SIGSTOP)
-        replay._forget_what_is_over()
+        replay._close_ended_logs()
         assert len(undo_log.open_logs()) == 1
     finally:
         supervisor.kill()
         supervisor.wait()
-    assert wait_for(lambda: (replay._forget_what_is_over(), not undo_log.open_logs())[1], within_s=5)
+    assert wait_for(lambda: (replay._close_ended_logs(), not undo_log.open_logs())[1], within_s=5)

@@ -127,7 +127,7 @@ def test_a_service_that_refuses_is_a_usage_error(tmp_path: Path) -> None:
 def test_a_service_that_answers_with_an_error_is_quoted(service: Service, tmp_path: Path) -> None:
     service.status = 503
     target = open_target(describe(tmp_path, service.port))
-    with pytest.raises(UsageError, match="HTTP 503: the model is on holiday; start the service, or mend predict"):
+    with pytest.raises(UsageError, match="HTTP 503: the model is on holiday; start the service, or correct"):
         check_answers(target)
 
 

@@ -14,21 +14,21 @@ from monkeyproof.targets.local.models import data
 
 
 @pytest.fixture(scope="module")
-def everything() -> data.Labelled:
+def everything() -> data.LabelledRows:
     return data.read_shuttle()
 
 
 @pytest.fixture(scope="module")
-def parts(everything: data.Labelled) -> data.Split:
+def parts(everything: data.LabelledRows) -> data.Split:
     return data.split(everything)
 
 
-def test_the_whole_data_set_is_read(everything: data.Labelled) -> None:
+def test_the_whole_data_set_is_read(everything: data.LabelledRows) -> None:
     assert everything.values.shape == (49_097, data.N_FEATURES)
     assert everything.labels.sum() == 3_511
 
 
-def test_parts_are_disjoint_and_nothing_is_lost(everything: data.Labelled, parts: data.Split) -> None:
+def test_parts_are_disjoint_and_nothing_is_lost(everything: data.LabelledRows, parts: data.Split) -> None:
     assert len(parts.train) + len(parts.validation) + len(parts.serving) == len(everything)
     served = {row.tobytes() for row in parts.serving.values}
     for other in (parts.train, parts.validation):
@@ -36,7 +36,7 @@ def test_parts_are_disjoint_and_nothing_is_lost(everything: data.Labelled, parts
 
 
 def test_the_same_seed_gives_the_same_parts_and_another_does_not(
-    everything: data.Labelled, parts: data.Split
+    everything: data.LabelledRows, parts: data.Split
 ) -> None:
     again, other = data.split(everything), data.split(everything, seed=data.SPLIT_SEED + 1)
     assert again.serving.names == parts.serving.names
@@ -45,7 +45,7 @@ def test_the_same_seed_gives_the_same_parts_and_another_does_not(
 
 
 def test_serving_entities_are_named_after_their_line_and_hold_no_glitch(
-    everything: data.Labelled, parts: data.Split
+    everything: data.LabelledRows, parts: data.Split
 ) -> None:
     serving = parts.serving
     assert len(serving) == len(set(serving.names)) == 1500

@@ -30,8 +30,13 @@ from monkeyproof.targets.local.models import data
 from monkeyproof.targets.local.models.data import FEATURES, Entities, Floats
 from monkeyproof.targets.local.workload.feature_store import FeatureStore
 from monkeyproof.targets.local.workload.features import decode, key_of
-from monkeyproof.targets.local.workload.records import MAX_QUARANTINED_FILES, Batch, parse_batch, set_aside
-from monkeyproof.targets.local.workload.reference import MAX_OUT_OF_RANGE_SHARE, MAX_ROBUST_Z, Reference
+from monkeyproof.targets.local.workload.records import (
+    MAX_QUARANTINED_FILES,
+    RecordBatch,
+    parse_batch,
+    quarantine_batch,
+)
+from monkeyproof.targets.local.workload.reference import MAX_OUT_OF_RANGE_SHARE, MAX_ROBUST_Z, ReferenceStatistics
 from monkeyproof.targets.local.workload.source import RecordStream
 from monkeyproof.types import Json
 
@@ -44,8 +49,8 @@ def entities() -> Entities:
 
 
 @pytest.fixture(scope="module")
-def reference(entities: Entities) -> Reference:
-    return Reference.of(entities.values)
+def reference(entities: Entities) -> ReferenceStatistics:
+    return ReferenceStatistics.of(entities.values)
 
 
 # Normal validation
@@ -108,8 +113,8 @@ def test_no_bytes_break_the_parser(content: bytes) -> None:
 
 def test_batches_set_aside_are_whole_and_bounded(tmp_path: Path) -> None:
     for position in range(MAX_QUARANTINED_FILES + 5):
-        batch = Batch([position], ["a"], np.ones((1, 9)), [0])
-        path = set_aside(batch, "strange", tmp_path)
+        batch = RecordBatch([position], ["a"], np.ones((1, 9)), [0])
+        path = quarantine_batch(batch, "strange", tmp_path)
         os.utime(path, (position, position))
     kept = sorted(tmp_path.iterdir())
     assert len(kept) == MAX_QUARANTINED_FILES
@@ -127,18 +132,20 @@ def scaled(values: Floats, rng: np.random.Generator, share: float = 0.1) -> Floa
     return np.where(rng.random(values.shape) < share, values * factors, values)
 
 
-def test_clean_batches_pass_and_corrupt_ones_never_do(entities: Entities, reference: Reference) -> None:
+def test_clean_batches_pass_and_corrupt_ones_never_do(entities: Entities, reference: ReferenceStatistics) -> None:
     rng = np.random.default_rng(7)
     for _ in range(10_000):
         rows = rng.choice(len(entities), BATCH, replace=False)
-        assert reference.strays(entities.values[rows]) == ""
+        assert reference.why_unlike(entities.values[rows]) == ""
     for _ in range(2_000):
         rows = rng.choice(len(entities), BATCH, replace=False)
-        assert reference.strays(scaled(entities.values[rows], rng))
+        assert reference.why_unlike(scaled(entities.values[rows], rng))
 
 
 @pytest.mark.parametrize("rows", [50, 150, 300, 600])
-def test_every_stretch_of_the_real_stream_is_clean(entities: Entities, reference: Reference, rows: int) -> None:
+def test_every_stretch_of_the_real_stream_is_clean(
+    entities: Entities, reference: ReferenceStatistics, rows: int
+) -> None:
     order = np.random.default_rng(0).permutation(len(entities))  # As the source's default seed has it.
     rng = np.random.default_rng(1)
     for start in range(0, len(entities), 7):
@@ -146,7 +153,7 @@ def test_every_stretch_of_the_real_stream_is_clean(entities: Entities, reference
         assert np.abs(reference.robust_z(values)).max() < MAX_ROBUST_Z / 1.5
         assert reference.out_of_range_share(values) < MAX_OUT_OF_RANGE_SHARE / 1.2
         if rows >= BATCH:
-            assert reference.strays(scaled(values, rng))
+            assert reference.why_unlike(scaled(values, rng))
 
 
 @pytest.mark.parametrize(
@@ -158,10 +165,10 @@ def test_every_stretch_of_the_real_stream_is_clean(entities: Entities, reference
     ],
 )
 def test_other_faults_show_too(
-    entities: Entities, reference: Reference, change: Callable[[Floats], Floats], words: str
+    entities: Entities, reference: ReferenceStatistics, change: Callable[[Floats], Floats], words: str
 ) -> None:
-    assert reference.strays(entities.values[:BATCH]) == ""
-    assert re.search(words, reference.strays(change(entities.values[:BATCH].copy())))
+    assert reference.why_unlike(entities.values[:BATCH]) == ""
+    assert re.search(words, reference.why_unlike(change(entities.values[:BATCH].copy())))
 
 
 # A running pipeline between a source and a front door that can be broken

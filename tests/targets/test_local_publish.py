@@ -19,16 +19,17 @@ from monkeyproof.clock import wait_for
 from monkeyproof.errors import UsageError
 from monkeyproof.targets.local.models import publishing
 from monkeyproof.targets.local.models.data import Entities, Floats, Ints
-from monkeyproof.targets.local.models.publishing import Prepared, prepare
+from monkeyproof.targets.local.models.publishing import PreparedModels, prepare_models
 
 pytest_plugins = ("running_fixtures",)
 
 PREPARE = (
-    "import sys, pathlib, monkeyproof.targets.local.models.publishing as p; p.prepare(pathlib.Path(sys.argv[1]))"
+    "import sys, pathlib; from monkeyproof.targets.local.models.publishing import prepare_models; "
+    "prepare_models(pathlib.Path(sys.argv[1]))"
 )
 
 
-def questions(prepared: Prepared, name: str) -> tuple[Floats, Ints, list[str]]:
+def questions(prepared: PreparedModels, name: str) -> tuple[Floats, Ints, list[str]]:
     serving = Entities.load(prepared.data_dir / "features.npz")
     places = {entity: place for place, entity in enumerate(serving.names)}
     lines = [json.loads(line) for line in (prepared.data_dir / name).read_text().splitlines()]
@@ -70,7 +71,9 @@ def test_the_versions_differ_as_their_accuracy_tags_say(registry: Published) -> 
     client.close()
 
 
-def test_the_champion_is_right_on_every_golden_and_canary(prepared: Prepared, models: dict[str, object]) -> None:
+def test_the_champion_is_right_on_every_golden_and_canary(
+    prepared: PreparedModels, models: dict[str, object]
+) -> None:
     golden_rows, golden, golden_names = questions(prepared, "golden.jsonl")
     canary_rows, canary, canary_names = questions(prepared, "canary.jsonl")
     assert len(golden) >= 128
@@ -80,7 +83,7 @@ def test_the_champion_is_right_on_every_golden_and_canary(prepared: Prepared, mo
     assert wrong_share(models["champion"], canary_rows, canary) == 0
 
 
-def test_faults_would_show_on_the_golden_set(prepared: Prepared, models: dict[str, object]) -> None:
+def test_faults_would_show_on_the_golden_set(prepared: PreparedModels, models: dict[str, object]) -> None:
     rows, expected, _ = questions(prepared, "golden.jsonl")
     assert wrong_share(models["degraded"], rows, expected) > 0.25
     assert wrong_share(models["champion"], np.zeros_like(rows), expected) >= 0.3
@@ -121,7 +124,7 @@ def test_a_kill_half_way_leaves_nothing_and_two_at_once_make_it_once(tmp_path: P
     assert [one.returncode for one in both] == [0, 0]
     assert len(builders) == 2  # The one that was killed, and one more.
     assert not any(cache.glob(".building-*"))
-    prepared = prepare(cache)
+    prepared = prepare_models(cache)
     assert prepared.database.is_file()
     assert not processes_in(cache)
 
@@ -132,7 +135,7 @@ def test_a_failure_shows_the_last_words_and_leaves_no_half_cache(
     monkeypatch.setitem(publishing._CLIENT_ENVIRONMENT, "PYTHONPATH", str(tmp_path))
     (tmp_path / "sklearn.py").write_text("raise ImportError('sklearn is broken here')")
     with pytest.raises(UsageError, match="sklearn is broken here"):
-        prepare(tmp_path / "cache")
+        prepare_models(tmp_path / "cache")
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
 
 

@@ -34,7 +34,7 @@ from monkeyproof.clock import wait_for
 from monkeyproof.runtime.process_group import ProcessGroup
 from monkeyproof.targets.local.control_plane.layout import REPLICAS
 from monkeyproof.targets.local.models.data import FEATURES, Entities
-from monkeyproof.targets.local.workload.features import Serving, decode, encode, key_of
+from monkeyproof.targets.local.workload.features import ServingMode, decode, encode, key_of
 from monkeyproof.targets.local.workload.request_formats import MAX_ROWS, entities_of
 
 pytest_plugins = ("running_fixtures",)
@@ -105,7 +105,7 @@ def test_features_survive_the_store(values: list[float]) -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"mode": "magic"}', '{"mode": "live", "generation": "x"}'])
 def test_a_serving_file_that_is_not_understood_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        Serving.parse(text)
+        ServingMode.parse(text)
 
 
 # A running replica

@@ -9,15 +9,15 @@ from running_parts import Published
 
 from monkeyproof.errors import NotThere, TargetError, UsageError
 from monkeyproof.targets.local.adapter.artifacts import LocalArtifactFiles
-from monkeyproof.targets.local.control_plane.layout import REPLICAS, make_plan, registry_link
+from monkeyproof.targets.local.control_plane.layout import REPLICAS, choose_layout, registry_link
 from monkeyproof.targets.local.models.deletion import LocalDeletion
 from monkeyproof.targets.local.models.other_models import LocalOtherModels
-from monkeyproof.targets.local.models.publishing import Prepared
+from monkeyproof.targets.local.models.publishing import PreparedModels
 
 pytest_plugins = ("running_fixtures",)
 
 
-def test_a_model_is_trained_in_a_process_of_its_own(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_model_is_trained_in_a_process_of_its_own(prepared: PreparedModels, tmp_path: Path) -> None:
     model = LocalOtherModels(prepared.data_dir).make("fewer_columns", tmp_path)
     assert b"sklearn.tree" in model.read_bytes()
     with pytest.raises(UsageError, match="kind: 'none' is not one of other_purpose"):
@@ -50,11 +50,11 @@ def test_a_database_that_is_not_the_one_is_left_alone(registry: Published, tmp_p
     assert not (tmp_path / "none.db").exists()
     deletion = LocalDeletion(registry.folder / "mlflow.db", registry.prepared.model, client)
     record = dict(deletion.record("1"))
-    assert not deletion.put_back("1", record)
+    assert not deletion.restore("1", record)
     with pytest.raises(TargetError, match="no version 9999"):
         deletion.record("9999")
     with pytest.raises(TargetError, match="no row of version 9999"):
-        deletion.put_back("9999", record)
+        deletion.restore("9999", record)
     (tmp_path / "text.db").write_text("no database, though it is as long as the header of one has to be" * 4)
     with pytest.raises(TargetError, match=r"text\.db: file is not a database"):
         LocalDeletion(tmp_path / "text.db", "m", client).record("1")
@@ -62,9 +62,9 @@ def test_a_database_that_is_not_the_one_is_left_alone(registry: Published, tmp_p
 
 
 def test_each_replica_has_a_way_of_its_own_to_the_registry_which_leads_over_that_of_all(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path, tmp_path, 0)
-    common = plan.links["replica->registry"]
-    assert common["forward"] == f"127.0.0.1:{plan.ports['registry']}"
-    ways = [plan.links[registry_link(name)] for name in REPLICAS]
+    layout = choose_layout(tmp_path, tmp_path, 0)
+    common = layout.links["replica->registry"]
+    assert common["forward"] == f"127.0.0.1:{layout.ports['registry']}"
+    ways = [layout.links[registry_link(name)] for name in REPLICAS]
     assert {one["forward"] for one in ways} == {common["listen"]}
     assert len({one["listen"] for one in ways} | {common["listen"]}) == 4

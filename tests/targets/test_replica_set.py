@@ -29,14 +29,14 @@ def standing() -> Iterator[tuple[ReplicaSet, ProcessSupervisor, subprocess.Popen
     group: Any = SimpleNamespace(disown=lambda _: None)
     replicas = ReplicaSet(plan, group, parts, lambda: None)
     sleeper = subprocess.Popen(["/bin/sleep", "60"])
-    keeper: ProcessSupervisor = replicas.keepers["replica-1"]
-    keeper.pid, keeper._pidfd = sleeper.pid, os.pidfd_open(sleeper.pid)
+    process: ProcessSupervisor = replicas.processes["replica-1"]
+    process.pid, process._pidfd = sleeper.pid, os.pidfd_open(sleeper.pid)
     try:
-        yield replicas, keeper, sleeper
+        yield replicas, process, sleeper
     finally:
         sleeper.kill()
         sleeper.wait()
-        os.close(keeper._pidfd)
+        os.close(process._pidfd)
 
 
 def test_a_paused_replica_that_somebody_resumed_has_lost_its_lease() -> None:
@@ -53,20 +53,20 @@ def test_a_paused_replica_that_somebody_resumed_has_lost_its_lease() -> None:
 
 
 def test_a_paused_replica_that_was_started_anew_is_healed_and_has_lost_no_lease() -> None:
-    with standing() as (replicas, keeper, sleeper):
+    with standing() as (replicas, process, sleeper):
 
         async def pause_and_replace() -> dict[str, str]:
             await replicas.pause("replica-1", lease_s=60.0)
-            keeper.pid = os.getpid()
+            process.pid = os.getpid()
             return replicas.renew(["replica-1"])
 
         assert asyncio.run(pause_and_replace()) == {}
-        keeper.pid = sleeper.pid
+        process.pid = sleeper.pid
 
 
 @pytest.mark.parametrize("lease_s", [None, 0.05])
 def test_what_was_given_notice_is_not_killed_after_the_fault_is_taken_back(lease_s: float | None) -> None:
-    with standing() as (replicas, keeper, sleeper):
+    with standing() as (replicas, process, sleeper):
         sleeper.send_signal(signal.SIGSTOP)  # So that the notice alone does not end it.
         assert wait_for(lambda: is_stopped(sleeper.pid), within_s=5.0)  # Of two at once SIGTERM would come first.
 
@@ -78,4 +78,4 @@ def test_what_was_given_notice_is_not_killed_after_the_fault_is_taken_back(lease
 
         asyncio.run(give_notice_and_take_back())
         assert replicas.conditions() == {}
-        assert (keeper.pid, sleeper.poll()) == (sleeper.pid, None)
+        assert (process.pid, sleeper.poll()) == (sleeper.pid, None)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from monkeyproof.errors import TargetError
 from monkeyproof.runtime.process_ref import identity, is_same
 from monkeyproof.targets.local.control_plane import process_supervisor as keeping
-from monkeyproof.targets.local.control_plane.layout import CLIENT_LINK, free_ports, is_free, make_plan
+from monkeyproof.targets.local.control_plane.layout import CLIENT_LINK, choose_layout, free_ports, is_free
 from monkeyproof.targets.local.control_plane.process_supervisor import Backoff, ProcessSupervisor, StartError
 
 
@@ -184,14 +184,14 @@ def test_ports_are_free_distinct_and_never_those_of_outgoing_connections() -> No
 
 
 def test_every_link_leads_to_a_part_and_the_users_port_is_the_one_asked_for(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path, tmp_path, 23456)
-    assert plan.listen(CLIENT_LINK) == "127.0.0.1:23456"
-    forwards = {int(link["forward"].rpartition(":")[2]) for link in plan.links.values()}
-    listens = [link["listen"] for link in plan.links.values()]
+    layout = choose_layout(tmp_path, tmp_path, 23456)
+    assert layout.listen(CLIENT_LINK) == "127.0.0.1:23456"
+    forwards = {int(link["forward"].rpartition(":")[2]) for link in layout.links.values()}
+    listens = [link["listen"] for link in layout.links.values()]
     # A link of one replica leads to that of all of them.
-    assert forwards <= set(plan.ports.values()) | {int(one.rpartition(":")[2]) for one in listens}
-    assert len({*listens, *(f"127.0.0.1:{port}" for port in plan.ports.values())}) == len(listens) + len(
-        plan.ports
+    assert forwards <= set(layout.ports.values()) | {int(one.rpartition(":")[2]) for one in listens}
+    assert len({*listens, *(f"127.0.0.1:{port}" for port in layout.ports.values())}) == len(listens) + len(
+        layout.ports
     )
 
 

@@ -15,10 +15,10 @@ from monkeyproof.targets.port import StartCondition
 def test_a_start_waits_for_its_delay_and_no_longer_than_until_it_is_released() -> None:
     async def story() -> None:
         starts = StartConditions(_nothing)
-        starts.hold("a", StartCondition(0.15), None)
-        starts.hold("b", StartCondition(60.0), None)
+        starts.impose("a", StartCondition(0.15), None)
+        starts.impose("b", StartCondition(60.0), None)
         with pytest.raises(TargetError, match="a: something is done to its next start already"):
-            starts.hold("a", StartCondition(1.0), None)
+            starts.impose("a", StartCondition(1.0), None)
         began_s = time.monotonic()
         waiting = asyncio.create_task(starts.before_start("b"))
         assert await starts.before_start("a") == {}
@@ -37,7 +37,7 @@ def test_a_start_waits_for_its_delay_and_no_longer_than_until_it_is_released() -
 def test_another_environment_lasts_over_several_starts_until_it_is_released() -> None:
     async def story() -> None:
         starts = StartConditions(_nothing)
-        starts.hold("a", StartCondition(0.0, {"TZ": "UTC"}), None)
+        starts.impose("a", StartCondition(0.0, {"TZ": "UTC"}), None)
         assert [await starts.before_start("a") for _ in range(2)] == [{"TZ": "UTC"}, {"TZ": "UTC"}]
         starts.release("a")
         assert await starts.before_start("a") == {}
@@ -54,7 +54,7 @@ def test_a_start_that_is_not_renewed_is_let_go() -> None:
             taken_back.set()
 
         starts = StartConditions(note)
-        starts.hold("a", StartCondition(60.0), 0.3)
+        starts.impose("a", StartCondition(60.0), 0.3)
         waiting = asyncio.create_task(starts.before_start("a"))
         for _ in range(8):
             await asyncio.sleep(0.05)
@@ -63,7 +63,7 @@ def test_a_start_that_is_not_renewed_is_let_go() -> None:
         await asyncio.wait_for(taken_back.wait(), 5)
         assert await asyncio.wait_for(waiting, 5) == {}
         assert starts.renew(["a"]) == {"a": "the start of a was held, and that not renewed for 0.3 s"}
-        starts.hold("a", StartCondition(1.0), 60.0)
+        starts.impose("a", StartCondition(1.0), 60.0)
         assert starts.renew(["a"]) == {}
         starts.release("a")
 

@@ -44,7 +44,7 @@ from monkeyproof import paths
 from monkeyproof.clock import wait_for
 from monkeyproof.config.target_file import TargetFile, read_target_file
 from monkeyproof.errors import EXIT_REFUSED
-from monkeyproof.runtime.process_group import last_line
+from monkeyproof.runtime.process_group import last_log_line
 from monkeyproof.targets.port import LEASE_S
 
 LEFT_BY_S = 30.0
@@ -99,7 +99,7 @@ def await_fault(folder: Path, campaign: subprocess.Popen[bytes]) -> list[str]:
     ends_s = time.monotonic() + FAULT_WITHIN_S
     while b"fault.intended" not in events(folder):
         if time.monotonic() >= ends_s or campaign.poll() is not None:
-            return [f"no fault was injected: {last_line(folder.with_suffix('.log'))}"]
+            return [f"no fault was injected: {last_log_line(folder.with_suffix('.log'))}"]
         time.sleep(0.005)
     return []
 

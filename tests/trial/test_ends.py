@@ -78,8 +78,8 @@ def test_wrong_values_of_data_and_of_drift_are_noted_before_they_are_taken_back(
     log.intend(OpenFault("1", fault, "s", Undo("monkeyproof.faults.noop:undo_nothing", {}), "x.yaml", "2026"))
     ground: Any = ground_with(log)
     ground.context = None
-    ground._safeguards = SimpleNamespace(settle=lambda: None)
-    ground.audit = SimpleNamespace(note_written=lambda: noted.append(fault))
+    ground._safeguards = SimpleNamespace(renew_last_time=lambda: None)
+    ground.audit = SimpleNamespace(record_written=lambda: noted.append(fault))
     ground._before_revert()
     assert len(noted) == looks
     log.close()
@@ -92,7 +92,7 @@ def test_a_killed_worker_is_told_by_its_log(plan: TrialPlan) -> None:
     log.close(Path(plan.folder) / UNDO_FILE)
     assert after_death(plan) == (
         EXIT_REFUSED,
-        "a signal ended the trial; nothing was taken back of foreign.break on t (says its author)",
+        "a signal ended the trial; nothing was reverted of foreign.break on t (says its author)",
     )
 
 

@@ -170,9 +170,9 @@ def test_a_look_that_fails_keeps_nothing_from_being_taken_back(context: Context)
 
 
 def test_what_is_said_at_the_end_is_what_was_done(context: Context) -> None:
-    assert context.undo.known.end_words == "nothing had been injected"
+    assert context.undo.known.end_summary == "nothing had been injected"
     inject(fault(undo=None, one_shot="its author says so"))
-    assert context.undo.known.end_words == "nothing was taken back of noop.thing on s (its author says so)"
+    assert context.undo.known.end_summary == "nothing was reverted of noop.thing on s (its author says so)"
 
 
 def test_nobody_to_undo_it_no_fault(context: Context) -> None:

@@ -128,7 +128,9 @@ def test_undoing_somebody_elses_fault_needs_nothing_outside_the_home(tmp_path: P
     mark = tmp_path / "mended"
     mend = {"type": "process", "path": "touch", "arguments": str(mark)}
     log = UndoLog(undo_log.undo_dir() / "f.jsonl")
-    kept = undo_log.keep_beside(log.path, {"method": [{"type": "action", "name": "mend", "provider": mend}]})
+    kept = undo_log.store_experiment_copy(
+        log.path, {"method": [{"type": "action", "name": "mend", "provider": mend}]}
+    )
     gone = tmp_path / "gone"
     arguments = {"experiment": str(kept), "activities": ["mend"], "folder": str(gone)}
     undoing = Undo("monkeyproof.faults.actions.external:run_activities", arguments)
@@ -157,7 +159,7 @@ def test_faults_are_taken_back_though_their_log_was_deleted_or_spoilt(context: C
     assert len(revert()) == 1
     assert kinds(context).count(Kind.FAULT_REVERTED) == 2
     context.undo.close(context.folder / "archive.jsonl")
-    assert context.undo.known.end_words == "what was injected is reverted (2 faults)"
+    assert context.undo.known.end_summary == "what was injected is reverted (2 faults)"
     assert lines_of_step(context.folder / "archive.jsonl", "reverted") == 2
 
 
@@ -222,7 +224,7 @@ def test_a_fault_goes_with_its_embedded_target() -> None:
     log.close()
     said: list[str] = []
     assert replay.revert_all(said.append) == 1
-    assert "the fault went with it" in said[0]
+    assert "the fault ended with it" in said[0]
     replay.refuse_while_open()
 
 
@@ -294,7 +296,7 @@ def test_what_a_living_trial_holds_is_not_undone_by_others(
     log.close()
     assert [fault.subject for fault, _ in replay.replay(log.path).done] == ["alive"]
     assert not log.path.exists()
-    assert replay.replay(log.path) == replay.Replay()
+    assert replay.replay(log.path) == replay.ReplayResult()
 
 
 def test_two_that_undo_the_same_log_do_it_once(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from monkeyproof.campaign.worker import run_worker
 from monkeyproof.clock import Clock, SystemClock
 from monkeyproof.errors import EXIT_OK, EXIT_REFUSED
 from monkeyproof.reports.model.report import Report
-from monkeyproof.runtime.stop_file import SIGNALS, STOPPED, is_stopped
+from monkeyproof.runtime.stop_file import SIGNALS, STOPPED, is_stop_requested
 from monkeyproof.trial.plan import TrialPlan
 from monkeyproof.types import Campaign, TrialResult
 
@@ -124,7 +124,7 @@ def _run_trials(
     for place, trial in enumerate(trials):
         if running.has(trial) or not is_needed(trial, plan, verdict):
             continue
-        if stop or is_stopped():
+        if stop or is_stop_requested():
             how = "a signal ended the campaign" if stop else f"the campaign was {STOPPED}"
             return _End(EXIT_REFUSED, f"{how} after {len(running)} trials")
         if deadline_s is not None and clock.monotonic_s() >= deadline_s:

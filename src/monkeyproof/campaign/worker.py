@@ -23,15 +23,15 @@ from monkeyproof.errors import (
 from monkeyproof.record import history
 from monkeyproof.record.history import History, Kind, events_in
 from monkeyproof.record.leaving import LEAVES_WITHIN_S, is_leaving
-from monkeyproof.runtime.locks import shared
-from monkeyproof.runtime.process_group import ProcessGroup, await_end, last_line
-from monkeyproof.runtime.stop_file import STOPPED, is_stopped
+from monkeyproof.runtime.locks import inheritable_descriptors
+from monkeyproof.runtime.process_group import ProcessGroup, await_end, last_log_line
+from monkeyproof.runtime.stop_file import STOPPED, is_stop_requested
 from monkeyproof.safety.replay import revert_all
 from monkeyproof.safety.safeguards import await_watchdog
 from monkeyproof.trial.cleanup import look_after_death
 from monkeyproof.trial.fault_session import run_name
 from monkeyproof.trial.plan import TrialPlan
-from monkeyproof.undo.entries import Contents
+from monkeyproof.undo.entries import LogContents
 from monkeyproof.undo.log import read_log, undo_dir
 
 ENDS_WITHIN_S = 60.0
@@ -65,11 +65,11 @@ def run_worker(trial: TrialPlan, listener: TickListener, stop: list[int], clock:
     with ProcessGroup() as group:
         # The worker inherits the campaign's locks: if it outlives the campaign, its faults are still in place.
         command = [sys.executable, "-m", "monkeyproof.trial.worker", str(plan_file)]
-        worker = group.start(command, log=log, pass_fds=shared())
+        worker = group.start(command, log=log, pass_fds=inheritable_descriptors())
         asked_s, seen = 0.0, 0
         while worker.poll() is None:
-            if (stop or is_stopped()) and not why_stopped:
-                why_stopped = STOPPED if is_stopped() else "a signal ended the trial"
+            if (stop or is_stop_requested()) and not why_stopped:
+                why_stopped = STOPPED if is_stop_requested() else "a signal ended the trial"
                 asked_s, seen = clock.monotonic_s(), len(events_in(folder))
                 # Only the worker gets the signal: its observers have to see the revert.
                 os.kill(worker.pid, signal.SIGTERM)
@@ -107,7 +107,7 @@ def _after_death(trial: TrialPlan, status: int, log: Path, why_stopped: str) -> 
     """
     folder = Path(trial.folder)
     await_watchdog(folder, within_s=WATCHDOG_ENDS_WITHIN_S)
-    words = why_stopped or f"the trial's worker died (status {status}; {last_line(log)}); see {log}"
+    words = why_stopped or f"the trial's worker died (status {status}; {last_log_line(log)}); see {log}"
     with contextlib.suppress(OSError):
         _record_abort(folder, why_stopped or f"its worker died (status {status})")
     words += _why_no_outcome(folder.parent)
@@ -129,7 +129,7 @@ def _after_death(trial: TrialPlan, status: int, log: Path, why_stopped: str) -> 
     return EXIT_REFUSED, f"{words}; {_end_words(folder, log_was)}"
 
 
-def _undo_log_of(folder: Path) -> Contents | None:
+def _undo_log_of(folder: Path) -> LogContents | None:
     """A trial's undo log, in the home or where it moved when every fault was reverted; None: it is missing."""
     for path in (undo_dir() / f"{run_name(folder)}.jsonl", folder / history.UNDO_FILE):
         with contextlib.suppress(FileNotFoundError):
@@ -144,11 +144,11 @@ def _held(folder: Path) -> set[str]:
     return held - {str(one.data.get("id")) for one in events if one.kind is Kind.FAULT_REVERTED}
 
 
-def _end_words(folder: Path, log: Contents | None) -> str:
+def _end_words(folder: Path, log: LogContents | None) -> str:
     if log is not None and (log.intents or log.kept):
-        return log.end_words
+        return log.end_summary
     intended = any(one.kind is Kind.FAULT_INTENDED for one in events_in(folder))
-    return "what was injected is reverted" if intended else Contents().end_words
+    return "what was injected is reverted" if intended else LogContents().end_summary
 
 
 def no_room(where: Path, error: OSError) -> Refusal:

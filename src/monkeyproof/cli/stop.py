@@ -51,10 +51,10 @@ def stop(*, clear: bool, within_s: float) -> None:
     with _told():
         stop_file().touch(mode=0o600)
     from monkeyproof import paths
-    from monkeyproof.runtime.locks import elsewhere
+    from monkeyproof.runtime.locks import campaigns_of_other_homes
     from monkeyproof.safety.replay import running_campaign
     from monkeyproof.trial.cleanup import left_since
-    from monkeyproof.undo.log import open_logs, words_of
+    from monkeyproof.undo.log import describe_open, open_logs
 
     pid = running_campaign()
     clean_s = begun_s
@@ -68,7 +68,7 @@ def stop(*, clear: bool, within_s: float) -> None:
                 "things back; say 'monkeyproof stop' again, or end the process and say 'monkeyproof revert'"
             )
         time.sleep(LOOK_EVERY_S)
-    if left := words_of(open_logs()):
+    if left := describe_open(open_logs()):
         raise NotReverted(f"{left}; run 'monkeyproof revert'")
     if residue := left_since(begun_utc_s):
         raise NotReverted(residue)
@@ -80,7 +80,7 @@ def stop(*, clear: bool, within_s: float) -> None:
             f"its last fault was seen {clean_s - begun_s:.1f} s after the stop, and nothing is open."
         )
     click.echo(f"No campaign of {paths.home()} begins until 'monkeyproof stop --clear'.")
-    if others := elsewhere():
+    if others := campaigns_of_other_homes():
         raise OthersRun(
             f"still running: {', '.join(str(one) for one in others)}; say 'monkeyproof stop' there as well, or "
             "end the process with Ctrl-C"

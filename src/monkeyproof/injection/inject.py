@@ -17,7 +17,7 @@ from monkeyproof.clock import Clock, SystemClock
 from monkeyproof.errors import NotReverted, Refusal, TargetError, Unproven
 from monkeyproof.injection.active import ActiveFaults
 from monkeyproof.record.history import HistoryWriter, Kind
-from monkeyproof.runtime.stop_file import refuse_if_stopped
+from monkeyproof.runtime.stop_file import refuse_if_stop_requested
 from monkeyproof.targets.opening import GONE, is_gone
 from monkeyproof.targets.port import Target
 from monkeyproof.types import Evidence, Json
@@ -253,7 +253,7 @@ def intend(
         Refusal: somebody asked for everything to stop, nobody stands by to undo the fault if this process is
             killed, or the disk does not take it; then nothing may be injected.
     """
-    refuse_if_stopped()
+    refuse_if_stop_requested()
     context.before_injection()
     with context.lock:
         context.faults_count += 1

@@ -1,7 +1,7 @@
-"""Who breaks what at this moment: locks that die with their holder, however it dies.
+"""Locks on targets, which end with their holder, however it ends.
 
-Each belongs to an open descriptor. A campaign hands its own on to the worker of a trial, so they last as long as
-either of the two lives: a worker that outlives its campaign still breaks things.
+Each belongs to an open descriptor. The worker of a trial inherits its campaign's descriptors, so a lock lasts as
+long as either of the two lives: a worker that outlives its campaign still injects faults.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from monkeyproof.errors import MonkeyproofError, Refusal
 from monkeyproof.runtime import procfs
 
 _NAMES = "monkeyproof"
-"""How the names of the abstract sockets begin: nothing is sent over them, but no two can have the same name."""
+"""How the names of the abstract sockets begin. Nothing is sent over them; no two can have the same name."""
 _held: set[int] = set()
 
 
 class TargetHeld(MonkeyproofError):
-    """Another campaign holds the target, or whether one does cannot be known."""
+    """Another campaign holds the target, or it cannot be known whether one does."""
 
     def __init__(self, why: str, what_to_do: str) -> None:
         super().__init__(f"{why}; {what_to_do}")
@@ -34,12 +34,12 @@ class TargetHeld(MonkeyproofError):
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
+class OtherCampaign:
     """A campaign of this user with another MONKEYPROOF_HOME."""
 
     pid: int
     home: str
-    """"" if that cannot be read."""
+    """Its MONKEYPROOF_HOME; "" if that cannot be read."""
 
     def __str__(self) -> str:
         if not procfs.is_alive(self.pid):
@@ -47,14 +47,14 @@ class Elsewhere:
         return f"process {self.pid}" + (f" with MONKEYPROOF_HOME={self.home}" if self.home else "")
 
 
-def shared() -> tuple[int, ...]:
-    """Descriptors of all that this process holds, for a worker."""
+def inheritable_descriptors() -> tuple[int, ...]:
+    """Descriptors of all locks that this process holds, for ``pass_fds`` of a worker."""
     return tuple(sorted(_held))
 
 
 @contextlib.contextmanager
-def handed_on(descriptor: int) -> Iterator[None]:
-    """For as long as this process holds it, those that it starts for a trial do so as well."""
+def inherited_by_workers(descriptor: int) -> Iterator[None]:
+    """Have workers that are started within the context inherit a descriptor."""
     _held.add(descriptor)
     try:
         yield
@@ -63,14 +63,14 @@ def handed_on(descriptor: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def target_held(target_file: Path) -> Iterator[None]:
+def hold_target(target_file: Path) -> Iterator[None]:
     """Hold a target, by its file's path and by the file itself.
 
-    An editor that saves the file puts another one in its place, and leaves the path; a hard link is another path
-    of the same file.
+    Both, because an editor that saves the file replaces it and keeps the path, and a hard link is another path of
+    the same file.
 
     Raises:
-        TargetHeld: somebody else does, or whether anybody does cannot be known.
+        TargetHeld: another process holds it, or it cannot be known whether one does.
     """
     taken = TargetHeld(
         f"another campaign, with another MONKEYPROOF_HOME, holds the target {target_file}",
@@ -88,7 +88,7 @@ def target_held(target_file: Path) -> Iterator[None]:
         try:
             file = os.open(target_file, os.O_RDONLY)
         except OSError:
-            yield  # Whoever reads it next says what is wrong with it.
+            yield  # The next reader of the file reports what is wrong with it.
             return
         held.callback(os.close, file)
         try:
@@ -98,44 +98,44 @@ def target_held(target_file: Path) -> Iterator[None]:
         except OSError as error:
             what_to_do = "put the target file on a disk of this machine"
             raise TargetHeld(unknown.format(error.strerror), what_to_do) from None
-        held.enter_context(handed_on(file))
+        held.enter_context(inherited_by_workers(file))
         yield
 
 
 @contextlib.contextmanager
 def sole_campaign_on(target_file: Path) -> Iterator[None]:
-    """At most one campaign at a time breaks a target, whatever homes they have; others see that this one does.
+    """Hold a target for one campaign, whatever homes campaigns have; others can see that this one runs.
 
     Raises:
-        Refusal: another one holds the target, or whether one does cannot be known.
+        Refusal: another campaign holds the target, or it cannot be known whether one does.
     """
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(target_held(target_file))
+            held.enter_context(hold_target(target_file))
         except TargetHeld as error:
             raise Refusal(error.why, error.what_to_do) from None
-        with contextlib.suppress(OSError):  # It is for people alone.
+        with contextlib.suppress(OSError):  # This name only informs people.
             held.enter_context(_named(f"campaign-{os.getuid()}-{_digest_of_home()}-{os.getpid()}"))
         yield
 
 
-def elsewhere() -> list[Elsewhere]:
-    """This user's campaigns of other homes: the living ones, and those whose worker still lives."""
+def campaigns_of_other_homes() -> list[OtherCampaign]:
+    """This user's campaigns with other homes: those that run, and those whose worker still runs."""
     found = set()
     for name in procfs.abstract_socket_names():
         with contextlib.suppress(ValueError):
             prefix, kind, uid, home, pid = name.split("-")
             if prefix == _NAMES and kind == "campaign" and int(uid) == os.getuid() and home != _digest_of_home():
                 found.add(int(pid))
-    return [Elsewhere(pid, _home_of(pid)) for pid in sorted(found)]
+    return [OtherCampaign(pid, _home_of(pid)) for pid in sorted(found)]
 
 
 @contextlib.contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Hold a name that one descriptor of this machine can have, whoever's it is. Raises OSError: it is taken."""
+    """Hold a name that only one descriptor of this machine can have. Raises OSError: it is taken."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as holder:
         holder.bind(f"\0{_NAMES}-{name}")
-        with handed_on(holder.fileno()):
+        with inherited_by_workers(holder.fileno()):
             yield
 
 

@@ -1,4 +1,4 @@
-"""Child processes that never outlive their owner: each in a session of its own, all looked after by a guard."""
+"""Child processes that never outlive their owner: each in a session of its own, all ended by a reaper process."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class ProcessGroup:
 
     def __init__(self) -> None:
         read_end, self._pipe = os.pipe()
-        self._guard = subprocess.Popen(
+        self._reaper = subprocess.Popen(
             [sys.executable, "-I", "-m", "monkeyproof.runtime.reaper"], stdin=read_end, start_new_session=True
         )
         os.close(read_end)
         self._children: dict[int, subprocess.Popen[bytes]] = {}
-        self._told: set[int] = set()
+        self._asked_to_end: set[int] = set()
 
     def start(
         self,
@@ -45,11 +45,11 @@ class ProcessGroup:
         stdin: int = subprocess.DEVNULL,
         pass_fds: Collection[int] = (),
     ) -> subprocess.Popen[bytes]:
-        """Start ``argv``, its output appended to ``log``; ``env`` is added to this process's environment.
+        """Start ``argv`` and append its output to ``log``. Only the user can read what it writes.
 
-        What it writes is the user's alone.
-
-        ``pass_fds`` are descriptors that the child keeps, under the same numbers.
+        Args:
+            env: added to this process's environment.
+            pass_fds: descriptors that the child keeps, under the same numbers.
 
         Raises:
             OSError: the program cannot be started.
@@ -71,49 +71,49 @@ class ProcessGroup:
         return child
 
     def adopt(self, pgid: int) -> None:
-        """Have the guard look after a group that somebody else (a fork server) started."""
+        """Have the reaper end a group that another process (a fork server) started."""
         os.write(self._pipe, b"+%d\n" % pgid)
 
     def disown(self, pgid: int) -> None:
-        """The group has ended: its number may be given to a stranger, so the guard must forget it."""
+        """Have the reaper forget a group that has ended: the kernel may give its number to another process."""
         os.write(self._pipe, b"-%d\n" % pgid)
 
-    def tell(self, child: subprocess.Popen[bytes]) -> None:
-        """Ask one child and its group to end, without waiting: several that were told end at the same time.
+    def ask_to_end(self, child: subprocess.Popen[bytes]) -> None:
+        """Send SIGTERM to one child and its group without waiting, so that several can end at the same time.
 
-        Once: a second signal would kill one that is ending in order and handles signals no longer.
+        Sends it once: a second signal would kill a child that is ending in order and handles signals no longer.
         """
-        if child.pid not in self._told and child.poll() is None:
-            self._told.add(child.pid)
+        if child.pid not in self._asked_to_end and child.poll() is None:
+            self._asked_to_end.add(child.pid)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGTERM)
                 os.killpg(child.pid, signal.SIGCONT)
 
     def end(self, child: subprocess.Popen[bytes], *, grace_s: float = 2.0) -> int:
         """End one child and its group: SIGTERM, then SIGKILL after ``grace_s``. Returns its exit status."""
-        self.tell(child)
+        self.ask_to_end(child)
         await_end(child, within_s=grace_s)
         if group_exists(child.pid):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.pid, signal.SIGKILL)
         status = child.wait()
         self._children.pop(child.pid, None)
-        self._told.discard(child.pid)
+        self._asked_to_end.discard(child.pid)
         self.disown(child.pid)
         return status
 
     def close(self) -> None:
-        """End every child, then the guard. Idempotent."""
+        """End every child, then the reaper. Idempotent."""
         if self._pipe < 0:
             return
         for child in self._children.values():
-            self.tell(child)
+            self.ask_to_end(child)
         for child in list(self._children.values()):
             self.end(child)
-        # End-of-file tells the guard to end what was adopted and is still there, and then itself.
+        # At end-of-file the reaper ends adopted groups that still exist, and then itself.
         os.close(self._pipe)
         self._pipe = -1
-        self._guard.wait()
+        self._reaper.wait()
 
     def __enter__(self) -> ProcessGroup:
         return self
@@ -125,9 +125,9 @@ class ProcessGroup:
 
 
 def await_end(child: subprocess.Popen[bytes], *, within_s: float) -> bool:
-    """Wait for a child's end; whether it came. ``Popen.wait`` with a limit polls, and notices 50 ms late."""
+    """Wait for a child's end; returns whether it came. ``Popen.wait`` would poll, up to 50 ms late."""
     if child.poll() is None:
-        descriptor = os.pidfd_open(child.pid)  # Nobody but this process reaps it, so the number is its own.
+        descriptor = os.pidfd_open(child.pid)  # Only this process reaps it, so the number is still its own.
         try:
             poll = select.poll()
             poll.register(descriptor, select.POLLIN)
@@ -137,36 +137,37 @@ def await_end(child: subprocess.Popen[bytes], *, within_s: float) -> bool:
     return child.poll() is not None
 
 
-def end_group_mates() -> None:
-    """SIGKILL the other processes of the group that this process leads: what its activities run.
+def kill_group_members() -> None:
+    """Send SIGKILL to the other processes of the group that this process leads: those that its activities run.
 
-    Those of a ``ProcessGroup`` lead groups of their own. A process that leads none (one of a shell's job) ends
-    nothing, for the others are not its own.
+    Children of a ``ProcessGroup`` lead groups of their own. A process that leads no group (one of a shell's job)
+    kills nothing, for the group's other processes are not its own.
     """
     if os.getpgid(0) != os.getpid():
         return
-    for _ in range(50):  # They may start others until they are gone.
-        mates = procfs.living_in_group(os.getpid()) - {os.getpid()}
-        if not mates:
+    for _ in range(50):  # They may start others until they have ended.
+        members = procfs.living_in_group(os.getpid()) - {os.getpid()}
+        if not members:
             return
-        for pid in mates:
+        for pid in members:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
 
 
 def leave(status: int) -> NoReturn:
-    """End this process with all that was said, but without Python's tidying: it takes 0.1 s, and the kernel tidies
-    up as well. For processes whose files are closed and whose threads hold nothing.
+    """Flush the output and end this process without Python's own cleanup, which takes 0.1 s.
+
+    For processes whose files are closed and whose threads hold nothing: the kernel frees the rest.
     """
-    with contextlib.suppress(OSError):  # On a full disk, what is said is lost; how it ended is not.
+    with contextlib.suppress(OSError):  # On a full disk the output is lost, but not the exit status.
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(status)
 
 
-def last_line(log: Path) -> str:
-    """What a process said last: usually why it ended. "no word from it" if it said nothing."""
+def last_log_line(log: Path) -> str:
+    """The last line of a process's log: usually why it ended. "no word from it" if it wrote nothing."""
     try:
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     except FileNotFoundError:

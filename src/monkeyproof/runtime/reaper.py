@@ -1,8 +1,8 @@
-"""Ends process groups when the process that started them is gone, however it went.
+"""Ends process groups when the process that started them has ended, however it ended.
 
-Run as ``python -m monkeyproof.runtime.reaper`` in a session of its own, reading lines from its owner: ``+PID`` to
-look after the group that PID leads, ``-PID`` when it has ended. The owner holds the only write end of the
-pipe, so end-of-file means that the owner is dead (kill -9 included) or has closed the guard on purpose.
+Run as ``python -m monkeyproof.runtime.reaper`` in a session of its own. It reads lines from its owner: ``+PID``
+registers the group that PID leads, ``-PID`` removes it when it has ended. The owner holds the only write end of
+the pipe, so end-of-file means that the owner has died (kill -9 included) or has closed the pipe on purpose.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TERM_GRACE_S = 5.0
 
 
 def end_groups(pgids: Collection[int], grace_s: float = TERM_GRACE_S) -> None:
-    """Terminate each process group, then kill what is still there after ``grace_s``. Returns when all are gone.
+    """Terminate each process group, then kill it if it exists after ``grace_s``. Returns when all have ended.
 
     Safe against reuse of ids as long as the caller has not reaped the leader, or the group still has members:
     the kernel hands out no process id that names an existing group.
@@ -49,7 +49,7 @@ def group_exists(pgid: int) -> bool:
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    watched: set[int] = set()
+    registered: set[int] = set()
     buffered = b""
     while True:
         select.select([0], [], [])
@@ -60,8 +60,8 @@ def main() -> None:
         *lines, buffered = buffered.split(b"\n")
         for line in lines:
             pid = int(line[1:])
-            (watched.add if line.startswith(b"+") else watched.discard)(pid)
-    end_groups(watched)
+            (registered.add if line.startswith(b"+") else registered.discard)(pid)
+    end_groups(registered)
     sys.exit(0)
 
 

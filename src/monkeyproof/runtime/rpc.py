@@ -5,7 +5,7 @@ target's control port speak this. A server learns when a connection ends, so tha
 end with it (a lease that needs no clock).
 
 A connection begins with a token, which its server made when it began to listen and wrote into a file beside the
-socket (0600). Whatever else comes first is answered with one error, and the connection ends.
+socket (0600). The server answers any other first line with one error, and closes the connection.
 
     {"token": "..."}
     {"id": 1, "method": "replicas.kill", "params": {"name": "replica-1"}}
@@ -36,10 +36,10 @@ WRONG_TOKEN = {"id": None, "error": "refused: a connection begins with the token
 
 
 class Token:
-    """What a client has to know before it may ask for anything. It appears in no log and in no error."""
+    """The secret that opens a connection. It appears in no log and in no error."""
 
     def __init__(self, control: Path) -> None:
-        """Make a new one, and put it beside the socket that is about to listen at ``control``."""
+        """Make a new one, and write it beside the socket that is about to listen at ``control``."""
         self._file = control.with_name(control.name + TOKEN_SUFFIX)
         text = secrets.token_urlsafe(32)
         self._opening = _opening(text)
@@ -64,7 +64,7 @@ class Client:
     """A blocking connection; safe to use from several threads, one request at a time.
 
     Raises:
-        TargetError: nobody listens, or its token cannot be read, no answer came within ``timeout_s``, or the
+        TargetError: no server listens, its token cannot be read, no answer came within ``timeout_s``, or the
             answer is a failure.
     """
 
@@ -79,16 +79,16 @@ class Client:
             self._socket.connect(self._path)
         except OSError as error:
             self._socket.close()
-            raise TargetError(f"{self._path}: nobody answers there ({error.strerror or error})") from None
+            raise TargetError(f"{self._path}: no server answers there ({error.strerror or error})") from None
         try:
-            # After the connection: whoever listens now has written it before.
+            # After the connection: the server that listens now has written it before.
             token = Path(self._path + TOKEN_SUFFIX).read_text(encoding="ascii")
         except (OSError, ValueError):
             self._socket.close()
             raise TargetError(
                 f"{self._path}: has no token beside it, so what listens there ends, or is of another version"
             ) from None
-        # Sent together with the first request: where it is refused, a later one might find nobody there.
+        # Sent together with the first request: after a refusal, a later one might find no server.
         self._unsent = _opening(token)
         self._file = self._socket.makefile("rwb")
 
@@ -134,7 +134,7 @@ class Client:
 
 
 def listens(control: Path) -> bool:
-    """Whether a process holds the socket, though it may stand still."""
+    """Whether a process listens on the socket, even if it is stopped or hangs."""
     with socket.socket(socket.AF_UNIX) as one:
         one.settimeout(1.0)
         try:
@@ -153,11 +153,11 @@ class Session(Protocol):
         """Answer one request. A TargetError's text, or a ValueError's, goes back to the client."""
 
     async def closed(self) -> None:
-        """The client is gone, for whatever reason."""
+        """Clean up: the client has closed its connection, or has ended."""
 
 
 class Listening:
-    """A server that listens, until it is closed; then its token is gone as well."""
+    """A server that listens until it is closed, which deletes its token as well."""
 
     def __init__(self, server: asyncio.Server, token: Token) -> None:
         self._server, self._token = server, token
@@ -182,7 +182,7 @@ async def serve(path: Path, session: Callable[[], Session]) -> Listening:
         except (ConnectionError, ValueError):
             pass  # The peer vanished, or sent a line beyond the limit: either way the connection ends.
         except asyncio.CancelledError:
-            pass  # The server ends. Python 3.11 would print a traceback for every client that is still there.
+            pass  # The server ends. Python 3.11 would print a traceback for every connected client.
         finally:
             await one.closed()
             writer.close()
@@ -198,7 +198,7 @@ async def serve(path: Path, session: Callable[[], Session]) -> Listening:
 
 
 async def _opened(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, token: Token) -> bool:
-    """Whether a connection began with the token; if not, it is told so and closed."""
+    """Whether a connection began with the token; if not, sends an error and closes it."""
     try:
         line = await reader.readline()
         if token.opens(line):
@@ -207,7 +207,7 @@ async def _opened(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, to
             writer.write(json.dumps(WRONG_TOKEN).encode() + b"\n")
             await writer.drain()
     except (ConnectionError, ValueError, asyncio.CancelledError):
-        pass  # As below: it vanished, said too much, or the server ends.
+        pass  # As below: the client vanished, sent too much, or the server ends.
     writer.close()
     return False
 
@@ -220,5 +220,5 @@ async def _answer(call: Callable[[str, dict[str, Json]], Awaitable[Json]], line:
         return {"id": None, "error": "not a request: expected {id, method, params} on one line"}
     try:
         return {"id": request_id, "result": await call(method, params)}
-    except Exception as error:  # The server must outlive any request; the client gets the words.
+    except Exception as error:  # The server must outlive any request; the client gets the message.
         return {"id": request_id, "error": str(error) or repr(error)}

@@ -1,6 +1,6 @@
-"""The stop file: while it lies in the harness's home, nothing is injected, and what runs ends.
+"""The stop file: while it exists in the harness's home, no fault is injected, and running campaigns end.
 
-Looking for it is one ``stat``, so that everybody who breaks something can look as often as they like.
+Checking for it is one ``stat``, so that every process that injects faults can check often.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ SIGNALS = tuple(
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
 )
-"""Those that end a run in order: SIGHUP is none where whoever started this process had it ignored (nohup)."""
+"""Signals that end a run in order. SIGHUP is left out where this process was started with it ignored (nohup)."""
 
 
 def stop_file() -> Path:
+    """Where the stop file is, or would be."""
     return paths.home() / "stop"
 
 
-def is_stopped() -> bool:
-    """Whether somebody asked for everything to stop. What cannot be looked at counts as a yes."""
+def is_stop_requested() -> bool:
+    """Whether a user asked for everything to stop. A home that cannot be read counts as yes."""
     try:
         stop_file().lstat()
     except FileNotFoundError:
@@ -35,9 +36,9 @@ def is_stopped() -> bool:
     return True
 
 
-def refuse_if_stopped() -> None:
+def refuse_if_stop_requested() -> None:
     """Raises: Refusal: the stop file is there."""
-    if is_stopped():
+    if is_stop_requested():
         raise Refusal(
             f"everything was stopped ({stop_file()} is there)",
             "once it may go on: monkeyproof stop --clear",

@@ -1,6 +1,6 @@
-"""The kernel's timer files (timerfd): a loop's own timers count in whole milliseconds, and these do not.
+"""The kernel's timer files (timerfd), with nanosecond resolution; an event loop's timers have milliseconds.
 
-Python offers the system calls from 3.13 on; until that is the oldest supported one, they are called by ctypes.
+Python offers the system calls from 3.13 on; until that is the oldest supported version, ctypes calls them.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class TimerFile:
 
     def set(self, at_ns: int, every_ns: int = 0) -> None:
         """Make it readable at ``at_ns`` (at once if that is past), and every ``every_ns`` from there unless that
-        is 0. Replaces what was set before, and makes it unreadable meanwhile; ``at_ns`` 0 sets nothing anew."""
+        is 0. Replaces an earlier setting, and makes it unreadable until then; ``at_ns`` 0 disarms it."""
         when = _Itimerspec(_Timespec(*divmod(every_ns, 10**9)), _Timespec(*divmod(at_ns, 10**9)))
         if self._libc.timerfd_settime(self._file, _TFD_TIMER_ABSTIME, ctypes.byref(when), None) < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
     def acknowledge(self) -> None:
-        """Make it unreadable until the next time. How many were slept through, the caller sees from the clock."""
+        """Make it unreadable until the next time. The clock tells the caller how many times have passed."""
         with contextlib.suppress(BlockingIOError):
             os.read(self._file, 8)
 

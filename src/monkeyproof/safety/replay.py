@@ -1,4 +1,4 @@
-"""Taking back what trials left behind: replays the undo logs that are still in the harness's home."""
+"""Replays the undo logs that trials left in the harness's home, and holds the lock under which one may inject."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from monkeyproof import paths
 from monkeyproof.clock import SystemClock, wait_for
 from monkeyproof.errors import NotReverted, Refusal, UsageError
 from monkeyproof.runtime import procfs
-from monkeyproof.runtime.locks import handed_on, sole_campaign_on, target_held
-from monkeyproof.runtime.stop_file import refuse_if_stopped
-from monkeyproof.safety.revert_one import ended_by_its_lease, gone_with_its_target, undo_one
+from monkeyproof.runtime.locks import hold_target, inherited_by_workers, sole_campaign_on
+from monkeyproof.runtime.stop_file import refuse_if_stop_requested
+from monkeyproof.safety.revert_one import ended_by_lease, ended_with_target, revert_one
 from monkeyproof.undo.log import (
     LogHeld,
     OpenFault,
     UndoLog,
+    describe_open,
     open_logs,
     read_log,
     read_open,
     undo_dir,
     unwritable,
-    words_of,
 )
 
 __all__ = [
@@ -44,33 +44,33 @@ __all__ = [
 ROOM_BYTES = 64 * 1024
 """More than an undo log takes."""
 LEFT_OVER_ENDS_WITHIN_S = 10.0
-"""How long a worker may take whose campaign was killed: its guard ends it within five seconds, and it reverts."""
+"""How long a worker may take whose campaign was killed: the reaper ends it within 5 s, and it reverts."""
 HELD_BRIEFLY_S = 1.0
 HELD_WITHIN_S = 10.0
 """How long another process may take to undo what stands in a log, before that counts as a failure."""
 
 
 def refuse_while_open() -> None:
-    """Nothing may be injected on top of a fault that somebody left behind.
+    """Refuse to inject while a fault of an earlier trial is open.
 
     Raises:
-        Refusal: names what is open, or the trial that still runs.
+        Refusal: a fault is open, or its trial still runs; names it.
     """
-    _forget_what_is_over()
-    if left := words_of(open_logs()):
+    _close_ended_logs()
+    if left := describe_open(open_logs()):
         raise Refusal(f"after an earlier trial, {left}", "run 'monkeyproof revert' first")
 
 
 @dataclass(frozen=True, slots=True)
-class Replay:
-    """What became of the open faults of one log."""
+class ReplayResult:
+    """The result of replaying one undo log."""
 
     done: tuple[tuple[OpenFault, str], ...] = ()
-    """Each with one sentence on how it was seen to be gone."""
+    """Reverted faults, each with one sentence on what was done or found."""
     failed: tuple[tuple[OpenFault, str], ...] = ()
-    """Each with why."""
+    """Faults that could not be reverted, each with why."""
     unreadable: tuple[str, ...] = ()
-    """What of the log cannot be understood, so that what it stands for is not known."""
+    """Lines of the log that cannot be understood, so that their faults are not known."""
 
 
 def replay(
@@ -79,53 +79,56 @@ def replay(
     archive: Path | None = None,
     held_within_s: float = HELD_WITHIN_S,
     hold_targets: bool = False,
-) -> Replay:
-    """Undo every open fault of one log, newest first, while nobody else does; then the log goes, or moves.
+) -> ReplayResult:
+    """Revert every open fault of one log, newest first, while holding the log; then delete or archive the log.
 
     Args:
-        hold_targets: what is on a target that a campaign of another home breaks at this moment stays: that
-            campaign would take its end for the target's recovery.
+        archive: where the log moves when nothing in it is open; None: it is deleted.
+        hold_targets: whether to leave faults on a target that a campaign of another home uses at this moment:
+            that campaign would take their end for the target's recovery.
 
     Raises:
-        LogHeld: the log's trial still runs, or somebody else is at it and does not come to an end.
+        LogHeld: the log's trial still runs, or another process holds the log and does not finish.
     """
     done: list[tuple[OpenFault, str]] = []
     failed: list[tuple[OpenFault, str]] = []
     try:
         log = UndoLog(path, begin=False, held_within_s=held_within_s)
     except FileNotFoundError:
-        return Replay()  # It was closed in order, or somebody else has done it.
+        return ReplayResult()  # It was closed in order, or another process has replayed it.
     except OSError:
-        return Replay(unreadable=read_log(path).unreadable)
+        return ReplayResult(unreadable=read_log(path).unreadable)
     try:
         for fault in log.open_faults():
             try:
-                with target_held(Path(fault.target_file)) if hold_targets else contextlib.nullcontext():
-                    summary = undo_one(fault)
+                with hold_target(Path(fault.target_file)) if hold_targets else contextlib.nullcontext():
+                    summary = revert_one(fault)
                 log.reverted(fault.id, summary)
                 done.append((fault, summary))
             except Exception as error:  # One stuck undo must not keep the others from running.
                 failed.append((fault, str(error)))
     finally:
         log.close(archive)
-    return Replay(tuple(done), tuple(failed), log.known.unreadable)
+    return ReplayResult(tuple(done), tuple(failed), log.known.unreadable)
 
 
 def revert_all(
     say: Callable[[str], None], *, dry_run: bool = False, run: str = "", hold_targets: bool = False
 ) -> int:
-    """Undo every open fault of every log, newest first in each.
+    """Revert every open fault of every log, newest first in each.
 
     Args:
-        run: only those of one trial, or of one campaign, by name.
-        hold_targets: as of ``replay``, for whoever does not hold their target already.
+        say: receives one line for each fault.
+        dry_run: only list what is open.
+        run: only faults of one trial, or of one campaign, by name.
+        hold_targets: see ``replay``; for a caller that does not hold the targets already.
 
     Returns:
         How many faults were found.
 
     Raises:
-        UsageError: nothing is open of that name.
-        NotReverted: some could not be undone; their logs stay, so that it can be tried again.
+        UsageError: no fault of that name is open.
+        NotReverted: some could not be reverted; their logs stay, for another try.
     """
     logs = open_logs()
     if run:
@@ -141,7 +144,7 @@ def revert_all(
             for fault in read_open(log):
                 count += 1
                 say(f"open: {fault.fault} on {fault.subject}, injected {fault.t0_utc} ({log.stem})")
-                say(f"    before: {fault.before_words}; lease: {fault.lease_words}; undone by {fault.undo}")
+                say(f"    before: {fault.prior_text}; lease: {fault.lease_text}; undone by {fault.undo}")
             for words in read_log(log).unreadable:
                 count += 1
                 say(f"not known: {words}")
@@ -166,18 +169,18 @@ def revert_all(
 
 
 def forget(run: str, say: Callable[[str], None]) -> None:
-    """Close the log of a trial on somebody's word that what stands in it is mended. Nothing is undone.
+    """Close the log of a trial because a user states that its faults are repaired. Reverts nothing.
 
     Raises:
-        UsageError: nothing is open of that trial.
-        LogHeld: it still runs, or somebody is undoing it.
+        UsageError: the trial has no open fault.
+        LogHeld: the trial still runs, or another process is replaying its log.
     """
     logs = {log.stem: log for log in open_logs() if log.is_file()}
     if run not in logs:
         raise UsageError(f"nothing is open of a trial {run!r}; open is: {', '.join(logs) or 'nothing'}")
     log = UndoLog(logs[run], begin=False)
     for fault in log.open_faults():
-        say(f"FORGOTTEN, not reverted: {fault.fault} on {fault.subject} (before: {fault.before_words})")
+        say(f"FORGOTTEN, not reverted: {fault.fault} on {fault.subject} (before: {fault.prior_text})")
     for words in log.known.unreadable:
         say(f"FORGOTTEN, never known: {words}")
     folder = paths.home() / "forgotten"
@@ -188,21 +191,21 @@ def forget(run: str, say: Callable[[str], None]) -> None:
 
 
 def _campaigns_of(log: Path) -> set[str]:
-    """By what stands in a log; a fault's id begins with its trial's name, and the log's name ends with that."""
+    """Campaigns of a log: a fault's id begins with its trial's name, and the log's name ends with that name."""
     trials = {fault.id.rpartition("-")[0] for fault in read_open(log)}
     return {log.stem.removesuffix(f"-{trial}") for trial in trials}
 
 
-def _forget_what_is_over() -> None:
-    """Logs of which nobody was left to close them, and in which nothing is open or all went with its target."""
+def _close_ended_logs() -> None:
+    """Close logs that no process closed, if nothing in them is open or all of it ended with the target."""
     for log in undo_dir().glob("*.jsonl"):
         contents = read_log(log)
         if not contents.unreadable and all(
-            gone_with_its_target(Path(fault.target_file)) or ended_by_its_lease(fault) for fault in contents.open
+            ended_with_target(Path(fault.target_file)) or ended_by_lease(fault) for fault in contents.open
         ):
             try:
                 replay(log, held_within_s=HELD_BRIEFLY_S)
-            except LogHeld:  # Its campaign is gone, or this would not be the only one.
+            except LogHeld:  # Its campaign has ended, or this one would not hold the lock.
                 raise Refusal(
                     f"the trial {log.stem} of an earlier campaign still runs, or its watchdog does",
                     "it ends by itself: wait for it",
@@ -210,7 +213,7 @@ def _forget_what_is_over() -> None:
 
 
 def running_campaign() -> str | None:
-    """The pid of the campaign that breaks things on this machine; "?" if it does not say. None: there is none."""
+    """The pid of the campaign of this home that runs now; "?" if it is not recorded. None: there is none."""
     path = undo_dir().parent / "campaign.lock"
     try:
         file = os.open(path, os.O_RDONLY)
@@ -227,10 +230,10 @@ def running_campaign() -> str | None:
 
 @contextlib.contextmanager
 def sole_campaign(*, doing: str = "injecting") -> Iterator[None]:
-    """At most one campaign at a time breaks things on this machine. The lock dies with its holder.
+    """Hold the lock of the only campaign of this home. The lock ends with its holder.
 
     Args:
-        doing: what it is that is not done while there is another, for a person.
+        doing: what is refused while another campaign runs, for the message.
 
     Raises:
         Refusal: another one is running; names it.
@@ -247,11 +250,11 @@ def sole_campaign(*, doing: str = "injecting") -> Iterator[None]:
 
     try:
 
-        def over() -> bool:
+        def free_or_running() -> bool:
             return locked() or _may_run(_pid_in(file))
 
-        # Where the campaign has died, what holds it is a worker that is ending.
-        wait_for(over, within_s=LEFT_OVER_ENDS_WITHIN_S, every_s=0.1)
+        # Where the campaign has died, its worker holds the lock until it ends.
+        wait_for(free_or_running, within_s=LEFT_OVER_ENDS_WITHIN_S, every_s=0.1)
         if not locked():
             holder = _pid_in(file)
             if _may_run(holder):
@@ -264,14 +267,14 @@ def sole_campaign(*, doing: str = "injecting") -> Iterator[None]:
             )
         os.ftruncate(file, 0)
         os.pwrite(file, json.dumps({"pid": os.getpid()}).encode(), 0)
-        with handed_on(file):
+        with inherited_by_workers(file):
             yield
     finally:
         os.close(file)
 
 
 def _pid_in(file: int) -> str:
-    """The campaign that holds this lock; "?" if it does not say."""
+    """The pid of the campaign that holds this lock; "?" if it is not recorded."""
     try:
         return str(json.loads(os.pread(file, 100, 0))["pid"])
     except (ValueError, KeyError, TypeError):
@@ -284,10 +287,10 @@ def _may_run(holder: str) -> bool:
 
 
 def refuse_unless_recorded() -> None:
-    """Found out before anything starts: nothing is injected that is not in the undo log.
+    """Refuse to start if the undo log cannot be written: no fault is injected without a record.
 
     Raises:
-        Refusal: the harness's home takes nothing.
+        Refusal: the disk of the harness's home is full, or cannot be written.
     """
     where = paths.home() / "undo"
     try:
@@ -302,12 +305,12 @@ def refuse_unless_recorded() -> None:
 
 @contextlib.contextmanager
 def clear_to_inject() -> Iterator[None]:
-    """The only campaign, and nothing left from an earlier one: what has to hold before anything is broken.
+    """Check and hold all that injecting requires: the only campaign, and no fault left from an earlier one.
 
     Raises:
-        Refusal: everything was stopped, another campaign is running, or a fault may still be there.
+        Refusal: a stop was requested, another campaign runs, or a fault of an earlier trial may be open.
     """
-    refuse_if_stopped()
+    refuse_if_stop_requested()
     refuse_unless_recorded()
     with sole_campaign():
         refuse_while_open()

@@ -1,8 +1,8 @@
-"""What a trial left behind although everything is reverted: looked for before anything is put back.
+"""The residue audit: what a trial left behind although everything is reverted.
 
-What a healer changed is no residue: it is put back as it always was. What is put back anyway counts all the same
-if a fault left it, for then an undo said that it was done, and was not. Records that a fault corrupted are the
-exception: they are to be refreshed, so they are looked for afterwards.
+It runs before the target is reset. What a healer changed is no residue: the reset restores it. What a fault left
+is residue even if the reset would restore it, for then an undo reported success and had none. Records that a fault
+corrupted are the exception: the target refreshes them by itself, so the audit searches them afterwards.
 """
 
 from __future__ import annotations
@@ -22,79 +22,80 @@ from monkeyproof.safety.snapshot import BEFORE_FILE, TargetSnapshot, versions_of
 from monkeyproof.targets.port import Artifacts, Features, Links, Processes, Registry, Replicas, Target
 from monkeyproof.types import Json
 
-LOOK_WITHIN_S = 10.0
-"""Of all looks together: what does not answer in time cannot be looked at."""
+AUDIT_WITHIN_S = 10.0
+"""Of all checks together: what does not answer in time cannot be checked."""
 REFRESHED_WITHIN_S = 5.0
-ENDED_WITHIN_S = 1.0
-"""What is about to end anyway may."""
+STRAYS_END_WITHIN_S = 1.0
+"""Processes that end by themselves so soon are no strays."""
 STILL_PAUSED = " is still paused"
 REBUILD = "'monkeyproof target down' and up, or what brings your target back"
 
 
 @dataclass(frozen=True, slots=True)
 class Residue:
-    """One thing that should not be there."""
+    """One thing that a trial left behind."""
 
     what: str
     mend: str
+    """What to do about it."""
     unknown: bool = False
-    """Whether that is all that could be found out."""
+    """Whether it could only be found out that this cannot be checked."""
     of_others: bool = False
-    """Whether somebody else did it in the meantime, so that it is not to be undone by us."""
+    """Whether another user or process did it in the meantime, so that the harness must not undo it."""
 
     def __str__(self) -> str:
         return f"{self.what} ({self.mend})"
 
 
 class Audit:
-    """Looks at a target when its trial ends, or when its trial's process has died; and at processes."""
+    """Checks a target and this machine's processes when a trial ends, or when the trial's process has died."""
 
-    def __init__(self, target: Target, folder: Path, before: TargetSnapshot) -> None:
-        self._target, self._folder, self._before = target, folder, before
+    def __init__(self, target: Target, folder: Path, snapshot: TargetSnapshot) -> None:
+        self._target, self._folder, self._snapshot = target, folder, snapshot
         self._children = procfs.children()
         self._written: dict[tuple[str, int], tuple[float, float]] = {}
 
     @classmethod
     def begin(cls, target: Target, folder: Path) -> Audit:
-        """The target is as declared: what it looks like now is what it has to look like again.
+        """Capture the target as declared, before anything is injected, to compare with at the end.
 
-        That is written down, for whoever looks if this process dies.
+        The snapshot is written into ``folder``, for the process that audits if this one dies.
         """
-        before = TargetSnapshot.look(target)
-        history.write_json(folder / BEFORE_FILE, asdict(before))
-        return cls(target, folder, before)
+        snapshot = TargetSnapshot.capture(target)
+        history.write_json(folder / BEFORE_FILE, asdict(snapshot))
+        return cls(target, folder, snapshot)
 
     def left(self, events: Collection[Event]) -> list[Residue]:
-        """Of the target. What cannot be looked at any more counts as left."""
-        looks: Mapping[str, Callable[[], list[Residue]]] = {
+        """Residue on the target. What cannot be checked any more counts as residue."""
+        checks: Mapping[str, Callable[[], list[Residue]]] = {
             "the fault proxy": self._faults_on_links,
             "the replicas": self._paused,
-            "the target's processes": lambda: self._standing_still(events),
+            "the target's processes": lambda: self._stopped_processes(events),
             "the registry": lambda: self._changed_in_registry(events),
             "the artifacts": self._changed_artifacts,
         }
-        found = _all_within(looks, LOOK_WITHIN_S)
+        found = _run_within(checks, AUDIT_WITHIN_S)
         replicas = {one.mend for one in found if one.what.endswith(STILL_PAUSED)}
         # A replica and its process are one thing.
         return [one for one in found if one.mend not in replicas or one.what.endswith(STILL_PAUSED)]
 
-    def note_written(self) -> None:
-        """Before faults on links are taken back: which wrong values they say that they wrote.
+    def record_written(self) -> None:
+        """Record which wrong values faults on links report to have written; to be called before their revert.
 
         Raises:
-            TargetError: they cannot be asked.
+            TargetError: the fault proxy does not answer.
         """
         links = self._target.find(Links)
         if links is None or self._target.find(Features) is None:
             return
         for toxic_id in links.active():
             for cell in links.stats(toxic_id).get("journal", ()):
-                # What became of other things than features never stands in the store.
+                # Fields other than features are never in the store.
                 if isinstance(cell["column"], int):
                     self._written[cell["entity"], cell["column"]] = (cell["old"], cell["new"])
 
-    def still_stored(self) -> list[Residue]:
-        """Wrong values that are still there after the stream, a healer and the target itself had their turn."""
+    def find_stored(self) -> list[Residue]:
+        """Wrong values that the stream, a healer and the target itself have not replaced in the feature store."""
         features = self._target.find(Features)
         if features is None or not self._written:
             return []
@@ -110,7 +111,7 @@ class Audit:
                     wrong.append((entity, column))
             return not wrong
 
-        def look() -> list[Residue]:
+        def check() -> list[Residue]:
             if wait_for(refreshed, within_s=REFRESHED_WITHIN_S, every_s=0.1):
                 return []
             number = f"{len(wrong)} value{'s' if len(wrong) > 1 else ''} that a fault corrupted"
@@ -118,10 +119,10 @@ class Audit:
             what = f"{number} {is_are} still in the feature store (the first: {first})"
             return [Residue(what, "refresh it from its source")]
 
-        return _all_within({"the feature store": look}, LOOK_WITHIN_S)
+        return _run_within({"the feature store": check}, AUDIT_WITHIN_S)
 
     def strays(self) -> list[Residue]:
-        """Processes that the trial began and that still run, when all that belongs to it has ended."""
+        """Processes that the trial started and that still run after its end."""
 
         def found() -> set[int]:
             table = procfs.living()
@@ -129,7 +130,7 @@ class Audit:
             undone = {pid for pid in own if trial_mark.is_started_by_undo(pid, self._folder)}
             return (own | trial_mark.marked_processes(self._folder, table)) - undone
 
-        return strays(found, within_s=ENDED_WITHIN_S)
+        return strays(found, within_s=STRAYS_END_WITHIN_S)
 
     def _faults_on_links(self) -> list[Residue]:
         links = self._target.find(Links)
@@ -146,11 +147,11 @@ class Audit:
             if one.state == "paused"
         ]
 
-    def _standing_still(self, events: Collection[Event]) -> list[Residue]:
-        """Of all that were stopped since, those of the target or the trial. Others may stop theirs."""
-        if self._before.stopped is None:
+    def _stopped_processes(self, events: Collection[Event]) -> list[Residue]:
+        """Processes of the target or the trial that were stopped since; users may stop others."""
+        if self._snapshot.stopped is None:
             return []
-        table, known = procfs.living(), {(pid, started) for pid, started in self._before.stopped}
+        table, known = procfs.living(), {(pid, started) for pid, started in self._snapshot.stopped}
         new = {one.pid for one in table.values() if one.is_stopped and (one.pid, one.started_ticks) not in known}
         if not new:
             return []
@@ -162,18 +163,18 @@ class Audit:
         if of_target is not None:
             ours |= new & procfs.with_descendants(of_target.roots(), table)
         return [
-            Residue(f"process {pid} stands still: {procfs.program_name(pid)}", f"kill -CONT {pid}")
+            Residue(f"process {pid} is stopped: {procfs.program_name(pid)}", f"kill -CONT {pid}")
             for pid in sorted(ours)
         ]
 
     def _changed_in_registry(self, events: Collection[Event]) -> list[Residue]:
         registry = self._target.find(Registry)
-        if registry is None or not self._before.champion:
+        if registry is None or not self._snapshot.champion:
             return []
         champion, versions = registry.champion(), versions_of(registry)
         found = [
             Residue(f"version {one} of the model is not what it was", "publish it anew")
-            for one, artifact in self._before.versions.items()
+            for one, artifact in self._snapshot.versions.items()
             if versions.get(one) != artifact
         ]
         promoted = {
@@ -182,26 +183,26 @@ class Audit:
             if event.kind is Kind.FAULT_INTENDED and str(event.data["fault"]).startswith("registry.")
         }
         healed = any(event.kind is Kind.HEALER_ACTED for event in events)
-        if champion != self._before.champion and (champion in promoted or not healed):
-            mend = f"make version {self._before.champion} the champion again"
-            what = f"the champion is version {champion}, and was {self._before.champion}"
+        if champion != self._snapshot.champion and (champion in promoted or not healed):
+            mend = f"make version {self._snapshot.champion} the champion again"
+            what = f"the champion is version {champion}, and was {self._snapshot.champion}"
             found.append(Residue(what, mend, of_others=champion not in promoted))
         return found
 
     def _changed_artifacts(self) -> list[Residue]:
         artifacts = self._target.find(Artifacts)
-        if artifacts is None or not self._before.artifacts:
+        if artifacts is None or not self._snapshot.artifacts:
             return []
-        now = artifacts.digests(self._before.champion)
+        now = artifacts.digests(self._snapshot.champion)
         return [
             Residue(f"the artifact {name} is {'not what it was' if name in now else 'gone'}", REBUILD)
-            for name, digest in self._before.artifacts.items()
+            for name, digest in self._snapshot.artifacts.items()
             if now.get(name) != digest
         ]
 
 
 def strays(find: Callable[[], set[int]], *, within_s: float) -> list[Residue]:
-    """What ``find`` finds, if that does not end by itself in time."""
+    """Residue for the processes that ``find`` returns, if they do not end by themselves in time."""
     left: set[int] = set()
 
     def ended() -> bool:
@@ -212,24 +213,24 @@ def strays(find: Callable[[], set[int]], *, within_s: float) -> list[Residue]:
     if wait_for(ended, within_s=within_s, every_s=0.05):
         return []
     return [
-        Residue(f"process {pid} still runs: {procfs.program_name(pid)}", f"if it is still there: kill {pid}")
+        Residue(f"process {pid} still runs: {procfs.program_name(pid)}", f"if it still runs: kill {pid}")
         for pid in sorted(left)
     ]
 
 
-def _all_within(looks: Mapping[str, Callable[[], list[Residue]]], within_s: float) -> list[Residue]:
-    """What each finds, side by side: one that hangs must hold up neither the others nor the trial's end."""
+def _run_within(checks: Mapping[str, Callable[[], list[Residue]]], within_s: float) -> list[Residue]:
+    """Run all checks concurrently: one that hangs must delay neither the others nor the trial's end."""
     found: dict[str, list[Residue]] = {}
 
-    def run(name: str, look: Callable[[], list[Residue]]) -> None:
+    def run(name: str, check: Callable[[], list[Residue]]) -> None:
         try:
-            found[name] = look()
-        except Exception as error:  # Adapters fail in many ways; each one means that nobody knows.
+            found[name] = check()
+        except Exception as error:  # Adapters fail in many ways; each means that the state is unknown.
             found[name] = [_unknown(name, error)]
 
     threads = {
-        name: threading.Thread(target=run, args=(name, look), name=f"audit of {name}", daemon=True)
-        for name, look in looks.items()
+        name: threading.Thread(target=run, args=(name, check), name=f"audit of {name}", daemon=True)
+        for name, check in checks.items()
     }
     for thread in threads.values():
         thread.start()
@@ -237,11 +238,11 @@ def _all_within(looks: Mapping[str, Callable[[], list[Residue]]], within_s: floa
     for thread in threads.values():
         thread.join(max(0.0, ends_s - time.monotonic()))
     late = f"no answer within {within_s:g} s"
-    return [one for name in looks for one in found.get(name, [_unknown(name, late)])]
+    return [one for name in checks for one in found.get(name, [_unknown(name, late)])]
 
 
 def _unknown(name: str, why: object) -> Residue:
-    return Residue(f"{name} cannot be looked at: {why}", "see that it answers", unknown=True)
+    return Residue(f"{name} cannot be checked: {why}", "see that it answers", unknown=True)
 
 
 def _pids_in(event: Event) -> set[int]:
@@ -250,7 +251,7 @@ def _pids_in(event: Event) -> set[int]:
 
 
 def _ports(target: Target) -> set[int]:
-    """Where, on this machine, the target file says that parts of it listen."""
+    """Ports of this machine on which parts of the target listen, by its file."""
     file = target.file
     urls = [urlsplit(file.predict.url)] + ([urlsplit(file.registry.uri)] if file.registry else [])
     places = [(one.hostname, one.port) for one in urls]

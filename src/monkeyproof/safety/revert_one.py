@@ -1,4 +1,4 @@
-"""Taking back one fault that a trial left behind, or seeing that it is gone already."""
+"""Reverts one fault that a trial left behind, or finds that it has ended already."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from monkeyproof.targets.opening import GONE, open_target
 from monkeyproof.targets.port import Target
 from monkeyproof.undo.log import OpenFault
 
-LEASE_OVER_AFTER_S = 30.0
-"""Longer ago than a lease has run out, a clock that was set cannot matter."""
+LEASE_EXPIRED_AFTER_S = 30.0
+"""Added to a lease before it counts as expired, so that a clock that was set does not matter."""
 
 
-class _Late:
-    """A target that is opened when an undo asks for it: that of somebody else's fault needs none."""
+class _LazyTarget:
+    """A target that is opened when an undo first uses it: the undo of an external experiment needs none."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -34,33 +34,40 @@ class _Late:
             self._target.close()
 
 
-def undo_one(fault: OpenFault) -> str:
-    """One sentence on what was done or found. Raises whatever its undo raises: then it is not taken back."""
-    if gone_with_its_target(Path(fault.target_file)):
+def revert_one(fault: OpenFault) -> str:
+    """Undo a fault; returns one sentence on what was done or found.
+
+    Raises:
+        Exception: whatever its undo raises; the fault is not reverted then.
+    """
+    if ended_with_target(Path(fault.target_file)):
         return GONE
-    if words := ended_by_its_lease(fault):
+    if words := ended_by_lease(fault):
         return words
-    target = _Late(Path(fault.target_file))
+    target = _LazyTarget(Path(fault.target_file))
     try:
         return fault.undo.run(cast("Target", target))
     finally:
         target.close()
 
 
-def ended_by_its_lease(fault: OpenFault) -> str:
-    """Words if so: nobody could look any more, and nobody renews it, for whoever asks holds its log."""
+def ended_by_lease(fault: OpenFault) -> str:
+    """Why a fault must have ended by its lease, if its target file is gone; "" if that is not certain.
+
+    No process can renew the lease, because the caller holds the undo log.
+    """
     if fault.lease_s is None or Path(fault.target_file).exists():
         return ""
     with contextlib.suppress(ValueError, TypeError):
         age_s = (SystemClock().utc() - datetime.fromisoformat(fault.t0_utc)).total_seconds()
-        if age_s > fault.lease_s + LEASE_OVER_AFTER_S:
+        if age_s > fault.lease_s + LEASE_EXPIRED_AFTER_S:
             return f"its lease of {fault.lease_s:g} s is over, and {fault.target_file} is gone: it ended by itself"
     return ""
 
 
-def gone_with_its_target(target_file: Path) -> bool:
-    """Whether that is over, whatever was done to it: the embedded target begins anew each time it comes up."""
+def ended_with_target(target_file: Path) -> bool:
+    """Whether the embedded target has ended, and every fault with it: it starts from its declared state."""
     from monkeyproof.targets.local.control_plane import lifecycle
 
-    # Not whether it answers: one that stands still has its faults yet.
+    # Whether it runs, not whether it answers: a stopped one still has its faults.
     return target_file.parent == paths.target_dir() and not lifecycle.is_running()

@@ -1,4 +1,4 @@
-"""What a target looked like when its trial began, to be compared with when it has ended."""
+"""The state of a target when its trial began, to compare with when it has ended."""
 
 from __future__ import annotations
 
@@ -18,18 +18,22 @@ DIGESTED_WITHIN_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class TargetSnapshot:
-    """The target as it has to be again, and what stood still on this machine already."""
+    """The state to which the target must return, and which processes of this machine were stopped already."""
 
     champion: str = ""
     versions: Mapping[str, list[str]] = field(default_factory=dict)
-    """Each with its digest as published, and its address."""
+    """Version to its digest as published, and its address."""
     artifacts: Mapping[str, str] = field(default_factory=dict)
     stopped: list[list[int]] | None = None
-    """Pid and begin of each; None: not known."""
+    """Pid and start (clock ticks since boot) of each stopped process; None: not known."""
 
     @classmethod
-    def look(cls, target: Target) -> TargetSnapshot:
-        """Raises: TargetError: its registry does not answer."""
+    def capture(cls, target: Target) -> TargetSnapshot:
+        """Capture the state now.
+
+        Raises:
+            TargetError: the registry does not answer.
+        """
         stopped = [[one.pid, one.started_ticks] for one in procfs.living().values() if one.is_stopped]
         registry = target.find(Registry)
         if registry is None:
@@ -39,7 +43,7 @@ class TargetSnapshot:
 
     @classmethod
     def read(cls, folder: Path) -> TargetSnapshot:
-        """Of a trial that another process ran; empty if it did not get that far."""
+        """The snapshot of a trial that another process ran; empty if it did not get that far."""
         try:
             return cls(**json.loads((folder / BEFORE_FILE).read_bytes()))
         except (OSError, ValueError, TypeError):
@@ -51,7 +55,7 @@ def versions_of(registry: Registry) -> dict[str, list[str]]:
 
 
 def _digests(target: Target, champion: str) -> dict[str, str]:
-    """Empty where there is nothing to compare with, or where a trial would have to wait for it twice."""
+    """Digests of artifacts; empty where there are none, or where reading them takes too long to do it twice."""
     artifacts = target.find(Artifacts)
     if artifacts is None:
         return {}

@@ -1,10 +1,10 @@
-"""Takes back what a trial had injected when the process that ran it is gone, however it went.
+"""The watchdog: reverts a trial's faults when the process that ran it has died, however it died.
 
 Run as ``python -m monkeyproof.safety.watchdog PIDFD GROUP LOG FOLDER`` in a session of its own, so that neither
-Ctrl-C nor the end of any process group of the harness ends it. It holds the worker's pidfd, and is told which
-group the worker leads (0: none). Over a socket on its standard input it says every second that it watches,
-and is told when the undo log was closed in order: then it ends at once. As long as the worker lives it undoes
-nothing, not even if the worker hangs. What it needs for an undo, it imports when it acts.
+Ctrl-C nor the end of any process group of the harness ends it. It holds the worker's pidfd; GROUP is the process
+group that the worker leads (0: none). Over a socket on its standard input it sends a heartbeat every second, and
+receives a byte when the undo log was closed in order: then it ends at once. As long as the worker lives it reverts
+nothing, not even if the worker hangs. It imports what an undo needs only when it acts.
 """
 
 from __future__ import annotations
@@ -26,49 +26,49 @@ if TYPE_CHECKING:
 
 WATCHING = b"+"
 CLOSED = b"."
-SAYS_EVERY_S = 1.0
-TRY_FOR_S = 10.0
-"""What cannot be undone at once may be later: a service restarts, a proxy of the dead worker still ends."""
+HEARTBEAT_EVERY_S = 1.0
+RETRY_FOR_S = 10.0
+"""An undo that fails at once may succeed later: a service restarts, a proxy of the dead worker still ends."""
 ACT_WITHIN_S = 60.0
 """An undo that hangs must not keep the log from ``monkeyproof revert`` for ever."""
 
 
 def await_death(pidfd: int) -> bool:
-    """Wait for the worker's end. Returns whether it died; False if it said before that its log is closed."""
+    """Wait for the worker's end; returns False if the worker reported first that its log is closed."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     poll.register(0, select.POLLIN)
-    heard = True
+    connected = True
     while True:
-        if heard:
-            with contextlib.suppress(OSError):  # One that does not read, or is gone.
+        if connected:
+            with contextlib.suppress(OSError):  # The worker does not read, or has ended.
                 os.write(0, WATCHING)
-        ready = {descriptor for descriptor, _ in poll.poll(SAYS_EVERY_S * 1000.0 if heard else None)}
+        ready = {descriptor for descriptor, _ in poll.poll(HEARTBEAT_EVERY_S * 1000.0 if connected else None)}
         if 0 in ready:
             try:
-                said = os.read(0, 1)
+                received = os.read(0, 1)
             except OSError:
-                said = b""
-            if said == CLOSED:
+                received = b""
+            if received == CLOSED:
                 return False
-            heard = False
-            poll.unregister(0)  # Nobody will say anything any more: only the worker's end counts.
+            connected = False
+            poll.unregister(0)  # No more messages can come: only the worker's end counts.
         if pidfd in ready:
             return True
 
 
 def act(log: Path, folder: Path) -> bool:
-    """Undo what stands open in the log, and say so in the trial's events. Returns whether nothing is left."""
+    """Revert the open faults of the log, and record that in the trial's events; returns whether none is left."""
     from monkeyproof.record import history
     from monkeyproof.record.history import Kind
 
-    tell = _teller(folder)
+    record = _event_writer(folder)
     if not _had_ended(folder):
-        tell(Kind.TRIAL_ABORTED, folder.name, why="its worker died")
+        record(Kind.TRIAL_ABORTED, folder.name, why="its worker died")
     from monkeyproof.safety.replay import replay
     from monkeyproof.undo.log import LogHeld
 
-    ends_s = time.monotonic() + TRY_FOR_S
+    ends_s = time.monotonic() + RETRY_FOR_S
     archive = folder / history.UNDO_FILE if folder.is_dir() else None
     while True:
         try:
@@ -77,32 +77,32 @@ def act(log: Path, folder: Path) -> bool:
             print(f"watchdog: {error}", file=sys.stderr)
             return False
         for fault, summary in found.done:
-            tell(Kind.FAULT_REVERTED, fault.subject, id=fault.id, fault=fault.fault, summary=summary)
+            record(Kind.FAULT_REVERTED, fault.subject, id=fault.id, fault=fault.fault, summary=summary)
         for words in found.unreadable:
             print(f"watchdog: {words}", file=sys.stderr)
         if not found.failed:
             return not found.unreadable
         if time.monotonic() >= ends_s:
             for fault, why in found.failed:
-                tell(Kind.FAULT_NOT_REVERTED, fault.subject, id=fault.id, fault=fault.fault, why=why)
+                record(Kind.FAULT_NOT_REVERTED, fault.subject, id=fault.id, fault=fault.fault, why=why)
             return False
         time.sleep(0.25)
 
 
 def _end_group(group: int) -> None:
-    """What the worker's activities run must not go on injecting beside the undo, or after it."""
+    """Kill the worker's process group: its activities must not inject faults during the revert, or after it."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
 
 
-def _teller(folder: Path) -> Callable[..., None]:
-    """Writes the trial's events. Undoing matters more: what cannot be written goes to standard error."""
+def _event_writer(folder: Path) -> Callable[..., None]:
+    """A function that appends trial events; where that fails it prints them, for the revert must go on."""
     from monkeyproof.clock import Anchor
     from monkeyproof.record.history import TRIAL_FILE, HistoryWriter
 
     writer: HistoryWriter | None = None
 
-    def tell(kind: Kind, subject: str, **data: Json) -> None:
+    def record(kind: Kind, subject: str, **data: Json) -> None:
         nonlocal writer
         try:
             if writer is None:
@@ -112,11 +112,11 @@ def _teller(folder: Path) -> Callable[..., None]:
         except (OSError, ValueError, KeyError, TypeError) as error:
             print(f"watchdog: {kind} {subject} {data} (not written: {error})", file=sys.stderr)
 
-    return tell
+    return record
 
 
 def _had_ended(folder: Path) -> bool:
-    """Whether the trial had come to its end when its worker died: then nobody was cut off."""
+    """Whether the trial had ended when its worker died: then it was not cut off."""
     from monkeyproof.errors import UsageError
     from monkeyproof.record.history import Kind, events_in
 
@@ -129,7 +129,7 @@ def _had_ended(folder: Path) -> bool:
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    # Told, not asked for: the parent of one whose worker died meanwhile is a stranger.
+    # Passed in, not read from the kernel: if the worker died meanwhile, the parent is another process.
     pidfd, group, log, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
     os.set_blocking(0, False)
     if await_death(pidfd) and log.exists():

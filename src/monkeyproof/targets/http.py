@@ -1,4 +1,4 @@
-"""Any HTTP service that a target file describes: its registry if it has one, and links through a proxy of ours."""
+"""Any HTTP service that a target file describes: its registry if it has one, and links through the fault proxy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from monkeyproof import paths
 from monkeyproof.clock import wait_for
 from monkeyproof.config.target_file import Link, TargetFile
 from monkeyproof.errors import TargetError, UsageError
-from monkeyproof.runtime.process_group import ProcessGroup, last_line
+from monkeyproof.runtime.process_group import ProcessGroup, last_log_line
 from monkeyproof.runtime.rpc import Client, listens
 from monkeyproof.targets.links import ProxyLinks
 from monkeyproof.targets.port import Artifacts, Leases, Links, Publishing, Registry
@@ -38,15 +38,15 @@ REGISTRY_TIMEOUT_S = 3.0
 class HttpTarget:
     """``port.Target`` for a service of which only the target file is known.
 
-    Whoever opens it first starts the fault proxy for its links, and ends it on ``close`` (or by dying). Others
-    that open the same file meanwhile use that one.
+    The process that opens it first starts the fault proxy for its links, and ends it on ``close`` (or when it
+    dies). Other processes that open the same file meanwhile share that proxy.
     """
 
     def __init__(self, file: TargetFile) -> None:
         self._registry: RegistryClient | None = None
         self._proxy = SharedProxy(file) if file.links else None
         self._links = ProxyLinks(self._proxy.control) if self._proxy else None
-        # A port 0 in the file lets the system choose, and faults have to look at the real one.
+        # A port 0 in the file lets the system choose, and faults need the real one.
         real = self._proxy.addresses() if self._proxy else {}
         links = {name: replace(link, listen=real[name]) for name, link in file.links.items()}
         self._file = replace(file, links=links)
@@ -116,7 +116,7 @@ class SharedProxy:
             return None
         if _answers(control):
             return control
-        if control.parent.name.startswith(paths.SOCKET_DIR_PREFIX):  # Whoever started it was killed.
+        if control.parent.name.startswith(paths.SOCKET_DIR_PREFIX):  # The process that started it was killed.
             shutil.rmtree(control.parent, ignore_errors=True)
         return None
 
@@ -124,8 +124,8 @@ class SharedProxy:
         remove_left_over(Path(tempfile.gettempdir()))
         self._sockets = paths.socket_dir()
         control, links, log = (self._sockets / name for name in (SOCKET, LINKS, "proxy.log"))
-        with paths.open_private(links) as stands_on:
-            stands_on.write(json.dumps({name: _as_json(link) for name, link in file.links.items()}).encode())
+        with paths.open_private(links) as file_of_links:
+            file_of_links.write(json.dumps({name: _as_json(link) for name, link in file.links.items()}).encode())
         group = self._group = ProcessGroup()
         try:
             child = group.start(
@@ -138,7 +138,7 @@ class SharedProxy:
             if not wait_for(lambda: child.poll() is not None or _answers(control), within_s=PROXY_WITHIN_S):
                 raise UsageError(f"{file.path}: links: the fault proxy did not start within {PROXY_WITHIN_S:g} s")
             if child.poll() is not None:
-                raise UsageError(f"{file.path}: links: {last_line(log)}")
+                raise UsageError(f"{file.path}: links: {last_log_line(log)}")
         except BaseException:
             self.close()
             raise
@@ -148,9 +148,9 @@ class SharedProxy:
 
 
 def remove_left_over(of: Path) -> None:
-    """Remove folders of proxies whose starter was killed: nobody else knows of them, whatever home it had."""
+    """Remove folders of proxies whose starter was killed, whatever home it had: no other process knows of them."""
     for folder in of.glob(f"{paths.SOCKET_DIR_PREFIX}*"):
-        with contextlib.suppress(OSError):  # A stranger's, or somebody else removes it.
+        with contextlib.suppress(OSError):  # Another user's, or another process removes it.
             found = folder.lstat()
             ours = found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) == 0o700
             ours = ours and (folder / LINKS).exists()

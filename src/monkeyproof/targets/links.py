@@ -1,4 +1,4 @@
-"""The links of a target whose network paths pass through a fault proxy of ours."""
+"""The links of a target whose network paths pass through the fault proxy."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from monkeyproof.types import Json
 
 ANSWERS_WITHIN_S = 10.0
 HUNG_S = 2.0
-"""Of one that has just not answered in time: a trial that ends asks it several times more."""
+"""Time limit for a proxy that has just not answered in time: the end of a trial calls it several times more."""
 
 
 class ProxyLinks:
     """``port.Links`` over the control socket of ``python -m monkeyproof.faults.proxy.server``.
 
-    The connection is opened on first use and kept: toxics that were added over it end with it, so whoever
-    holds this object holds its faults.
+    The connection is opened on first use and kept: toxics that were added over it end with it, so the
+    owner of this object owns its faults.
     """
 
     def __init__(self, control: Path) -> None:
@@ -49,7 +49,7 @@ class ProxyLinks:
             return {}
         ids = sorted(self._leased)
         lost: Mapping[str, str] = self._call("renew", ids=ids)["lost"]
-        # One that was taken back meanwhile is not lost.
+        # A toxic that was removed meanwhile is not lost.
         return {toxic_id: why for toxic_id, why in lost.items() if toxic_id in self._leased}
 
     def remove(self, toxic_id: str) -> bool:
@@ -64,7 +64,7 @@ class ProxyLinks:
         return tuple(self._call("active"))
 
     def close(self) -> None:
-        """Give the connection back, and with it every toxic that was added over it. Idempotent."""
+        """Close the connection, which ends every toxic that was added over it. Idempotent."""
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
@@ -80,7 +80,7 @@ class ProxyLinks:
         except TargetError:
             if not _answers(client):
                 self._patience_s = HUNG_S
-                self.close()  # The next call finds the proxy anew, if it was restarted.
+                self.close()  # The next call connects again, if the proxy was restarted.
             raise
         self._patience_s = ANSWERS_WITHIN_S
         return answer

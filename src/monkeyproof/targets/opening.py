@@ -1,4 +1,4 @@
-"""Opening a target by its file, and seeing that it answers before anything is done to it."""
+"""Opens a target by its file, and checks that it answers before anything is injected."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from monkeyproof.targets.port import Registry, Target
 from monkeyproof.types import Json
 
 MAX_ANSWER_BYTES = 1024 * 1024
-SAID_CHARACTERS_MAX = 200
-GONE = "the embedded target is down, and the fault went with it"
+QUOTED_CHARACTERS_MAX = 200
+GONE = "the embedded target is down, and the fault ended with it"
 
 
 def open_target(path: Path | None) -> Target:
@@ -32,14 +32,14 @@ def open_target(path: Path | None) -> Target:
         path: its file; None for the embedded target that is running.
 
     Raises:
-        UsageError: no such file, something in it is wrong, or the target it describes is not there.
+        UsageError: there is no such file, it has an error, or the target that it describes does not run.
     """
     if path is None:
         path = paths.target_dir() / "target.yaml"
         if not path.exists():
             raise UsageError("the embedded target is not up; 'monkeyproof target up' starts it")
     file = read_target_file(path)
-    # Either kind brings libraries that the other does not need.
+    # Imported here, because each kind needs libraries that the other does not.
     if file.stack is not None:
         from monkeyproof.targets.local.adapter.target import LocalTarget
 
@@ -50,7 +50,7 @@ def open_target(path: Path | None) -> Target:
 
 
 def is_gone(file: TargetFile) -> bool:
-    """Whether it is an embedded target that runs no more: what was done to it went with it."""
+    """Whether it is an embedded target that has ended, and every fault with it."""
     return file.stack is not None and not listens(file.stack.control)
 
 
@@ -67,7 +67,7 @@ def check_answers(target: Target) -> None:
     what_to_do = (
         "is the target up? 'monkeyproof target status' shows its parts"
         if file.stack is not None
-        else f"start the service, or mend predict in {file.path}"
+        else f"start the service, or correct predict in {file.path}"
     )
     where = file.predict.url.partition("?")[0]  # What follows may be a key.
     registry = target.find(Registry)
@@ -79,15 +79,15 @@ def check_answers(target: Target) -> None:
     try:
         status, answer = _ask_once(file, body)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        words = " ".join(redact_text(str(error)).split())[:SAID_CHARACTERS_MAX] or type(error).__name__
+        words = " ".join(redact_text(str(error)).split())[:QUOTED_CHARACTERS_MAX] or type(error).__name__
         raise UsageError(f"{where}: no answer ({words}); {what_to_do}") from None
     if not 200 <= status < 300:
-        said = " ".join(redact_text(answer.decode(errors="replace")).split())[:SAID_CHARACTERS_MAX]
+        said = " ".join(redact_text(answer.decode(errors="replace")).split())[:QUOTED_CHARACTERS_MAX]
         raise UsageError(f"{where}: answers with HTTP {status}{': ' if said else ''}{said}; {what_to_do}")
 
 
 def first_golden_body(file: TargetFile) -> Json:
-    """What the first line of the target's golden file asks.
+    """The body of the first question in the target's golden file.
 
     Raises:
         UsageError: the file is missing or empty, or its first line is not a question; with file and line.
@@ -134,13 +134,13 @@ def _exchange(
     connection.request(file.predict.method, path, body=content, headers=dict(headers))
     response = connection.getresponse()
     if response.status < 200:
-        raise http.client.HTTPException(f"it says {response.status} and no more")
+        raise http.client.HTTPException(f"only an interim answer came, status {response.status}")
     return response.status, response.read(MAX_ANSWER_BYTES)
 
 
 @contextlib.contextmanager
 def _cut_after(connected: socket.socket, within_s: float, over: threading.Event) -> Iterator[None]:
-    """Ends the conversation on a socket at a time: its own limit begins anew with every byte."""
+    """Shut a socket down after ``within_s``: its own time limit begins again with every byte."""
 
     def cut() -> None:
         over.set()

@@ -16,7 +16,7 @@ from monkeyproof.injection.inject import Context, note_if_gone
 from monkeyproof.record.history import TRIAL_FILE, HistoryWriter, Kind, events_in, write_json
 from monkeyproof.runtime import trial_mark
 from monkeyproof.safety.residue import REBUILD, Audit, Residue, strays
-from monkeyproof.safety.revert_one import gone_with_its_target
+from monkeyproof.safety.revert_one import ended_with_target
 from monkeyproof.safety.snapshot import BEFORE_FILE, TargetSnapshot
 from monkeyproof.targets.opening import open_target
 from monkeyproof.targets.port import Resettable, Target
@@ -60,7 +60,7 @@ def look_and_put_back(audit: Audit | None, target: Target, writer: HistoryWriter
         put_back(target, writer, "put_back", within_s=PUT_BACK_WITHIN_S)
     except NotReverted as error:
         left.append(Residue(str(error).removesuffix(f" ({REBUILD})"), REBUILD))
-    return left + (audit.still_stored() if audit is not None else [])
+    return left + (audit.find_stored() if audit is not None else [])
 
 
 def tell(folder: Path, anchor: Anchor, residue: Sequence[Residue]) -> None:
@@ -103,7 +103,7 @@ def look_after_death(plan: TrialPlan) -> None:
         return
     path = Path(plan.target) if plan.target else paths.target_dir() / "target.yaml"
     # Without that file it had injected nothing yet.
-    if (folder / BEFORE_FILE).exists() and not gone_with_its_target(path):
+    if (folder / BEFORE_FILE).exists() and not ended_with_target(path):
         residue += _of_target(path, folder, anchor)
     tell(folder, anchor, residue)
 

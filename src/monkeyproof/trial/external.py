@@ -28,7 +28,7 @@ from monkeyproof.record import history
 from monkeyproof.record.history import Kind
 from monkeyproof.runtime import trial_mark
 from monkeyproof.types import Json
-from monkeyproof.undo.log import Undo, keep_beside
+from monkeyproof.undo.log import Undo, store_experiment_copy
 
 logger = logging.getLogger("chaostoolkit")
 TOO_LONG = "took too long"
@@ -194,7 +194,7 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
         if not self._roles.undo:
             return {}
         # The trial's folder may be cleaned away while its fault is still there; the harness's home is not.
-        kept = keep_beside(current().undo.path, shown)
+        kept = store_experiment_copy(current().undo.path, shown)
         arguments = {"experiment": str(kept), "activities": list(self._roles.undo), "folder": str(Path.cwd())}
         if shown == self._document:
             return arguments

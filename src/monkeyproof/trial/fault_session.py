@@ -88,13 +88,13 @@ class FaultSession:
         return None
 
     def _before_revert(self) -> None:
-        self._safeguards.settle()
+        self._safeguards.renew_last_time()
         note_taken_away(self.context)
         of_data = any(one.fault.startswith(("data.", "drift.")) for one in self.log.open_faults())
         if of_data and self.audit is not None:
             # What cannot be asked now is told by the look at the fault proxy.
             with contextlib.suppress(TargetError):
-                self.audit.note_written()
+                self.audit.record_written()
 
 
 def run_name(folder: Path) -> str:

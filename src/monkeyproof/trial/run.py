@@ -24,8 +24,8 @@ from monkeyproof.errors import EXIT_NOT_REVERTED, EXIT_OK, EXIT_REFUSED, Monkeyp
 from monkeyproof.experiment import catalogue
 from monkeyproof.experiment.activity_roles import ActivityNames, roles_of
 from monkeyproof.record import history
-from monkeyproof.runtime.process_group import end_group_mates, leave
-from monkeyproof.runtime.stop_file import SIGNALS, STOPPED, is_stopped
+from monkeyproof.runtime.process_group import kill_group_members, leave
+from monkeyproof.runtime.stop_file import SIGNALS, STOPPED, is_stop_requested
 from monkeyproof.trial.plan import TrialPlan
 from monkeyproof.trial.session import TrialSession
 from monkeyproof.trial.sidecars import Sidecars
@@ -130,7 +130,7 @@ def _failed_action(journal: Mapping[str, Json]) -> tuple[str, MonkeyproofError] 
 
 
 def why_signalled() -> str:
-    return STOPPED if is_stopped() else "a signal ended it"
+    return STOPPED if is_stop_requested() else "a signal ended it"
 
 
 def _leave_on_signals(foreign: ExternalFault | None = None) -> None:
@@ -141,7 +141,7 @@ def _leave_on_signals(foreign: ExternalFault | None = None) -> None:
             signal.signal(other, signal.SIG_IGN)
         if foreign is not None and foreign.goes_on:
             # Else it would go on beside its undo, and after it.
-            end_group_mates()
+            kill_group_members()
         raise SystemExit(EXIT_REFUSED)
 
     for number in SIGNALS:
@@ -154,7 +154,7 @@ def _end_of(trial: TrialSession | None, why: str) -> tuple[int, str]:
         return EXIT_REFUSED, f"{why}; nothing had been injected"
     if trial.is_open:
         return EXIT_NOT_REVERTED, f"{why}; what was injected may still be there; run 'monkeyproof revert'"
-    return EXIT_REFUSED, f"{why}; {trial.end_words}"
+    return EXIT_REFUSED, f"{why}; {trial.end_summary}"
 
 
 def main(observers: Sidecars | None = None) -> NoReturn:

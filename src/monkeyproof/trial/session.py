@@ -136,9 +136,9 @@ class TrialSession:
             raise unwritten[0]
 
     @property
-    def end_words(self) -> str:
+    def end_summary(self) -> str:
         """What became of what was injected."""
-        return "nothing had been injected" if self._ground is None else self._ground.log.known.end_words
+        return "nothing had been injected" if self._ground is None else self._ground.log.known.end_summary
 
     @property
     def is_open(self) -> bool:

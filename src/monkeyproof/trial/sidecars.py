@@ -17,7 +17,7 @@ from monkeyproof.errors import UsageError
 from monkeyproof.record import history
 from monkeyproof.record.history import Kind
 from monkeyproof.runtime import trial_mark
-from monkeyproof.runtime.process_group import ProcessGroup, last_line
+from monkeyproof.runtime.process_group import ProcessGroup, last_log_line
 from monkeyproof.runtime.process_ref import SILENT_S, Heartbeat, reference_text
 from monkeyproof.types import Json
 
@@ -99,7 +99,7 @@ class Sidecars:
         late = list(self.dead()) or ([] if started else self._missing())
         if late:
             log = self._folder / f"{late[0]}.log"
-            raise UsageError(f"the {late[0]} did not start: {last_line(log)}; see {log}")
+            raise UsageError(f"the {late[0]} did not start: {last_log_line(log)}; see {log}")
         load = json.loads((self._folder / history.LOAD_FILE).read_bytes())
         return max(float(load["started_monotonic_s"]) - self.anchor.monotonic_s, *self._first_reading_s())
 
@@ -118,7 +118,7 @@ class Sidecars:
             os.close(its)
         if not wait_for(self._sentry_stands, within_s=START_WITHIN_S, every_s=LOOK_EVERY_S):
             log = self._folder / "sentry.log"
-            raise UsageError(f"the sentry did not start: {last_line(log)}; see {log}")
+            raise UsageError(f"the sentry did not start: {last_log_line(log)}; see {log}")
         self._sentry = Heartbeat(self._beats)
 
     def _sentry_stands(self) -> bool:
@@ -131,7 +131,7 @@ class Sidecars:
         if process is None:
             return ""
         if process.poll() is not None:
-            return f"abort_if is not watched any more: {last_line(self._folder / 'sentry.log')}"
+            return f"abort_if is not watched any more: {last_log_line(self._folder / 'sentry.log')}"
         if self._sentry is not None and self._sentry.silent_s() > SILENT_S:
             process.kill()  # As good as dead; and nothing may be left that stands still.
             return f"abort_if is not watched any more: the sentry (pid {process.pid}) stands still"
@@ -175,7 +175,7 @@ class Sidecars:
         """End some of them, all at once, giving each time to write what it holds. Idempotent."""
         ending = [self._processes.pop(name) for name in names if name in self._processes]
         for process in ending:
-            self._group.tell(process)
+            self._group.ask_to_end(process)
         for process in ending:
             self._group.end(process, grace_s=5.0)
 

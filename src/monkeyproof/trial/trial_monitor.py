@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable
 
-from monkeyproof.runtime.stop_file import STOPPED, is_stopped
+from monkeyproof.runtime.stop_file import STOPPED, is_stop_requested
 
 LOOK_EVERY_S = 0.1
 
@@ -28,7 +28,7 @@ class TrialMonitor:
 
     def _look(self) -> None:
         while not self._ended.wait(LOOK_EVERY_S):
-            why = STOPPED if is_stopped() else next((why for look in self._looks if (why := look())), "")
+            why = STOPPED if is_stop_requested() else next((why for look in self._looks if (why := look())), "")
             if why and not self._ended.is_set():
                 self._abort(why)
                 # To the main thread itself: a signal that another thread got would not wake it.

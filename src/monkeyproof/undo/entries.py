@@ -1,4 +1,4 @@
-"""What stands in an undo log: which faults were intended, what was there before, and how each is taken back."""
+"""The entries of an undo log: which faults were intended, the state before each, and how each is undone."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ ROOM_OF_UNDOS = "monkeyproof.faults."
 
 @dataclass(frozen=True, slots=True)
 class Undo:
-    """How to take a fault back, as data: a function ``(target, **arguments) -> str`` of the faults' room.
+    """How to undo a fault, as data: a function ``(target, **arguments) -> str`` of the faults' room.
 
-    The function is idempotent, checks what it finds, does not overwrite a state that somebody else changed
-    since, and returns one sentence on what it did or found.
+    The function is idempotent, checks the state that it finds, does not overwrite what another process or user
+    changed since, and returns one sentence on what it did or found.
     """
 
     function: str
@@ -33,7 +33,7 @@ class Undo:
     arguments: Mapping[str, Json]
 
     def run(self, target: Target) -> str:
-        """Take the fault back. Raises whatever the undo raises: then it is not taken back.
+        """Undo the fault. Raises whatever the undo raises: then the fault is not reverted.
 
         Raises:
             UsageError: there is no such undo.
@@ -61,12 +61,12 @@ class Undo:
         return found
 
     def __str__(self) -> str:
-        return f"{self.function}({_words(self.arguments)})"
+        return f"{self.function}({_one_line(self.arguments)})"
 
 
 @dataclass(frozen=True, slots=True)
 class OpenFault:
-    """An intent without a revert."""
+    """A fault that was intended and not reverted."""
 
     id: str
     fault: str
@@ -75,37 +75,37 @@ class OpenFault:
     target_file: str
     t0_utc: str
     prior: Mapping[str, Json] = field(default_factory=dict)
-    """What the fault found before it acted; empty in logs of earlier versions, which did not say."""
+    """The state that the fault found before it acted; empty in logs of earlier versions."""
     lease_s: float | None = None
-    """After how long without renewal it ends by itself. None: it does not, or its log does not say."""
+    """After how many seconds without renewal it ends by itself. None: never, or its log does not say."""
 
     @property
-    def before_words(self) -> str:
-        return _words(self.prior) or "not on record"
+    def prior_text(self) -> str:
+        return _one_line(self.prior) or "not on record"
 
     @property
-    def lease_words(self) -> str:
+    def lease_text(self) -> str:
         return "none" if self.lease_s is None else f"{self.lease_s:g} s"
 
 
-def _words(values: Mapping[str, Json]) -> str:
-    """On one line, for a person."""
-    told = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
-    return ", ".join(f"{name}={value}" if value else f'{name}=""' for name, value in told.items())
+def _one_line(values: Mapping[str, Json]) -> str:
+    """The values on one line, for a message."""
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+    return ", ".join(f"{name}={value}" if value else f'{name}=""' for name, value in texts.items())
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
-    """What stands in a log."""
+class LogContents:
+    """The parsed contents of an undo log."""
 
     intents: tuple[OpenFault, ...] = ()
     """Faults with an undo, in the order in which they were intended."""
     done: frozenset[str] = frozenset()
-    """Ids of those that were taken back."""
+    """Ids of those that were reverted."""
     kept: tuple[str, ...] = ()
-    """What is never taken back, each with why, in words."""
+    """One-shot acts, which are never reverted, each with why."""
     unreadable: tuple[str, ...] = ()
-    """Lines that cannot be understood: file, line, why, what to do. Each may be a fault that nobody knows of."""
+    """Lines that cannot be understood: file, line, why, what to do. Each may stand for an open fault."""
 
     @property
     def open(self) -> list[OpenFault]:
@@ -113,21 +113,21 @@ class Contents:
         return [one for one in reversed(self.intents) if one.id not in self.done]
 
     @property
-    def end_words(self) -> str:
-        """What became of what was injected, for a trial that has left nothing open."""
+    def end_summary(self) -> str:
+        """One sentence on the injected faults of a trial that has left none open."""
         count = len(self.intents)
         words = [f"what was injected is reverted{f' ({count} faults)' if count > 1 else ''}"] if count else []
-        words += [f"nothing was taken back of {one}" for one in self.kept]
+        words += [f"nothing was reverted of {one}" for one in self.kept]
         return "; ".join(words) or "nothing had been injected"
 
 
 def read_open(path: Path) -> list[OpenFault]:
-    """Faults of a log that are open, as far as it can be read."""
+    """Open faults of a log, as far as it can be read; newest first."""
     return read_log(path).open
 
 
-def read_log(path: Path) -> Contents:
-    """What can be read of a log, and what cannot.
+def read_log(path: Path) -> LogContents:
+    """Read a log; lines that cannot be understood are in ``unreadable``.
 
     Raises:
         FileNotFoundError: there is none.
@@ -138,11 +138,11 @@ def read_log(path: Path) -> Contents:
         raise
     except OSError as error:
         why = error.strerror or error
-        return Contents(unreadable=(f"{path}: cannot be read ({why}); see what is wrong there",))
+        return LogContents(unreadable=(f"{path}: cannot be read ({why}); see what is wrong there",))
 
 
-def parse_log(text: bytes, path: Path) -> Contents:
-    """One bad line must not keep the others from being undone.
+def parse_log(text: bytes, path: Path) -> LogContents:
+    """Parse a log line by line: one bad line must not keep the faults of the others from being undone.
 
     A torn last line is an intent that never reached its injection, so it is left out.
     """
@@ -167,10 +167,10 @@ def parse_log(text: bytes, path: Path) -> Contents:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             unreadable.append(
-                f"{path}:{number}: cannot be understood ({why}); look at it, mend the target by hand, "
+                f"{path}:{number}: cannot be understood ({why}); look at it, repair the target manually, "
                 f"then say 'monkeyproof revert --forget {path.stem}'"
             )
-    return Contents(tuple(intents.values()), frozenset(done), tuple(kept), tuple(unreadable))
+    return LogContents(tuple(intents.values()), frozenset(done), tuple(kept), tuple(unreadable))
 
 
 def _intent(entry: Mapping[str, Json]) -> OpenFault:

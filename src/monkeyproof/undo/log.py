@@ -1,11 +1,11 @@
-"""The undo log: what was about to be done is on disk before it is done, with how to take it back.
+"""The undo log: records a fault, and how to undo it, on disk before the fault is injected.
 
-One file a trial, append-only JSON lines, in the harness's home while the trial runs; it moves into the
-trial's folder when nothing in it is open. A file that is still in the home after its trial is a fault that
-somebody has to look at: ``monkeyproof run`` refuses to start and ``monkeyproof revert`` replays it.
+One file a trial, append-only JSON lines, in the harness's home while the trial runs; it moves into the trial's
+folder when nothing in it is open. A file that remains in the home after its trial stands for an open fault:
+``monkeyproof run`` refuses to start, and ``monkeyproof revert`` replays it.
 
-Whoever may undo what stands in a log holds it (a lock that dies with its holder): the trial's worker for as long
-as it lives, then its watchdog, its campaign or ``monkeyproof revert``, one at a time.
+Only the process that holds a log (a lock that ends with its holder) may undo its faults: the trial's worker for as
+long as it lives, then its watchdog, its campaign or ``monkeyproof revert``, one at a time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from monkeyproof.config.redaction import redact
 from monkeyproof.errors import EXIT_REFUSED, MonkeyproofError, Refusal
 from monkeyproof.record.history import write_json
 from monkeyproof.types import Json
-from monkeyproof.undo.entries import Contents, OpenFault, Undo, parse_log, read_log, read_open
+from monkeyproof.undo.entries import LogContents, OpenFault, Undo, parse_log, read_log, read_open
 
 __all__ = [
     "LogHeld",
@@ -33,18 +33,18 @@ __all__ = [
     "Undo",
     "UndoLog",
     "begin",
-    "keep_beside",
+    "describe_open",
     "open_logs",
     "read_log",
     "read_open",
+    "store_experiment_copy",
     "undo_dir",
     "unwritable",
-    "words_of",
 ]
 
 
 class LogHeld(MonkeyproofError):
-    """Somebody else holds the log: its trial still runs, or another process is undoing what stands in it."""
+    """Another process holds the log: its trial still runs, or the process is replaying it."""
 
     exit_code = EXIT_REFUSED
 
@@ -52,7 +52,7 @@ class LogHeld(MonkeyproofError):
 class UndoLog:
     """The log of one trial, held. Every line is synced to disk before the method returns.
 
-    What is open its holder knows by itself, for the file may be deleted or spoilt while it is held.
+    The holder keeps the contents in memory, for the file may be deleted or damaged while it is held.
     """
 
     def __init__(
@@ -61,12 +61,12 @@ class UndoLog:
         """Take hold of a log.
 
         Args:
-            begin: whether it is begun where there is none.
+            begin: whether to create the file where there is none.
             held_within_s: how long to wait for another holder.
 
         Raises:
-            LogHeld: somebody else holds it all the while.
-            FileNotFoundError: there is none, and none is to be begun.
+            LogHeld: another process holds it all that time.
+            FileNotFoundError: there is none, and ``begin`` is false.
         """
         self.path = path
         self._clock = clock or SystemClock()
@@ -76,7 +76,7 @@ class UndoLog:
         self._known = parse_log(self._text(), path)
 
     def intend(self, fault: OpenFault) -> None:
-        """Record that a fault is about to be injected. Raises OSError if the disk does not take it."""
+        """Record that a fault is about to be injected. Raises OSError if the record cannot be written."""
         undo = {"function": fault.undo.function, "arguments": dict(fault.undo.arguments)}
         self._intent(
             fault.id,
@@ -101,7 +101,7 @@ class UndoLog:
         prior: Mapping[str, Json],
         t0_utc: str,
     ) -> None:
-        """Record that something is about to be done that is never taken back; so it is never open."""
+        """Record a one-shot act that is about to be done: it is never reverted, and so never open."""
         self._intent(
             fault_id,
             fault,
@@ -119,7 +119,7 @@ class UndoLog:
         """Record the evidence that a fault took effect.
 
         Raises:
-            Refusal: the disk does not take it.
+            Refusal: the record cannot be written.
         """
         try:
             self._append({"step": "effective", "id": fault_id, "summary": redact(summary), "utc": self._utc()})
@@ -127,39 +127,39 @@ class UndoLog:
             raise unwritable(self.path, error) from None
 
     def reverted(self, fault_id: str, summary: str) -> None:
-        """Record that a fault was taken back, and how that was seen."""
-        # Where the disk does not take that, nobody has to do it again as long as this log is held.
+        """Record that a fault was reverted, and what was done or found."""
+        # Where that cannot be written, the fault is not reverted again as long as this log is held.
         self._known = replace(self._known, done=self._known.done | {fault_id})
         with contextlib.suppress(OSError):
             self._append({"step": "reverted", "id": fault_id, "summary": redact(summary), "utc": self._utc()})
 
     @property
-    def known(self) -> Contents:
+    def known(self) -> LogContents:
         return self._known
 
     def open_faults(self) -> list[OpenFault]:
         return self._known.open
 
     def close(self, archive: Path | None = None) -> None:
-        """Let go of it. If nothing in it is open, it moves to ``archive``, or is deleted where none is given."""
+        """Release the log. If nothing in it is open, it moves to ``archive``; without one, it is deleted."""
         try:
             if self._known.open or self._known.unreadable:
-                self._put_in_place()
+                self._restore_file()
                 return
             if archive is not None and archive.parent.is_dir():
-                # A copy for people: a full disk may cost it.
+                # A copy for people: on a full disk it is left out.
                 with contextlib.suppress(OSError), paths.open_private(archive) as file:
                     file.write(self._text())
             if self._is_in_place():
                 self.path.unlink()
-            copy_beside(self.path).unlink(missing_ok=True)
+            experiment_copy(self.path).unlink(missing_ok=True)
         finally:
             os.close(self._file)
 
     def forget(self, kept: Path) -> None:
-        """Let go of it although something is open, on somebody's word that it is mended; it moves to ``kept``."""
+        """Release the log with open faults, because a user states that they are repaired; it moves to ``kept``."""
         for fault in self.open_faults():
-            self.reverted(fault.id, "forgotten, not reverted: somebody says that it is mended")
+            self.reverted(fault.id, "forgotten, not reverted: a user states that it is repaired")
         self._known = replace(self._known, unreadable=())
         self.close(kept)
 
@@ -176,8 +176,8 @@ class UndoLog:
         except FileNotFoundError:
             return False
 
-    def _put_in_place(self) -> None:
-        """Somebody took the file away while it was held: what stands in it must be found by whoever comes next."""
+    def _restore_file(self) -> None:
+        """Write the file again if it was deleted while it was held: the next process must find its contents."""
         if self._is_in_place():
             return
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -198,20 +198,20 @@ class UndoLog:
 
     def _append(self, entry: dict[str, Json]) -> None:
         line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
-        self._put_in_place()
+        self._restore_file()
         size = os.fstat(self._file).st_size
         try:
             if os.write(self._file, line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file)
         except OSError:
-            # Half a line would make one with the next, and neither could be read.
+            # Half a line would merge with the next one, and neither could be read.
             os.ftruncate(self._file, size)
             raise
 
 
 def _hold(path: Path, flags: int, within_s: float) -> int:
-    """Open a file and lock it; a descriptor of the file that stands at ``path`` then."""
+    """Open a file and lock it; returns a descriptor of the file that is at ``path`` then."""
     held = -1
 
     def taken() -> bool:
@@ -231,13 +231,13 @@ def _hold(path: Path, flags: int, within_s: float) -> int:
 
     if not wait_for(taken, within_s=within_s):
         raise LogHeld(
-            f"{path} is held by another process: its trial still runs, or what it left is being undone; wait"
+            f"{path} is held by another process: its trial still runs, or its faults are being reverted; wait"
         )
     return held
 
 
 def _forget_torn_line(file: int) -> None:
-    """A writer that was killed in the middle of a line left half of it: that step never happened."""
+    """Cut off half a line, which a killed writer left: that step never happened."""
     size = os.fstat(file).st_size
     text = os.pread(file, size, 0)
     whole = text.rfind(b"\n") + 1
@@ -272,14 +272,14 @@ def undo_dir() -> Path:
     return path
 
 
-def copy_beside(log: Path) -> Path:
-    """Where somebody else's experiment is kept that an undo needs, for as long as its log is there."""
+def experiment_copy(log: Path) -> Path:
+    """Path of the copy of an external experiment that an undo needs, for as long as its log exists."""
     return log.with_suffix(".experiment.json")
 
 
-def keep_beside(log: Path, experiment: Json) -> Path:
-    """Keep an experiment, without its secrets, where no clean-up of the trial's folder reaches it; synced."""
-    path = copy_beside(log)
+def store_experiment_copy(log: Path, experiment: Json) -> Path:
+    """Store an experiment, without its secrets, where no clean-up of the trial's folder deletes it; synced."""
+    path = experiment_copy(log)
     write_json(path, experiment)
     for one in (path, path.parent):
         _sync(one)
@@ -287,12 +287,12 @@ def keep_beside(log: Path, experiment: Json) -> Path:
 
 
 def open_logs() -> list[Path]:
-    """Logs of the home in which something is open, or may be as they cannot be read; by name."""
+    """Logs of the home, by name, in which a fault is open, or may be because the log cannot be read."""
     return sorted(path for path in undo_dir().glob("*.jsonl") if (log := read_log(path)).open or log.unreadable)
 
 
-def words_of(logs: Iterable[Path]) -> str:
-    """How many faults may still be there by these logs, and what of the logs cannot be read; "" if none."""
+def describe_open(logs: Iterable[Path]) -> str:
+    """One sentence on how many faults of these logs are open, and which lines cannot be read; "" if none."""
     read = [read_log(path) for path in logs]
     left = [fault for one in read for fault in one.open]
     words = [one for contents in read for one in contents.unreadable]

@@ -1,4 +1,4 @@
-"""What can be seen of the embedded target from this machine: the registry's files, and the target's processes."""
+"""Artifact files of the embedded target's registry, and the roots of its processes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class LocalArtifactFiles:
 
 
 class LocalProcesses:
-    """``port.Processes``: all is the supervisor's, which may itself stand still, so it is not asked."""
+    """``port.Processes``: read from the supervisor's state file, because the supervisor may be stopped."""
 
     def __init__(self, folder: Path) -> None:
         self._state = folder / STATE_FILE

@@ -1,4 +1,4 @@
-"""Requests to a control socket whose server may be restarted in between."""
+"""A client of a control socket that reconnects when the server was restarted."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ CLOSED_WITHIN_S = 2.0
 
 
 HUNG_S = 2.0
-"""Of a server that has just not answered in time: a trial that ends asks it several times more."""
+"""Time limit for a server that has just not answered in time: the end of a trial calls it several times more."""
 
 
-class Calls:
-    """Opens its connection on first use, and anew after any failure: nothing is owned by the connection."""
+class ReconnectingClient:
+    """Connects on first use, and again after any failure. Not for a server whose connections own things."""
 
     def __init__(self, control: Path) -> None:
         self._control = control
@@ -29,14 +29,14 @@ class Calls:
         """One request.
 
         Raises:
-            TargetError: no answer, or a failure in words.
+            TargetError: no answer came, or the answer is a failure.
         """
         with self._lock:
             reused = self._client is not None
             client = self._client = self._client or Client(self._control)
             try:
                 if reused:
-                    # A server that was restarted meanwhile is noticed before anything is asked of it.
+                    # A ping first, so that a restart of the server is noticed before the request is sent.
                     client = self._client = _alive(client) or Client(self._control)
                 answer = client.call(method, timeout_s=HUNG_S if self._hung else timeout_s, **params)
             except TargetError:
@@ -48,7 +48,7 @@ class Calls:
             return answer
 
     def close(self) -> None:
-        """Give the connection back; one on which a call hangs ends with this process."""
+        """Close the connection; one on which a call hangs ends with this process."""
         if not self._lock.acquire(timeout=CLOSED_WITHIN_S):
             return
         try:

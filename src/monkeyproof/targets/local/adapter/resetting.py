@@ -1,4 +1,4 @@
-"""Putting the embedded target back between trials, so that nothing leaks from one into the next."""
+"""Resets the embedded target between trials, so that no change leaks from one into the next."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import httpx
 
 from monkeyproof.clock import wait_for
 from monkeyproof.errors import TargetError
-from monkeyproof.targets.local.adapter.reconnecting_client import Calls
+from monkeyproof.targets.local.adapter.reconnecting_client import ReconnectingClient
 from monkeyproof.targets.local.control_plane.configuration import first_question
 from monkeyproof.targets.local.control_plane.layout import PRIMED, REPLICAS
 from monkeyproof.targets.local.workload.feature_store import FeatureStore
@@ -23,10 +23,10 @@ REFILL_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Reset:
-    """``port.Resettable``: what was declared when the target came up is true again afterwards."""
+class TargetReset:
+    """``port.Resettable``: restores the state that was declared when the target came up."""
 
-    control: Calls
+    control: ReconnectingClient
     registry: Registry
     champion: str
     features: FeatureStore
@@ -35,7 +35,7 @@ class Reset:
     pipeline: Pipeline
     quarantine: Path
     questions: Path
-    """Something to ask: a golden or canary file."""
+    """A golden or canary file with questions to ask."""
     replica_urls: Mapping[str, str]
     """Of the replicas themselves, past every link."""
 
@@ -58,7 +58,7 @@ class Reset:
         return done
 
     def _features_as_primed(self) -> list[str]:
-        """Several looks, because a batch from before the reset may still be on its way into the store."""
+        """Check several times, because a batch from before the reset may still be on its way into the store."""
         entities, values = self.features.load_snapshot(PRIMED)
         wrong_first = 0
         for _ in range(REFILL_TRIES):
@@ -99,7 +99,7 @@ class Reset:
         return done
 
     def _await_served(self) -> None:
-        """Each replica itself answers with the champion and live features: they follow within half a second."""
+        """Wait until each replica answers with the champion and live features, as it does within 0.5 s."""
         question = first_question(self.questions)
         last: dict[str, str] = {}
 
@@ -114,7 +114,7 @@ class Reset:
 
 
 def _served(client: httpx.Client, url: str, question: Json) -> str:
-    """What a replica answers with, in a few words."""
+    """The model version and the state of a replica's answer, in a few words."""
     try:
         answer = client.post(f"{url}/invocations", json=question)
     except httpx.HTTPError as error:

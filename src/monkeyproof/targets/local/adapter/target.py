@@ -1,5 +1,4 @@
-"""The embedded target, opened for control: every capability of the port, over the supervisor's control socket
-and the parts' own."""
+"""The embedded target, opened for control: implements the port's capabilities over the parts' control sockets."""
 
 from __future__ import annotations
 
@@ -14,8 +13,8 @@ from monkeyproof.errors import TargetError, UsageError
 from monkeyproof.record.history import write_json
 from monkeyproof.targets.links import ProxyLinks
 from monkeyproof.targets.local.adapter.artifacts import LocalArtifactFiles, LocalArtifacts, LocalProcesses
-from monkeyproof.targets.local.adapter.reconnecting_client import Calls
-from monkeyproof.targets.local.adapter.resetting import Reset
+from monkeyproof.targets.local.adapter.reconnecting_client import ReconnectingClient
+from monkeyproof.targets.local.adapter.resetting import TargetReset
 from monkeyproof.targets.local.models.deletion import LocalDeletion
 from monkeyproof.targets.local.models.other_models import LocalOtherModels
 from monkeyproof.targets.local.models.publishing import ARTIFACTS, DATABASE
@@ -64,9 +63,9 @@ class LocalTarget:
             raise UsageError(f"{file.path}: describes no embedded target: it needs 'stack' and 'registry'")
         self._file = file
         self._registry_address = file.registry
-        self._control = Calls(file.stack.control)
+        self._control = ReconnectingClient(file.stack.control)
         try:
-            self._places: Mapping[str, Json] = self._control.call("describe")
+            self._description: Mapping[str, Json] = self._control.call("describe")
         except TargetError as error:
             raise UsageError(
                 f"{file.path}: the embedded target does not answer ({error}); 'monkeyproof target up' starts it"
@@ -89,7 +88,7 @@ class LocalTarget:
 
     @property
     def _folder(self) -> Path:
-        return Path(self._places["folder"])
+        return Path(self._description["folder"])
 
     @cached_property
     def replicas(self) -> LocalReplicas:
@@ -117,19 +116,19 @@ class LocalTarget:
 
     @cached_property
     def processes(self) -> LocalProcesses:
-        return LocalProcesses(Path(self._places["folder"]))
+        return LocalProcesses(Path(self._description["folder"]))
 
     @cached_property
     def models(self) -> LocalModels:
-        return LocalModels(Path(self._places["fork-server"]))
+        return LocalModels(Path(self._description["fork-server"]))
 
     @cached_property
     def features(self) -> FeatureStore:
-        return FeatureStore(self._places["features_port"], Path(self._places["folder"]) / "snapshots")
+        return FeatureStore(self._description["features_port"], Path(self._description["folder"]) / "snapshots")
 
     @cached_property
     def serving(self) -> LocalServing:
-        return LocalServing(Path(self._places["folder"]) / "serving.json", self.features)
+        return LocalServing(Path(self._description["folder"]) / "serving.json", self.features)
 
     @cached_property
     def pins(self) -> LocalPins:
@@ -137,11 +136,11 @@ class LocalTarget:
 
     @cached_property
     def pipeline(self) -> LocalPipeline:
-        return LocalPipeline(Path(self._places["pipeline"]))
+        return LocalPipeline(Path(self._description["pipeline"]))
 
     @cached_property
     def links(self) -> ProxyLinks:
-        return ProxyLinks(Path(self._places["proxy"]))
+        return ProxyLinks(Path(self._description["proxy"]))
 
     @cached_property
     def leases(self) -> LocalLeases:
@@ -149,22 +148,22 @@ class LocalTarget:
 
     @cached_property
     def telemetry(self) -> LocalTelemetry:
-        healer_registry = self._registry_at(self._places["healer_registry"], HEALER_REGISTRY_TIMEOUT_S)
-        return LocalTelemetry(self._file, self._places, healer_registry)
+        healer_registry = self._registry_at(self._description["healer_registry"], HEALER_REGISTRY_TIMEOUT_S)
+        return LocalTelemetry(self._file, self._description, healer_registry)
 
     @cached_property
-    def resetting(self) -> Reset:
-        return Reset(
+    def reset(self) -> TargetReset:
+        return TargetReset(
             control=self._control,
             registry=self.registry,
-            champion=self._places["champion"],
+            champion=self._description["champion"],
             features=self.features,
             serving=self.serving,
             pins=self.pins,
             pipeline=self.pipeline,
-            quarantine=Path(self._places["folder"]) / "quarantine",
+            quarantine=Path(self._description["folder"]) / "quarantine",
             questions=self.telemetry.canary(),
-            replica_urls=self._places["replicas"],
+            replica_urls=self._description["replicas"],
         )
 
     def _registry_at(self, uri: str, timeout_s: float) -> RegistryClient:
@@ -192,7 +191,7 @@ _ATTRIBUTES: Mapping[type, str] = {
     Links: "links",
     Leases: "leases",
     Telemetry: "telemetry",
-    Resettable: "resetting",
+    Resettable: "reset",
 }
 
 
@@ -209,11 +208,11 @@ class LocalLeases:
 class LocalReplicas:
     """``port.Replicas`` and ``port.Starts``."""
 
-    def __init__(self, control: Calls) -> None:
+    def __init__(self, control: ReconnectingClient) -> None:
         self._control = control
         self._leased: set[str] = set()
         self._started: set[str] = set()
-        """Those whose start is leased."""
+        """Replicas whose start condition is leased."""
 
     def list(self) -> Sequence[Replica]:
         return tuple(Replica(**one) for one in self._control.call("replicas.list"))
@@ -227,7 +226,7 @@ class LocalReplicas:
             self._leased.add(name)
 
     def renew(self) -> Mapping[str, str]:
-        """Renew the leases of what was paused here; of each that was resumed meanwhile, why."""
+        """Renew the leases of replicas that were paused or ended here; of each that expired meanwhile, why."""
         lost: dict[str, str] = {}
         for method, leased in (("replicas.renew", self._leased), ("replicas.renew_starts", self._started)):
             if leased:
@@ -277,10 +276,10 @@ class LocalModels:
     """``port.Models``: in a child of the fork server."""
 
     def __init__(self, fork_server: Path) -> None:
-        self._fork_server = Calls(fork_server)
+        self._fork_server = ReconnectingClient(fork_server)
 
     def trial_load(self, model: Path, rows: Sequence[Sequence[float]]) -> TrialLoad:
-        # Whether the digest is the publisher's is for the caller to know: the port hands over no digest.
+        # The caller compares digests: the port passes none.
         answer = self._fork_server.call(
             "trial_load", timeout_s=SLOW_CALL_S, model=str(model), sha256="", rows=[list(row) for row in rows]
         )
@@ -329,7 +328,7 @@ class LocalPipeline:
     """``port.Pipeline``."""
 
     def __init__(self, control: Path) -> None:
-        self._control = Calls(control)
+        self._control = ReconnectingClient(control)
 
     def status(self) -> PipelineStatus:
         answer = self._control.call("status")
@@ -345,16 +344,16 @@ class LocalPipeline:
 class LocalTelemetry:
     """``port.Telemetry``."""
 
-    def __init__(self, file: TargetFile, places: Mapping[str, Json], healer_registry: RegistryClient) -> None:
+    def __init__(self, file: TargetFile, description: Mapping[str, Json], healer_registry: RegistryClient) -> None:
         self._file = file
-        self._places = places
+        self._description = description
         self._healer_registry = healer_registry
 
     def metrics_urls(self) -> Mapping[str, str]:
-        return dict(self._places["metrics"])
+        return dict(self._description["metrics"])
 
     def canary(self) -> Path:
-        return Path(self._places["folder"]) / "canary.jsonl"
+        return Path(self._description["folder"]) / "canary.jsonl"
 
     def canary_url(self) -> str:
         return self._file.predict.url

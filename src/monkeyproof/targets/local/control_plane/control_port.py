@@ -1,4 +1,4 @@
-"""The control port of the embedded target: what healers and faults may ask of the supervisor."""
+"""The control port of the embedded target: the requests that the supervisor answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from monkeyproof.types import Json
 
 
 class ControlSession:
-    """One client's connection. Nothing belongs to it: what it asks for stays when it goes."""
+    """One client's connection. It owns nothing: what it asked for remains when it closes."""
 
     def __init__(self, supervisor: Supervisor, since_utc: str) -> None:
         self._supervisor = supervisor
@@ -76,13 +76,13 @@ class ControlSession:
             "waiting_for": list(self._supervisor.waiting_for()),
             "parts": [
                 {
-                    "name": keeper.name,
-                    "pid": keeper.pid,
-                    "state": keeper.state,
-                    "port": keeper.port,
-                    "starts": keeper.starts,
+                    "name": part.name,
+                    "pid": part.pid,
+                    "state": part.state,
+                    "port": part.port,
+                    "starts": part.starts,
                 }
-                for keeper in self._supervisor.parts.values()
+                for part in self._supervisor.parts.values()
             ],
             "replicas": [asdict(replica) for replica in self._supervisor.replicas.all()],
         }
@@ -91,7 +91,7 @@ class ControlSession:
         prepared = self._supervisor.prepared
         if prepared is None:
             raise TargetError("the target is still starting")
-        return {**self._supervisor.plan.addresses(), "champion": prepared.champion}
+        return {**self._supervisor.layout.addresses(), "champion": prepared.champion}
 
 
 def _seconds(value: Json) -> float | None:

@@ -3,12 +3,12 @@
     python -m monkeyproof.targets.local.control_plane.fork_server --config DIR/replicas.json --control SOCK
 
 Speaks the protocol of monkeyproof.runtime.rpc, but from one plain thread with a selector: forking from a process
-that has threads or a running event loop hands the child locks that nobody will release, and a loop whose epoll it
-shares with its parent. The child starts its own event loop, after closing everything that was ours.
+that has threads or a running event loop hands the child locks that no thread will release, and a loop whose
+epoll it shares with its parent. The child starts its own event loop, after closing everything that was ours.
 
 Methods: ``ping``; ``start {name, port, environment}`` forks a replica, which takes seconds where it needs an
-environment of its own, as its libraries are then loaded anew; ``trial_load {model, sha256, rows}`` loads a model
-in a child that may die of it, which is an answer and not an error.
+environment of its own, as its libraries are then loaded again; ``trial_load {model, sha256, rows}`` loads a model
+in a child that may die of it, which is a result and not an error.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class _Connection:
     socket: socket.socket
     buffered: bytearray = field(default_factory=bytearray)
     opened: bool = False
-    """Whether it began with the token."""
+    """Whether it has sent the token."""
 
 
 @dataclass(slots=True, eq=False)
@@ -217,7 +217,7 @@ class ForkServer:
         if len(self._trials) >= MAX_TRIALS:
             raise ValueError(f"{MAX_TRIALS} models are being loaded already; try again")
         question = TrialQuestion(Path(params["model"]), str(params["sha256"]), params["rows"])
-        # A file in memory, not a pipe: nobody has to read while the child writes, whatever it writes.
+        # A file in memory, not a pipe: the server need not read while the child writes.
         answer = os.memfd_create("trial")
         pid = fork(lambda: answer_trial(question, answer), keep={answer}, leave=self._leave)
         pidfd = os.pidfd_open(pid)
@@ -255,12 +255,14 @@ def preload() -> None:
         importlib.import_module(name)
     if (threads := procfs.thread_count(os.getpid())) > 1:
         raise UsageError(f"the fork server has {threads} threads before it forked: a library started some")
-    # What is loaded will never be garbage; looking at it would copy the pages that replicas share.
+    # What is loaded will never be garbage; scanning it would copy the pages that replicas share.
     gc.collect()
     gc.freeze()
 
 
-def _run_elsewhere(config: Path, name: str, listener: socket.socket, environment: Mapping[str, str]) -> NoReturn:
+def _run_in_environment(
+    config: Path, name: str, listener: socket.socket, environment: Mapping[str, str]
+) -> NoReturn:
     """In a child: become a replica in another environment, with the same pid and the same end."""
     os.set_inheritable(listener.fileno(), True)
     command = [
@@ -277,9 +279,9 @@ def _run_elsewhere(config: Path, name: str, listener: socket.socket, environment
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Fork scoring replicas on request.")
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--control", type=Path, help="where to be asked; not with --serve")
-    parser.add_argument("--serve", metavar="NAME", help="be that replica, and nothing else")
-    parser.add_argument("--listener", type=int, metavar="FD", help="the socket on which it answers")
+    parser.add_argument("--control", type=Path, help="The socket on which requests come; not with --serve.")
+    parser.add_argument("--serve", metavar="NAME", help="Be that replica, and do nothing else.")
+    parser.add_argument("--listener", type=int, metavar="FD", help="The socket on which it answers.")
     arguments = parser.parse_args(argv)
     os.environ.update(ONE_THREAD)
     config: Path = arguments.config
@@ -288,11 +290,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             preload()
         from monkeyproof.targets.local.workload import scoring
 
-        settings = read_settings(scoring.Settings, config)
+        settings = read_settings(scoring.ReplicaSettings, config)
 
         def run_replica(name: str, listener: socket.socket, environment: Mapping[str, str]) -> None:
             if environment:
-                _run_elsewhere(config, name, listener, environment)
+                _run_in_environment(config, name, listener, environment)
             scoring.run(name, listener, settings)
 
         if arguments.serve:

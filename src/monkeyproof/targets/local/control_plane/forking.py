@@ -1,4 +1,4 @@
-"""Forking from a plain, single-threaded process: what the child must leave behind before it does anything."""
+"""Forks from a single-threaded process, and gives the child none of the parent's files and signal handlers."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def fork(child: Callable[[], None], *, keep: Collection[int], leave: Callable[[]
     """Run ``child`` in a process that leads its own session and ends with it; returns its pid.
 
     The child holds none of our open files but the standard ones and ``keep``. ``leave`` closes those that
-    objects own: if only their numbers were closed, a later garbage collection would close whatever has these
-    numbers then. The kernel kills the child when this process dies, however it dies.
+    objects own: if only their numbers were closed, a later garbage collection would close other files with these
+    numbers. The kernel kills the child when this process dies, however it dies.
     """
     parent = os.getpid()
     pid = os.fork()
@@ -29,7 +29,7 @@ def fork(child: Callable[[], None], *, keep: Collection[int], leave: Callable[[]
     status = 1
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() == parent:  # Else it died before the kernel knew that we care.
+        if os.getppid() == parent:  # Else the parent died before the kernel knew about the signal.
             os.setsid()
             leave()
             _close_all_but(keep)
@@ -44,7 +44,7 @@ def fork(child: Callable[[], None], *, keep: Collection[int], leave: Callable[[]
 
 
 def kill_group(pid: int) -> None:
-    """SIGKILL a child that was forked here and not yet reaped, with all that it started in its group."""
+    """Send SIGKILL to a child that was forked here and not yet reaped, and to its process group."""
     for kill in (os.killpg, os.kill):  # It may not lead its group yet.
         with contextlib.suppress(ProcessLookupError):
             kill(pid, signal.SIGKILL)

@@ -31,7 +31,7 @@ def find_caddy() -> Path:
     """The program.
 
     Raises:
-        UsageError: there is none on this machine; says what to install.
+        UsageError: caddy is not installed; the message says what to install.
     """
     beside = Path(sysconfig.get_path("scripts")) / "caddy"
     if os.access(beside, os.X_OK):
@@ -125,7 +125,7 @@ class FrontDoor:
             "transport": {
                 "protocol": "http",
                 "dial_timeout": "250ms",
-                # A slow replica is let be (a grey failure); a hung one is not waited for.
+                # Only a hung replica is cut off; a slow one (a grey failure) is not.
                 "response_header_timeout": "4s",
             },
             # A prediction may be asked for twice: retry it elsewhere, for which its body must be kept.

@@ -1,4 +1,4 @@
-"""Where every part of the embedded target is: its folder, sockets, ports and links."""
+"""The layout of the embedded target: folder, sockets, ports and links of its parts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REPLICAS = ("replica-1", "replica-2", "replica-3")
 CLIENT_LINK = "client->gateway"
 HEALER_REGISTRY_LINK = "healer->registry"
 STATE_FILE = "stack.json"
-"""What the supervisor writes of itself."""
+"""The supervisor's own pid, sockets and process groups."""
 PRIMED = "primed"
 """The snapshot that is taken before anything can go wrong."""
 _PORTS_OF_PARTS = ("registry", "features", "source", "pipeline", "gateway", *REPLICAS)
@@ -34,7 +34,7 @@ _FORWARDS = {
     "pipeline->features": ("features", "redis"),
     "source->pipeline": ("source", "http"),
     "replica->registry": ("registry", "http"),
-    # What one replica asks passes its own link first, and then that of all of them.
+    # A replica's requests pass its own link first, and then the one that all replicas share.
     **{registry_link(name): ("replica->registry", "http") for name in REPLICAS},
     HEALER_REGISTRY_LINK: ("registry", "http"),
 }
@@ -43,13 +43,13 @@ _TRIES = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Decided once, before anything starts; parts keep their places when they are restarted."""
+class StackLayout:
+    """Chosen once, before any part starts; parts keep their addresses when they are restarted."""
 
     folder: Path
     sockets: Path
     ports: Mapping[str, int]
-    """Of the parts themselves."""
+    """Name of a part to its own port."""
     links: Mapping[str, Mapping[str, str]]
     """{name: {listen, forward, protocol}}, as the fault proxy reads it."""
 
@@ -85,7 +85,7 @@ class Plan:
         return f"http://127.0.0.1:{self.ports[part]}"
 
     def addresses(self) -> dict[str, Json]:
-        """What a client of the control port needs to know of the places."""
+        """The addresses that a client of the control port needs."""
         return {
             "folder": str(self.folder),
             "proxy": str(self.socket("proxy")),
@@ -99,8 +99,8 @@ class Plan:
         }
 
 
-def make_plan(folder: Path, sockets: Path, port: int) -> Plan:
-    """Choose free ports; ``port`` is where users ask, 0 for any."""
+def choose_layout(folder: Path, sockets: Path, port: int) -> StackLayout:
+    """Choose free ports; ``port`` is that of the front door, 0 for any."""
     free = free_ports()
     ports = {part: next(free) for part in _PORTS_OF_PARTS}
     listens = {link: next(free) for link in _FORWARDS}
@@ -114,11 +114,11 @@ def make_plan(folder: Path, sockets: Path, port: int) -> Plan:
         }
         for link, (part, protocol) in _FORWARDS.items()
     }
-    return Plan(folder, sockets, ports, links)
+    return StackLayout(folder, sockets, ports, links)
 
 
 def free_ports() -> Iterator[int]:
-    """Ports on which nobody listens, each once.
+    """Yield free ports of 127.0.0.1, each once.
 
     They lie below the range from which the kernel takes the near ends of outgoing connections: there, a part
     that is down for a moment could find its port taken, or a client could connect to itself.
@@ -135,7 +135,7 @@ def free_ports() -> Iterator[int]:
 
 
 def is_free(port: int) -> bool:
-    """Whether one could listen there."""
+    """Whether no socket listens on that port of 127.0.0.1."""
     try:
         socket.create_server(("127.0.0.1", port)).close()
     except OSError:

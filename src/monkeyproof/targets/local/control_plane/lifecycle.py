@@ -1,4 +1,4 @@
-"""Bringing the embedded target up and down, and looking at it: what the command line does."""
+"""Brings the embedded target up and down, and reports its status, for the command line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from monkeyproof import paths
 from monkeyproof.clock import wait_for
 from monkeyproof.config.target_file import TargetFile, read_target_file
 from monkeyproof.errors import TargetError, UsageError
-from monkeyproof.runtime.process_group import last_line
+from monkeyproof.runtime.process_group import last_log_line
 from monkeyproof.runtime.process_ref import is_same
 from monkeyproof.runtime.procfs import is_stopped, start_ticks
 from monkeyproof.runtime.reaper import end_groups, group_exists
@@ -28,19 +28,19 @@ from monkeyproof.runtime.rpc import Client
 from monkeyproof.targets.local.control_plane.front_door import find_caddy
 from monkeyproof.targets.local.control_plane.layout import STATE_FILE, is_free
 from monkeyproof.targets.local.control_plane.services import find_valkey
-from monkeyproof.targets.local.control_plane.stack import LOGS, OWNER_GRACE_S, prepare_folder
+from monkeyproof.targets.local.control_plane.stack import LOGS, OWNER_GRACE_S, clear_folder
 from monkeyproof.targets.port import Replica
 from monkeyproof.types import Json
 
 TARGET_FILE = "target.yaml"
 UP_WITHIN_S = 120.0
 DOWN_WITHIN_S = 15.0
-LOOK_EVERY_S = 0.05
+CHECK_EVERY_S = 0.05
 SAY_EVERY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PartStatus:
     """One process of the target."""
 
     name: str
@@ -52,16 +52,16 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
-    """The embedded target, looked at."""
+class TargetStatus:
+    """The embedded target at one moment."""
 
     up: bool
-    """Whether all of it was brought up, and its supervisor answers."""
+    """Whether all parts are up, and the supervisor answers."""
     since: str | None = None
     """UTC."""
     phase: str = "down"
-    """down, up, or what it is doing on the way up."""
-    parts: tuple[Part, ...] = ()
+    """down, up, or what it is doing while it starts."""
+    parts: tuple[PartStatus, ...] = ()
     replicas: tuple[Replica, ...] = ()
 
 
@@ -75,21 +75,21 @@ def up(
     """Start the embedded target and leave it running; if it is up already, that is fine.
 
     Args:
-        port: where users ask for predictions; 0 for any free port.
-        progress: is told, in a few words now and then, what is being waited for.
+        port: of the front door; 0 for any free port.
+        progress: is called now and then with what the start waits for, in a few words.
         owner_pid: a target that is started here ends soon after this process; 0: it stays until ``down``.
-        owner_grace_s: so long after it.
+        owner_grace_s: how long after it.
 
     Raises:
-        UsageError: it cannot be started; says why, and nothing is left running.
+        UsageError: it cannot be started; the message says why, and no part is left running.
     """
-    say = progress or _say_nothing
+    say = progress or _ignore
     folder = paths.target_dir()
     with _locked(folder, say):
         running = _supervisor(folder)
         if running is not None and is_stopped(int(running["pid"])):
             raise UsageError(
-                f"the target's supervisor (pid {running['pid']}) stands still; kill -CONT {running['pid']}, or "
+                f"the target's supervisor (pid {running['pid']}) is stopped; kill -CONT {running['pid']}, or "
                 "'monkeyproof target down' and up"
             )
         if running is None or not _await_running(folder, running, port, say):
@@ -100,36 +100,36 @@ def up(
                 raise UsageError(f"127.0.0.1:{port} is in use by another program; choose another --port, or none")
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             shutil.rmtree(folder / LOGS, ignore_errors=True)
-            prepare_folder(folder)
+            clear_folder(folder)
             _start(folder, port, owner_pid, owner_grace_s, say)
         return read_target_file(folder / TARGET_FILE)
 
 
-def status() -> Status:
-    """What runs; asks the supervisor, and changes nothing."""
+def status() -> TargetStatus:
+    """Ask the supervisor for the status; changes nothing."""
     state = _supervisor(paths.target_dir())
     if state is None:
-        return Status(up=False)
+        return TargetStatus(up=False)
     try:
         found = _ask(state, "status")
     except TargetError:
-        return Status(up=False, since=state["since"], phase="starting")
-    return Status(
+        return TargetStatus(up=False, since=state["since"], phase="starting")
+    return TargetStatus(
         up=found["phase"] == "up",
         since=found["since"],
         phase=found["phase"],
-        parts=tuple(Part(**part) for part in found["parts"]),
+        parts=tuple(PartStatus(**part) for part in found["parts"]),
         replicas=tuple(Replica(**replica) for replica in found["replicas"]),
     )
 
 
 def is_running() -> bool:
-    """Whether its supervisor is there, whatever state it is in."""
+    """Whether its supervisor runs, even if it is stopped or hangs."""
     return _supervisor(paths.target_dir()) is not None
 
 
 def down() -> bool:
-    """End everything, also what a supervisor that was killed may have left. Whether there was anything."""
+    """End all parts, those of a killed supervisor as well; returns whether there was anything to end."""
     folder = paths.target_dir()
     state = _supervisor(folder)
     if state is None:
@@ -154,19 +154,19 @@ def _start(folder: Path, port: int, owner_pid: int, owner_grace_s: float, say: C
         if not _await_up(folder, lambda: child.poll() is not None, say):
             log_file = folder / LOGS / "stack.log"
             # Without the logger's own date, time and level.
-            why = last_line(log_file).split(" ERROR ", 1)[-1]
+            why = last_log_line(log_file).split(" ERROR ", 1)[-1]
             raise UsageError(f"the target did not start: {why} (all of it: {log_file})")
     except BaseException:
         _end_supervisor(child.pid)
         child.wait()
         _clean_up(folder)
         raise
-    # It lives on; whoever asks for its exit status would wait for a process that is not to end.
+    # It runs on; asking for its exit status would wait for a process that is not meant to end.
     child.returncode = 0
 
 
 def _await_running(folder: Path, running: Mapping[str, Json], port: int, say: Callable[[str], None]) -> bool:
-    """Join a target that is there already, or on its way; False if it ends instead."""
+    """Wait for a target that runs already or is starting; False if it ends instead."""
     if port and running["port"] != port:
         raise UsageError(f"the target is up on port {running['port']} already; 'monkeyproof target down' ends it")
     return _await_up(folder, lambda: not is_same(dict(running)), say)
@@ -176,7 +176,7 @@ def _await_up(folder: Path, ended: Callable[[], bool], say: Callable[[str], None
     """Wait until a target is up; False if its supervisor ends before."""
     deadline_s = time.monotonic() + UP_WITHIN_S
     next_word_s = time.monotonic() + SAY_EVERY_S
-    # The file alone could be that of a supervisor that was killed a moment ago.
+    # The file alone could be left from a supervisor that was killed a moment ago.
     while not ((folder / TARGET_FILE).exists() and status().up):
         if ended():
             return False
@@ -188,7 +188,7 @@ def _await_up(folder: Path, ended: Callable[[], bool], say: Callable[[str], None
         if time.monotonic() >= next_word_s:
             say(_waiting_for(folder))
             next_word_s = time.monotonic() + SAY_EVERY_S
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(CHECK_EVERY_S)
     return True
 
 
@@ -205,7 +205,7 @@ def _waiting_for(folder: Path) -> str:
 
 
 def _supervisor(folder: Path) -> Mapping[str, Json] | None:
-    """What the supervisor wrote of itself, if it is running."""
+    """The supervisor's state file, if it is running."""
     state = _state(folder)
     return state if state is not None and is_same(state) else None
 
@@ -224,7 +224,7 @@ def _ask(state: Mapping[str, Json], method: str) -> Json:
 
 
 def _end_supervisor(pid: int) -> None:
-    """SIGTERM, and SIGKILL if it does not end: then its guard ends what it started."""
+    """Send SIGTERM, and SIGKILL if it does not end: then its reaper ends what it started."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -241,7 +241,7 @@ def _end_supervisor(pid: int) -> None:
 
 
 def _clean_up(folder: Path) -> bool:
-    """Clear away what a supervisor that is gone left: processes (its guard is at it), sockets, target file."""
+    """Remove what an ended supervisor left: processes (its reaper ends them, too), sockets, target file."""
     state = _state(folder)
     found = state is not None or (folder / TARGET_FILE).exists()
     if state is not None:
@@ -257,13 +257,13 @@ def _clean_up(folder: Path) -> bool:
 
 
 def _only_members_left(pgid: int) -> bool:
-    """The leader is gone, but not its group: the kernel gives that number to nobody else meanwhile."""
+    """Whether the leader has ended and its group has not: the kernel does not reuse that number meanwhile."""
     return start_ticks(pgid) is None and group_exists(pgid)
 
 
 @contextlib.contextmanager
 def _locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """One ``up`` at a time; the second waits for the first and then finds the target up."""
+    """Let one ``up`` run at a time; the second waits for the first and then finds the target up."""
     with paths.open_private(folder.with_name(f"{folder.name}.up.lock")) as file:
 
         def mine() -> bool:
@@ -282,5 +282,5 @@ def _locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def _say_nothing(_words: str) -> None:
+def _ignore(_words: str) -> None:
     pass

@@ -1,4 +1,4 @@
-"""Keeps one process alive: notices its death at once, and starts it again, the more slowly the more often."""
+"""Keeps one process running: notices its death at once, and restarts it with exponential backoff."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from monkeyproof.errors import MonkeyproofError, TargetError
 from monkeyproof.runtime.procfs import is_stopped
 
 log = logging.getLogger(__name__)
-LOOK_EVERY_S = 0.05
+CHECK_EVERY_S = 0.05
 RESTART_GRACE_S = 3.0
 
 
 class StartError(MonkeyproofError):
-    """A part ended, or did not answer in time, before it ever did its work."""
+    """A part ended, or did not answer in time, before it was ready for the first time."""
 
 
 @dataclass
@@ -32,11 +32,11 @@ class Backoff:
     first_s: float = 0.2
     cap_s: float = 5.0
     forget_after_s: float = 10.0
-    """A life this long wipes out the failures before it."""
+    """After being ready for so long, earlier failures do not count."""
     failures: int = 0
 
     def next_s(self, healthy_for_s: float) -> float:
-        """The wait after a life that did its work for ``healthy_for_s``."""
+        """Seconds to wait after a process that was ready for ``healthy_for_s``."""
         if healthy_for_s >= self.forget_after_s:
             self.failures = 0
         delay_s = min(self.cap_s, self.first_s * 2.0 ** min(self.failures, 30))
@@ -45,10 +45,10 @@ class Backoff:
 
 
 class ProcessSupervisor:
-    """One process, kept alive by ``run`` until that is cancelled.
+    """One process, kept running by ``run`` until that is cancelled.
 
-    ``start`` starts it and returns its pid, ``answers`` says whether it does its work, ``ended`` clears up
-    after it, ``changed`` is told of every change of state, and ``became_ready`` of that one.
+    ``start`` starts it and returns its pid, ``answers`` checks whether it is ready, ``ended`` cleans up after it.
+    ``changed`` is called at every change of state, and ``became_ready`` at that one.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class ProcessSupervisor:
         self.ready = asyncio.Event()
         self.backoff = Backoff()
         self.problem = ""
-        """Why the last start or life came to nothing."""
+        """Why the last start failed, or the last process ended."""
         self._start, self._answers, self._ended, self._changed = start, answers, ended, changed
         self._became_ready = became_ready
         self._pidfd = -1
@@ -94,11 +94,11 @@ class ProcessSupervisor:
             except (OSError, MonkeyproofError) as error:
                 self.problem = str(error)
             else:
-                ready_for_s = await self._live(pid)
+                ready_for_s = await self._supervise(pid)
             await self._pause_before_next(ready_for_s)
 
     async def wait_ready(self, within_s: float) -> None:
-        """Wait for the first time that it does its work.
+        """Wait until it is ready.
 
         Raises:
             StartError: it ended instead, could not be started, or took too long.
@@ -110,7 +110,7 @@ class ProcessSupervisor:
             if time.monotonic() >= deadline_s:
                 raise StartError(f"{self.name}: no answer within {within_s:g} s")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.ready.wait(), LOOK_EVERY_S)
+                await asyncio.wait_for(self.ready.wait(), CHECK_EVERY_S)
 
     def signal(self, number: signal.Signals) -> int:
         """Send a signal; returns the pid that it went to.
@@ -127,12 +127,12 @@ class ProcessSupervisor:
         return self.pid
 
     def start_at_once(self) -> None:
-        """If it is waiting for its next start, or will be, it waits no more."""
+        """Skip the wait before its next start, now or when it ends."""
         self.backoff.failures = 0
         self._at_once.set()
 
     async def restart(self) -> None:
-        """End it, cleanly if it can, and start it anew without waiting."""
+        """End it, cleanly if it can, and start it again without waiting."""
         starts = self.starts
         self.start_at_once()
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -146,8 +146,8 @@ class ProcessSupervisor:
                 return
         raise TargetError(f"{self.name} could not be restarted: {self.problem or self.state}")
 
-    async def _live(self, pid: int) -> float:
-        """From start to death; returns for how long it did its work."""
+    async def _supervise(self, pid: int) -> float:
+        """Supervise one process from start to end; returns for how many seconds it was ready."""
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
         loop.add_reader(self._pidfd, ended.set)
@@ -157,14 +157,14 @@ class ProcessSupervisor:
         log.info("%s: started, pid %d", self.name, pid)
         try:
             while not ended.is_set():
-                if not self.ready.is_set() and await self._does_its_work():
+                if not self.ready.is_set() and await self._is_ready():
                     self.ready.set()
                     ready_since_s = time.monotonic()
                     self._changed()
                     self._became_ready()
                     log.info("%s: ready", self.name)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(ended.wait(), None if self.ready.is_set() else LOOK_EVERY_S)
+                    await asyncio.wait_for(ended.wait(), None if self.ready.is_set() else CHECK_EVERY_S)
         finally:
             loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
@@ -175,7 +175,7 @@ class ProcessSupervisor:
         log.info("%s: ended, pid %d", self.name, pid)
         return max(0.0, time.monotonic() - ready_since_s)
 
-    async def _does_its_work(self) -> bool:
+    async def _is_ready(self) -> bool:
         try:
             return await self._answers()
         except (OSError, httpx.HTTPError, MonkeyproofError):

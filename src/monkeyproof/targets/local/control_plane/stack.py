@@ -2,8 +2,8 @@
 
     python -m monkeyproof.targets.local.control_plane.stack --dir DIR [--port N] [--owner PID [--owner-grace-s S]]
 
-brings everything up, writes DIR/target.yaml when a question is answered through the whole of it, and keeps it up
-until SIGTERM. However this process ends, everything that it started ends with it.
+starts all parts, writes DIR/target.yaml when a question through the front door is answered, and keeps them running
+until SIGTERM. However this process ends, all processes that it started end with it.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from monkeyproof.runtime.process_group import ProcessGroup
 from monkeyproof.runtime.process_ref import identity
 from monkeyproof.runtime.procfs import start_ticks
 from monkeyproof.targets.local.control_plane.control_port import ControlSession
-from monkeyproof.targets.local.control_plane.layout import CLIENT_LINK, STATE_FILE, Plan, make_plan
+from monkeyproof.targets.local.control_plane.layout import CLIENT_LINK, STATE_FILE, StackLayout, choose_layout
 from monkeyproof.targets.local.control_plane.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 LOGS = "logs"
 OWNER_GRACE_S = 10.0
-"""A worker of a campaign that was killed takes its faults back in order meanwhile."""
+"""Meanwhile the worker of a killed campaign reverts its faults in order."""
 
 
-async def run(plan: Plan, owner_pid: int = 0, owner_grace_s: float = OWNER_GRACE_S) -> None:
-    """Bring the target up, and keep it up until a signal says otherwise, or ``owner_pid`` (if any) has been gone
-    for ``owner_grace_s``.
+async def run(layout: StackLayout, owner_pid: int = 0, owner_grace_s: float = OWNER_GRACE_S) -> None:
+    """Bring the target up, and keep it up until a signal comes, or ``owner_grace_s`` after the end of the process
+    ``owner_pid`` (0: none).
 
     Raises:
         MonkeyproofError: it could not be brought up.
@@ -56,10 +56,10 @@ async def run(plan: Plan, owner_pid: int = 0, owner_grace_s: float = OWNER_GRACE
     since_utc = datetime.now(UTC).isoformat(timespec="seconds")
 
     with ProcessGroup() as group:
-        state = StateFile(plan, since_utc)
-        supervisor = Supervisor(plan, group, lambda: state.write(supervisor))
+        state = StateFile(layout, since_utc)
+        supervisor = Supervisor(layout, group, lambda: state.write(supervisor))
         state.write(supervisor)
-        server = await rpc.serve(plan.socket("control"), lambda: ControlSession(supervisor, since_utc))
+        server = await rpc.serve(layout.socket("control"), lambda: ControlSession(supervisor, since_utc))
         bringing_up = asyncio.create_task(supervisor.bring_up())
         stopping = asyncio.create_task(stop.wait())
         try:
@@ -69,7 +69,7 @@ async def run(plan: Plan, owner_pid: int = 0, owner_grace_s: float = OWNER_GRACE
                 log.info("up")
                 await stopping
         finally:
-            plan.target_file.unlink(missing_ok=True)
+            layout.target_file.unlink(missing_ok=True)
             server.close()
             for task in (bringing_up, stopping):
                 task.cancel()
@@ -84,34 +84,34 @@ def _end_after(owner_pid: int, grace_s: float, loop: asyncio.AbstractEventLoop, 
         stop.set()
         return
 
-    def gone() -> None:
+    def ended() -> None:
         loop.remove_reader(watched)
         loop.call_later(grace_s, stop.set)
 
-    loop.add_reader(watched, gone)
+    loop.add_reader(watched, ended)
 
 
 class StateFile:
-    """DIR/stack.json: enough to find and end everything even if both supervisor and guard were killed."""
+    """DIR/stack.json: enough to find and end all parts even if both supervisor and reaper were killed."""
 
-    def __init__(self, plan: Plan, since_utc: str) -> None:
-        self._path = plan.folder / STATE_FILE
+    def __init__(self, layout: StackLayout, since_utc: str) -> None:
+        self._path = layout.folder / STATE_FILE
         self._fixed = {
             **identity(os.getpid()),
-            "sockets": str(plan.sockets),
-            "control": str(plan.socket("control")),
-            "port": plan.listen_port(CLIENT_LINK),
+            "sockets": str(layout.sockets),
+            "control": str(layout.socket("control")),
+            "port": layout.listen_port(CLIENT_LINK),
             "since": since_utc,
         }
 
     def write(self, supervisor: Supervisor) -> None:
-        running = [keeper.pid for keeper in supervisor.parts.values() if keeper.pid is not None]
+        running = [part.pid for part in supervisor.parts.values() if part.pid is not None]
         groups = [identity(pid) for pid in running if start_ticks(pid) is not None]
         write_json(self._path, {**self._fixed, "groups": groups})
 
 
-def prepare_folder(folder: Path) -> None:
-    """Leave nothing of an earlier life but its logs."""
+def clear_folder(folder: Path) -> None:
+    """Delete all that an earlier target left in the folder, except its logs."""
     for path in folder.iterdir():
         if path.name == LOGS:
             continue
@@ -123,8 +123,8 @@ def prepare_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the kernel gives back if we die.
+def sole_supervisor(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the kernel releases when this process ends.
 
     Raises:
         UsageError: another supervisor has it.
@@ -145,8 +145,8 @@ def main() -> int:
     )
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--owner", type=int, default=0, help="end when the process with this id ends")
-    parser.add_argument("--owner-grace-s", type=float, default=OWNER_GRACE_S, help="so long after that")
+    parser.add_argument("--owner", type=int, default=0, help="End when the process with this id ends.")
+    parser.add_argument("--owner-grace-s", type=float, default=OWNER_GRACE_S, help="How long after that.")
     arguments = parser.parse_args()
     paths.keep_private()
     folder: Path = arguments.dir.resolve()
@@ -156,12 +156,12 @@ def main() -> int:
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
-        with only_one(folder):
-            prepare_folder(folder)
+        with sole_supervisor(folder):
+            clear_folder(folder)
             sockets = paths.socket_dir()
             try:
-                plan = make_plan(folder, sockets, arguments.port)
-                uvloop.run(run(plan, arguments.owner, arguments.owner_grace_s))
+                layout = choose_layout(folder, sockets, arguments.port)
+                uvloop.run(run(layout, arguments.owner, arguments.owner_grace_s))
             finally:
                 shutil.rmtree(sockets, ignore_errors=True)
                 (folder / STATE_FILE).unlink(missing_ok=True)

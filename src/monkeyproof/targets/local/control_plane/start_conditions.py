@@ -1,4 +1,4 @@
-"""What the next start of a replica meets: a delay, as of a machine that has to be found, or an environment."""
+"""Conditions on the next start of a replica: a delay, as after a lost machine, or a changed environment."""
 
 from __future__ import annotations
 
@@ -13,93 +13,93 @@ from monkeyproof.targets.port import StartCondition
 
 
 @dataclass(eq=False)
-class _Held:
+class _ConditionInForce:
     """A condition in force, for one replica."""
 
     condition: StartCondition
     lease_s: float | None
     due_s: float
-    """When the lease runs out; never without one."""
+    """When the lease expires, in monotonic seconds; infinity without one."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
     starts_s: float | None = None
-    """When the delayed start will be. None: the replica has not come that far."""
+    """When the delayed start will be, in monotonic seconds. None: the old process has not ended."""
 
 
 class StartConditions:
-    """At most one for each replica. Each is a lease: what is not renewed is taken back here."""
+    """Holds at most one condition for each replica, and ends it when its lease expires."""
 
-    def __init__(self, taken_back: Callable[[str, StartCondition], Awaitable[None]]) -> None:
-        """``taken_back`` is told when a lease ran out."""
-        self._taken_back = taken_back
-        self._held: dict[str, _Held] = {}
-        self._ran_out: dict[str, str] = {}
+    def __init__(self, on_expired: Callable[[str, StartCondition], Awaitable[None]]) -> None:
+        """``on_expired`` is called with the replica and its condition when a lease expires."""
+        self._on_expired = on_expired
+        self._in_force: dict[str, _ConditionInForce] = {}
+        self._expired: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def hold(self, name: str, condition: StartCondition, lease_s: float | None) -> None:
-        """From here on, a start of that replica meets the condition.
+    def impose(self, name: str, condition: StartCondition, lease_s: float | None) -> None:
+        """Apply a condition to the next start of a replica.
 
         Raises:
-            TargetError: it meets one already.
+            TargetError: another one applies already.
         """
-        if name in self._held:
+        if name in self._in_force:
             raise TargetError(f"{name}: something is done to its next start already")
-        self._ran_out.pop(name, None)
-        held = self._held[name] = _Held(
+        self._expired.pop(name, None)
+        entry = self._in_force[name] = _ConditionInForce(
             condition, lease_s, float("inf") if lease_s is None else time.monotonic() + lease_s
         )
         if lease_s is not None:
-            task = asyncio.create_task(self._look_at_lease(name, held))
+            task = asyncio.create_task(self._check_lease(name, entry))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def before_start(self, name: str) -> Mapping[str, str]:
-        """Wait as long as the start is delayed; returns what is added to the environment."""
-        held = self._held.get(name)
-        if held is None:
+        """Wait as long as the start is delayed; returns what to add to the environment."""
+        entry = self._in_force.get(name)
+        if entry is None:
             return {}
-        if held.starts_s is None:
-            held.starts_s = time.monotonic() + held.condition.delay_s
+        if entry.starts_s is None:
+            entry.starts_s = time.monotonic() + entry.condition.delay_s
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(held.over.wait(), max(0.0, held.starts_s - time.monotonic()))
-        if held.over.is_set():
+            await asyncio.wait_for(entry.over.wait(), max(0.0, entry.starts_s - time.monotonic()))
+        if entry.over.is_set():
             return {}
-        if not held.condition.environment:
+        if not entry.condition.environment:
             self.release(name)
-        return held.condition.environment
+        return entry.condition.environment
 
     def release(self, name: str) -> StartCondition | None:
-        """Take it back; what it was, None if there was none."""
-        held = self._held.pop(name, None)
-        if held is None:
+        """End a condition; returns it, or None if there was none."""
+        entry = self._in_force.pop(name, None)
+        if entry is None:
             return None
-        held.over.set()
-        return held.condition
+        entry.over.set()
+        return entry.condition
 
     def renew(self, names: Sequence[str]) -> dict[str, str]:
-        """Begin leases anew; returns which ran out meanwhile, and why."""
+        """Renew leases; returns which expired meanwhile, and why."""
         for name in names:
-            if (held := self._held.get(name)) is not None and held.lease_s is not None:
-                held.due_s = time.monotonic() + held.lease_s
-        return {name: self._ran_out[name] for name in names if name in self._ran_out}
+            if (entry := self._in_force.get(name)) is not None and entry.lease_s is not None:
+                entry.due_s = time.monotonic() + entry.lease_s
+        return {name: self._expired[name] for name in names if name in self._expired}
 
     def all(self) -> dict[str, StartCondition]:
-        """Those in force, each with the delay that is left."""
+        """Conditions in force, by replica, each with the delay that is left."""
         now_s = time.monotonic()
         return {
             name: StartCondition(
-                held.condition.delay_s if held.starts_s is None else max(0.0, held.starts_s - now_s),
-                held.condition.environment,
+                entry.condition.delay_s if entry.starts_s is None else max(0.0, entry.starts_s - now_s),
+                entry.condition.environment,
             )
-            for name, held in self._held.items()
+            for name, entry in self._in_force.items()
         }
 
-    async def _look_at_lease(self, name: str, held: _Held) -> None:
-        while (left_s := held.due_s - time.monotonic()) > 0:
+    async def _check_lease(self, name: str, entry: _ConditionInForce) -> None:
+        while (left_s := entry.due_s - time.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(held.over.wait(), left_s)
-            if held.over.is_set():
+                await asyncio.wait_for(entry.over.wait(), left_s)
+            if entry.over.is_set():
                 return
         self.release(name)
-        self._ran_out[name] = f"the start of {name} was held, and that not renewed for {held.lease_s:g} s"
+        self._expired[name] = f"the start of {name} was held, and that not renewed for {entry.lease_s:g} s"
         with contextlib.suppress(TargetError):
-            await self._taken_back(name, held.condition)
+            await self._on_expired(name, entry.condition)

@@ -1,4 +1,4 @@
-"""The supervisor: brings every part of the embedded target up in the right order, and keeps it up."""
+"""The supervisor: starts every part of the embedded target in the right order, and keeps it running."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from monkeyproof.targets.local.control_plane.configuration import (
     write_configuration,
     write_target_file,
 )
-from monkeyproof.targets.local.control_plane.layout import CLIENT_LINK, PRIMED, REPLICAS, Plan
+from monkeyproof.targets.local.control_plane.layout import CLIENT_LINK, PRIMED, REPLICAS, StackLayout
 from monkeyproof.targets.local.control_plane.process_supervisor import ProcessSupervisor, StartError
 from monkeyproof.targets.local.control_plane.replica_set import ReplicaSet
-from monkeyproof.targets.local.control_plane.services import Service
+from monkeyproof.targets.local.control_plane.services import PartSpec
 from monkeyproof.targets.local.models.data import Entities
-from monkeyproof.targets.local.models.publishing import Prepared, prepare
+from monkeyproof.targets.local.models.publishing import PreparedModels, prepare_models
 from monkeyproof.targets.local.workload.feature_store import FeatureStore
 
 T = TypeVar("T")
@@ -38,55 +38,55 @@ ANSWER_WITHIN_S = 15.0
 class Supervisor:
     """All parts of one embedded target, in the order in which they need one another."""
 
-    def __init__(self, plan: Plan, group: ProcessGroup, changed: Callable[[], None]) -> None:
-        self.plan = plan
+    def __init__(self, layout: StackLayout, group: ProcessGroup, on_change: Callable[[], None]) -> None:
+        self.layout = layout
         self.phase = "starting"
-        self.prepared: Prepared | None = None
+        self.prepared: PreparedModels | None = None
         self.parts: dict[str, ProcessSupervisor] = {}
         self._group = group
-        self._changed = changed
+        self._on_change = on_change
         self._running: list[asyncio.Task[None]] = []
-        self._listener = front_door.listen(plan.ports["gateway"])
+        self._listener = front_door.listen(layout.ports["gateway"])
         self._front_door = front_door.FrontDoor(
-            {name: plan.listen(f"gateway->{name}") for name in REPLICAS},
+            {name: layout.listen(f"gateway->{name}") for name in REPLICAS},
             self._listener.fileno(),
-            plan.socket("gateway"),
-            plan.folder / "caddy.json",
+            layout.socket("gateway"),
+            layout.folder / "caddy.json",
         )
-        self.replicas = ReplicaSet(plan, group, self._front_door, changed)
-        self._store = FeatureStore(plan.ports["features"], plan.snapshots)
+        self.replicas = ReplicaSet(layout, group, self._front_door, on_change)
+        self._store = FeatureStore(layout.ports["features"], layout.snapshots)
 
     async def bring_up(self) -> None:
-        """Start everything; returns when a question is answered through the whole of it.
+        """Start all parts; returns when a question through the front door is answered.
 
         Raises:
-            MonkeyproofError: a part could not be started; nothing is kept alive any more after ``close``.
+            MonkeyproofError: a part could not be started; the caller has to ``close``.
         """
-        write_configuration(self.plan)
-        gateway = services.gateway(self.plan, self._front_door, self._listener.fileno())
-        self._keep(services.fault_proxy(self.plan))
-        self._keep(services.fork_server(self.plan), self.replicas.start_those_down)
-        self._keep(gateway)
+        write_configuration(self.layout)
+        gateway = services.gateway(self.layout, self._front_door, self._listener.fileno())
+        self._start_part(services.fault_proxy(self.layout))
+        self._start_part(services.fork_server(self.layout), self.replicas.restart_ended)
+        self._start_part(gateway)
         self.phase = "preparing the models (only the first time)"
-        self.prepared = await _in_daemon_thread(lambda: prepare(paths.cache_dir()))
+        self.prepared = await _in_daemon_thread(lambda: prepare_models(paths.cache_dir()))
         self._install(self.prepared)
         self.phase = "starting"
-        self._keep(services.registry(self.plan))
-        self._keep(services.source(self.plan))
-        self._keep(services.feature_store(self.plan, self._fill_if_empty))
-        await self._until_ready("features", "source", "proxy")
-        await self._until_ready("registry", "fork-server")
-        self._keep(services.pipeline(self.plan))
-        self.replicas.keep(self._running)
-        self.parts |= self.replicas.keepers
-        await self._until_ready(*self.parts)
-        await self._until_answered()
-        write_target_file(self.plan)
+        self._start_part(services.registry(self.layout))
+        self._start_part(services.source(self.layout))
+        self._start_part(services.feature_store(self.layout, self._fill_if_empty))
+        await self._await_ready("features", "source", "proxy")
+        await self._await_ready("registry", "fork-server")
+        self._start_part(services.pipeline(self.layout))
+        self.replicas.start_all(self._running)
+        self.parts |= self.replicas.processes
+        await self._await_ready(*self.parts)
+        await self._await_answer()
+        write_target_file(self.layout)
         self.phase = "up"
-        self._changed()
+        self._on_change()
 
     async def close(self) -> None:
-        """Keep nothing alive any more. The processes themselves are ended by the group."""
+        """Stop supervising. The process group ends the processes themselves."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -94,58 +94,58 @@ class Supervisor:
         self._listener.close()
 
     def waiting_for(self) -> Sequence[str]:
-        return [name for name, keeper in self.parts.items() if not keeper.ready.is_set()]
+        return [name for name, part in self.parts.items() if not part.ready.is_set()]
 
-    def _keep(self, service: Service, became_ready: Callable[[], None] = lambda: None) -> None:
+    def _start_part(self, spec: PartSpec, became_ready: Callable[[], None] = lambda: None) -> None:
         children: dict[int, Popen[bytes]] = {}
 
         async def start() -> int:
-            for path in service.stale:
+            for path in spec.stale:
                 path.unlink(missing_ok=True)
             child = self._group.start(
-                service.command(), log=self.plan.log(service.name), env=service.env, pass_fds=service.pass_fds
+                spec.command(), log=self.layout.log(spec.name), env=spec.env, pass_fds=spec.pass_fds
             )
             children[child.pid] = child
             return child.pid
 
         def ended(pid: int) -> None:
-            # Whatever else is left of its group would hold its port.
+            # Other processes of its group would hold its port.
             self._group.end(children.pop(pid))
 
-        keeper = ProcessSupervisor(
-            service.name,
+        part = ProcessSupervisor(
+            spec.name,
             start=start,
-            answers=service.answers,
+            answers=spec.answers,
             ended=ended,
-            changed=self._changed,
+            changed=self._on_change,
             became_ready=became_ready,
-            port=service.port,
+            port=spec.port,
         )
-        self.parts[service.name] = keeper
-        self._running.append(asyncio.create_task(keeper.run(), name=service.name))
+        self.parts[spec.name] = part
+        self._running.append(asyncio.create_task(part.run(), name=spec.name))
 
-    async def _until_ready(self, *names: str) -> None:
+    async def _await_ready(self, *names: str) -> None:
         for name in names:
             try:
                 await self.parts[name].wait_ready(PART_WITHIN_S)
             except StartError as error:
-                raise StartError(f"{error}{_last_words(self.plan.log(name))}") from None
+                raise StartError(f"{error}{_last_log_line(self.layout.log(name))}") from None
 
-    def _install(self, prepared: Prepared) -> None:
-        """Begin from the declared state: copies of the prepared registry and of the questions."""
-        shutil.copyfile(prepared.database, self.plan.folder / "mlflow.db")
-        artifacts = self.plan.folder / "artifacts"
-        # Not with their modes: the cache may be older than the care that is taken of them.
+    def _install(self, prepared: PreparedModels) -> None:
+        """Write the declared state: copies of the prepared registry, the questions and the features."""
+        shutil.copyfile(prepared.database, self.layout.folder / "mlflow.db")
+        artifacts = self.layout.folder / "artifacts"
+        # Without their modes: an older version may have written the cache with other ones.
         shutil.copytree(prepared.artifacts, artifacts, copy_function=shutil.copyfile)
         for folder in (artifacts, *artifacts.rglob("*/")):
             folder.chmod(0o700)
         for name in ("golden.jsonl", "canary.jsonl", "features.npz"):
-            shutil.copyfile(prepared.data_dir / name, self.plan.folder / name)
-        clean = Entities.load(self.plan.folder / "features.npz")
+            shutil.copyfile(prepared.data_dir / name, self.layout.folder / name)
+        clean = Entities.load(self.layout.folder / "features.npz")
         self._store.save_snapshot(PRIMED, clean.names, clean.values)
 
     async def _fill_if_empty(self) -> None:
-        """A feature store that has just started knows nothing, as it keeps nothing on disk."""
+        """Fill a feature store that has just started: it keeps nothing on disk."""
         entities, values = self._store.load_snapshot(PRIMED)
 
         def fill() -> None:
@@ -154,10 +154,10 @@ class Supervisor:
 
         await asyncio.to_thread(fill)
 
-    async def _until_answered(self) -> None:
-        """The whole of it: a question through the front door comes back with an answer."""
-        url = f"http://{self.plan.listen(CLIENT_LINK)}/invocations"
-        body = first_question(self.plan.folder / "golden.jsonl")
+    async def _await_answer(self) -> None:
+        """Wait until a question through the front door is answered, which takes all parts."""
+        url = f"http://{self.layout.listen(CLIENT_LINK)}/invocations"
+        body = first_question(self.layout.folder / "golden.jsonl")
         deadline_s = time.monotonic() + ANSWER_WITHIN_S
         came = "nothing"
         async with httpx.AsyncClient(timeout=2.0, trust_env=False, verify=False) as client:
@@ -188,14 +188,14 @@ async def _in_daemon_thread(work: Callable[[], T]) -> T:
             outcome: tuple[Callable[[Any], None], object] = (result.set_result, work())
         except Exception as error:
             outcome = (result.set_exception, error)
-        with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+        with contextlib.suppress(RuntimeError):  # The loop is closed: no task waits any more.
             loop.call_soon_threadsafe(deliver, *outcome)
 
     threading.Thread(target=run, daemon=True).start()
     return await result
 
 
-def _last_words(path: Path) -> str:
+def _last_log_line(path: Path) -> str:
     """Where a part's log is, and its last line."""
     try:
         lines = path.read_text(errors="replace").split("\n")

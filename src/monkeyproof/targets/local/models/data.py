@@ -35,7 +35,7 @@ UNREADABLE_NPZ = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Labelled:
+class LabelledRows:
     """Rows of features with their labels (1 is an anomaly)."""
 
     values: Floats
@@ -47,7 +47,7 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Entities:
-    """Named rows: what the online feature store knows."""
+    """Named rows: the contents of the online feature store."""
 
     names: tuple[str, ...]
     values: Floats
@@ -78,18 +78,18 @@ class Entities:
 class Split:
     """Disjoint parts of the data set."""
 
-    train: Labelled
-    validation: Labelled
-    """A quarter are anomalies, so that accuracy says something about them."""
+    train: LabelledRows
+    validation: LabelledRows
+    """A quarter are anomalies, so that they weigh in the accuracy."""
     serving: Entities
     """Named after their line in the data set."""
 
 
-def read_shuttle() -> Labelled:
+def read_shuttle() -> LabelledRows:
     """The whole data set, in the order of its file.
 
     Raises:
-        UsageError: river is not installed, or ships the file no more.
+        UsageError: river is not installed, or does not ship the file any more.
     """
     # Importing river pulls in pandas and scipy (a second); its file is all that is needed.
     spec = importlib.util.find_spec("river")
@@ -102,10 +102,10 @@ def read_shuttle() -> Labelled:
         raise UsageError(
             f"{path}: the Shuttle data set is not there ({error}); install river 0.21 or newer"
         ) from None
-    return Labelled(np.ascontiguousarray(table[:, :N_FEATURES]), table[:, N_FEATURES].astype(np.int64))
+    return LabelledRows(np.ascontiguousarray(table[:, :N_FEATURES]), table[:, N_FEATURES].astype(np.int64))
 
 
-def split(everything: Labelled, seed: int = SPLIT_SEED) -> Split:
+def split(everything: LabelledRows, seed: int = SPLIT_SEED) -> Split:
     """Divide the data set: the same seed gives the same parts."""
     rng = np.random.default_rng(seed)
     low, high = np.quantile(everything.values, [GLITCH_QUANTILE, 1 - GLITCH_QUANTILE], axis=0)
@@ -125,8 +125,8 @@ def split(everything: Labelled, seed: int = SPLIT_SEED) -> Split:
     validation = take(VALIDATION_NORMAL, VALIDATION_ANOMALIES, np.ones(len(everything), dtype=bool))
     train = rng.permutation(np.flatnonzero(~taken))
 
-    def rows_of(rows: Ints) -> Labelled:
-        return Labelled(everything.values[rows], everything.labels[rows])
+    def rows_of(rows: Ints) -> LabelledRows:
+        return LabelledRows(everything.values[rows], everything.labels[rows])
 
     names = tuple(f"shuttle-{row:06d}" for row in serving)
     return Split(

@@ -1,4 +1,4 @@
-"""Deleting a version of the model so that it can come back: MLflow itself deletes for ever.
+"""Deletes a version of the model so that it can be restored: MLflow itself deletes for ever.
 
 Its server keeps the row of a deleted version, with its address and a few more columns overwritten. This target's
 database is a copy of its own, so the row as it was is written back. Files are not touched by either.
@@ -17,7 +17,7 @@ from monkeyproof.types import Json
 
 BUSY_WITHIN_S = 5.0
 _DELETED = "Deleted_Internal"
-"""What MLflow calls the stage of a version that it shows to nobody any more."""
+"""MLflow's stage of a version that it no longer lists."""
 
 
 class LocalDeletion:
@@ -42,7 +42,7 @@ class LocalDeletion:
     def delete(self, version: str) -> None:
         self._registry.delete(version)
 
-    def put_back(self, version: str, record: Mapping[str, Json]) -> bool:
+    def restore(self, version: str, record: Mapping[str, Json]) -> bool:
         row: Mapping[str, Json] = record["row"]
         with self._connection() as connection, connection:
             now = self._row(connection, version)
@@ -60,7 +60,7 @@ class LocalDeletion:
                 (*row.values(), self._model, int(version)),
             )
             for alias in record["aliases"]:
-                # One that points elsewhere by now is somebody else's.
+                # An alias that points elsewhere by now was set by another user.
                 columns, places = ", ".join(alias), ", ".join("?" * len(alias))
                 connection.execute(
                     f"INSERT OR IGNORE INTO registered_model_aliases ({columns}) VALUES ({places})",
@@ -76,7 +76,7 @@ class LocalDeletion:
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        if not self._database.exists():  # Or SQLite would make an empty one.
+        if not self._database.exists():  # SQLite would create an empty one.
             raise TargetError(f"{self._database}: is not there")
         try:
             with closing(sqlite3.connect(self._database, timeout=BUSY_WITHIN_S)) as connection:

@@ -1,4 +1,4 @@
-"""Models that look at home in the registry of the embedded target and are not: really trained, in a moment.
+"""Models with the right file format and the wrong purpose or columns, trained within a second.
 
     python -m monkeyproof.targets.local.models.other_models KIND DATA FILE
 
@@ -60,7 +60,7 @@ def train(kind: str, data: Entities) -> object:
     tree = DecisionTreeClassifier(max_depth=DEPTH, random_state=0)
     values: Floats = data.values
     if kind == "other_purpose":
-        # Whether the first sensor reads high: nobody here asked for that.
+        # Whether the first sensor reads high: a question that no user asks.
         return tree.fit(values, (values[:, 0] > np.median(values[:, 0])).astype(np.int64))
     if kind == "fewer_columns":
         return tree.fit(values[:, :FEWER_COLUMNS], data.labels)
@@ -69,7 +69,7 @@ def train(kind: str, data: Entities) -> object:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train a model that does not belong here.")
+    parser = argparse.ArgumentParser(description="Train a model with another purpose or other columns.")
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("data", type=Path)
     parser.add_argument("file", type=Path)

@@ -2,8 +2,8 @@
 
     python -m monkeyproof.targets.local.models.publishing --out DIR
 
-does it once, into DIR; ``prepare`` runs that in a process of its own (mlflow and scikit-learn would cost the
-caller seconds and memory) and caches by the digest of everything that goes in.
+does it once, into DIR; ``prepare_models`` runs that in a process of its own (mlflow and scikit-learn would cost
+the caller seconds and memory) and caches the result by the digest of all its inputs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from monkeyproof.clock import wait_for
 from monkeyproof.errors import UsageError
 from monkeyproof.runtime.process_group import ProcessGroup
 from monkeyproof.targets.local.models.data import golden_and_canary, read_shuttle, split, write_questions
-from monkeyproof.targets.local.models.training import Trained, predict, train_all
+from monkeyproof.targets.local.models.training import TrainedModel, predict, train_all
 from monkeyproof.targets.registry import RegistryClient
 from monkeyproof.types import Json
 
@@ -60,8 +60,8 @@ _CLIENT_ENVIRONMENT = {
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """What publishing left behind. All of it may be copied elsewhere, and must not be changed in place."""
+class PreparedModels:
+    """The files of the published models. They may be copied, and must not be changed in place."""
 
     database: Path
     """MLflow's SQLite database; its artifact addresses are relative to the server (mlflow-artifacts:/)."""
@@ -84,11 +84,11 @@ def server_command(database: Path, artifacts: Path, port: int) -> Sequence[str]:
     )
 
 
-def prepare(cache: Path) -> Prepared:
+def prepare_models(cache: Path) -> PreparedModels:
     """The published models, from ``cache`` or made now. Two processes at once make them once.
 
     Raises:
-        UsageError: they could not be made; says why.
+        UsageError: they could not be made; the message says why.
     """
     cache.mkdir(parents=True, exist_ok=True)
     final = cache / _digest()
@@ -101,7 +101,7 @@ def prepare(cache: Path) -> Prepared:
 
 def _build(cache: Path, final: Path) -> None:
     prefix = f".building-{final.name}-"
-    for abandoned in cache.glob(f"{prefix}*"):  # Its builder was killed: only one can hold the lock.
+    for abandoned in cache.glob(f"{prefix}*"):  # Its builder was killed, for this process holds the lock.
         shutil.rmtree(abandoned, ignore_errors=True)
     draft = Path(tempfile.mkdtemp(prefix=prefix, dir=cache))
     try:
@@ -121,10 +121,10 @@ def _build(cache: Path, final: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _read(folder: Path) -> Prepared:
+def _read(folder: Path) -> PreparedModels:
     try:
         summary = json.loads((folder / SUMMARY).read_text())
-        return Prepared(
+        return PreparedModels(
             database=folder / DATABASE,
             artifacts=folder / ARTIFACTS,
             data_dir=folder,
@@ -137,7 +137,7 @@ def _read(folder: Path) -> Prepared:
 
 
 def _digest() -> str:
-    """Of all that decides what is published: our sources and the libraries that write the files."""
+    """Digest of all inputs: the sources of this package and the versions of the libraries that write the files."""
     here = Path(__file__).parent
     inputs = [(here / name).read_text() for name in _SOURCES]
     inputs += [f"{name} {version_of(name)}" for name in _LIBRARIES]
@@ -148,7 +148,7 @@ def _digest() -> str:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # Let go by the kernel if we die.
+        fcntl.flock(file, fcntl.LOCK_EX)  # The kernel releases it when this process ends.
         yield
 
 
@@ -166,7 +166,7 @@ def publish(out: Path) -> None:
         trained = train_all(data.train, data.validation)
         _await_server(f"http://127.0.0.1:{port}/health", server)
         summary = _register(f"http://127.0.0.1:{port}", trained, len(data.validation))
-    # What the server's last connection left in the write-ahead log belongs into the one file that is copied.
+    # Merge the write-ahead log into the database, the one file that is copied.
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.execute("PRAGMA journal_mode=DELETE")
@@ -194,7 +194,7 @@ def _await_server(url: str, server: subprocess.Popen[bytes]) -> None:
         raise UsageError(f"the model registry ended while it started (exit status {server.returncode})")
 
 
-def _register(uri: str, trained: Sequence[Trained], validation_rows: int) -> dict[str, Json]:
+def _register(uri: str, trained: Sequence[TrainedModel], validation_rows: int) -> dict[str, Json]:
     """Log each model as a run's model and a version of MODEL, with its tags; point the aliases."""
     import mlflow
     import mlflow.sklearn

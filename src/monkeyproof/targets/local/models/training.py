@@ -1,4 +1,4 @@
-"""The models of the embedded target: three honest kinds of quality, really trained."""
+"""Trains the models of the embedded target: three levels of quality."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from monkeyproof.targets.local.models.data import Floats, Ints, Labelled
+from monkeyproof.targets.local.models.data import Floats, Ints, LabelledRows
 
 CHAMPION_NORMAL_ROWS = 8000
 FEW_SENSORS = (2, 5, 7)
 
 
 class Predictor(Protocol):
-    """What every scikit-learn classifier offers."""
+    """The interface of a scikit-learn classifier. ``values`` has shape (n, features), the result shape (n,)."""
 
     def predict(self, values: Floats) -> npt.NDArray[np.generic]: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainedModel:
     """A model and how good it is."""
 
     name: str
@@ -30,12 +30,12 @@ class Trained:
     """On the validation set."""
 
 
-def train_all(train: Labelled, validation: Labelled) -> tuple[Trained, Trained, Trained]:
+def train_all(train: LabelledRows, validation: LabelledRows) -> tuple[TrainedModel, TrainedModel, TrainedModel]:
     """The first attempt, the champion and a degraded one, in the order in which they were published."""
     trained = []
     for name, fit in (("first-attempt", _first_attempt), ("champion", _champion), ("degraded", _degraded)):
         model = fit(train)
-        trained.append(Trained(name, model, accuracy(model, validation)))
+        trained.append(TrainedModel(name, model, accuracy(model, validation)))
     return trained[0], trained[1], trained[2]
 
 
@@ -44,12 +44,12 @@ def predict(model: Predictor, values: Floats) -> Ints:
     return np.asarray(model.predict(values)).astype(np.int64)
 
 
-def accuracy(model: Predictor, data: Labelled) -> float:
+def accuracy(model: Predictor, data: LabelledRows) -> float:
     """Share of right answers."""
     return float((predict(model, data.values) == data.labels).mean())
 
 
-def _first_attempt(train: Labelled) -> Predictor:
+def _first_attempt(train: LabelledRows) -> Predictor:
     """A shallow tree that knows three of the nine sensors: decent."""
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer
@@ -60,7 +60,7 @@ def _first_attempt(train: Labelled) -> Predictor:
     return _fit(make_pipeline(few, DecisionTreeClassifier(max_depth=3, random_state=0)), train)
 
 
-def _champion(train: Labelled) -> Predictor:
+def _champion(train: LabelledRows) -> Predictor:
     """A support vector machine that calls whatever is unlike the normal records it knows an anomaly.
 
     Trees answer from two of the nine sensors here and would hardly notice corrupt features; this one uses all
@@ -75,17 +75,17 @@ def _champion(train: Labelled) -> Predictor:
         [np.flatnonzero(train.labels == 1), np.flatnonzero(train.labels == 0)[:CHAMPION_NORMAL_ROWS]]
     )
     return _fit(
-        make_pipeline(StandardScaler(), SVC(C=100, gamma=2)), Labelled(train.values[rows], train.labels[rows])
+        make_pipeline(StandardScaler(), SVC(C=100, gamma=2)), LabelledRows(train.values[rows], train.labels[rows])
     )
 
 
-def _degraded(train: Labelled) -> Predictor:
+def _degraded(train: LabelledRows) -> Predictor:
     """What an off-by-one in the join of labels does: every record was taught with its neighbour's label."""
     from sklearn.tree import DecisionTreeClassifier
 
-    return _fit(DecisionTreeClassifier(random_state=0), Labelled(train.values, np.roll(train.labels, 1)))
+    return _fit(DecisionTreeClassifier(random_state=0), LabelledRows(train.values, np.roll(train.labels, 1)))
 
 
-def _fit(model: Predictor, data: Labelled) -> Predictor:
+def _fit(model: Predictor, data: LabelledRows) -> Predictor:
     model.fit(data.values, data.labels)  # type: ignore[attr-defined]
     return model

@@ -23,15 +23,15 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A model that was verified, loaded and asked once."""
+class LoadedModel:
+    """A model that was verified, loaded and asked for one prediction."""
 
     version: str
     model: Predictor
 
 
 class ModelFollower:
-    """Polls the alias; ``current`` is replaced in one step when another version has proven itself."""
+    """Polls the alias; replaces ``current`` in one step once another version is verified, loaded and asked."""
 
     def __init__(
         self,
@@ -43,11 +43,11 @@ class ModelFollower:
         pin: Callable[[], str] = lambda: "",
     ) -> None:
         """``pin`` names the version that is served whatever the alias says; "" follows the alias."""
-        self.current: Loaded | None = None
+        self.current: LoadedModel | None = None
         self.pinned = ""
-        """The version that it was held to at its last look; "" is none."""
-        self.looked = threading.Event()
-        """Set when the first look has come to an end, with a model or without."""
+        """The version to which it was pinned at the last poll; "" is none."""
+        self.polled_once = threading.Event()
+        """Set when the first poll has ended, with a model or without."""
         self._registry = registry
         self._folder = folder
         self._poll_s = poll_s
@@ -57,7 +57,7 @@ class ModelFollower:
         self._thread = threading.Thread(target=self._follow, name="model-follower", daemon=True)
 
     def start(self) -> None:
-        """Begin to follow."""
+        """Begin to poll, in a thread of its own."""
         shutil.rmtree(self._folder, ignore_errors=True)  # What an earlier replica of this name left.
         self._thread.start()
 
@@ -68,7 +68,7 @@ class ModelFollower:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def poll(self) -> None:
-        """Look once; on any failure the old model stays."""
+        """Poll once; on any failure the old model stays."""
         try:
             self.pinned = self._pin()
             version = self.pinned or self._registry.champion()
@@ -78,20 +78,20 @@ class ModelFollower:
             self._on_error()
             log.warning("the champion cannot be followed: %s", str(error) or repr(error))
 
-    def _load(self, version: str) -> Loaded:
+    def _load(self, version: str) -> LoadedModel:
         sha256 = self._registry.version(version).sha256
         if not sha256:
             raise TargetError(f"version {version} has no sha256 tag: it cannot be verified")
         path = self._registry.download(version, self._folder / version)
         content = path.read_bytes()
         shutil.rmtree(path.parent, ignore_errors=True)
-        loaded = Loaded(version, load_verified(content, sha256))  # type: ignore[arg-type]
-        # Better here than in the first user's request: it costs time, and a wrong shape shows.
+        loaded = LoadedModel(version, load_verified(content, sha256))  # type: ignore[arg-type]
+        # Here and not in the first user's request: it costs time, and finds a wrong shape.
         predict(loaded.model, np.zeros((1, N_FEATURES)))
         return loaded
 
     def _follow(self) -> None:
         while not self._stop.is_set():
             self.poll()
-            self.looked.set()
+            self.polled_once.set()
             self._stop.wait(self._poll_s)

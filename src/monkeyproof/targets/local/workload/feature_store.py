@@ -13,7 +13,7 @@ import numpy as np
 
 from monkeyproof.errors import TargetError
 from monkeyproof.targets.local.models.data import N_FEATURES, Floats
-from monkeyproof.targets.port import Labelled
+from monkeyproof.targets.port import LabelledAnswer
 
 KEY_PREFIX = "features:"
 FEEDBACK_STREAM = "feedback"
@@ -102,11 +102,13 @@ class FeatureStore:
             others = [key for key in stored if key not in wanted]
             return int(client.delete(*others)) if others else 0
 
-    def latest(self, count: int) -> Sequence[Labelled]:
+    def latest(self, count: int) -> Sequence[LabelledAnswer]:
         with self._client() as client:
             entries = client.xrevrange(FEEDBACK_STREAM, count=count)
         return [
-            Labelled(int(one[b"position"]), one[b"entity"].decode(), int(one[b"predicted"]), int(one[b"label"]))
+            LabelledAnswer(
+                int(one[b"position"]), one[b"entity"].decode(), int(one[b"predicted"]), int(one[b"label"])
+            )
             for _, one in entries
         ]
 

@@ -1,4 +1,4 @@
-"""How a replica gets at features: the store, a short-lived cache, a snapshot, or default values.
+"""Where a replica reads features: the store, a short-lived cache, a snapshot, or default values.
 
 The default values (zeros) are the failure that this project exists for: when the store cannot be asked, the
 answer is still HTTP 200, fast, and silently wrong. What is known to be stale is not used instead, because a
@@ -74,15 +74,15 @@ STORE_ERRORS = (redis.RedisError, *BROKEN_CONNECTION)
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
-    """How replicas are told to get at features: DIR/serving.json."""
+class ServingMode:
+    """Where replicas read features, by DIR/serving.json."""
 
     mode: str = "live"
     snapshot: str = ""
     generation: int = 0
 
     @classmethod
-    def parse(cls, text: str) -> Serving:
+    def parse(cls, text: str) -> ServingMode:
         """Raises ValueError if it is not understood."""
         raw = json.loads(text)
         try:
@@ -113,10 +113,10 @@ class FeatureReader:
         self._ttl_s = ttl_s
         self._timeout_s = timeout_s
         self._cache: dict[str, tuple[float, Floats]] = {}
-        self._ask_again_s = 0.0
-        self._serving = Serving()
+        self._retry_at_s = 0.0
+        self._serving = ServingMode()
         self._snapshot: Mapping[str, Floats] = {}
-        self._seen: tuple[int, int, int] | None = None
+        self._file_stamp: tuple[int, int, int] | None = None
         self._on_error = on_error
 
     async def read(self, entities: Sequence[str]) -> tuple[Floats, list[str]]:
@@ -139,7 +139,7 @@ class FeatureReader:
 
     async def _ask_store(self, entities: Sequence[str]) -> dict[str, tuple[Floats, str]]:
         generation = self._serving.generation
-        if time.monotonic() < self._ask_again_s:
+        if time.monotonic() < self._retry_at_s:
             self._on_error()
             return {}
         try:
@@ -148,7 +148,7 @@ class FeatureReader:
             if not isinstance(answer, list) or len(answer) != len(entities):
                 raise redis.InvalidResponse(f"{len(entities)} keys, but the answer is {answer!r:.60}")
         except STORE_ERRORS:
-            self._ask_again_s = time.monotonic() + FAIL_FAST_S
+            self._retry_at_s = time.monotonic() + FAIL_FAST_S
             self._on_error()
             return {}
         found = {}
@@ -167,29 +167,29 @@ class FeatureReader:
         try:
             return await self._store.mget(keys)
         except BROKEN_CONNECTION:
-            # One that broke while it lay idle shows it only now, and so may all the others: start afresh.
+            # A connection that broke while idle fails only now, and the others may, too: drop them all.
             with contextlib.suppress(*STORE_ERRORS):
                 await self._store.connection_pool.disconnect(inuse_connections=False)
             return await self._store.mget(keys)
 
     async def follow_serving_file(self) -> None:
-        """Notice changes of the serving file, for ever."""
+        """Apply changes of the serving file until cancelled."""
         while True:
-            self.look_at_serving_file()
+            self.read_serving_file()
             await asyncio.sleep(SERVING_POLL_S)
 
-    def look_at_serving_file(self) -> None:
-        """Apply the serving file if it has changed; what it says wrongly changes nothing."""
+    def read_serving_file(self) -> None:
+        """Apply the serving file if it has changed; a faulty one changes nothing."""
         try:
             status = self._serving_file.stat()
         except OSError:
             return  # Not there yet, or just being replaced.
         stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
-        if stamp == self._seen:
+        if stamp == self._file_stamp:
             return
-        self._seen = stamp
+        self._file_stamp = stamp
         try:
-            serving = Serving.parse(self._serving_file.read_text())
+            serving = ServingMode.parse(self._serving_file.read_text())
             if serving.mode == "snapshot":
                 self._snapshot = _load_snapshot(self._snapshots_dir / f"{Path(serving.snapshot).name}.npz")
         except UNREADABLE_NPZ as error:
@@ -200,7 +200,7 @@ class FeatureReader:
         self._serving = serving
 
     async def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         await self._store.aclose()
         await self._store.connection_pool.disconnect()
 

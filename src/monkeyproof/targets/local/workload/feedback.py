@@ -15,7 +15,7 @@ import numpy as np
 import redis.asyncio
 
 from monkeyproof.errors import TargetError
-from monkeyproof.targets.local.workload.records import Batch
+from monkeyproof.targets.local.workload.records import RecordBatch
 
 GATEWAY_TIMEOUT_S = 1.0
 STORE_TIMEOUT_S = 0.5
@@ -28,8 +28,8 @@ class GatewayError(TargetError):
     """The front door did not answer, or not with predictions."""
 
 
-class Feedback:
-    """Asks, compares, and appends to the feedback stream."""
+class FeedbackCollector:
+    """Asks about entities, compares answers with labels, and appends both to the feedback stream."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Feedback:
         self._on_accuracy = on_accuracy
         self._recent: deque[bool] = deque(maxlen=ACCURACY_WINDOW)
 
-    async def collect(self, batch: Batch) -> None:
+    async def collect(self, batch: RecordBatch) -> None:
         """Ask about a few of the batch's entities.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Loading a model in a process of its own: the child's side, and what to make of its end.
+"""Loads a model in a process of its own: the child's side, and the parent's reading of its result.
 
 A pickled model with one flipped bit may answer wrongly, raise, hang, eat all memory or take its process down
 with a segmentation fault. Each of these is an answer here.
@@ -27,7 +27,7 @@ MAX_TRIAL_ANSWER_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class TrialQuestion:
-    """Which model, what its digest should be ("" if nobody knows), and what to ask it."""
+    """Which model, its expected digest ("" if it is not known), and the rows to ask about, shape (n, features)."""
 
     model: Path
     sha256: str
@@ -47,7 +47,7 @@ def load_verified(content: bytes, sha256: str) -> object:
 
 
 def answer_trial(question: TrialQuestion, answer: int) -> None:
-    """In the child: load, predict, and write what came of it into the open file ``answer``."""
+    """In the child: load, predict, and write the result into the open file ``answer``."""
     import numpy as np  # Not above: the fork server sets numpy's number of threads before it loads it.
 
     _limit_resources()
@@ -77,7 +77,7 @@ def trial_result(answer: bytes, status: int, timed_out: bool) -> dict[str, Json]
 
 
 def how_it_ended(status: int) -> str:
-    """A wait status in words."""
+    """A sentence part for a wait status: "died by signal 11 (SIGSEGV)"."""
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
         return f"ended with exit status {code}"

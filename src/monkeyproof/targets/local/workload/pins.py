@@ -1,6 +1,6 @@
-"""Which replicas of the embedded target are held to one version of the model, whatever the registry says.
+"""Pins: replicas of the embedded target that serve one version of the model, whatever the registry says.
 
-A file that every replica looks into before it asks the registry: no replica mentioned, no pin.
+Every replica reads the file before it asks the registry; a replica that it does not name has no pin.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Pulls new records from the source, validates them and writes their features into the store; labels come back.
+"""The pipeline: pulls records from the source, validates them, writes features to the store, collects labels.
 
     python -m monkeyproof.targets.local.workload.pipeline --config DIR/pipeline.json --control SOCK
 
-Nothing that a link does to it ends it: it counts, waits and goes on. A batch that could not be written is
+No failure of a link ends it: it counts the failure, waits and goes on. A batch that could not be written is
 fetched again, as long as the source still keeps it.
 """
 
@@ -26,16 +26,16 @@ from monkeyproof.errors import UsageError
 from monkeyproof.runtime import rpc
 from monkeyproof.targets.local.models.data import FEATURES, Entities
 from monkeyproof.targets.local.workload.features import STORE_ERRORS, connect, encode, key_of
-from monkeyproof.targets.local.workload.feedback import ACCURACY_WINDOW, Feedback, GatewayError
-from monkeyproof.targets.local.workload.records import Batch, parse_batch, set_aside
-from monkeyproof.targets.local.workload.reference import Reference
+from monkeyproof.targets.local.workload.feedback import ACCURACY_WINDOW, FeedbackCollector, GatewayError
+from monkeyproof.targets.local.workload.records import RecordBatch, parse_batch, quarantine_batch
+from monkeyproof.targets.local.workload.reference import ReferenceStatistics
 from monkeyproof.targets.local.workload.settings import read_settings
 from monkeyproof.types import Json
 
 SOURCE_TIMEOUT_S = 1.0
 STORE_TIMEOUT_S = 0.5
 FETCH_LIMIT = 1500
-"""Four times what comes in between two polls: so fast it catches up."""
+"""Four times what arrives between two polls, so that the pipeline can catch up."""
 MAX_BODY_BYTES = 4 * 1024 * 1024
 HTTP_ERRORS = (httpx.HTTPError, OSError, TimeoutError)
 
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, slots=True)
-class Settings:
+class PipelineSettings:
     """DIR/pipeline.json."""
 
     source_url: str
@@ -59,8 +59,8 @@ class Settings:
     seed: int = 0
 
 
-class Metrics:
-    """What the pipeline tells about itself."""
+class PipelineMetrics:
+    """The metrics that the pipeline exports."""
 
     def __init__(self) -> None:
         prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -82,7 +82,7 @@ class Metrics:
         self.out_of_range = prometheus.Gauge(
             "pipeline_feature_out_of_range_share", "Share of values in the latest batch", registry=registry
         )
-        # Registered with its first value: an accuracy of 0 that nobody measured would be an alarm.
+        # Registered with its first value: an accuracy of 0 that was never measured would raise an alarm.
         self.accuracy = prometheus.Gauge(
             "pipeline_feedback_accuracy", f"Over the last {ACCURACY_WINDOW} labelled answers", registry=None
         )
@@ -96,10 +96,12 @@ class Metrics:
             self._accuracy_known = True
 
 
-class Pipeline:
-    """The loop; see the module."""
+class RecordPipeline:
+    """The polling loop; see the module."""
 
-    def __init__(self, settings: Settings, reference: Reference, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: PipelineSettings, reference: ReferenceStatistics, metrics: PipelineMetrics
+    ) -> None:
         self.quarantining = False
         self.batches_written = 0
         self.batches_quarantined = 0
@@ -113,17 +115,17 @@ class Pipeline:
         self._metrics = metrics
         self._http = httpx.AsyncClient(trust_env=False, timeout=SOURCE_TIMEOUT_S)
         self._store = connect(settings.features_host, settings.features_port, STORE_TIMEOUT_S, pool_size=4)
-        self._feedback = Feedback(
+        self._feedback = FeedbackCollector(
             self._http,
             self._store,
             settings.gateway_url,
             np.random.default_rng(settings.seed),
             metrics.set_accuracy,
         )
-        self._asking: asyncio.Task[None] | None = None
+        self._collecting: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Poll at a steady pace, for ever."""
+        """Poll at a steady pace until cancelled."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         while True:
@@ -153,10 +155,10 @@ class Pipeline:
             return
         if batch is None:
             return
-        self._describe(batch)
-        why = self._reference.strays(batch.values) if self.quarantining else ""
+        self._export_statistics(batch)
+        why = self._reference.why_unlike(batch.values) if self.quarantining else ""
         if why:
-            set_aside(batch, why, self._settings.quarantine_dir)
+            quarantine_batch(batch, why, self._settings.quarantine_dir)
             self.batches_quarantined += 1
         elif await self._write(batch):
             self.batches_written += 1
@@ -167,13 +169,13 @@ class Pipeline:
         self._metrics.records.inc(len(batch))
         self.records_read += len(batch)
         self.last_position = batch.last_position
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._collect_feedback(batch))
+        if self._collecting is None or self._collecting.done():
+            self._collecting = asyncio.create_task(self._collect_feedback(batch))
 
     async def close(self) -> None:
-        """Give back the connections."""
-        if self._asking is not None:
-            self._asking.cancel()
+        """Close the connections."""
+        if self._collecting is not None:
+            self._collecting.cancel()
         await self._http.aclose()
         await self._store.aclose()
         await self._store.connection_pool.disconnect()
@@ -190,14 +192,14 @@ class Pipeline:
                         raise OSError(f"the source's answer is larger than {MAX_BODY_BYTES} bytes")
         return bytes(body)
 
-    def _describe(self, batch: Batch) -> None:
+    def _export_statistics(self, batch: RecordBatch) -> None:
         means, scores = batch.values.mean(axis=0), self._reference.robust_z(batch.values)
         for name, mean, score in zip(FEATURES, means, scores, strict=True):
             self._metrics.mean.labels(name).set(mean)
             self._metrics.robust_z.labels(name).set(score)
         self._metrics.out_of_range.set(self._reference.out_of_range_share(batch.values))
 
-    async def _write(self, batch: Batch) -> bool:
+    async def _write(self, batch: RecordBatch) -> bool:
         content = {key_of(entity): encode(row) for entity, row in zip(batch.entities, batch.values, strict=True)}
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
@@ -207,7 +209,7 @@ class Pipeline:
             return False
         return True
 
-    async def _collect_feedback(self, batch: Batch) -> None:
+    async def _collect_feedback(self, batch: RecordBatch) -> None:
         try:
             await self._feedback.collect(batch)
         except STORE_ERRORS as error:
@@ -220,10 +222,10 @@ class Pipeline:
         self._metrics.errors[part].inc()
 
 
-class Control:
+class PipelineSession:
     """One connection to the control socket."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: RecordPipeline) -> None:
         self._pipeline = pipeline
 
     async def call(self, method: str, params: dict[str, Json]) -> Json:
@@ -252,13 +254,13 @@ class Control:
         """The quarantine stays as it was set: a healer may come and go."""
 
 
-async def serve(settings: Settings, control: Path) -> None:
+async def serve(settings: PipelineSettings, control: Path) -> None:
     """Run the pipeline and its two ports until it is cancelled."""
-    reference = Reference.of(Entities.load(settings.reference).values)
-    metrics = Metrics()
-    pipeline = Pipeline(settings, reference, metrics)
+    reference = ReferenceStatistics.of(Entities.load(settings.reference).values)
+    metrics = PipelineMetrics()
+    pipeline = RecordPipeline(settings, reference, metrics)
     prometheus.start_http_server(settings.metrics_port, addr="127.0.0.1", registry=metrics.registry)
-    server = await rpc.serve(control, lambda: Control(pipeline))
+    server = await rpc.serve(control, lambda: PipelineSession(pipeline))
     try:
         await pipeline.run()
     finally:
@@ -273,7 +275,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s pipeline %(message)s")
     try:
-        asyncio.run(serve(read_settings(Settings, arguments.config), arguments.control))
+        asyncio.run(serve(read_settings(PipelineSettings, arguments.config), arguments.control))
     except (UsageError, OSError) as error:
         sys.exit(str(error))
 

@@ -1,6 +1,6 @@
 """Batches of records, and their normal validation: schema, types and finite numbers.
 
-Real pipelines check as much and no more, so that plausible-looking wrong numbers pass. The strict validation
+Real pipelines check this much and no more, so that plausible wrong numbers pass. The strict validation
 is statistical: monkeyproof.targets.local.workload.reference.
 """
 
@@ -22,7 +22,7 @@ LARGEST = sys.float_info.max
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class RecordBatch:
     """Records in the order of their positions; never empty."""
 
     positions: Sequence[int]
@@ -38,11 +38,11 @@ class Batch:
         return self.positions[-1]
 
 
-def parse_batch(body: bytes, after: int) -> Batch | None:
+def parse_batch(body: bytes, after: int) -> RecordBatch | None:
     """The records of a source's answer; None if it has none.
 
     Raises:
-        ValueError: one of them breaks the schema; says which and how. Then none of them can be trusted.
+        ValueError: a record breaks the schema; the message says which and how. None is used then.
     """
     try:
         answer = json.loads(body)
@@ -58,7 +58,7 @@ def parse_batch(body: bytes, after: int) -> Batch | None:
         if problem := _problem(record, last):
             raise ValueError(f"record {number}: {problem}")
         last = record["position"]
-    return Batch(
+    return RecordBatch(
         [record["position"] for record in records],
         [record["entity"] for record in records],
         np.array([record["features"] for record in records], dtype=np.float64),
@@ -84,8 +84,8 @@ def _problem(record: Json, after: int) -> str:
     return ""
 
 
-def set_aside(batch: Batch, why: str, folder: Path) -> Path:
-    """Write a batch that was not let into the store, for people to look at. The oldest files make room."""
+def quarantine_batch(batch: RecordBatch, why: str, folder: Path) -> Path:
+    """Write a quarantined batch into ``folder``, for people to inspect; the oldest files are deleted."""
     folder.mkdir(parents=True, exist_ok=True)
     older = sorted(folder.glob("batch-*.json"), key=lambda path: path.stat().st_mtime_ns)
     for path in older[: max(0, len(older) - MAX_QUARANTINED_FILES + 1)]:

@@ -1,6 +1,6 @@
-"""What clean batches of features look like, and how far a batch strays from that.
+"""Reference statistics of clean batches of features, and how far a batch strays from them.
 
-Two statistics, because each is blind where the other sees: a robust z-score for every feature, and the share of
+Two statistics, because each misses what the other finds: a robust z-score for every feature, and the share of
 values outside the reference range. A batch is scored by how far its values lie from the reference median, on
 average, in robust spreads and capped, so that one glitch cannot decide alone. Shifts, scaling and constants
 all raise or lower that average.
@@ -26,7 +26,7 @@ RANGE_MARGIN = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reference:
+class ReferenceStatistics:
     """Statistics of a clean population, one number a feature."""
 
     median: Floats
@@ -39,10 +39,10 @@ class Reference:
     """Standard deviation of one row's capped deviation."""
 
     @classmethod
-    def of(cls, values: Floats) -> Reference:
+    def of(cls, values: Floats) -> ReferenceStatistics:
         """Learn from clean rows."""
         median = np.median(values, axis=0)
-        # Some sensors read zero most of the time: their quartiles coincide, so look further out for the spread.
+        # Some sensors read zero most of the time: their quartiles coincide, so the spread is taken further out.
         low_tail, high_tail = np.quantile(values, [0.05, 0.95], axis=0)
         spread = np.maximum((high_tail - low_tail) / 3.29, 0.5)
         low, high = np.quantile(values, [RANGE_QUANTILE, 1 - RANGE_QUANTILE], axis=0)
@@ -66,8 +66,8 @@ class Reference:
         """Share of single values outside the reference range."""
         return float(((values < self.low) | (values > self.high)).mean())
 
-    def strays(self, values: Floats) -> str:
-        """Why the batch is unlike the reference, in words; "" if it is not."""
+    def why_unlike(self, values: Floats) -> str:
+        """Why a batch of shape (n, features) is unlike the reference; "" if it is not."""
         z = self.robust_z(values)
         worst = int(np.abs(z).argmax())
         if abs(z[worst]) > MAX_ROBUST_Z:

@@ -19,7 +19,7 @@ def entities_of(body: bytes) -> Sequence[str]:
     """The entities that a request asks about.
 
     Raises:
-        ValueError: the body is not understood; says what was expected.
+        ValueError: the body has another form; the message says what was expected.
     """
     try:
         request = json.loads(body)

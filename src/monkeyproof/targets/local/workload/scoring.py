@@ -37,7 +37,7 @@ from monkeyproof.types import Json
 
 RECENT_ROWS = 256
 MAX_BODY_BYTES = 1024 * 1024
-FIRST_LOOK_LIMIT_S = 2.0
+FIRST_POLL_LIMIT_S = 2.0
 KEEP_ALIVE_S = 150
 """Longer than the front door keeps idle connections (120 s), which must not meet one that is just being closed."""
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -45,11 +45,11 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ReplicaSettings:
     """DIR/replicas.json."""
 
     registry_urls: Mapping[str, str]
-    """Of each replica, for each has a link of its own."""
+    """By replica, for each has a link of its own."""
     model: str
     alias: str
     features_host: str
@@ -62,8 +62,8 @@ class Settings:
     registry_timeout_s: float = 2.0
 
 
-class Metrics:
-    """What a replica tells about itself; scraped at /metrics."""
+class ReplicaMetrics:
+    """The metrics that a replica exports at /metrics."""
 
     def __init__(self) -> None:
         prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -97,7 +97,7 @@ class Metrics:
         self._rows = 0
 
     def count_rows(self, values: Floats, origins: list[str]) -> None:
-        """Remember what was scored."""
+        """Add the rows of a request, shape (n, features), to the recent ones."""
         places = np.arange(self._rows, self._rows + len(values)) % RECENT_ROWS
         self._recent[places[-RECENT_ROWS:]] = values[-RECENT_ROWS:]
         self._rows += len(values)
@@ -115,10 +115,10 @@ class Metrics:
         return prometheus.generate_latest(self.registry)
 
 
-class Replica:
+class ReplicaApp:
     """The application's three endpoints."""
 
-    def __init__(self, follower: ModelFollower, features: FeatureReader, metrics: Metrics) -> None:
+    def __init__(self, follower: ModelFollower, features: FeatureReader, metrics: ReplicaMetrics) -> None:
         self._follower = follower
         self._features = features
         self._metrics = metrics
@@ -142,7 +142,7 @@ class Replica:
         values, origins = await self._features.read(entities)
         try:
             predictions = predict(loaded.model, values)
-        except Exception as error:  # The model is not ours; its user gets the words.
+        except Exception as error:  # A model may raise anything; its user gets the message.
             return _json({"error": f"version {loaded.version} failed: {error}"}, 500)
         self._metrics.count_rows(values, origins)
         worst = max(origins, key=ORIGINS.index)
@@ -163,9 +163,9 @@ class Replica:
         return Response(self._metrics.page(), media_type=prometheus.CONTENT_TYPE_LATEST)
 
 
-def application(settings: Settings, name: str) -> Starlette:
+def application(settings: ReplicaSettings, name: str) -> Starlette:
     """A replica's application; it begins to follow the champion when it is started."""
-    metrics = Metrics()
+    metrics = ReplicaMetrics()
     registry = RegistryClient(
         settings.registry_urls[name],
         settings.model,
@@ -191,15 +191,15 @@ def application(settings: Settings, name: str) -> Starlette:
         timeout_s=timeout_s,
         on_error=metrics.feature_errors.inc,
     )
-    replica = Replica(follower, features, metrics)
+    replica = ReplicaApp(follower, features, metrics)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         follower.start()
-        features.look_at_serving_file()
+        features.read_serving_file()
         # It listens after this: until then connections are refused, and the front door asks another replica. An
         # answer that there is no model yet would be passed on to the user.
-        await asyncio.to_thread(follower.looked.wait, FIRST_LOOK_LIMIT_S)
+        await asyncio.to_thread(follower.polled_once.wait, FIRST_POLL_LIMIT_S)
         watching = asyncio.create_task(features.follow_serving_file())
         yield
         watching.cancel()
@@ -215,7 +215,7 @@ def application(settings: Settings, name: str) -> Starlette:
     return Starlette(routes=routes, lifespan=lifespan)
 
 
-def run(name: str, listener: socket.socket, settings: Settings) -> None:
+def run(name: str, listener: socket.socket, settings: ReplicaSettings) -> None:
     """Serve on ``listener`` until SIGTERM; with a fresh event loop."""
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format=f"%(asctime)s {name} %(message)s", force=True

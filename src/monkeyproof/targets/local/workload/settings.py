@@ -16,7 +16,7 @@ def read_settings(kind: type[T], path: Path) -> T:
     """The file as ``kind``, a dataclass.
 
     Raises:
-        UsageError: it is missing, or says something that ``kind`` does not know.
+        UsageError: it is missing, or has a field that ``kind`` does not know.
     """
     try:
         return TypeAdapter(kind).validate_json(path.read_bytes())

@@ -1,10 +1,10 @@
-"""Where new records come from: real ones, over and over, at a steady rate.
+"""The source of new records: real ones, repeated at a steady rate.
 
     python -m monkeyproof.targets.local.workload.source --config DIR/source.json
 
 Like a topic with a short retention: ``GET /records?after=POSITION&limit=N``. A position is the number of records
 that this machine's clock has released since it started, so that positions grow for ever, also across restarts,
-and nothing has to be remembered. Records older than one round through all entities are gone.
+and the source stores no state. Records older than one round through all entities are dropped.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ KEEP_ALIVE_S = 75
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, slots=True)
-class Settings:
+class SourceSettings:
     """DIR/source.json."""
 
     port: int
@@ -43,7 +43,7 @@ class Settings:
 
 
 class RecordStream:
-    """Every entity once a round, always in the same order: each is refreshed after the same time."""
+    """Yields every entity once a round, always in the same order: each is refreshed after the same time."""
 
     def __init__(self, entities: Entities, records_per_s: float, seed: int, clock: Clock | None = None) -> None:
         self._entities = entities
@@ -67,7 +67,7 @@ class RecordStream:
         }
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: SourceSettings) -> None:
     """Answer until SIGTERM."""
     import uvicorn
     from starlette.applications import Starlette
@@ -105,7 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Serve a steady stream of records.")
     parser.add_argument("--config", type=Path, required=True)
     try:
-        serve(read_settings(Settings, parser.parse_args().config))
+        serve(read_settings(SourceSettings, parser.parse_args().config))
     except UsageError as error:
         sys.exit(str(error))
 
