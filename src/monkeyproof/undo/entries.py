@@ -15,6 +15,7 @@ from monkeyproof.errors import UsageError
 from monkeyproof.runtime import trial_mark
 from monkeyproof.targets.port import Target
 from monkeyproof.types import Json
+from monkeyproof.undo.moved import current_name
 
 ROOM_OF_UNDOS = "monkeyproof.faults."
 
@@ -174,12 +175,13 @@ def parse_log(text: bytes, path: Path) -> Contents:
 
 def _intent(entry: Mapping[str, Json]) -> OpenFault:
     undo = _typed(entry["undo"], dict, "undo")
+    function, arguments = current_name(_text(undo, "function"), _typed(undo["arguments"], dict, "arguments"))
     lease_s = entry.get("lease_s")
     return OpenFault(
         _text(entry, "id"),
         _text(entry, "fault"),
         _text(entry, "subject"),
-        Undo(_text(undo, "function"), _typed(undo["arguments"], dict, "arguments")),
+        Undo(function, arguments),
         _text(entry, "target_file"),
         _text(entry, "utc"),
         _typed(entry.get("prior") or {}, dict, "prior"),

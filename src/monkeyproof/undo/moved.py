@@ -1,0 +1,42 @@
+"""Undo functions that have another name now than in the undo logs of earlier versions.
+
+An undo log names the function that undoes a fault, and outlives the version that wrote it: after an upgrade,
+``monkeyproof revert`` must still undo what stands open. So each undo function that is renamed or moved, and each
+argument of one that is renamed, gets a line in ``MOVED``; lines stay for as long as a log of that version can be
+open. ``tests/undo/test_moved.py`` replays a log that version 0.1.0 wrote, with every undo function that it had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from monkeyproof.types import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Where an undo function is now."""
+
+    to: str
+    """``module:function``, which exists: where a function moves twice, the first line is changed, too."""
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    """Names of arguments that changed: old to new."""
+
+
+MOVED: Mapping[str, Moved] = {
+    # Since 0.1.0
+    "monkeyproof.faults.ballast:end": Moved("monkeyproof.faults.support.stressor:end"),
+    "monkeyproof.faults.foreign:run_activities": Moved("monkeyproof.faults.actions.external:run_activities"),
+    "monkeyproof.faults.versions:withdraw": Moved("monkeyproof.faults.support.champion:withdraw"),
+}
+
+
+def current_name(function: str, arguments: Mapping[str, Json]) -> tuple[str, dict[str, Json]]:
+    """The name and the arguments that an undo has in this version; the same ones if nothing changed.
+
+    Args:
+        function: ``module:function``, as an undo log names it.
+    """
+    moved = MOVED.get(function, Moved(function))
+    return moved.to, {moved.arguments.get(name, name): value for name, value in arguments.items()}
