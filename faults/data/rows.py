@@ -82,13 +82,20 @@ def duplicate_records(
     return _rows("duplicate_records", link, "duplicates", share, [batches_rejected])
 
 
-@fault(needs=(Links, Features, Pipeline), evidence=_SKIPPED, undo=UNDO, healing=_REFILL, draw=drawn(0.5))
-def lose_records(
+@fault(
+    former_names=("lose_records",),
+    needs=(Links, Features, Pipeline),
+    evidence=_SKIPPED,
+    undo=UNDO,
+    healing=_REFILL,
+    draw=drawn(0.5),
+)
+def drop_records(
     link: str = LINK,
     share: float = 0.2,
 ) -> dict[str, Json]:
     """Drop a share of the records that pass ``link``."""
-    return _rows("lose_records", link, "lost_rows", share, [positions_skipped])
+    return _rows("drop_records", link, "lost_rows", share, [positions_skipped])
 
 
 @fault(

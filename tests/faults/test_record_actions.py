@@ -54,7 +54,7 @@ FAULTS = [
     (data.retype_column, {"column": "3"}, "among the features is not a finite number"),
     (data.retype_column, {"column": "position"}, "position must be a whole number"),
     (data.add_column, {"column": "extra", "like": "label"}, "expected position, entity, features and label"),
-    (data.lose_records, {}, "never came"),
+    (data.drop_records, {}, "never came"),
     (data.truncate_batches, {"window_records": 4}, "never came"),
     (data.delay_records, {"lag_records": 40}, "has left the source"),
     (data.add_typos, {}, "read back from the feature store: features of 'e"),
@@ -104,7 +104,7 @@ def test_what_a_stream_shows_before_a_fault_proves_nothing(world, stream, monkey
     monkeypatch.setattr(record_stream, "inject", impatient(record_stream.inject))
     for function, arguments in (
         (data.missing_values, {"columns": "0", "at_least": 1e9}),
-        (data.lose_records, {"share": 1e-12}),
+        (data.drop_records, {"share": 1e-12}),
         (data.flip_labels, {"share": 1e-12}),
         (data.add_typos, {"share": 1e-12}),
         (drift.concept_shift, {"column": 0, "at_least": 1e9}),
@@ -132,7 +132,7 @@ def test_what_a_stream_shows_before_a_fault_proves_nothing(world, stream, monkey
         (data.swap_entities, {"window_records": 1}, "window_rows: 1 is not a whole number"),
         (data.freeze_records, {"share": "half"}, "share: 'half' is not a finite number"),
         (data.duplicate_records, {"share": 0}, "share: 0 is not in"),
-        (data.lose_records, {"share": -1}, "share: -1 is not in"),
+        (data.drop_records, {"share": -1}, "share: -1 is not in"),
         (data.truncate_batches, {"kept": 1.0}, "kept: 1.0 is not in"),
         (data.reorder_records, {"window_records": 0}, "window_rows: 0 is not"),
         (data.delay_records, {"lag_records": 0}, "lag_records: 0 is not a whole number above 0"),
@@ -223,7 +223,7 @@ def test_columns_beyond_what_an_entity_has_are_refused(world, stream, tmp_path):
     ("function", "arguments", "share"),
     [
         (data.flip_signs, {"columns": "0,1", "share": 0.5}, 0.75),
-        (data.lose_records, {"share": 0.3}, 0.3),
+        (data.drop_records, {"share": 0.3}, 0.3),
         (data.drop_column, {"column": "label"}, 1.0),
         (data.delay_records, {}, 1.0),
         (drift.covariate_shift, {"columns": "0", "shifts": "1"}, 1.0),
