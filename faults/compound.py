@@ -1,6 +1,6 @@
-"""Faults that depend on what happens: a second one that strikes at the moment when somebody heals the first.
+"""Faults that depend on an event: a second fault begins, for instance, when a healer acts on the first.
 
-Faults that are held last until they are taken back, so two of them in a row in a method are in force at once.
+A held fault lasts until it is reverted, so two in a row in a method are in force at once.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _POLL_S = 0.05
 def when_seen(
     event: str, fault: str, arguments: dict[str, Json], within_s: float, subject: str = ""
 ) -> dict[str, Json]:
-    """Wait until the trial's history has an event, and inject a fault then; else none.
+    """Wait until the trial's history has an event, and inject a fault then; without the event, none.
 
     Args:
-        event: a kind of event, such as ``healer.acting``; those before this step count.
+        event: a kind of event, such as ``healer.acting``; events before this step count.
         fault: its name, such as ``network.fail_requests``.
-        arguments: the fault's.
-        within_s: how long to wait. A trial in which the event never comes is a trial of the faults before it.
+        arguments: the arguments of the fault.
+        within_s: how long to wait. Without the event, the trial is one of the faults before it.
         subject: what the event has to be about; "" for anything.
 
     Raises:
         UsageError: there is no such kind of event, or no such fault.
-        Refusal: as the fault's own.
+        Refusal: as the fault itself raises it.
     """
     context = current()
     kinds = {kind.value: kind for kind in Kind}

@@ -28,7 +28,7 @@ EVIDENCE_WITHIN_S = 30.0
 
 
 @fault(
-    evidence="their uids are gone from the namespace",
+    evidence="the namespace does not list their uids any more",
     undo="none: a deleted pod stays deleted",
     healing="the deployment's controller starts others",
 )
@@ -40,7 +40,7 @@ def terminate_pods(
 ) -> dict[str, Json]:
     """Delete pods without grace. One-shot: their controller is expected to replace them.
 
-    Evidence: each chosen pod's uid is gone from the namespace, or marked for deletion.
+    Evidence: the namespace does not list the uid of any chosen pod, or lists it as marked for deletion.
 
     Args:
         namespace: must carry the opt-in label.
@@ -54,8 +54,8 @@ def terminate_pods(
     """
     if isinstance(pods_count, bool) or not isinstance(pods_count, int) or pods_count < 1:
         raise UsageError(
-            f"pods_count: must be a whole number of at least 1, not {pods_count!r} (from the environment, one is "
-            "had with 'env_var_type: int')"
+            f"pods_count: must be a whole number of at least 1, not {pods_count!r} (from the environment, "
+            "'env_var_type: int' gives one)"
         )
     secrets = (secrets or {}) | {_CONTEXT: _context(secrets or {})}
     client, terminate = _chaosk8s(secrets)
@@ -103,10 +103,10 @@ def terminate_pods(
 
 
 def _context(secrets: Mapping[str, str]) -> str:
-    """The context that the target file names; no other is asked for anything.
+    """The context that the target file names; no other is used.
 
     Raises:
-        Refusal: it names none, or another is wanted.
+        Refusal: it names none, or the secrets or the environment ask for another.
     """
     file = current().target.file
     if file.kubernetes is None:
@@ -142,7 +142,7 @@ def _chaosk8s(secrets: dict[str, str] | None) -> tuple[Any, Any]:
         ) from None
     try:
         return client.CoreV1Api(create_k8s_api_client(secrets)), terminate
-    except Exception as error:  # Whatever its configuration loader raises, the person has to mend the access.
+    except Exception as error:  # Whatever its configuration loader raises, the user has to repair the access.
         raise UsageError(f"no access to a Kubernetes cluster: {error}; see KUBECONFIG") from None
 
 

@@ -11,7 +11,7 @@ from monkeyproof.undo.log import Undo
 __all__ = ["nothing", "undo_nothing"]
 
 
-@fault(evidence="that nothing was done", undo="nothing to take back", healing="none: acting on it is a false heal")
+@fault(evidence="that nothing was done", undo="nothing to revert", healing="none: acting on it is a false heal")
 def nothing() -> dict[str, Json]:
     """Inject nothing, with every step that a fault has: intent, act, evidence, and an undo."""
     return inject(
@@ -27,5 +27,5 @@ def nothing() -> dict[str, Json]:
 
 
 def undo_nothing(target: Target) -> str:  # noqa: ARG001
-    """Take nothing back."""
-    return "there was nothing to take back"
+    """Undo of ``nothing``."""
+    return "there was nothing to revert"

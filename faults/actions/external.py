@@ -1,8 +1,8 @@
-"""Faults that plain Chaos Toolkit activities inject: whether one did what it was to do, and taking it back.
+"""Faults that plain Chaos Toolkit activities inject: checks whether an activity succeeded, and runs its undo.
 
-Chaos Toolkit calls an activity succeeded if it raised nothing, also where a process ended with status 1 or a
-server answered 500. What counts here is its own tolerance; without one, a process has to end with 0 and a server
-to answer below 400.
+To Chaos Toolkit an activity has succeeded if it raised nothing, also where a process ended with status 1 or a
+server answered 500. What counts here is the activity's own tolerance; without one, a process has to end with 0 and
+a server has to answer below 400.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ ANSWER_WITHIN_S = 60.0
 
 
 def set_limits(document: Mapping[str, Json], roles: ActivityRoles) -> None:
-    """Give activities that may wait for ever a ``timeout``, where their author did not.
+    """Give activities that may wait for ever a ``timeout``, where their author gave none.
 
-    A question to a service that the fault has just hung is never answered, and Chaos Toolkit would wait for it
-    with the fault in place. How long a process may inject is its author's to say: it may be meant to last.
+    A service that the fault has just hung never answers, and Chaos Toolkit would wait for it with the fault in
+    place. How long a process may inject is for its author to decide: it may be meant to last.
     """
     limits = {roles.evidence: EVIDENCE_WITHIN_S} | dict.fromkeys(roles.undo, UNDO_WITHIN_S)
     for activity in every_activity(document):
@@ -45,7 +45,7 @@ def set_limits(document: Mapping[str, Json], roles: ActivityRoles) -> None:
 def why_not_done(
     activity: Mapping[str, Json], output: Json, configuration: Json = None, secrets: Json = None
 ) -> str:
-    """Why an activity that ran did not do what it was to do. Empty if it did."""
+    """Why an activity that ran did not succeed. "" if it did."""
     if "tolerance" in activity:
         from chaoslib.hypothesis import within_tolerance
 
@@ -71,14 +71,14 @@ def why_no_evidence(
 
 
 def short(value: Json) -> str:
-    """A value on one line, for a person, without secrets: half of one would not be found any more."""
+    """A value on one line, without secrets. It redacts before it cuts: half a secret is not recognised."""
     words = value if isinstance(value, str) else json.dumps(value, default=str)
     words = " ".join(redact_text(words).split())
     return words if len(words) <= 120 else f"{words[:117]}..."
 
 
 def told(output: Json) -> str:
-    """What a report says of a probe's value. Of an answer, its status and body: headers may hold secrets."""
+    """A probe's value in a report. Of an answer, its status and body: headers may hold secrets."""
     if isinstance(output, dict) and "status" in output:
         words = short(output.get("body") or output.get("stdout") or "")
         return f"{output['status']}: {words}" if words else str(output["status"])
@@ -93,9 +93,9 @@ def run_activities(
     file: str = "",
     sha256: str = "",
 ) -> str:
-    """Run activities of an experiment again, as Chaos Toolkit would: the undo of somebody else's fault.
+    """Run activities of an experiment, as Chaos Toolkit would: the undo of an external activity's fault.
 
-    Configuration and secrets are loaded anew, so none stands in the undo log.
+    It loads configuration and secrets again, so that the undo log holds none.
 
     Args:
         experiment: path of the experiment as it was run, in JSON, without its secrets.
@@ -104,8 +104,8 @@ def run_activities(
         file: where the experiment was read from, if it needs values that are not in that copy; sha256: its digest.
 
     Raises:
-        UsageError: the experiment is gone, or has changed.
-        TargetError: one of them did not do what it was to do.
+        UsageError: the experiment is missing, or has changed.
+        TargetError: one of them did not succeed.
     """
     from chaoslib.activity import run_activity
     from chaoslib.configuration import load_configuration, load_dynamic_configuration
@@ -118,7 +118,7 @@ def run_activities(
     secrets = load_secrets(document.get("secrets") or {}, configuration)
     configuration = load_dynamic_configuration(configuration, secrets)
     know_loaded(configuration, secrets)
-    # Where that folder is gone, relative paths lead nowhere, which is told; what needs none is done all the same.
+    # Where that folder is missing, relative paths fail, and the error says so; the rest works all the same.
     with contextlib.chdir(folder if Path(folder).is_dir() else "/"):
         for name in activities:
             activity = activity_named(document, name)
@@ -150,14 +150,14 @@ def _as_it_was(file: str, sha256: str) -> dict[str, Json]:
     if hashlib.sha256(text.encode()).hexdigest() != sha256:
         raise UsageError(
             f"{file}: has changed since the fault was injected, and the undo needs values that stand only there; "
-            "put it back as it was"
+            "restore the file as it was"
         )
     found: dict[str, Json] = load_yaml(text, file)[1]
     return found
 
 
 def told_of(activity: Mapping[str, Json]) -> dict[str, Json]:
-    """What a report says of an activity. Its arguments and headers may hold secrets, so they are left out."""
+    """An activity in a report. Its arguments and headers may hold secrets, so they are left out."""
     provider = activity.get("provider", {})
     words = {key: provider[key] for key in ("type", "path", "url", "module", "func") if key in provider}
     if "url" in words:

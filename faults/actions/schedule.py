@@ -1,4 +1,4 @@
-"""Riding a storm: its faults are injected when their time comes, and each is taken back when its time is over."""
+"""Runs a randomised fault schedule: injects each fault when it is due, and reverts it when its time is over."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from monkeyproof.injection.schedule_plan import ScheduledFault
 from monkeyproof.record.history import Kind
 from monkeyproof.types import Json
 
-__all__ = ["ride"]
+__all__ = ["run_schedule"]
 
 POLL_S = 0.1
 PROVEN_WITHIN_S = 5.0
-"""Else one fault that cannot be proven would keep all others from their turn."""
+"""Without this bound, one fault that cannot be proven would keep all others from their turn."""
 _FAULTS = TypeAdapter(tuple[ScheduledFault, ...])
 
 
-def ride(faults: list[dict[str, Json]]) -> dict[str, Json]:
-    """Inject each fault at its ``start_s`` after this begins, and take it back ``duration_s`` later.
+def run_schedule(faults: list[dict[str, Json]]) -> dict[str, Json]:
+    """Inject each fault ``start_s`` after the action begins, and revert it ``duration_s`` later.
 
-    A storm goes on whatever its target does not let happen: a fault that is refused, or of which no evidence is
-    found as long as it is wanted, and within 5 s (it is taken back at once), is on record, and the next one
-    follows. Faults are injected one after another, so one that is slow to prove delays the next. It ends when
-    nothing that it injected is left; sooner if what it does cannot be judged any more, because an observer died.
+    The schedule goes on where a fault does not come about: the history records a fault that was refused, or that
+    gave no evidence while it was wanted and within 5 s (it is reverted at once), and the next one follows. Faults
+    are injected one after another, so one that is slow to prove delays the next. The action ends when none of its
+    faults is left; sooner if its effect cannot be judged any more, because an observer died.
 
     Returns:
         How many faults were ``injected``, ``refused`` and ``unproven``.
 
     Raises:
-        UsageError: the faults are not such a list, or name no fault of the repertoire.
-        NotReverted: a fault could not be taken back; nothing more is injected.
+        UsageError: ``faults`` is not such a list, or names a fault that there is not.
+        NotReverted: a fault could not be reverted; nothing more is injected.
     """
     context = current()
     try:
@@ -49,30 +49,32 @@ def ride(faults: list[dict[str, Json]]) -> dict[str, Json]:
         raise UsageError(f"faults: {'.'.join(map(str, problem['loc']))}: {problem_words(problem)}") from None
     for one in planned:
         check_arguments(find(one.fault), one.arguments)
-    ridden = _Storm(context)
+    run = _ScheduleRun(context)
     if context.planned is not None:
         for one in planned:
-            context.in_force.clear()  # Told without their times, so each is held against the limits alone.
-            ridden.begin(one)
-        return ridden.counts
+            context.in_force.clear()  # A plan knows no times, so each is checked against the limits alone.
+            run.begin(one)
+        return run.counts
     context.history.event(Kind.PHASE_STARTED, "storm")
-    why = "it was cut off"
+    why = "it was interrupted"
     try:
-        why = ridden.ride(planned)
+        why = run.until_done(planned)
     finally:
         context.history.event(Kind.PHASE_ENDED, "storm", why=why)
-    return ridden.counts
+    return run.counts
 
 
 @dataclass
-class _Storm:
+class _ScheduleRun:
+    """One run of a schedule, with the faults that it holds at this moment."""
+
     context: Context
     counts: dict[str, Json] = field(default_factory=lambda: {"injected": 0, "refused": 0, "unproven": 0})
     ends_s: dict[str, float] = field(default_factory=dict)
-    """Of the faults that are held, by id."""
+    """When each held fault has to end, by its id; in seconds after the start of the schedule."""
 
-    def ride(self, planned: Sequence[ScheduledFault]) -> str:
-        """Returns why it ended, in words."""
+    def until_done(self, planned: Sequence[ScheduledFault]) -> str:
+        """Inject and revert until nothing is left; returns why it ended."""
         clock = self.context.clock
         begun_s, waiting = clock.monotonic_s(), list(planned)
         while waiting or self.ends_s:
@@ -95,19 +97,19 @@ class _Storm:
         return ", ".join(f"{count} {name}" for name, count in self.counts.items())
 
     def begin(self, one: ScheduledFault, within_s: float = math.inf) -> None:
-        """Inject one fault, if it can be proven in time: while its proof is awaited, no other can begin or end."""
+        """Inject one fault, if it can be proven in time. Until it is, no other can begin or end."""
         before = self.context.faults_count
         try:
             with self._for(one.seed, within_s):
                 found = find(one.fault).function(**one.arguments)
         except NotReverted:
             raise
-        except Exception as error:  # Whatever a fault raises, the storm goes on.
+        except Exception as error:  # Whatever a fault raises, the schedule goes on.
             if self.context.planned is not None:
                 self.context.guards.append(f"{one.fault}: {error}")
             elif self.context.faults_count == before:
                 self._refused(one, str(error))
-            else:  # Its own events tell of it: it was intended, not proven, and taken back.
+            else:  # Its own events tell of it: it was intended, not proven, and reverted.
                 self.counts["unproven"] += 1
         else:
             self.counts["injected"] += 1

@@ -1,34 +1,38 @@
-"""Records of another shape, with misspelt names or wrong labels, on their way into the feature store."""
+"""Faults of the stream: records with another schema, misspelt names or wrong labels."""
 
 from __future__ import annotations
 
 from monkeyproof.faults.support.record_stream import (
     LINK,
     UNDO,
+    batches_rejected,
+    changed_label_used,
     corrupt_records,
     drawn,
-    labelled_so,
-    rejected,
-    under_another_name,
+    stored_under_other_name,
 )
 from monkeyproof.injection.fault_registry import fault
 from monkeyproof.targets.port import Features, Feedback, Links, Pipeline
 from monkeyproof.types import Json
 
-_REJECTED = "the pipeline rejects the batches, says why, and writes no more of them"
-_UNDER_ANOTHER_NAME = "the feature store holds features under a name that there is not"
-_SCHEMA = "a schema that both sides agree on; the last good features are served meanwhile"
-_NAMES = "reject unknown names; what is written under them already has to be deleted"
+_REJECTED = "the pipeline rejects the batches, reports why, and writes no more of them"
+_UNDER_ANOTHER_NAME = "the feature store holds features under a changed name"
+_SCHEMA = "a schema that both sides agree on; serve the last good features meanwhile"
+_NAMES = "reject unknown names, and delete what is already written under them"
 
 
 @fault(
-    needs=(Links, Features, Pipeline), evidence=_REJECTED, undo=UNDO, healing=_SCHEMA, draw=drawn(column="label")
+    needs=(Links, Features, Pipeline),
+    evidence=_REJECTED,
+    undo=UNDO,
+    healing=_SCHEMA,
+    draw=drawn(column="label"),
 )
 def drop_column(
     column: str,
     link: str = LINK,
 ) -> dict[str, Json]:
-    """Have every record that passes ``link`` come without one of its fields, or of its features.
+    """Drop one field, or one feature, of every record that passes ``link``.
 
     Args:
         column: ``label`` and the like; or the number of a feature, from 0 on.
@@ -48,7 +52,7 @@ def rename_column(
     to: str,
     link: str = LINK,
 ) -> dict[str, Json]:
-    """Have a field of every record that passes ``link`` come under another name.
+    """Rename a field of every record that passes ``link``.
 
     Args:
         column: ``label`` and the like; features have places and no names.
@@ -61,7 +65,7 @@ def retype_column(
     column: str,
     link: str = LINK,
 ) -> dict[str, Json]:
-    """Have a field of every record that passes ``link``, or one of its features, come as text.
+    """Turn a field, or a feature, of every record that passes ``link`` into text.
 
     Args:
         column: ``label`` and the like; or the number of a feature, from 0 on.
@@ -81,7 +85,7 @@ def add_column(
     like: str,
     link: str = LINK,
 ) -> dict[str, Json]:
-    """Have every record that passes ``link`` come with one field more: a copy of ``like``.
+    """Add a field to every record that passes ``link``: a copy of ``like``.
 
     Args:
         column: the new field's name.
@@ -92,7 +96,7 @@ def add_column(
 @fault(
     needs=(Links, Features),
     evidence=_UNDER_ANOTHER_NAME,
-    undo=f"{UNDO}; what was written under other names stays until the store forgets it",
+    undo=f"{UNDO}; what was written under other names stays until the store deletes it",
     healing=_NAMES,
     draw=drawn(0.5),
 )
@@ -100,7 +104,7 @@ def add_typos(
     link: str = LINK,
     share: float = 0.1,
 ) -> dict[str, Json]:
-    """Misspell the entity of a share of the records: a character is left out, doubled, or changes places.
+    """Misspell the entity of a share of the records: a character is left out, doubled, or swapped with the next.
 
     The misspelt name may be another entity's.
     """
@@ -110,7 +114,7 @@ def add_typos(
 @fault(
     needs=(Links, Features),
     evidence=_UNDER_ANOTHER_NAME,
-    undo=f"{UNDO}; what was written under other names stays until the store forgets it",
+    undo=f"{UNDO}; what was written under other names stays until the store deletes it",
     healing=_NAMES,
     draw=drawn(0.5),
 )
@@ -119,14 +123,14 @@ def unseen_categories(
     share: float = 0.1,
     value: str = "unseen",
 ) -> dict[str, Json]:
-    """Have the entity of a share of the records be ``value``, which nobody has seen before."""
+    """Replace the entity of a share of the records by ``value``, a category that was never seen before."""
     return _texts("unseen_categories", link, "unseen_category", share, values=[value])
 
 
 @fault(
     needs=(Links, Features),
     evidence=_UNDER_ANOTHER_NAME,
-    undo=f"{UNDO}; what was written under other names stays until the store forgets it",
+    undo=f"{UNDO}; what was written under other names stays until the store deletes it",
     healing=_NAMES,
     draw=drawn(0.5),
 )
@@ -134,9 +138,9 @@ def break_encoding(
     link: str = LINK,
     share: float = 0.1,
 ) -> dict[str, Json]:
-    """Have the entity of a share of the records come in a broken encoding: UTF-8 that was read as Latin-1.
+    """Break the encoding of the entity in a share of the records: UTF-8 that was read as Latin-1.
 
-    Where all of a name is ASCII one character of it is lost (U+FFFD).
+    In a name that is all ASCII, one character is lost (U+FFFD).
     """
     return _texts("break_encoding", link, "broken_encoding", share)
 
@@ -145,20 +149,20 @@ def break_encoding(
     needs=(Links, Features, Feedback),
     evidence="an answer was compared with a changed label",
     undo=UNDO,
-    healing="none: answers are right; nothing should be rolled back or retrained for it",
+    healing="none: answers are right; a rollback or a retraining would be wrong",
     draw=drawn(0.5),
 )
 def flip_labels(
     link: str = LINK,
     share: float = 0.2,
 ) -> dict[str, Json]:
-    """Turn a share of the labels, 0 and 1, into the other one: label noise."""
+    """Flip a share of the labels, 0 and 1: label noise."""
     return corrupt_records(
         "data.flip_labels",
         link,
         "label_noise",
         {"share": share, "classes": [0, 1]},
-        proven_by=[labelled_so],
+        proven_by=[changed_label_used],
         rows_share=share,
         needs=[Feedback],
     )
@@ -171,7 +175,7 @@ def _schema(name: str, link: str, kind: str, column: str, **parameters: Json) ->
         link,
         kind,
         {"column": column, **parameters},
-        proven_by=[rejected],
+        proven_by=[batches_rejected],
         rows_share=1.0,
         columns=numbers,
         needs=[Pipeline],
@@ -184,6 +188,6 @@ def _texts(name: str, link: str, kind: str, share: float, **parameters: Json) ->
         link,
         kind,
         {"share": share, **parameters},
-        proven_by=[under_another_name],
+        proven_by=[stored_under_other_name],
         rows_share=share,
     )

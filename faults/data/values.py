@@ -1,23 +1,22 @@
-"""Values that are wrong on their way into the feature store: numbers of the records that pass a link."""
+"""Faults of the stream: wrong feature values in the records on their way into the store."""
 
 from __future__ import annotations
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.support.record_stream import (
     LINK,
+    REACHED_STORE,
     UNDO,
+    batches_rejected,
     columns_from,
     corrupt_records,
     drawn,
-    in_the_store,
-    rejected,
-    written,
 )
 from monkeyproof.injection.fault_registry import fault
 from monkeyproof.targets.port import Features, Links, Pipeline
 from monkeyproof.types import Json
 
-_STORED = "changed values stand in the feature store, bit for bit; or the pipeline has written past them"
+_STORED = "the feature store holds a changed value, bit for bit; or the pipeline has written past it"
 _RESTORE = "quarantine the stream, restore the last good snapshot"
 
 
@@ -31,20 +30,20 @@ def scale_records(
 ) -> dict[str, Json]:
     """Multiply a share of the feature values of every record that passes ``link`` by a factor in ``[low, high]``.
 
-    Its evidence is that a changed value lies in the feature store; or, where a healer was quicker than the look,
-    that the pipeline says that it has written past the first changed record.
+    The evidence is a changed value in the feature store; or, where a healer was quicker, the pipeline's report
+    that it has written past the first changed record.
 
     Args:
-        columns: numbers of features, from 0 on: "0,3". "" is all of them.
+        columns: indices of features from 0 on, such as "0,3"; "" is all of them.
     """
     return _values("scale_records", link, "scale", share, columns, low=low, high=high)
 
 
 @fault(
     needs=(Links, Features, Pipeline),
-    evidence="the pipeline rejects the batches, says why, and writes no more of them",
+    evidence="the pipeline rejects the batches, reports why, and writes no more of them",
     undo=UNDO,
-    healing="let good records of a batch through, or ask the source again",
+    healing="accept the good records of a batch, or read from the source again",
     draw=drawn(0.3),
 )
 def missing_values(
@@ -56,15 +55,15 @@ def missing_values(
     at_least: float | None = None,
     at_most: float | None = None,
 ) -> dict[str, Json]:
-    """Have a share of the feature values of the records that pass ``link`` go missing.
+    """Remove a share of the feature values of the records that pass ``link``.
 
     Completely at random (MCAR); with ``at_least`` or ``at_most`` only values within that range (MNAR); with
     ``where_column`` as well, only where that other feature lies in the range (MAR).
 
     Args:
-        columns: numbers of features, from 0 on: "0,3". "" is all of them.
+        columns: indices of features from 0 on, such as "0,3"; "" is all of them.
         written_as: ``null``, or ``NaN`` as Python writes and reads it.
-        where_column: number of the feature that decides.
+        where_column: index of the feature that decides.
         at_least, at_most: in that column's unit.
     """
     bounds = {"at_least": at_least, "at_most": at_most}
@@ -82,14 +81,18 @@ def missing_values(
             "written_as": written_as,
             "where": {"column": where_column, **where} if where else None,
         },
-        proven_by=[rejected],
+        proven_by=[batches_rejected],
         columns=(*numbers, *columns_from(where_column)),
         needs=[Pipeline],
     )
 
 
 @fault(
-    needs=(Links, Features), evidence=_STORED, undo=UNDO, healing=_RESTORE, draw=drawn(1.0, sd=1.0, relative=True)
+    needs=(Links, Features),
+    evidence=_STORED,
+    undo=UNDO,
+    healing=_RESTORE,
+    draw=drawn(1.0, sd=1.0, relative=True),
 )
 def add_noise(
     sd: float,
@@ -102,7 +105,7 @@ def add_noise(
 
     Args:
         sd: standard deviation, in the unit of the column; with ``relative``, as a share of the value itself.
-        columns: numbers of features, from 0 on: "0,3". "" is all of them.
+        columns: indices of features from 0 on, such as "0,3"; "" is all of them.
     """
     return _values("add_noise", link, "noise", share, columns, sd=sd, relative=relative)
 
@@ -120,7 +123,7 @@ def add_outliers(
 
     Args:
         unit: in the unit of the column; its standard deviation, for example.
-        columns: numbers of features, from 0 on: "0,3". "" is all of them.
+        columns: indices of features from 0 on, such as "0,3"; "" is all of them.
     """
     return _values("add_outliers", link, "outlier", share, columns, unit=unit, low=low, high=high)
 
@@ -131,10 +134,10 @@ def flip_signs(
     share: float = 1.0,
     columns: str = "",
 ) -> dict[str, Json]:
-    """Have a share of the feature values of the records that pass ``link`` change their sign.
+    """Flip the sign of a share of the feature values of the records that pass ``link``.
 
     Args:
-        columns: numbers of features, from 0 on: "0,3". "" is all of them.
+        columns: indices of features from 0 on, such as "0,3"; "" is all of them.
     """
     return _values("flip_signs", link, "sign_flip", share, columns)
 
@@ -153,12 +156,12 @@ def change_unit(
     link: str = LINK,
     share: float = 1.0,
 ) -> dict[str, Json]:
-    """Have features come in another unit: ``value * factor + offset``, in a share of the records.
+    """Convert features to another unit, in a share of the records: ``value * factor + offset``.
 
     Metres as millimetres are ``factor`` 1000; Celsius as Fahrenheit ``factor`` 1.8 and ``offset`` 32.
 
     Args:
-        columns: numbers of features, from 0 on: "0,3". "" is all of them.
+        columns: indices of features from 0 on, such as "0,3"; "" is all of them.
         offset: in the new unit.
     """
     return _values("change_unit", link, "unit_change", share, columns, factor=factor, offset=offset)
@@ -177,10 +180,10 @@ def swap_columns(
     link: str = LINK,
     share: float = 1.0,
 ) -> dict[str, Json]:
-    """Have two features change places, in a share of the records that pass ``link``.
+    """Swap two features, in a share of the records that pass ``link``.
 
     Args:
-        first, second: numbers of features, from 0 on.
+        first, second: indices of features, from 0 on.
     """
     parameters = {"first": first, "second": second, "share": share}
     found = [one for one in (first, second) if isinstance(one, int)]
@@ -189,7 +192,7 @@ def swap_columns(
         link,
         "swapped_columns",
         parameters,
-        proven_by=[in_the_store, written],
+        proven_by=REACHED_STORE,
         rows_share=share,
         columns=found,
     )
@@ -202,6 +205,6 @@ def _values(name: str, link: str, kind: str, share: float, columns: str, **param
         link,
         kind,
         {"share": share, "columns": [str(one) for one in numbers], **parameters},
-        proven_by=[in_the_store, written],
+        proven_by=REACHED_STORE,
         columns=numbers,
     )

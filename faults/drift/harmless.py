@@ -1,4 +1,4 @@
-"""Finding out how far inputs can move before an answer changes: by asking the champion."""
+"""Finds out how far inputs can move before an answer changes, by asking the champion."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from monkeyproof.targets.port import Features, Models, Registry, Target, Telemet
 _FRACTIONS = (1.0, 0.75, 0.5, 0.25, 0.1)
 _PARTS = (1.0, 0.5, 0.25)
 _FIRST_ASKED = 48
-"""Entities with which each feature is tried alone; what is found is then asked of all."""
+"""Entities with which each feature is tried alone; the moves that pass are then tried with all."""
 _NINE_TENTHS = 3.29
-"""So many standard deviations wide are the middle nine tenths of a normal distribution."""
+"""Width of the middle nine tenths of a normal distribution, in standard deviations."""
 
 
 def harmless_move(target: Target, columns: Sequence[int], size: float) -> Mapping[int, float]:
     """How far each column may move so that no answer changes, all of them at once.
 
     Args:
-        columns: which may move; none: all.
-        size: at most so many spreads.
+        columns: indices of features that may move; none: all.
+        size: how far at most, in spreads.
 
     Raises:
         UsageError: no such column, or no size.

@@ -1,4 +1,4 @@
-"""Drift in the records that pass a link: inputs, the mix of classes, or what inputs mean, is not what it was."""
+"""Drift in the records that pass a link: of inputs (covariate), of the class mix (prior), of the concept."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from monkeyproof.faults.support.checks import check_rows
 from monkeyproof.faults.support.links import check_link
 from monkeyproof.faults.support.record_stream import (
     LINK,
+    REACHED_STORE,
     UNDO,
+    changed_label_used,
     columns_from,
     corrupt_records,
     drawn,
-    in_the_store,
-    labelled_so,
-    never_read,
-    written,
+    positions_skipped,
 )
 from monkeyproof.injection.fault_registry import fault
 from monkeyproof.injection.inject import current
@@ -22,8 +21,8 @@ from monkeyproof.targets.port import Features, Feedback, Links, Models, Pipeline
 from monkeyproof.types import Json
 
 _PACE_OVER_S, _PACE_WITHIN_S = 0.5, 5.0
-"""A stream's pace is taken over so long, and has to be known within so long."""
-_STORED = "moved values stand in the feature store, bit for bit; or the pipeline has written past them"
+"""For how long the pace of a stream is measured, and within what time it has to be known."""
+_STORED = "the feature store holds a moved value, bit for bit; or the pipeline has written past it"
 
 
 @fault(
@@ -40,13 +39,14 @@ def covariate_shift(
     over_records: int = 3000,
     link: str = LINK,
 ) -> dict[str, Json]:
-    """Have features of all records that pass ``link`` move away from what they were: covariate drift.
+    """Shift features of all records that pass ``link``: covariate drift.
 
     Args:
-        columns: numbers of features, from 0 on: "0,3".
-        shifts: how far each of them moves, in its own unit: "30,-2.5".
-        shape: ``sudden``; ``gradual``: a little more with every record; ``recurring``: it comes and goes.
-        over_records: so many until a gradual drift is complete; so many on, so many off, of a recurring one.
+        columns: indices of features from 0 on, such as "0,3".
+        shifts: how far each of them moves, in its own unit, such as "30,-2.5".
+        shape: ``sudden``; ``gradual``: a little more with every record; ``recurring``: on and off.
+        over_records: after how many records a gradual drift is complete; a recurring one is on for so many, and
+            off for as many.
     """
     parameters = {"columns": list(columns_from(columns)), "shifts": _numbers("shifts", shifts)}
     course, pauses_s = _course(link, shape, over_records)
@@ -55,7 +55,7 @@ def covariate_shift(
         link,
         "covariate_shift",
         {**parameters, **course},
-        proven_by=[in_the_store, written],
+        proven_by=REACHED_STORE,
         rows_share=1.0,
         columns=columns_from(columns),
         pauses_s=pauses_s,
@@ -76,7 +76,7 @@ def prior_shift(
     over_records: int = 3000,
     link: str = LINK,
 ) -> dict[str, Json]:
-    """Change the mix of classes: of the records labelled ``label``, a ``share`` comes no more.
+    """Change the class mix: drop a ``share`` of the records labelled ``label`` (prior shift).
 
     Args:
         shape, over_records: as of ``covariate_shift``.
@@ -87,7 +87,7 @@ def prior_shift(
         link,
         "prior_shift",
         {"label": label, "share": share, **course},
-        proven_by=[never_read],
+        proven_by=[positions_skipped],
         rows_share=share,
         needs=[Pipeline],
         pauses_s=pauses_s,
@@ -98,7 +98,7 @@ def prior_shift(
     needs=(Links, Features, Feedback),
     evidence="an answer was compared with a label of the new concept",
     undo=UNDO,
-    healing="labels tell, and nothing else: a new model",
+    healing="only labels show it: train a new model",
     draw=drawn(column=0, at_least=45.0),
 )
 def concept_shift(
@@ -110,14 +110,14 @@ def concept_shift(
     over_records: int = 3000,
     link: str = LINK,
 ) -> dict[str, Json]:
-    """Change what inputs mean: where a feature lies in a range, labels 0 and 1 of the records change places.
+    """Change the concept: where a feature lies in a range, labels 0 and 1 of the records are swapped.
 
-    The labels that come back for answers then tell that answers are wrong by the new concept. Golden answers
-    are of the old one, so the prober goes on to count them as right.
+    The labels that come back for answers then show that answers are wrong by the new concept. Golden answers
+    follow the old one, so the prober still counts them as right.
 
     Args:
-        column: number of the feature that decides, from 0 on.
-        at_least, at_most: the range, in the feature's unit; open where it is not said.
+        column: index of the feature that decides, from 0 on.
+        at_least, at_most: the range, in the feature's unit; open at an end that is not given.
         share: of the records in the range.
         shape, over_records: as of ``covariate_shift``.
     """
@@ -135,7 +135,7 @@ def concept_shift(
             "share": share,
             **course,
         },
-        proven_by=[labelled_so],
+        proven_by=[changed_label_used],
         rows_share=share,
         columns=[column] if isinstance(column, int) else [],
         needs=[Feedback],
@@ -155,13 +155,14 @@ def benign_shift(
     size: float = 2.0,
     link: str = LINK,
 ) -> dict[str, Json]:
-    """Move features of all records by as much as leaves every known answer as it was: benign drift.
+    """Shift features of all records by as much as leaves every known answer unchanged: benign drift.
 
-    The champion itself is asked, about every entity of the golden set and of the healer's canaries: each of the
-    features is moved by up to ``size`` of its spreads, alone and then together, as far as no answer changes.
+    To find out how far that is, the fault asks the champion about every entity of the golden set and of the
+    healer's canaries: it moves each feature by up to ``size`` of its spreads, alone and then together, as long as
+    no answer changes.
 
     Args:
-        columns: numbers of features that may move, from 0 on: "0,3". "" is all of them.
+        columns: indices of features that may move, from 0 on, such as "0,3"; "" is all of them.
         size: in spreads of the feature among those entities: the range of its middle nine tenths over 3.29.
 
     Raises:
@@ -180,14 +181,14 @@ def benign_shift(
         link,
         "covariate_shift",
         parameters,
-        proven_by=[in_the_store, written],
+        proven_by=REACHED_STORE,
         rows_share=1.0,
         columns=list(move),
     )
 
 
 def _course(link: str, shape: str, over_records: int) -> tuple[dict[str, Json], float]:
-    """A drift from the next record on (where the stream stands, its pipeline knows), and how long it pauses."""
+    """A drift from the next record on (the pipeline knows the position), and how long it pauses, in s."""
     target = current().target
     check_link(target, link, protocol="http")
     check_rows("over_records", over_records, 1)
@@ -201,7 +202,7 @@ def _pace(pipeline: Pipeline) -> float:
     """How many records a second pass at this moment.
 
     Raises:
-        Refusal: the stream stands still, so that nobody could tell a drift's pause from a recovery.
+        Refusal: the stream does not move, so that a pause of the drift would look like a recovery.
     """
     clock = current().clock
     begun_s, last = clock.monotonic_s(), pipeline.status().last_position
@@ -216,7 +217,7 @@ def _pace(pipeline: Pipeline) -> float:
         clock.sleep_s(0.01)
     raise Refusal(
         f"the pipeline has not gone on steadily for {_PACE_WITHIN_S:g} s, so how long the drift pauses is unknown",
-        "see what keeps the stream, or choose another shape",
+        "find out what stops the stream, or choose another shape",
     )
 
 

@@ -1,4 +1,4 @@
-"""A feature store that answers, in time, with something that is not what it holds."""
+"""Faults of a feature store that answers in time with other values than it holds."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from monkeyproof.targets.port import Links, Target, require
 from monkeyproof.types import Evidence, Json
 
 EVIDENCE_WITHIN_S = 10.0
-_PROOF = "a read through the link differs from the same read past it, bit for bit; a user's was hit"
-_UNDO = "the link leaves answers alone again; by itself when the lease runs out"
+_PROOF = "a read through the link differs from the same read past it, bit for bit; a user's read was hit"
+_UNDO = "the proxy passes answers unchanged again; by itself when the lease runs out"
 
 
 @fault(
@@ -35,8 +35,8 @@ def stale_values(
 ) -> dict[str, Json]:
     """Answer reads of a ``share`` of the keys with the value that each had when it was first read under the fault.
 
-    As from a cache or a replica of the store that is refreshed no longer. Up to 50,000 values (32 MiB) are kept;
-    what does not fit stays fresh. Where values do not change, stale ones cannot be told from fresh ones: unproven.
+    So answers a cache or a replica of the store that is not refreshed any more. Up to 50,000 values (32 MiB) are
+    kept; what does not fit stays fresh. Without changes of the values, the fault cannot be proven.
     """
     return _inject("stale_values", link, share, key_prefix, {})
 
@@ -55,8 +55,8 @@ def wrong_entity(
 ) -> dict[str, Json]:
     """Answer reads of a ``share`` of the keys with another key's value: of the same form, in time, and wrong.
 
-    As after a bad join or a collision of hashes. A key always gets the same other key's value, one of the first 64
-    keys that were read under the fault; until another is known, its own.
+    So it is after a bad join or a hash collision. A key always gets the same other key's value: one of the first
+    64 keys that were read under the fault, and its own until another is known.
     """
     return _inject("wrong_entity", link, share, key_prefix, {})
 
@@ -74,9 +74,9 @@ def partial_answers(
     how: str = "nil",
     key_prefix: str = "",
 ) -> dict[str, Json]:
-    """Leave the values of a ``share`` of the keys out of answers: ``nil`` in their places, or ``fewer`` of them.
+    """Drop the values of a ``share`` of the keys from answers: ``nil`` in their places, or ``fewer`` values.
 
-    Of a hash every other field is left out, by lot. With ``fewer``, answers to MGET and HMGET are shorter; those
+    Of a hash a random half of the fields is left out. With ``fewer``, answers to MGET and HMGET are shorter; those
     to other reads are nil. Fields that are left out of an answer to HGETALL are always just not there.
     """
     if how not in HOWS:
@@ -99,11 +99,11 @@ def schema_mismatch(
     share: float = 1.0,
     key_prefix: str = "",
 ) -> dict[str, Json]:
-    """Lay the values of a ``share`` of the keys out in another way, as after a deploy of whatever writes them.
+    """Change the layout of the values of a ``share`` of the keys, as after a deploy of their writer.
 
     ``column_added`` (a zero at the end), ``column_dropped`` (the last one), ``reordered`` (backwards), ``float32``
     or ``big_endian``. A value is taken for packed little-endian float64; the columns of an answer to HGETALL are
-    its fields, and the one that is dropped is the last by name. What has another form stays as it is.
+    its fields, and the one that is dropped is the last by name. Values of another form stay as they are.
     """
     if change not in CHANGES:
         raise UsageError(f"change: {change!r} is not one of {', '.join(CHANGES)}")
@@ -143,25 +143,25 @@ def _inject(kind: str, link: str, share: float, key_prefix: str, more: Mapping[s
 
 
 def _proof(target: Target, link: str, stats: Mapping[str, Json]) -> Evidence | None:
-    """That users' reads were hit, and that a read of our own is hit as well."""
+    """The proof that users' reads were hit, and that a read of our own is hit as well."""
     hit = f"{stats['affected']} of users' {stats['seen']} reads got other values than the store holds"
     newest = stats["changed"][-1]
-    said = f"{' '.join(newest['asked'])} gave {newest['given']} for {newest['held']}"
+    change = f"{' '.join(newest['asked'])} gave {newest['given']} for {newest['held']}"
     compared = differing(target, link, stats["changed"])
     if compared is None:
         return None
     if compared.refused:
-        own = f"the store answers no read of our own ({compared.refused}), so the proxy's word stands alone"
+        own = f"the store answers no read of our own ({compared.refused}), so the proxy's report is the only proof"
     else:
         own = f"our own {compared.asked} differs through the link from past it"
     counts = {name: stats[name] for name in ("seen", "affected", "changed_values")}
-    return Evidence(f"{link}: {hit}: {said}; {own}", {**counts, "asked": compared.asked, "newest": newest})
+    return Evidence(f"{link}: {hit}: {change}; {own}", {**counts, "asked": compared.asked, "newest": newest})
 
 
 def _why_not(stats: Mapping[str, Json]) -> str:
     """Why there is no proof, for a person."""
     if not stats["seen"]:
-        return "nobody read a value over it that could be changed"
+        return "no client read a value over it that could be changed"
     if stats["affected"]:
         return f"{stats['affected']} reads were changed, but none that we repeated differed"
     if stats.get("remembered"):

@@ -1,4 +1,4 @@
-"""Asking a feature store twice, through a link and past it, and comparing the answers bit for bit."""
+"""Reads from a feature store twice, through a link and past it, and compares the answers bit for bit."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _REFUSALS = (b"-NOAUTH", b"-NOPERM", b"-WRONGPASS", b"-DENIED")
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What the same question brought through the link and past it."""
+    """A read that gave other answers through the link than past it."""
 
     asked: str
     refused: str = ""
-    """Why the store answers no question of ours; "" if the answers differ."""
+    """Why the store refuses our reads; "" if the answers differ."""
 
 
 def differing(target: Target, link: str, changed: Sequence[Mapping[str, Json]]) -> Compared | None:
@@ -40,14 +40,14 @@ def differing(target: Target, link: str, changed: Sequence[Mapping[str, Json]]) 
         if held is not None and held.startswith(_REFUSALS):
             return Compared(name, held[1:60].split(b"\r\n")[0].decode("utf-8", "replace"))
         given = ask(through, words)
-        # Asked again, for what somebody wrote in between differs as well.
+        # Read again, since a value that was written in between differs as well.
         if held is not None and given is not None and held != given and held == ask(past, words):
             return Compared(name)
     return None
 
 
 def ask(address: tuple[str, int], words: Sequence[bytes]) -> bytes | None:
-    """The store's whole reply to one read, as it came; None if none came. The connection says whose it is."""
+    """The store's whole reply to one read, as it came; None if none came. It names the harness to the store."""
     framer, replies, reply = RespFramer(requests=False), 0, b""
     ends_s = time.monotonic() + TIMEOUT_S
     try:

@@ -1,4 +1,4 @@
-"""A feature store that cannot be reached, or not in time."""
+"""Faults of the links to a feature store: an outage, delays."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from monkeyproof.types import Evidence, Json
 
 @fault(
     needs=(Links,),
-    evidence="a connection of our own is broken off, and at least one of the replicas'",
-    undo="the link is open again; by itself when the lease runs out",
+    evidence="the proxy breaks off a connection of our own, and at least one of the replicas'",
+    undo="the proxy opens the link again; by itself when the lease runs out",
     healing="serve the last good snapshot",
     draw=lambda rng, target, intensity: {} if LINK in target.links else None,  # noqa: ARG005
 )
@@ -26,7 +26,7 @@ def outage(
 ) -> dict[str, Json]:
     """Cut the replicas off from the feature store: connections are reset (or refused: ``refuse-like``).
 
-    Proven by a connection of our own that is broken off, and by at least one of the replicas'.
+    A broken connection of our own and at least one of the replicas' prove it.
     """
     check_leads_to_store(link)
     return block_link("features.outage", link, mode, others_needed=True)
@@ -35,7 +35,7 @@ def outage(
 @fault(
     needs=(Links,),
     evidence="a user's request to the store was held that long and then forwarded",
-    undo="taken off the link, what it held flows on; by itself when the lease runs out",
+    undo="the proxy removes the fault and forwards what it held; by itself when the lease runs out",
     healing="a time-out, then serve the last good snapshot",
     draw=lambda rng, target, intensity: where_features_are_read(
         rng, target, low_ms=round(150 * intensity, 1), high_ms=round(400 * intensity, 1)
@@ -51,7 +51,7 @@ def slow(
 
     A request is a command of Redis or a request of HTTP, however many packets it comes in. On a link of plain TCP
     requests cannot be told apart: refused. Proven by a request of the store's users that was held for at least
-    ``low_ms`` and then forwarded; also if whoever sent it waits for the answer no longer.
+    ``low_ms`` and then forwarded; also if its sender no longer waits for the answer.
     """
     context = current()
     for name, value in (("low_ms", low_ms), ("high_ms", high_ms), ("share", share)):

@@ -1,4 +1,4 @@
-"""Where, in a target, features are read from the store."""
+"""Finds the links over which a target reads features from the store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ END = "->features"
 def check_leads_to_store(link: str) -> None:
     """Raise UsageError for a link of the target that speaks no RESP and is not named as one to the features.
 
-    Whoever allows faults of features has not allowed to cut off users.
+    A target that allows faults of features has not allowed faults of its users' links.
     """
     links = current().target.file.links
     known = sorted(name for name, one in links.items() if one.protocol == "redis" or name.endswith(END))

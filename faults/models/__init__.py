@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from monkeyproof.faults.support.file_restore import put_back_bits as put_back_bits
-from monkeyproof.faults.support.file_restore import put_back_file as put_back_file
 from monkeyproof.injection.fault_registry import collect_faults
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
-"""The stored artifact of a version is damaged: bits flip, its end is gone, or all of it.
+"""Damage to the stored artifact of a version: flipped bits, a missing end, a missing file.
 
-Replicas that serve the version have it in memory and notice nothing. Whoever loads it next does.
+Replicas that serve the version have it in memory and notice nothing. The next process that loads it does.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from monkeyproof.faults.support.champion import digest_given, version_named
 from monkeyproof.faults.support.checks import check_count, check_number
 from monkeyproof.faults.support.file_restore import (
     MISSING,
-    Kept,
+    FileBackup,
+    back_up,
     digest_now,
     digest_with_flips,
-    keep,
     old_bytes,
 )
 from monkeyproof.injection.fault_registry import fault
@@ -32,7 +32,7 @@ from monkeyproof.types import Evidence, Json
 from monkeyproof.undo.log import Undo
 
 MOST_BITS = 10_000
-PUT_BACK_FILE = "monkeyproof.faults.models:put_back_file"
+RESTORE_FILE = "monkeyproof.faults.support.file_restore:restore_file"
 
 
 def _embedded(rng: np.random.Generator, target: TargetFile, intensity: float) -> Mapping[str, Json] | None:  # noqa: ARG001
@@ -42,8 +42,8 @@ def _embedded(rng: np.random.Generator, target: TargetFile, intensity: float) ->
 @fault(
     needs=(Registry, ArtifactFiles),
     evidence="the registry gives bytes with another digest",
-    undo="the same bits are flipped back, and the digest is what it was",
-    healing="none while nobody loads it; whoever does has to compare digests",
+    undo="the same bits are flipped back; the digest shows it",
+    healing="none until a replica loads it, which has to compare digests",
     draw=_embedded,
 )
 def flip_bits(
@@ -53,15 +53,15 @@ def flip_bits(
 ) -> dict[str, Json]:
     """Flip bits in the stored artifact of a version.
 
-    Almost nothing that loads a model notices. The embedded target does: its replicas compare digests.
+    Almost no program that loads a model notices. The embedded target does: its replicas compare digests.
 
     Args:
-        version: which; "" is the champion.
-        bits: how many, each once, at most 10,000.
+        version: the version; "" is the champion.
+        bits: how many different bits, at most 10,000.
         where: ``any`` bit of the file, or the highest ``exponent`` bit of a weight each.
     """
     check_count("bits", bits, 1, MOST_BITS)
-    registry, chosen, path = _place(version)
+    registry, chosen, path = _artifact(version)
     before = digest_of(path)
     flips = choose_bits(path, bits, where, current().rng("models.flip_bits"))
     places = [int(bit) for bit in flips.bits]
@@ -84,11 +84,11 @@ def flip_bits(
             apply=lambda: flip_in_file(path, flips),
             evidence=evidence,
             undo=Undo(
-                "monkeyproof.faults.models:put_back_bits",
+                "monkeyproof.faults.support.file_restore:restore_bits",
                 {"path": str(path), "bits": places, "old": old.hex(), "before": before, "after": after},
             ),
             prior={"digest": before},
-            why_gone=_unless(path, after),
+            why_gone=_why_changed(path, after),
         )
     )
 
@@ -96,25 +96,25 @@ def flip_bits(
 @fault(
     needs=(Registry, ArtifactFiles),
     evidence="the registry gives the shorter file",
-    undo="the whole file is put back from a copy, and the digest is what it was",
-    healing="none while nobody loads it; another version, or its backup",
+    undo="the whole file is restored from a backup; the digest shows it",
+    healing="none until a replica loads it; then another version, or its backup",
     draw=_embedded,
 )
 def truncate(
     version: str = "",
     keep_share: float = 0.5,
 ) -> dict[str, Json]:
-    """Cut the stored artifact of a version off, as an upload that broke.
+    """Truncate the stored artifact of a version, as a broken upload does.
 
     Args:
-        version: which; "" is the champion.
-        keep_share: how much of it is left, in [0, 1).
+        version: the version; "" is the champion.
+        keep_share: share of the file that is left, in [0, 1).
     """
     check_number("keep_share", keep_share)
     if not 0 <= keep_share < 1:
         raise UsageError(f"keep_share: {keep_share} is not in [0, 1); 0.5 leaves the first half")
-    registry, chosen, path = _place(version)
-    kept, size = keep(path), path.stat().st_size
+    registry, chosen, path = _artifact(version)
+    backup, size = back_up(path), path.stat().st_size
     left_bytes = int(size * keep_share)
     after = _digest_of_beginning(path, left_bytes)
 
@@ -123,14 +123,14 @@ def truncate(
             return None
         return Evidence(
             f"the registry gives {left_bytes} of {size} bytes of version {chosen}'s artifact",
-            {"version": chosen, "before": kept.digest, "after": after, "bytes": left_bytes},
+            {"version": chosen, "before": backup.digest, "after": after, "bytes": left_bytes},
         )
 
     return _damage(
         "models.truncate",
         chosen,
         {"keep_share": float(keep_share)},
-        kept,
+        backup,
         after,
         lambda: os.truncate(path, left_bytes),
         evidence,
@@ -140,20 +140,20 @@ def truncate(
 @fault(
     needs=(Registry, ArtifactFiles),
     evidence="the registry has no such file to give",
-    undo="the file is put back from a copy, and the digest is what it was",
-    healing="none while nobody loads it; another version, or its backup",
+    undo="the file is restored from a backup; the digest shows it",
+    healing="none until a replica loads it; then another version, or its backup",
     draw=_embedded,
 )
 def remove(
     version: str = "",
 ) -> dict[str, Json]:
-    """Take the stored artifact of a version away; the registry goes on listing the version.
+    """Delete the stored artifact of a version; the registry still lists the version.
 
     Args:
-        version: which; "" is the champion.
+        version: the version; "" is the champion.
     """
-    registry, chosen, path = _place(version)
-    kept = keep(path)
+    registry, chosen, path = _artifact(version)
+    backup = back_up(path)
 
     def evidence(_: object) -> Evidence | None:
         if path.exists():
@@ -163,26 +163,26 @@ def remove(
         except TargetError as error:
             return Evidence(
                 f"the registry cannot give version {chosen}'s artifact ({error})",
-                {"version": chosen, "before": kept.digest, "after": MISSING},
+                {"version": chosen, "before": backup.digest, "after": MISSING},
             )
         return None
 
-    return _damage("models.remove", chosen, {}, kept, MISSING, path.unlink, evidence)
+    return _damage("models.remove", chosen, {}, backup, MISSING, path.unlink, evidence)
 
 
 def _damage(
     name: str,
     version: str,
     parameters: Mapping[str, Json],
-    kept: Kept,
+    backup: FileBackup,
     after: str,
     act: Callable[[], object],
     evidence: Callable[[object], Evidence | None],
 ) -> dict[str, Json]:
-    """Inject: what is needed to put the file back is saved, then it is damaged."""
+    """Inject: back the file up, then damage it."""
 
     def apply() -> None:
-        kept.save()
+        backup.save()
         act()
 
     return inject(
@@ -192,24 +192,25 @@ def _damage(
             parameters={"version": version, **parameters},
             apply=apply,
             evidence=evidence,
-            undo=Undo(PUT_BACK_FILE, kept.arguments(after)),
-            prior={"digest": kept.digest},
-            why_gone=_unless(kept.path, after),
+            undo=Undo(RESTORE_FILE, backup.arguments(after)),
+            prior={"digest": backup.digest},
+            why_gone=_why_changed(backup.path, after),
         )
     )
 
 
-def _place(version: str) -> tuple[Registry, str, Path]:
+def _artifact(version: str) -> tuple[Registry, str, Path]:
     target = current().target
     registry, files = require(target, Registry), require(target, ArtifactFiles)
     chosen = version_named(registry.versions(), str(version) or registry.champion()).version
     path = files.file_of(chosen)
     if not path.is_file():
-        raise TargetError(f"{path}: version {chosen} has no artifact there already")
+        raise TargetError(f"{path}: version {chosen} has no artifact there")
     return registry, chosen, path
 
 
-def _unless(path: Path, after: str) -> Callable[[], str]:
+def _why_changed(path: Path, after: str) -> Callable[[], str]:
+    """A check for ``Injection.why_gone``: whether the file is not as the fault left it."""
     return lambda: "" if digest_now(path) == after else f"{path.name} is not as the fault left it"
 
 

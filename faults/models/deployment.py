@@ -1,4 +1,4 @@
-"""A version is published and promoted that should never have been: damaged, or made for something else."""
+"""Publishes and promotes a version that should never be released: damaged, or trained for another purpose."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from monkeyproof.errors import UsageError
 from monkeyproof.faults.models.artifacts import MOST_BITS
 from monkeyproof.faults.models.formats import choose_bits
 from monkeyproof.faults.support.bitflips import flip_in_file
-from monkeyproof.faults.support.champion import downloaded, release, version_named
+from monkeyproof.faults.support.champion import downloaded, inject_release, version_named
 from monkeyproof.faults.support.checks import check_count
 from monkeyproof.injection.fault_registry import fault
 from monkeyproof.injection.inject import current
@@ -18,23 +18,23 @@ from monkeyproof.types import Json
 
 SCHEMAS = ("other_columns", "fewer_columns")
 CLAIMED = {"accuracy": "0.9990", "n": "2000", "quality": "release"}
-"""What the publisher of a wrong model says of it, from his own validation set."""
+"""Tags of a wrong model, as its publisher would give them after a validation on the wrong data."""
 
 
 @fault(
     needs=(Registry, Replicas, Publishing),
     evidence="the registry gives the damaged bytes as champion, with a digest that fits, and a replica serves it",
-    undo="the old champion is champion again, unless somebody chose another; the damaged version is deleted",
-    healing="ask for known answers, and roll back: no digest tells",
+    undo="the old champion is restored, unless another program chose another; the damaged version is deleted",
+    healing="ask for known answers, and roll back: digests do not show it",
     draw=lambda rng, target, intensity: {} if target.stack else None,  # noqa: ARG005
 )
 def promote_damaged_copy(
     bits: int = 32,
     where: str = "exponent",
 ) -> dict[str, Json]:
-    """Publish a copy of the champion with flipped bits, as if they had flipped before its publisher looked at it.
+    """Publish a copy of the champion with flipped bits, as if they had flipped before the digest was taken.
 
-    The digest that the registry tells is that of the damaged bytes, so whoever compares digests is content.
+    The registry's digest is that of the damaged bytes, so a comparison of digests finds nothing.
 
     Args:
         bits: how many. A single one seldom changes an answer.
@@ -53,28 +53,28 @@ def promote_damaged_copy(
         return damaged
 
     tags = {name: value for name, value in champion.tags.items() if name != "sha256"}
-    return release(
+    return inject_release(
         "models.promote_damaged_copy",
         model,
         tags,
-        more={"bits": bits, "where": where, "copy_of": champion.version},
+        extra_parameters={"bits": bits, "where": where, "copy_of": champion.version},
     )
 
 
 @fault(
     needs=(Registry, Replicas, Publishing, OtherModels),
     evidence="the registry gives its bytes as champion, and a replica serves it",
-    undo="the old champion is champion again, unless somebody chose another; the wrong version is deleted",
+    undo="the old champion is restored, unless another program chose another; the wrong version is deleted",
     healing="ask for known answers, and roll back: its accuracy tag is better than all others'",
     draw=lambda rng, target, intensity: {} if target.stack else None,  # noqa: ARG005
 )
 def deploy_wrong_version(
     model: str = "",
 ) -> dict[str, Json]:
-    """Publish and promote a model that was made to answer another question, and is very good at that.
+    """Publish and promote a model that was trained for another purpose, at which it is very good.
 
     Args:
-        model: path of a model file; "" has the target train one.
+        model: path of a model file; with "" the target trains one.
     """
     return _deploy("models.deploy_wrong_version", "other_purpose", model, {})
 
@@ -82,7 +82,7 @@ def deploy_wrong_version(
 @fault(
     needs=(Registry, Replicas, Publishing, OtherModels),
     evidence="the registry gives its bytes as champion; a replica serves it, or fails to load it",
-    undo="the old champion is champion again, unless somebody chose another; the wrong version is deleted",
+    undo="the old champion is restored, unless another program chose another; the wrong version is deleted",
     healing="fewer_columns: none while replicas refuse it; other_columns: ask for known answers, and roll back",
     draw=lambda rng, target, intensity: (  # noqa: ARG005
         {"schema": SCHEMAS[int(rng.integers(len(SCHEMAS)))]} if target.stack else None
@@ -92,19 +92,19 @@ def deploy_wrong_schema(
     schema: str = "other_columns",
     model: str = "",
 ) -> dict[str, Json]:
-    """Publish and promote a model that was taught with other columns than it is asked with.
+    """Publish and promote a model that was trained with other columns than requests have.
 
     Args:
-        schema: ``other_columns``: as many, in another order, which nothing but the answers can tell; or
-            ``fewer_columns``, which every attempt to ask it tells.
-        model: path of a model file; "" has the target train one.
+        schema: ``other_columns``: as many in another order, which only the answers show; or ``fewer_columns``,
+            which every request shows.
+        model: path of a model file; with "" the target trains one.
     """
     if schema not in SCHEMAS:
         raise UsageError(f"schema: {schema!r} is not one of {', '.join(SCHEMAS)}")
     return _deploy("models.deploy_wrong_schema", schema, model, {"schema": schema})
 
 
-def _deploy(name: str, kind: str, given: str, more: dict[str, Json]) -> dict[str, Json]:
+def _deploy(name: str, kind: str, given: str, extra_parameters: dict[str, Json]) -> dict[str, Json]:
     target = current().target
     require(target, Registry)
     others = None if given else require(target, OtherModels)
@@ -116,4 +116,10 @@ def _deploy(name: str, kind: str, given: str, more: dict[str, Json]) -> dict[str
             return others.make(kind, folder)
         return Path(shutil.copy(given, folder / "model.pkl"))
 
-    return release(name, model, CLAIMED, refused=kind == "fewer_columns", more={**more, "model": given})
+    return inject_release(
+        name,
+        model,
+        CLAIMED,
+        refused=kind == "fewer_columns",
+        extra_parameters={**extra_parameters, "model": given},
+    )

@@ -1,4 +1,4 @@
-"""Where in a model's file its weights lie, found without loading it: loading a stranger's pickle runs his code."""
+"""Finds the weights in a model's file without loading it, since loading an unknown pickle runs its code."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MOST_BYTES = 2 * 1024**3
 LEAST_ARRAY_BYTES = 64
 ROUNDS = 50
 BELOW = 2
-"""In size: the highest bit of the exponent is 0 in these. Larger ones would become next to nothing."""
+"""Bound on the absolute value: the highest bit of the exponent is 0 below it. Larger weights would become tiny."""
 LIKELY = (1e-12, 1e12)
-"""Between these, in size, lie weights that were trained. Integers, read as floats, lie far below."""
+"""Absolute values of trained weights lie between these. Integers, read as floats, lie far below."""
 _HEADS = {"SHORT_BINBYTES": 2, "BINBYTES": 5, "BINBYTES8": 9, "BYTEARRAY8": 9}
-"""Of opcodes of pickle that bring bytes: so many bytes stand before them."""
+"""Opcodes of pickle that carry bytes, and how many bytes precede the payload."""
 _SAFETENSORS = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 
 Array = tuple[int, int, str]
@@ -40,7 +40,7 @@ def choose_bits(path: Path, count: int, where: str, rng: np.random.Generator) ->
 
     Raises:
         UsageError: there is no such place, or there are not so many bits.
-        Refusal: the file is too large, or nobody knows where its weights are.
+        Refusal: the file is too large, or its weights were not found.
     """
     if where not in WHERE:
         raise UsageError(f"where: {where!r} is not one of {', '.join(WHERE)}")

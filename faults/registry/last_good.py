@@ -1,4 +1,4 @@
-"""What a rollback falls back on: the last good version is bad itself, or there is a copy of it."""
+"""Faults of the version that a rollback leads to: it is bad itself, or there is a copy of it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from monkeyproof.faults.support.champion import (
     digest_given,
     digest_tag,
     downloaded,
-    release,
+    inject_release,
     version_named,
     worst_but,
 )
-from monkeyproof.faults.support.file_restore import keep, put_back_file, write_whole
+from monkeyproof.faults.support.file_restore import back_up, restore_file, write_whole
 from monkeyproof.injection.fault_registry import fault
 from monkeyproof.injection.inject import Injection, current, inject
 from monkeyproof.targets.port import ArtifactFiles, Publishing, Registry, Target, require
@@ -24,21 +24,22 @@ from monkeyproof.undo.log import Undo
 
 
 @fault(
+    former_names=("spoil_last_good",),
     needs=(Registry, Publishing, ArtifactFiles),
-    evidence="the registry gives other bytes for it, and names their digest",
-    undo="its bytes and its digest are put back, unless somebody else changed them since",
-    healing="ask a version for known answers before it is trusted; else call a person",
+    evidence="the registry gives other bytes for it, with a digest tag that fits them",
+    undo="its bytes and its digest tag are restored, unless another program changed them since",
+    healing="test a version with known answers before trusting it; else call a person",
 )
-def spoil_last_good(
+def corrupt_last_good(
     version: str = "",
 ) -> dict[str, Json]:
-    """Have a version be bad behind its good name: its bytes are a worse model's, and its digest is theirs.
+    """Replace a version's bytes by a worse model's, with a digest tag that fits: the last good version is bad.
 
-    All that a registry tells of it stays good: its accuracy, its tags, a digest that fits. Replicas that serve it
+    All metadata in the registry stays good: its accuracy, its tags, a digest that fits. Replicas that serve it
     go on with what they have loaded.
 
     Args:
-        version: which; "" is the champion, to which the next rollback leads.
+        version: the version; "" is the champion, to which the next rollback leads.
     """
     target = current().target
     registry, publishing = require(target, Registry), require(target, Publishing)
@@ -48,13 +49,13 @@ def spoil_last_good(
     if not chosen.sha256:
         raise Refusal(f"version {chosen.version} has no digest tag, so nothing vouches for it", "name another")
     path = require(target, ArtifactFiles).file_of(chosen.version)
-    kept = keep(path)
+    backup = back_up(path)
     with tempfile.TemporaryDirectory(prefix="mp-worse-") as folder:
         bad = registry.download(worse.version, Path(folder))
         after = digest_of(bad)
 
         def apply() -> None:
-            kept.save()
+            backup.save()
             write_whole(path, bad.read_bytes())
             publishing.set_tag(chosen.version, "sha256", after)
 
@@ -64,27 +65,27 @@ def spoil_last_good(
                 return None
             return Evidence(
                 f"the registry gives version {worse.version}'s bytes for version {chosen.version}, and vouches "
-                f"for them ({kept.digest[:12]}... became {after[:12]}...)",
-                {"version": chosen.version, "before": kept.digest, "after": after},
+                f"for them ({backup.digest[:12]}... became {after[:12]}...)",
+                {"version": chosen.version, "before": backup.digest, "after": after},
             )
 
         return inject(
             Injection(
-                fault="registry.spoil_last_good",
+                fault="registry.corrupt_last_good",
                 subject=f"version {chosen.version}",
-                # Not "version": that is what the looks after a trial take for a promoted one.
+                # Not "version": the audit after a trial takes that for a promoted one.
                 parameters={"spoilt": chosen.version, "bytes_of": worse.version},
                 apply=apply,
                 evidence=evidence,
                 undo=Undo(
-                    "monkeyproof.faults.registry:unspoil",
+                    "monkeyproof.faults.registry:restore_last_good",
                     {
                         "version": chosen.version,
                         "tag": chosen.sha256,
-                        **kept.arguments(after),
+                        **backup.arguments(after),
                     },
                 ),
-                prior={"sha256": chosen.sha256, "digest": kept.digest},
+                prior={"sha256": chosen.sha256, "digest": backup.digest},
                 why_gone=lambda: "" if digest_of(path) == after else "its bytes are not those that were put there",
             )
         )
@@ -102,10 +103,10 @@ def publish_copy(
 ) -> dict[str, Json]:
     """Publish a copy of a version, byte for byte, as the newest one: a release that changes nothing.
 
-    Beside other faults it is a place to which a rollback can go.
+    Combined with other faults it is a version that a rollback can lead to.
 
     Args:
-        version: of which; "" is the champion.
+        version: the version to copy; "" is the champion.
         promote: whether the copy becomes champion.
     """
     registry = require(current().target, Registry)
@@ -116,15 +117,21 @@ def publish_copy(
         with downloaded(registry, chosen.version) as path:
             return path.rename(folder / path.name)
 
-    return release(
-        "registry.publish_copy", model, tags, promote=promote, more={"version": "", "copy_of": chosen.version}
+    return inject_release(
+        "registry.publish_copy",
+        model,
+        tags,
+        promote=promote,
+        extra_parameters={"version": "", "copy_of": chosen.version},
     )
 
 
-def unspoil(target: Target, version: str, tag: str, path: str, kept: str, before: str, after: str) -> str:
-    """Undo of ``spoil_last_good``: the bytes first, then what vouches for them. Idempotent."""
+def restore_last_good(
+    target: Target, version: str, tag: str, path: str, kept: str, before: str, after: str
+) -> str:
+    """Undo of ``corrupt_last_good``: restores the bytes first, then the digest tag. Idempotent."""
     registry, publishing = require(target, Registry), require(target, Publishing)
-    words = put_back_file(target, path=path, kept=kept, before=before, after=after)
+    words = restore_file(target, path=path, kept=kept, before=before, after=after)
     now = digest_tag(registry.versions(), version)
     if now == after != tag:
         publishing.set_tag(version, "sha256", tag)
@@ -132,5 +139,5 @@ def unspoil(target: Target, version: str, tag: str, path: str, kept: str, before
         if now != tag:
             raise TargetError(f"version {version} should have the digest {tag[:12]}..., and has {now[:12]}...")
     elif now != tag:
-        words += f"; its digest tag is {now[:12]}... by now, somebody else's: left as it is"
+        words += f"; its digest tag is {now[:12]}... by now, set by another program: left as it is"
     return words

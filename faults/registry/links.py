@@ -1,4 +1,4 @@
-"""The way to the registry is cut, slow, or fails now and then: for those who follow it, or who heal with it."""
+"""Faults of the links to the registry: an outage, delays, failed requests; for replicas or for a healer."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def _drawn(rng: np.random.Generator, target: TargetFile, **arguments: Json) -> M
 
 @fault(
     needs=(Links,),
-    evidence="a connection of our own is broken off",
-    undo="taken off the link; by itself when the lease runs out",
+    evidence="the proxy breaks off a connection of our own",
+    undo="the proxy removes the fault; by itself when the lease runs out",
     healing="none is needed while replicas keep the model that they have",
     draw=lambda rng, target, intensity: _drawn(rng, target),  # noqa: ARG005
 )
@@ -38,7 +38,8 @@ def outage(
     """Reset every connection to the registry; new ones are accepted and reset (or refused: ``refuse-like``).
 
     Args:
-        link: for whom: ``replica->registry`` (all replicas), ``replica-2->registry`` (one), ``healer->registry``.
+        link: the link of all replicas: ``replica->registry``; of one: ``replica-2->registry``; of a healer:
+            ``healer->registry``.
     """
     _check(link)
     return block_link("registry.outage", link, mode, others_needed=False)
@@ -47,7 +48,7 @@ def outage(
 @fault(
     needs=(Links,),
     evidence="a request was held that long and then forwarded",
-    undo="taken off the link, what it held flows on; by itself when the lease runs out",
+    undo="the proxy removes the fault and forwards what it held; by itself when the lease runs out",
     healing="patience: a timeout that fits, and retries",
     draw=lambda rng, target, intensity: _drawn(
         rng, target, low_ms=round(200 * intensity, 1), high_ms=round(2000 * intensity, 1)
@@ -66,8 +67,8 @@ def slow(
 
 @fault(
     needs=(Links,),
-    evidence="requests of our own are answered so by the proxy",
-    undo="taken off the link; by itself when the lease runs out",
+    evidence="the proxy answers requests of our own with that status",
+    undo="the proxy removes the fault; by itself when the lease runs out",
     healing="retry with backoff",
     draw=lambda rng, target, intensity: _drawn(rng, target, probability=round(0.6 * intensity, 3)),
 )

@@ -1,4 +1,4 @@
-"""One replica is held to a version, so that neither a release nor a rollback reaches it."""
+"""Pins one replica to a version, so that neither a release nor a rollback reaches it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from monkeyproof.undo.log import Undo
 
 @fault(
     needs=(Registry, Replicas, Pins),
-    evidence="the replica says that it is held to that version, and that it serves it",
-    undo="the replica follows the registry again, unless somebody pinned it to another version since",
+    evidence="the replica reports that it is pinned to that version, and serves it",
+    undo="the replica follows the registry again, unless another program pinned it to another version since",
     healing="send the replica's traffic elsewhere: no alias reaches it",
     draw=lambda rng, target, intensity: {"replica": ""} if target.stack else None,  # noqa: ARG005
 )
@@ -22,11 +22,11 @@ def pin(
     replica: str = "",
     version: str = "",
 ) -> dict[str, Json]:
-    """Hold one replica to a version, whatever the registry says: the rollback that reaches the others only.
+    """Pin one replica to a version, whatever the registry says: a rollback reaches the others only.
 
     Args:
-        replica: which; "" is a random one, by the trial's seed.
-        version: which; "" is the one with the lowest accuracy tag.
+        replica: its name; "" is a random one, by the trial's seed.
+        version: the version; "" is the one with the lowest accuracy tag.
     """
     context = current()
     target = context.target
@@ -40,8 +40,8 @@ def pin(
     versions, champion = registry.versions(), registry.champion()
     to = version_named(versions, version) if version else worst_but(versions, champion="")
     if now := pins.pinned().get(chosen):
-        # The undo would end what somebody else wants.
-        raise Refusal(f"{chosen} is pinned to version {now} already, by somebody else", "choose another replica")
+        # The undo would end a pin that another program made.
+        raise Refusal(f"{chosen} is pinned to version {now} already, by another program", "choose another replica")
 
     def evidence(_: object) -> Evidence | None:
         # That it serves the version proves nothing while that version is champion.
@@ -50,7 +50,7 @@ def pin(
         if found != {to.version} or pins.pinned().get(chosen) != to.version:
             return None
         return Evidence(
-            f"{chosen} says that it is held to version {to.version}, whatever is champion, and serves it",
+            f"{chosen} reports that it is pinned to version {to.version}, whatever is champion, and serves it",
             {"replica": chosen, "version": to.version, "champion": registry.champion()},
         )
 
@@ -74,11 +74,11 @@ def pin(
 
 
 def unpin(target: Target, replica: str, version: str) -> str:
-    """Undo of ``pin``. Idempotent; a pin of somebody else's stays."""
+    """Undo of ``pin``. Idempotent; a pin that another program made stays."""
     pins = require(target, Pins)
     now = pins.pinned().get(replica, "")
     if now and now != version:
-        return f"{replica} is pinned to version {now} by now, by somebody else: left as it is"
+        return f"{replica} is pinned to version {now} by now, by another program: left as it is"
     if now:
         pins.unpin(replica)
     return f"{replica} follows the registry {'again' if now else 'already'}"

@@ -1,4 +1,4 @@
-"""The wrong version is made the champion: once, again after every rollback, or with the right one deleted."""
+"""Promotes the wrong version: once, again after every rollback, or with the right one deleted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from monkeyproof import paths
 from monkeyproof.errors import Refusal, TargetError, UsageError
-from monkeyproof.faults.support.champion import CHAMPION, digest_tag, promotion, version_named, worst_but
+from monkeyproof.faults.support.champion import CHAMPION, digest_tag, inject_promotion, version_named, worst_but
 from monkeyproof.faults.support.checks import check_number
 from monkeyproof.injection.fault_registry import fault
 from monkeyproof.injection.inject import Context, current, has_current
@@ -20,13 +20,13 @@ from monkeyproof.types import Json
 
 POLL_S = 0.1
 ENDS_WITHIN_S = 15.0
-"""The longest that a call to a registry takes which does not answer, with all its retries."""
+"""Longest duration of a call to a registry that does not answer, with all its retries."""
 
 
 @fault(
     needs=(Registry, Replicas),
     evidence="the registry names it as champion, and a replica serves it",
-    undo="the old champion is champion again, unless somebody chose another since",
+    undo="the old champion is restored, unless another program chose another since",
     healing="roll back to the last version that verifies",
     draw=lambda rng, target, intensity: {} if target.registry else None,  # noqa: ARG005
 )
@@ -35,9 +35,9 @@ def promote_degraded(
 ) -> dict[str, Json]:
     """Make a worse model the champion; ``version`` "" is the one with the lowest accuracy tag.
 
-    Proven by the registry, which reads it back, and by a replica that serves it.
+    The registry and a replica that serves it prove it.
     """
-    return promotion(
+    return inject_promotion(
         "registry.promote_degraded", _worse(version), undo="monkeyproof.faults.registry:restore_champion"
     )
 
@@ -45,8 +45,8 @@ def promote_degraded(
 @fault(
     needs=(Registry, Replicas),
     evidence="the registry names it as champion, and a replica serves it",
-    undo="nobody promotes it any more, and the champion that it displaced last is champion again",
-    healing="roll back, and again; then find out who promotes it",
+    undo="it is promoted no more, and the champion that it displaced last is restored",
+    healing="roll back, and again; then find the program that promotes it",
     draw=lambda rng, target, intensity: {"times": 1} if target.registry else None,  # noqa: ARG005
 )
 def flip_back(
@@ -54,13 +54,13 @@ def flip_back(
     times: int = 1,
     after_ms: float = 1000.0,
 ) -> dict[str, Json]:
-    """Make a worse model the champion, and again ``after_ms`` after each rollback: somebody else deploys, too.
+    """Make a worse model the champion, and again ``after_ms`` after each rollback: another deployer is at work.
 
-    What is displaced last comes back in the end: the old champion, or what somebody chose while it was in force
-    (but for other faults). Where that has been deleted, the old champion.
+    The undo restores the champion that was displaced last: the old one, or one that another program (but no other
+    fault) chose meanwhile; where that has been deleted, the old one.
 
     Args:
-        version: which; "" is the one with the lowest accuracy tag.
+        version: the version; "" is the one with the lowest accuracy tag.
         times: how often it is promoted again; 0 for as long as the fault is held.
     """
     check_number("after_ms", after_ms)
@@ -79,20 +79,20 @@ def flip_back(
         registry.set_champion(chosen.version)
         deployer.start()
 
-    return promotion(
+    return inject_promotion(
         "registry.flip_back",
         chosen,
         undo="monkeyproof.faults.registry:stop_flipping",
         apply=apply,
-        more={"times": times, "after_ms": float(after_ms)},
-        more_of_undo={"mark": mark, "note": str(note)},
+        extra_parameters={"times": times, "after_ms": float(after_ms)},
+        undo_arguments={"mark": mark, "note": str(note)},
     )
 
 
 @fault(
     needs=(Registry, Replicas, Deletion),
     evidence="the registry names the new champion and has no version of the old one; a replica serves it",
-    undo="the old version is put back as it was, with its aliases, and is champion again",
+    undo="the old version is restored with its aliases, and is champion again",
     healing="roll back to another version that verifies; else call a person",
 )
 def delete_previous(
@@ -100,7 +100,7 @@ def delete_previous(
 ) -> dict[str, Json]:
     """Make a worse model the champion and delete the old champion's version, as a tidy pipeline does.
 
-    Its file stays. Only where the target can put a deleted version back, bit by bit: MLflow itself cannot.
+    Its file stays. Only for targets that can restore a deleted version, bit by bit: MLflow itself cannot.
     """
     context = current()
     registry, deletion = require(context.target, Registry), require(context.target, Deletion)
@@ -112,18 +112,18 @@ def delete_previous(
         if any(one.version == previous for one in registry.versions()):
             raise TargetError(f"version {previous} should be deleted, and is still there")
 
-    return promotion(
+    return inject_promotion(
         "registry.delete_previous",
         chosen,
-        undo="monkeyproof.faults.registry:put_back_version",
+        undo="monkeyproof.faults.registry:restore_version",
         apply=apply,
-        more_of_undo={"record": dict(deletion.record(previous))},
+        undo_arguments={"record": dict(deletion.record(previous))},
     )
 
 
 @dataclass
 class Deployer:
-    """Promotes a version again whenever it is champion no more. Ends with its trial at the latest."""
+    """Promotes a version again whenever another one is champion. Ends with its trial at the latest."""
 
     context: Context
     registry: Registry
@@ -131,7 +131,7 @@ class Deployer:
     times: int
     after_s: float
     note: Path
-    """Where it writes the champion down that it displaces, before it does: another process may have to undo it."""
+    """File to which it writes the champion that it is about to displace: another process may have to undo it."""
     promoted_again: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -141,7 +141,7 @@ class Deployer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Raises: TargetError: it does not end."""
+        """Stop the thread. Raises TargetError if it does not end."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(ENDS_WITHIN_S)
@@ -164,16 +164,16 @@ class Deployer:
                 continue  # A deployer tries again.
 
     def _others(self) -> bool:
-        """Whether other faults have chosen a champion, which is theirs to take back and nobody's wish."""
+        """Whether other open faults have chosen a champion, which their own undo restores."""
         return sum(one.subject == CHAMPION for one in tuple(self.context.undo.open_faults())) > 1
 
 
 _deployers: dict[str, Deployer] = {}
-"""By mark. They live in the process that injected them, and die with it."""
+"""By mark. They live in the process that injected them, and end with it."""
 
 
 def restore_champion(target: Target, promoted: str, previous: str, sha256: str = "") -> str:
-    """Undo of ``promote_degraded``, unless somebody else chose another champion since. Idempotent.
+    """Undo of ``promote_degraded``, unless another program chose another champion since. Idempotent.
 
     Args:
         sha256: digest of the old champion's artifact before the fault, as its publisher gave it; "" for unknown.
@@ -186,21 +186,23 @@ def restore_champion(target: Target, promoted: str, previous: str, sha256: str =
         return f"the champion is version {now} by now, neither ours ({promoted}) nor the old one: left as it is"
     versions = registry.versions()
     if all(one.version != previous for one in versions):
-        raise TargetError(f"the champion was version {previous}, which is gone: choose another for {promoted}")
+        raise TargetError(
+            f"version {previous}, the old champion, does not exist any more: choose another instead of {promoted}"
+        )
     registry.set_champion(previous)
     now = registry.champion()
     if now != previous:
         raise TargetError(f"the champion should be version {previous} again, and is {now}")
     changed = sha256 and digest_tag(versions, previous) != sha256
     return f"the champion is version {previous} again" + (
-        ", whose digest somebody else has changed since" if changed else ""
+        ", whose digest another program has changed since" if changed else ""
     )
 
 
 def stop_flipping(
     target: Target, promoted: str, previous: str, mark: str, sha256: str = "", note: str = ""
 ) -> str:
-    """Undo of ``flip_back``. Idempotent; where its process has died, nobody promotes anything any more.
+    """Undo of ``flip_back``. Idempotent; where its process has ended, nothing is promoted any more.
 
     Args:
         note: path of the file that names the champion that was displaced last; ``previous`` where there is none.
@@ -212,7 +214,7 @@ def stop_flipping(
         again = f"; version {promoted} had been promoted again {deployer.promoted_again} times"
     displaced = json.loads(Path(note).read_bytes()) if note and Path(note).exists() else previous
     if all(one.version != displaced for one in require(target, Registry).versions()):
-        displaced = previous  # Whoever chose it has deleted it since.
+        displaced = previous  # It has been deleted since.
     done = restore_champion(target, promoted, displaced, sha256 if displaced == previous else "") + again
     if note:
         Path(note).unlink(missing_ok=True)
@@ -220,10 +222,10 @@ def stop_flipping(
     return done
 
 
-def put_back_version(
+def restore_version(
     target: Target, promoted: str, previous: str, record: dict[str, Json], sha256: str = ""
 ) -> str:
-    """Undo of ``delete_previous``: the version first, for an alias needs something to point to. Idempotent."""
+    """Undo of ``delete_previous``: restores the version first, since an alias has to point to one. Idempotent."""
     registry = require(target, Registry)
     was_there = not require(target, Deletion).restore(previous, record)
     if all(one.version != previous for one in registry.versions()):

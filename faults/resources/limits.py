@@ -193,7 +193,9 @@ def _limit(
             parameters={"name": replica.name, "asked_for": name, **parameters},
             apply=lambda: stressor.start("rlimit", stressor_id, options),
             evidence=proven,
-            undo=Undo("monkeyproof.faults.resources:restore_limit", {"stressor_id": stressor_id, **arguments}),
+            undo=Undo(
+                "monkeyproof.faults.resources.limits:restore_limit", {"stressor_id": stressor_id, **arguments}
+            ),
             prior={**prior_state(replica), "limit": limit.before},
             lease_s=LEASE_S,
             why_gone=why_gone,

@@ -1,8 +1,8 @@
 """Bits that flip in a model's weights: in memory, or in the file that they are stored in, in place.
 
-Most of it is not noticed by what loads a model: of 200 single flips each, 189 of a pickle loaded, 185 of a joblib,
-all of an npy and 156 of a small Parquet file (docs/faults/models.md), and answered wrongly or not. So whoever
-flips bits looks at digests, before and after. A flip is its own undo.
+Programs that load a model seldom notice: of 200 single flips each, 189 of a pickle loaded, 185 of a joblib, all of
+an npy and 156 of a small Parquet file (docs/faults/models.md), with right or wrong answers. So faults that flip
+bits compare digests before and after. A flip is its own undo.
 """
 
 from __future__ import annotations
@@ -28,47 +28,47 @@ _EXPONENT_BITS = {2: (10, 5), 4: (23, 8), 8: (52, 11)}
 
 @dataclass(frozen=True, slots=True)
 class Flips:
-    """Which bits were flipped, counted from the first byte's least significant one."""
+    """Indices of flipped bits, counted from the first byte's least significant one."""
 
     bits: NDArray[np.int64]
 
     def apply(self, data: Any) -> None:
-        """Flip them, in place: once more, and all is as it was.
+        """Flip the bits in place; a second call restores them.
 
         Args:
             data: writable and contiguous: an array of any type, a bytearray, an mmap.
 
         Raises:
-            UsageError: it is read-only, not contiguous, or too short.
+            UsageError: ``data`` is read-only, not contiguous, or too short.
         """
         view = bytes_of(data)
         if self.bits[-1] >= 8 * len(view):
-            raise UsageError(f"{len(view)} bytes have no bit {self.bits[-1]}: these flips are of something larger")
+            raise UsageError(f"{len(view)} bytes have no bit {self.bits[-1]}: these flips are for a larger object")
         places = self.bits >> 3
         begins = np.flatnonzero(np.concatenate([[True], places[1:] != places[:-1]]))
         masks = np.left_shift(1, self.bits & 7, dtype=np.int64).astype(np.uint8)
-        # Several bits of one byte are flipped together, for an index that comes twice would count once.
+        # Several bits of one byte are flipped together, since an index that occurs twice would count once.
         view[places[begins]] ^= np.bitwise_xor.reduceat(masks, begins)
 
 
 def random_bits(data: Any, count: int, rng: np.random.Generator) -> Flips:
-    """``count`` different bits of ``data``, anywhere, each as likely.
+    """``count`` different bits of ``data``, uniformly chosen.
 
     Raises:
-        UsageError: there are not so many.
+        UsageError: ``data`` has fewer bits.
     """
     return Flips(_different(8 * len(bytes_of(data)), count, rng))
 
 
 def exponent_bits(weights: NDArray[Any], count: int, rng: np.random.Generator, *, bit: int | None = None) -> Flips:
-    """One bit of the exponent of each of ``count`` different weights: what does most harm.
+    """One bit of the exponent of each of ``count`` different weights, which does most harm.
 
     Args:
         weights: contiguous floats of 2, 4 or 8 bytes, in the machine's own byte order or the other one.
         bit: which one, 0 the lowest; None for any, each by itself. The highest turns 0.5 into 2**127 (float32).
 
     Raises:
-        UsageError: these are no such floats, or not so many, or there is no such bit.
+        UsageError: ``weights`` are no such floats, or too few, or there is no such bit.
     """
     if weights.dtype.kind != "f" or weights.dtype.itemsize not in _EXPONENT_BITS:
         raise UsageError(f"{weights.dtype} has no exponent of IEEE 754: floats of 16, 32 or 64 bits are needed")
@@ -79,7 +79,7 @@ def exponent_bits(weights: NDArray[Any], count: int, rng: np.random.Generator, *
     within = begin + (rng.integers(0, width, count) if bit is None else np.full(count, bit))
     size_bits = 8 * weights.dtype.itemsize
     if not weights.dtype.isnative or not np.little_endian:
-        # Bytes stand the other way round; bits in a byte never do.
+        # The byte order is reversed; the order of bits in a byte never is.
         within = size_bits - 8 - (within & ~7) + (within & 7)
     return Flips(np.sort(chosen * size_bits + within))
 
@@ -88,18 +88,18 @@ def flip_in_file(path: Path, flips: Flips) -> None:
     """Flip bits of a file in place: no copy is made, and its length stays.
 
     Raises:
-        UsageError: it is too short.
-        TargetError: it cannot be written.
+        UsageError: the file is too short.
+        TargetError: the file cannot be written.
     """
     with _mapped(path) as data:
         flips.apply(data)
 
 
 def digest_of(path: Path) -> str:
-    """The SHA-256 of a file.
+    """The SHA-256 of a file, in hexadecimal.
 
     Raises:
-        TargetError: it cannot be read.
+        TargetError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -117,9 +117,9 @@ def bytes_of(data: Any) -> Bytes:
     try:
         view = memoryview(data).cast("B")
     except TypeError as error:
-        raise UsageError(f"bits can be flipped in what lies in memory in one piece ({error})") from None
+        raise UsageError(f"bits can be flipped in contiguous memory only ({error})") from None
     if view.readonly:
-        raise UsageError("bits cannot be flipped in what is read-only")
+        raise UsageError("bits cannot be flipped in read-only memory")
     return np.frombuffer(view, np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""What faults of models and of the registry have in common: which version, who serves it, and publishing one."""
+"""What faults of models and of the registry share: choosing, publishing and promoting a version."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from monkeyproof.types import Evidence, Json
 from monkeyproof.undo.log import Undo
 
 CHAMPION = "champion"
-"""Subject of the faults that choose one."""
+"""The subject of faults that choose a champion."""
 SCRAPE_TIMEOUT_S = 1.0
 FOLLOWED_WITHIN_S = 10.0
 
 
 def version_named(versions: Sequence[ModelVersion], name: str) -> ModelVersion:
-    """Raises: UsageError: there is none of that name."""
+    """The version of that name. Raises UsageError if there is none."""
     found = next((one for one in versions if one.version == str(name)), None)  # YAML reads 3 as a number.
     if found is None:
         known = ", ".join(one.version for one in versions) or "none"
@@ -46,13 +46,13 @@ def worst_but(versions: Sequence[ModelVersion], champion: str) -> ModelVersion:
 
 
 def digest_tag(versions: Sequence[ModelVersion], version: str) -> str:
-    """What the publisher of a version said of its bytes; "" if nothing."""
+    """The digest that the publisher of a version tagged it with; "" if there is none."""
     return next((one.sha256 for one in versions if one.version == version), "")
 
 
 @contextmanager
 def downloaded(registry: Registry, version: str) -> Iterator[Path]:
-    """The version's model file, as the registry gives it at this moment. Gone afterwards."""
+    """The version's model file as the registry gives it at this moment; deleted at the end of the block."""
     with tempfile.TemporaryDirectory(prefix="mp-version-") as folder:
         yield registry.download(version, Path(folder))
 
@@ -68,7 +68,7 @@ def digest_given(registry: Registry, version: str) -> str:
 
 
 def metrics_of(replica: Replica) -> Mapping[str, float]:
-    """A replica's numbers, by name; none if it says nothing."""
+    """A replica's metrics without labels, by name; none if it does not answer."""
     import httpx
     from prometheus_client.parser import text_string_to_metric_families
 
@@ -80,33 +80,33 @@ def metrics_of(replica: Replica) -> Mapping[str, float]:
 
 
 def serving(replicas: Replicas, version: str) -> tuple[list[str], list[str]]:
-    """Names of the replicas that say that they serve a version, and of the others."""
+    """Names of the replicas that report that they serve a version, and of the others."""
     served = {one.name: f"{metrics_of(one).get('replica_model_version', 0):.0f}" for one in replicas.list()}
     yes = [name for name, found in served.items() if found == version]
     return yes, [name for name in served if name not in yes]
 
 
-def promotion(
+def inject_promotion(
     fault: str,
     chosen: ModelVersion,
     *,
     undo: str,
     apply: Callable[[], object] | None = None,
-    more: Mapping[str, Json] | None = None,
-    more_of_undo: Mapping[str, Json] | None = None,
+    extra_parameters: Mapping[str, Json] | None = None,
+    undo_arguments: Mapping[str, Json] | None = None,
 ) -> dict[str, Json]:
-    """Inject: a version becomes champion, proven by the registry and by a replica that serves it.
+    """Inject: make a version champion; the registry and a replica that serves it prove it.
 
     Args:
-        undo: a function of ``(target, promoted, previous, sha256, **more_of_undo)``.
-        apply: what is done; None: no more than that.
+        undo: a function of ``(target, promoted, previous, sha256, **undo_arguments)``.
+        apply: what to do; None: set the alias and nothing else.
     """
     context = current()
     registry, replicas = require(context.target, Registry), require(context.target, Replicas)
     previous = registry.champion()
     sha256 = digest_tag(registry.versions(), previous)
 
-    named = Once(lambda: registry.champion() == chosen.version)
+    named = Latched(lambda: registry.champion() == chosen.version)
 
     def evidence(_: object) -> Evidence | None:
         if not named():
@@ -129,7 +129,7 @@ def promotion(
                 "version": chosen.version,
                 "previous": previous,
                 "accuracy": chosen.accuracy,
-                **(more or {}),
+                **(extra_parameters or {}),
             },
             apply=apply or (lambda: registry.set_champion(chosen.version)),
             evidence=evidence,
@@ -139,7 +139,7 @@ def promotion(
                     "promoted": chosen.version,
                     "previous": previous,
                     "sha256": sha256,
-                    **(more_of_undo or {}),
+                    **(undo_arguments or {}),
                 },
             ),
             evidence_within_s=FOLLOWED_WITHIN_S,
@@ -149,19 +149,21 @@ def promotion(
     )
 
 
-class Once:
-    """Whether something was seen, at this look or an earlier one: a healer may take it away between two looks."""
+class Latched:
+    """Whether a condition held at this call or an earlier one: a healer may end it between two calls."""
 
-    def __init__(self, look: Callable[[], bool]) -> None:
-        self._look = look
-        self._seen = False
+    def __init__(self, condition: Callable[[], bool]) -> None:
+        self._condition = condition
+        self._held = False
 
     def __call__(self) -> bool:
-        self._seen = self._seen or self._look()
-        return self._seen
+        self._held = self._held or self._condition()
+        return self._held
 
 
 def why_not_champion(registry: Registry, version: str) -> Callable[[], str]:
+    """A check for ``Injection.why_gone``: whether another version is champion."""
+
     def why() -> str:
         now = registry.champion()
         return "" if now == version else f"the champion is version {now}, and was {version}"
@@ -169,20 +171,20 @@ def why_not_champion(registry: Registry, version: str) -> Callable[[], str]:
     return why
 
 
-def release(
+def inject_release(
     fault: str,
     model: Callable[[Path], Path],
     tags: Mapping[str, str],
     *,
     promote: bool = True,
     refused: bool = False,
-    more: Mapping[str, Json] | None = None,
+    extra_parameters: Mapping[str, Json] | None = None,
 ) -> dict[str, Json]:
-    """Inject: a model is published as a new version, with its own digest, and becomes champion.
+    """Inject: publish a model as a new version with its own digest, and make it champion.
 
     Args:
-        model: makes it in a folder, before anything is done to the target; returns its file.
-        tags: what its publisher says of it.
+        model: makes the model in a folder, before the target is changed; returns its file.
+        tags: the tags that its publisher gives it.
         promote: whether it becomes champion.
         refused: whether replicas that refuse to load it prove it as well as those that serve it.
 
@@ -198,71 +200,94 @@ def release(
         # A plan publishes nothing, so it needs no model.
         path = model(Path(folder)) if context.planned is None else Path(folder)
         sha256 = digest_of(path) if path.is_file() else ""
-        errors = _registry_errors(replicas)
-        version = ""
-        given = Once(lambda: digest_given(registry, version) == sha256)
-        named = Once(lambda: registry.champion() == version)
-
-        def apply() -> None:
-            nonlocal version
-            version = publishing.publish(path, mark, {**tags, "sha256": sha256})
-            if promote:
-                registry.set_champion(version)
-
-        def evidence(_: object) -> Evidence | None:
-            # First: it is over as soon as somebody rolls back.
-            if promote and not named():
-                return None
-            if not given():
-                return None
-            data: dict[str, Json] = {"version": version, "previous": previous, "sha256": sha256}
-            words = f"version {version} is published with the digest {sha256[:12]}..."
-            if replicas is None:
-                return Evidence(words, data)
-            yes, _ = serving(replicas, version)
-            now = _registry_errors(replicas)
-            no = [name for name, count in now.items() if count > errors.get(name, count)] if refused else []
-            if not yes and not no:
-                return None
-            words += f" and champion instead of {previous}; "
-            words += f"{', '.join(yes)} serve{'s' if len(yes) == 1 else ''} it" if yes else ""
-            words += f"{', '.join(no)} cannot load it" if no and not yes else ""
-            return Evidence(words, {**data, "serving": yes, "cannot_load": no})
-
-        def why_gone() -> str:
-            if promote:
-                return why_not_champion(registry, version)()
-            return "" if publishing.published(mark) else f"version {version} was deleted"
-
+        release = _Release(registry, publishing, replicas, previous, mark, sha256, accept_refusals=refused)
         return inject(
             Injection(
                 fault=fault,
                 subject=CHAMPION if promote else "registry",
-                parameters={"previous": previous, "promote": promote, **(more or {})},
-                apply=apply,
-                evidence=evidence,
-                undo=Undo("monkeyproof.faults.support.champion:withdraw", {"mark": mark, "previous": previous}),
+                parameters={"previous": previous, "promote": promote, **(extra_parameters or {})},
+                apply=lambda: release.publish(path, {**tags, "sha256": sha256}),
+                evidence=release.evidence,
+                undo=Undo(f"{__name__}:withdraw_release", {"mark": mark, "previous": previous}),
                 evidence_within_s=FOLLOWED_WITHIN_S,
                 prior={"champion": previous},
-                why_gone=why_gone,
+                why_gone=release.why_gone,
             )
         )
 
 
-def withdraw(target: Target, mark: str, previous: str) -> str:
-    """Undo of ``release``: the version is deleted with its file, and is champion no more. Idempotent.
+class _Release:
+    """One version that is published, and promoted where there are replicas to serve it."""
 
-    A champion that somebody else chose since stays.
+    def __init__(
+        self,
+        registry: Registry,
+        publishing: Publishing,
+        replicas: Replicas | None,
+        previous: str,
+        mark: str,
+        sha256: str,
+        *,
+        accept_refusals: bool,
+    ) -> None:
+        """``replicas`` None: it is not promoted. ``accept_refusals``: a replica that cannot load it is a proof."""
+        self._registry, self._publishing, self._replicas = registry, publishing, replicas
+        self._previous, self._mark, self._sha256 = previous, mark, sha256
+        self._accept_refusals = accept_refusals
+        self._errors_before = _registry_errors(replicas)
+        self._version = ""
+        self._is_given = Latched(lambda: digest_given(registry, self._version) == sha256)
+        self._is_champion = Latched(lambda: registry.champion() == self._version)
+
+    def publish(self, path: Path, tags: Mapping[str, str]) -> None:
+        self._version = self._publishing.publish(path, self._mark, tags)
+        if self._replicas is not None:
+            self._registry.set_champion(self._version)
+
+    def evidence(self, _: object) -> Evidence | None:
+        # The champion first: it is another one as soon as a healer rolls back.
+        if self._replicas is not None and not self._is_champion():
+            return None
+        if not self._is_given():
+            return None
+        data: dict[str, Json] = {"version": self._version, "previous": self._previous, "sha256": self._sha256}
+        words = f"version {self._version} is published with the digest {self._sha256[:12]}..."
+        if self._replicas is None:
+            return Evidence(words, data)
+        yes, _others = serving(self._replicas, self._version)
+        no = self._refusing(self._replicas) if self._accept_refusals else []
+        if not yes and not no:
+            return None
+        words += f" and champion instead of {self._previous}; "
+        words += f"{', '.join(yes)} serve{'s' if len(yes) == 1 else ''} it" if yes else ""
+        words += f"{', '.join(no)} cannot load it" if no and not yes else ""
+        return Evidence(words, {**data, "serving": yes, "cannot_load": no})
+
+    def why_gone(self) -> str:
+        if self._replicas is not None:
+            return why_not_champion(self._registry, self._version)()
+        return "" if self._publishing.published(self._mark) else f"version {self._version} was deleted"
+
+    def _refusing(self, replicas: Replicas) -> list[str]:
+        """Replicas that have failed to follow the registry since the release."""
+        now = _registry_errors(replicas)
+        return [name for name, count in now.items() if count > self._errors_before.get(name, count)]
+
+
+def withdraw_release(target: Target, mark: str, previous: str) -> str:
+    """Undo of ``inject_release``: deletes the version with its file, and restores the champion. Idempotent.
+
+    A champion that another program has chosen since stays.
     """
     registry, publishing = require(target, Registry), require(target, Publishing)
     ours = publishing.published(mark)
     if not ours:
-        # A file may have been uploaded of which no version was made any more.
+        # A file may have been uploaded without a version being made of it.
         publishing.withdraw(mark)
-        return "the version that was published is gone already"
+        return "the version that was published does not exist any more"
     now = registry.champion()
     if now in ours:
-        # First: with a version, the registry deletes every alias of it.
+        # The alias first: with a version, the registry deletes every alias of it.
         registry.set_champion(previous)
         now = registry.champion()
         if now != previous:

@@ -1,7 +1,8 @@
-"""Damage to a file that can be taken back bit by bit, whoever dies in between.
+"""Restores a damaged file bit by bit, also after the harness was killed at any moment.
 
-What is needed for it is on disk, synced, before anything is done. Every undo looks at digests: a file that is as
-it was is left alone, one that is as the fault left it is put back, and one that is neither is somebody else's.
+The bytes that this needs are on disk, synced, before the file is changed. Every undo compares digests: it leaves a
+file that is as it was before the fault, restores one that is as the fault left it, and reports any other as
+changed by another program.
 """
 
 from __future__ import annotations
@@ -24,26 +25,26 @@ from monkeyproof.targets.port import Target
 from monkeyproof.types import Json
 
 KEPT = "kept"
-"""Folder of MONKEYPROOF_HOME."""
+"""Folder of MONKEYPROOF_HOME that holds the backups."""
 MISSING = ""
 """Digest of a file that is not there."""
-NEITHER = "is neither as it was nor as the fault left it: somebody else changed it, and it is left as it is"
+NEITHER = "is neither as it was nor as the fault left it: another program changed it, and it is left as it is"
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A file's bytes as they were, to be saved before they are changed."""
+class FileBackup:
+    """A backup of a file, to be saved before the file is changed."""
 
     path: Path
     copy: Path
     digest: str
 
     def save(self) -> None:
-        """Copy them into the harness's home, and sync them.
+        """Copy the file into the harness's home, and sync the copy.
 
         Raises:
-            Refusal: the disk does not take them, so nothing may be changed.
-            TargetError: the file has changed since it was looked at.
+            Refusal: the copy cannot be written, so the file must not be changed.
+            TargetError: the file has changed since its digest was taken.
         """
         self.copy.parent.mkdir(exist_ok=True, mode=0o700)
         try:
@@ -55,31 +56,31 @@ class Kept:
         except OSError as error:
             self.copy.unlink(missing_ok=True)
             raise Refusal(
-                f"{self.path} cannot be copied to {self.copy} ({error.strerror or error}), so there would be "
-                "no way back",
-                "make room on the disk, or move MONKEYPROOF_HOME",
+                f"{self.path} cannot be copied to {self.copy} ({error.strerror or error}), so it could not be "
+                "restored",
+                "free space on the disk, or move MONKEYPROOF_HOME",
             ) from None
         if digest_of(self.copy) != self.digest:
             self.copy.unlink(missing_ok=True)
-            raise TargetError(f"{self.path} is being changed by somebody else at this moment")
+            raise TargetError(f"{self.path} is being changed by another program at this moment")
 
     def arguments(self, after: str) -> dict[str, Json]:
-        """For ``put_back_file``; ``after`` is the digest as the fault leaves it."""
+        """Arguments of ``restore_file``. ``after``: the digest as the fault leaves the file."""
         return {"path": str(self.path), "kept": str(self.copy), "before": self.digest, "after": after}
 
 
-def keep(path: Path) -> Kept:
-    """Ready to be saved; nothing is done yet. Raises TargetError if the file cannot be read."""
-    return Kept(path, paths.home() / KEPT / f"{uuid.uuid4().hex}.bytes", digest_of(path))
+def back_up(path: Path) -> FileBackup:
+    """A backup that is ready to be saved. Raises TargetError if the file cannot be read."""
+    return FileBackup(path, paths.home() / KEPT / f"{uuid.uuid4().hex}.bytes", digest_of(path))
 
 
 def digest_now(path: Path) -> str:
-    """``MISSING`` for a file that is not there."""
+    """The digest of a file; ``MISSING`` if there is no such file."""
     return digest_of(path) if path.exists() else MISSING
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Put a file in place in one step, synced: whoever reads it sees the old bytes or the new ones."""
+    """Replace a file in one step, synced: a reader sees the old bytes or the new ones."""
     mode = path.stat().st_mode & 0o7777 if path.exists() else 0o600
     draft = _draft_of(path)
     draft.unlink(missing_ok=True)
@@ -96,7 +97,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def _draft_of(path: Path) -> Path:
-    """Beside the file, under a name that whoever undoes this knows: who is killed over it leaves it there."""
+    """The path of the draft beside the file. The undo knows it, because a killed process leaves it there."""
     return path.with_name(f".monkeyproof-{path.name}")
 
 
@@ -108,16 +109,16 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def put_back_file(target: Target, path: str, kept: str, before: str, after: str) -> str:  # noqa: ARG001
-    """Undo of whatever replaced, cut or removed a file. Idempotent.
+def restore_file(target: Target, path: str, kept: str, before: str, after: str) -> str:  # noqa: ARG001
+    """Undo of a fault that replaced, cut or removed a file. Idempotent.
 
     Args:
-        kept: where its bytes are, as they were.
-        before: their digest.
-        after: the digest as the fault left it; "" for a file that it took away.
+        kept: path of the backup.
+        before: digest of the backup.
+        after: digest of the file as the fault left it; "" for a file that it removed.
 
     Raises:
-        TargetError: what was kept is gone or damaged, or the disk does not take it.
+        TargetError: the backup is missing or damaged, or the file cannot be written.
     """
     place, copy = Path(path), Path(kept)
     _draft_of(place).unlink(missing_ok=True)
@@ -126,21 +127,21 @@ def put_back_file(target: Target, path: str, kept: str, before: str, after: str)
         copy.unlink(missing_ok=True)
         return f"{place.name} is as it was already"
     if now != after:
-        return f"{place} {NEITHER}{f'; the bytes of before are in {copy}' if copy.exists() else ''}"
+        return f"{place} {NEITHER}{f'; its old bytes are in {copy}' if copy.exists() else ''}"
     if not copy.exists() or digest_of(copy) != before:
-        raise TargetError(f"{place} cannot be put back: the bytes that were kept in {copy} are gone or damaged")
+        raise TargetError(f"{place} cannot be restored: its backup {copy} is missing or damaged")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         write_whole(place, copy.read_bytes())
     except OSError as error:
-        raise TargetError(f"{place} cannot be put back ({error.strerror or error})") from None
+        raise TargetError(f"{place} cannot be restored ({error.strerror or error})") from None
     if digest_of(place) != before:
-        raise TargetError(f"{place} was put back, and is not what it was")
+        raise TargetError(f"{place} was restored, and does not have its old digest")
     copy.unlink(missing_ok=True)
     return f"{place.name} is as it was again ({before[:12]}...)"
 
 
-def put_back_bits(
+def restore_bits(
     target: Target,  # noqa: ARG001
     path: str,
     bits: Sequence[int],
@@ -148,13 +149,13 @@ def put_back_bits(
     before: str,
     after: str,
 ) -> str:
-    """Undo of flipped bits, also where the fault or an earlier undo ended half-way. Idempotent.
+    """Undo of flipped bits, also where the fault or an earlier undo was interrupted. Idempotent.
 
     Args:
-        bits: which, counted from the first byte's least significant one.
-        old: the bytes that hold them, each once, as they were; hexadecimal.
+        bits: indices of the bits, counted from the first byte's least significant one.
+        old: the bytes that hold them, each once, as they were before the fault; hexadecimal.
         before: the file's digest before the fault.
-        after: and as the fault left it.
+        after: the digest as the fault left the file.
 
     Raises:
         TargetError: the file cannot be written.
@@ -177,7 +178,7 @@ def put_back_bits(
     else:
         return f"{place} {NEITHER}"
     if digest_of(place) != before:
-        raise TargetError(f"{place}: bits were flipped back, and it is not what it was")
+        raise TargetError(f"{place}: its bits were flipped back, and it does not have its old digest")
     return f"{place.name} is as it was again ({before[:12]}...)"
 
 
@@ -187,7 +188,7 @@ def places_of(bits: Sequence[int]) -> list[int]:
 
 
 def old_bytes(path: Path, bits: Sequence[int]) -> bytes:
-    """What stands there now. Raises TargetError if the file cannot be read."""
+    """The bytes that hold some bits, as they are now. Raises TargetError if the file cannot be read."""
     found = bytearray()
     try:
         with path.open("rb") as file:
@@ -209,7 +210,7 @@ def digest_with_flips(path: Path, bits: Sequence[int]) -> str:
 
 
 def _with_bytes(path: Path, offsets: Sequence[int], values: bytes) -> str:
-    """The digest of a file with other bytes at some places; "" if it is too short to have them, or is gone."""
+    """The digest of a file with other bytes at some places; "" if it is too short to have them, or missing."""
     digest, at = hashlib.sha256(), 0
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         for offset, value in zip(offsets, values, strict=True):

@@ -1,4 +1,4 @@
-"""What faults on links have in common: the checks before, the toxic with its undo, and requests of our own."""
+"""What faults on links share: checks, the toxic with its undo, and requests of our own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from monkeyproof.types import Evidence, Json
 from monkeyproof.undo.log import Undo
 
 OWN_REQUEST = {"X-Monkeyproof": "evidence"}
-"""Marks the harness's own requests: the proxy counts them apart, and they draw from randomness of their own."""
+"""Marks the harness's own requests, which the proxy counts separately and gives random numbers of their own."""
 
 
 def proxy_fault(
@@ -48,17 +48,17 @@ def proxy_fault(
 
 
 def faults_on(links: Links, link: str) -> list[str]:
-    """Ids of the faults that sit on one link at this moment, whoever owns them."""
+    """Ids of the toxics on one link at this moment, also of other owners."""
     found = []
     for toxic_id in links.active():
-        with contextlib.suppress(TargetError):  # It went in between.
+        with contextlib.suppress(TargetError):  # It was removed in between.
             if links.stats(toxic_id)["link"] == link:
                 found.append(toxic_id)
     return found
 
 
 def seed_for(purpose: str) -> int:
-    """A seed for a toxic, from the trial's."""
+    """A seed for a toxic, drawn from the trial's randomness for this purpose."""
     return int(current().rng(purpose).integers(2**63))
 
 
@@ -93,11 +93,12 @@ def on_a_link(
 
 
 def _speaks(protocol: str, wanted: str) -> bool:
-    """Whether a link will do. What speaks RESP is TCP as well."""
+    """Whether a link of protocol ``protocol`` suits a fault that wants another. RESP is TCP as well."""
     return not wanted or protocol == wanted or (protocol, wanted) == ("redis", "tcp")
 
 
 def listen_address(target: Target, link: str) -> tuple[str, int]:
+    """Host and port where the proxy listens for a link."""
     host, _, port = target.file.links[link].listen.rpartition(":")
     return host, int(port)
 
@@ -121,10 +122,10 @@ def send_own_request(target: Target, link: str, *, timeout_s: float) -> tuple[in
 
 
 def broken_how(address: tuple[str, int]) -> str | None:
-    """Connect and see: "refused" or "reset"; None if the connection stands for 50 ms."""
+    """How a new connection fails: "refused" or "reset"; None if it stays open for 50 ms."""
     try:
         with socket.create_connection(address, timeout=1.0) as connection:
-            # Closing resets too, so that a connection that stands after all leaves nothing behind.
+            # Closing sends a reset, so that a connection that stays open leaves nothing behind.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             connection.settimeout(0.05)
             connection.recv(1)

@@ -1,7 +1,7 @@
-"""What faults on a stream of records have in common: the checks before, the toxic, and what proves each kind.
+"""What faults on a stream of records have in common: checks, the toxic, and the kinds of proof.
 
-A record that was changed either stands changed in the feature store, or the pipeline did not take it: then the
-pipeline's own counts say so. Each fault names the looks that would prove it.
+A changed record either reaches the feature store, where it can be read back, or the pipeline does not take it, as
+the pipeline's own counts show. Each fault names the proofs that would do for it.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from monkeyproof.targets.port import (
 from monkeyproof.types import Evidence, Json
 
 LINK = "source->pipeline"
-UNDO = "the link leaves records alone again; by itself when the lease runs out"
+UNDO = "the proxy passes records unchanged again; by itself when the lease runs out"
 EVIDENCE_WITHIN_S = 10.0
 _READ_BACK_ENTITIES = 64
 _LABELS = 200
 _HAS_REJECTED = "has_rejected"
-"""In what is on record of a fault: whether a rejection proves it."""
+"""Key in a fault's prior state: whether a rejection proves it."""
 
 
 def drawn(full_share: float | None = None, **arguments: Json) -> Draw:
-    """Arguments on targets that have the stream; with so large a share at full intensity."""
+    """Draws arguments on targets that have the stream. ``full_share``: the share at full intensity."""
 
     def draw(
         rng: np.random.Generator,  # noqa: ARG001
@@ -55,12 +55,12 @@ def drawn(full_share: float | None = None, **arguments: Json) -> Draw:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What there is to look at when a proof is sought."""
+class StreamObservation:
+    """What a proof may rest on: the toxic's counts, and the target as it is now."""
 
     target: Target
     stats: Mapping[str, Json]
-    """Of the toxic; with something in its journal, or something held back."""
+    """The toxic's statistics; its journal, or what it holds back, is not empty."""
     before: PipelineStatus | None
     """Just before the fault; None where the target has no pipeline to ask."""
     first_position: int
@@ -76,8 +76,8 @@ class Seen:
         return pipeline.status() if pipeline is not None else None
 
 
-Look = Callable[[Seen], tuple[str, Json] | None]
-"""What it sees, in words and as data; None while it sees no proof."""
+StreamProof = Callable[[StreamObservation], tuple[str, Json] | None]
+"""Looks for one kind of proof; returns it in words and as data, or None while there is none."""
 
 
 def corrupt_records(
@@ -86,93 +86,135 @@ def corrupt_records(
     fault: str,
     parameters: Mapping[str, Json],
     *,
-    proven_by: Sequence[Look],
+    proven_by: Sequence[StreamProof],
     rows_share: float | None = None,
     columns: Sequence[int] = (),
     needs: Sequence[type] = (),
     pauses_s: float = 0.0,
 ) -> dict[str, Json]:
-    """Inject a fault of records on a link.
+    """Inject a fault of records on a link: the one way of all faults of ``data`` and ``drift``.
 
     Args:
         name: ``family.function``.
         fault: its name in ``monkeyproof.faults.proxy.records.faults``, with its ``parameters``.
         rows_share: of the records that are hit; None: each of an entity's values has the share in ``parameters``.
         columns: of the features that have to be there.
-        needs: capabilities without which nothing would prove it, besides the links and the feature store.
+        needs: capabilities that the proof needs, besides the links and the feature store.
         pauses_s: as of ``Injection``.
 
     Raises:
         UsageError, Refusal: as ``inject`` does; or the records have no such columns; or a rejection would prove
             it, and another fault on the link has them rejected already.
-        Unproven: none of the looks saw anything in time.
+        Unproven: no proof was found in time.
     """
-    from monkeyproof.faults.proxy.records.faults import record_fault
-
     context = current()
     parameters = {key: value for key, value in parameters.items() if value is not None}
-    record_fault(fault, parameters)  # Checks them.
-    check_link(context.target, link, protocol="http")
-    links, features = require(context.target, Links), require(context.target, Features)
-    for one in needs:
-        require(context.target, one)
-    _check_columns(context.target, features, columns)
-    if rejected in proven_by:
-        _refuse_second_rejection(context, link)
-    if context.target.file.limits_in_force.rows_share is not None:
-        if rows_share is None:
-            width = len(columns) or width_of(context.target, features)
-            # Of nine columns, 61 % of the rows where a tenth of values is; if nobody knows how many, all of them.
-            rows_share = round(1.0 - (1.0 - parameters["share"]) ** width, 4) if width else 1.0
-        within_limit("rows_share", rows_share, "the share of rows corrupted", adds_up=True)
+    _check(context, link, fault, parameters, proven_by, columns, needs)
+    _check_rows_limit(context.target, parameters, rows_share, columns)
     toxic = {"fault": fault, "parameters": parameters, "seed": seed_for(f"{name}/{link}")}
-    pipeline = context.target.find(Pipeline)
-    before: list[PipelineStatus] = []
-    first_position: list[int] = []
-    nearly: list[str] = []
-
-    def evidence(toxic_id: str) -> Evidence | None:
-        stats = links.stats(toxic_id)
-        if stats["trouble"]:
-            raise UsageError(f"{link}: its records do not fit this fault: {stats['trouble']}")
-        if not stats["journal"] and not stats["newest_position"]:
-            return None
-        # The journal keeps the newest only, so its first entry is remembered from the first look.
-        first_position[:] = first_position or [
-            min((cell["position"] for cell in stats["journal"]), default=stats["newest_position"])
-        ]
-        seen = Seen(context.target, stats, before[0] if before else None, first_position[0])
-        counts = {key: value for key, value in stats.items() if key.endswith(("records", "_cells"))}
-        for look in proven_by:
-            if (found := look(seen)) is not None:
-                if look is written and not nearly:
-                    nearly.append(toxic_id)  # The store may have gone on since the journal was read: look again.
-                    return None
-                words, data = found
-                told = ", ".join(f"{value:.0f} {key.replace('_', ' ')}" for key, value in counts.items())
-                return Evidence(f"{link}: {told}; {words}", {**counts, "read_back": data})
-        return None
-
-    injection = proxy_fault(name, link, "corrupt_records", toxic, links, evidence, within_s=EVIDENCE_WITHIN_S)
+    links = require(context.target, Links)
+    search = _ProofSearch(context.target, links, link, proven_by)
+    injection = proxy_fault(
+        name, link, "corrupt_records", toxic, links, search.evidence, within_s=EVIDENCE_WITHIN_S
+    )
 
     def apply() -> str:
-        before[:] = [pipeline.status()] if pipeline is not None else []
+        search.note_pipeline()
         added: str = injection.apply()
         return added
 
-    prior = {**injection.prior, _HAS_REJECTED: rejected in proven_by}
-    told = {**parameters, "seed": toxic["seed"]}
-    return inject(replace(injection, apply=apply, parameters=told, prior=prior, pauses_s=pauses_s))
+    prior = {**injection.prior, _HAS_REJECTED: batches_rejected in proven_by}
+    on_record = {**parameters, "seed": toxic["seed"]}
+    return inject(replace(injection, apply=apply, parameters=on_record, prior=prior, pauses_s=pauses_s))
+
+
+@dataclass
+class _ProofSearch:
+    """Looks for a proof that records of a link were changed, again and again."""
+
+    target: Target
+    links: Links
+    link: str
+    proofs: Sequence[StreamProof]
+    before: PipelineStatus | None = None
+    first_position: int | None = None
+    """Of the first record that was changed. The journal keeps the newest only, so the first look notes it."""
+    written_once: bool = False
+
+    def note_pipeline(self) -> None:
+        """Note the pipeline's counts just before the fault."""
+        pipeline = self.target.find(Pipeline)
+        self.before = pipeline.status() if pipeline is not None else None
+
+    def evidence(self, toxic_id: str) -> Evidence | None:
+        """The first proof that is found; None while there is none.
+
+        Raises:
+            UsageError: the records do not fit the fault.
+        """
+        stats = self.links.stats(toxic_id)
+        if stats["trouble"]:
+            raise UsageError(f"{self.link}: its records do not fit this fault: {stats['trouble']}")
+        if not stats["journal"] and not stats["newest_position"]:
+            return None
+        if self.first_position is None:
+            changed = (cell["position"] for cell in stats["journal"])
+            self.first_position = min(changed, default=stats["newest_position"])
+        observation = StreamObservation(self.target, stats, self.before, self.first_position)
+        counts = {key: value for key, value in stats.items() if key.endswith(("records", "_cells"))}
+        for proof in self.proofs:
+            if (found := proof(observation)) is None:
+                continue
+            if proof is written_past and not self.written_once:
+                self.written_once = True  # The store may have got a value since the journal was read: look again.
+                return None
+            words, data = found
+            counted = ", ".join(f"{value:.0f} {key.replace('_', ' ')}" for key, value in counts.items())
+            return Evidence(f"{self.link}: {counted}; {words}", {**counts, "read_back": data})
+        return None
+
+
+def _check(
+    context: Context,
+    link: str,
+    fault: str,
+    parameters: Mapping[str, Json],
+    proven_by: Sequence[StreamProof],
+    columns: Sequence[int],
+    needs: Sequence[type],
+) -> None:
+    """Raise what ``corrupt_records`` raises before anything is done."""
+    from monkeyproof.faults.proxy.records.faults import record_fault
+
+    record_fault(fault, parameters)
+    check_link(context.target, link, protocol="http")
+    for one in (Links, Features, *needs):
+        require(context.target, one)
+    _check_columns(context.target, require(context.target, Features), columns)
+    if batches_rejected in proven_by:
+        _refuse_second_rejection(context, link)
+
+
+def _check_rows_limit(
+    target: Target, parameters: Mapping[str, Json], rows_share: float | None, columns: Sequence[int]
+) -> None:
+    if target.file.limits_in_force.rows_share is None:
+        return
+    if rows_share is None:
+        width = len(columns) or feature_count(target, require(target, Features))
+        # With nine columns, a tenth of the values is 61 % of the rows; with an unknown number, possibly all.
+        rows_share = round(1.0 - (1.0 - parameters["share"]) ** width, 4) if width else 1.0
+    within_limit("rows_share", rows_share, "the share of rows corrupted", adds_up=True)
 
 
 def _refuse_second_rejection(context: Context, link: str) -> None:
-    """A batch that is rejected does not tell for which of two faults."""
+    """Refuse a fault whose proof could be another one's: a rejected batch does not tell which fault it is for."""
     for one in context.undo.open_faults():
         if one.subject == link and one.prior.get(_HAS_REJECTED):
             raise Refusal(
                 f"{one.fault} already has the pipeline reject what comes over {link}, so that no rejection would "
                 "prove another fault",
-                "take that fault back first",
+                "revert that fault first",
             )
 
 
@@ -187,7 +229,7 @@ def columns_from(columns: str) -> tuple[int, ...]:
     return tuple(int(one) for one in columns.split(",")) if columns else ()
 
 
-def width_of(target: Target, features: Features) -> int:
+def feature_count(target: Target, features: Features) -> int:
     """How many features an entity has, which the store knows of one that the golden set asks for; 0 if not."""
     entity = ""
     with contextlib.suppress(UsageError):
@@ -197,7 +239,7 @@ def width_of(target: Target, features: Features) -> int:
 
 
 def _check_columns(target: Target, features: Features, columns: Sequence[int]) -> None:
-    if columns and 0 < (width := width_of(target, features)) <= max(columns):
+    if columns and 0 < (width := feature_count(target, features)) <= max(columns):
         raise UsageError(f"columns: there is no feature {max(columns)}; an entity has {width}, from 0 on")
 
 
@@ -211,18 +253,18 @@ def entity_in(body: Json) -> str:
     return next((entity for entity in found if entity), "")
 
 
-# Looks.
+# Proofs.
 
 
-def in_the_store(seen: Seen) -> tuple[str, Json] | None:
-    """A changed value lies in the feature store, bit for bit."""
-    changed = (cell for cell in seen.journal if isinstance(cell["column"], int))
-    # Of one entity all of them: the store may not have got the newest yet.
+def value_in_store(observed: StreamObservation) -> tuple[str, Json] | None:
+    """The feature store holds a changed value, bit for bit."""
+    changed = (cell for cell in observed.journal if isinstance(cell["column"], int))
+    # All cells of an entity: the store may not have the newest yet.
     cells = sorted(
         (cell for cell in changed if isinstance(cell["new"], int | float)), key=lambda cell: -cell["position"]
     )
     entities = list(dict.fromkeys(cell["entity"] for cell in cells))[:_READ_BACK_ENTITIES]
-    stored = require(seen.target, Features).read(entities) if entities else {}
+    stored = require(observed.target, Features).read(entities) if entities else {}
     for cell in cells:
         vector = stored.get(cell["entity"])
         if vector is not None and cell["column"] < len(vector):
@@ -233,21 +275,25 @@ def in_the_store(seen: Seen) -> tuple[str, Json] | None:
     return None
 
 
-def written(seen: Seen) -> tuple[str, Json] | None:
-    """Where a healer was quicker than the look into the store: the pipeline has written past the first change."""
-    now = seen.now()
-    if now is None or now.last_written_position < seen.first_position:
+def written_past(observed: StreamObservation) -> tuple[str, Json] | None:
+    """The pipeline has written past the first change: a healer was quicker than the look into the store."""
+    now = observed.now()
+    if now is None or now.last_written_position < observed.first_position:
         return None
     return (
-        f"the pipeline has written past position {seen.first_position}, the first that was changed "
+        f"the pipeline has written past position {observed.first_position}, the first that was changed "
         "(mended or overwritten since)",
         None,
     )
 
 
-def rejected(seen: Seen) -> tuple[str, Json] | None:
+REACHED_STORE: Sequence[StreamProof] = (value_in_store, written_past)
+"""The proofs that changed values have reached the feature store."""
+
+
+def batches_rejected(observed: StreamObservation) -> tuple[str, Json] | None:
     """The pipeline's validation does not take the batches."""
-    now, before = seen.now(), seen.before
+    now, before = observed.now(), observed.before
     if now is None or before is None or now.batches_rejected <= before.batches_rejected:
         return None
     count = now.batches_rejected - before.batches_rejected
@@ -258,12 +304,12 @@ def rejected(seen: Seen) -> tuple[str, Json] | None:
     )
 
 
-def never_read(seen: Seen) -> tuple[str, Json] | None:
+def positions_skipped(observed: StreamObservation) -> tuple[str, Json] | None:
     """The pipeline went past positions of which it read no record."""
-    now, before = seen.now(), seen.before
+    now, before = observed.now(), observed.before
     if now is None or before is None or now.records_read < before.records_read:
         return None
-    lost = [cell["position"] for cell in seen.journal if cell["new"] == 0]
+    lost = [cell["position"] for cell in observed.journal if cell["new"] == 0]
     past = now.last_position - before.last_position
     gap = past - (now.records_read - before.records_read)
     if gap <= 0 or not any(before.last_position < position < now.last_position for position in lost):
@@ -272,20 +318,22 @@ def never_read(seen: Seen) -> tuple[str, Json] | None:
     return words, {"positions": past, "never_came": gap}
 
 
-def behind(seen: Seen) -> tuple[str, Json] | None:
-    """The pipeline has not got what passed the link long ago."""
-    now, newest = seen.now(), int(seen.stats["newest_position"])
-    if now is None or not seen.stats.get("held_back_records") or now.last_position >= newest:
+def pipeline_behind(observed: StreamObservation) -> tuple[str, Json] | None:
+    """The pipeline is behind: it has not got what passed the link earlier."""
+    now, newest = observed.now(), int(observed.stats["newest_position"])
+    if now is None or not observed.stats.get("held_back_records") or now.last_position >= newest:
         return None
     words = f"the pipeline stands at position {now.last_position}, and {newest} has left the source"
     return words, {"position": now.last_position, "newest_position": newest}
 
 
-def under_another_name(seen: Seen) -> tuple[str, Json] | None:
-    """The feature store holds features of an entity that there is not."""
-    renamed = [cell for cell in seen.journal if cell["column"] == "entity" and cell["new"]][-_READ_BACK_ENTITIES:]
+def stored_under_other_name(observed: StreamObservation) -> tuple[str, Json] | None:
+    """The feature store holds features under a changed name."""
+    renamed = [cell for cell in observed.journal if cell["column"] == "entity" and cell["new"]][
+        -_READ_BACK_ENTITIES:
+    ]
     names = list(dict.fromkeys(cell["new"] for cell in renamed))
-    stored = require(seen.target, Features).read(names) if names else {}
+    stored = require(observed.target, Features).read(names) if names else {}
     for cell in reversed(renamed):
         if stored.get(cell["new"]) == cell["features"]:
             words = f"read back from the feature store: features of {cell['old']!r} under {cell['new']!r}"
@@ -293,10 +341,10 @@ def under_another_name(seen: Seen) -> tuple[str, Json] | None:
     return None
 
 
-def labelled_so(seen: Seen) -> tuple[str, Json] | None:
+def changed_label_used(observed: StreamObservation) -> tuple[str, Json] | None:
     """An answer was compared with a changed label."""
-    feedback = seen.target.find(Feedback)
-    changed = {cell["position"]: cell for cell in seen.journal if cell["column"] == "label"}
+    feedback = observed.target.find(Feedback)
+    changed = {cell["position"]: cell for cell in observed.journal if cell["column"] == "label"}
     for one in feedback.latest(_LABELS) if feedback is not None else ():
         cell = changed.get(one.position)
         if cell is not None and one.label == cell["new"]:

@@ -132,6 +132,6 @@ def test_a_storm_that_does_not_find_it_is_survived_though_a_fault_of_it_is_refus
     assert "network.add_latency (refused): not injecting" in done.stdout
     # The stored plan is an experiment, and the same bytes.
     assert (folder / "out" / "storm.yaml").read_text() == path.read_text()
-    assert yaml.safe_load(path.read_text())["method"][0]["provider"]["func"] == "ride"
+    assert yaml.safe_load(path.read_text())["method"][0]["provider"]["func"] == "run_schedule"
     planned = monkeyproof(folder, "plan", "out/storm.yaml", "--target", "t.yaml")
     assert "network.add_latency on users" in planned.stdout, planned.stdout + planned.stderr

@@ -144,7 +144,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
             lambda: features.wrong_entity("features", key_prefix="sessions:"),
             "another share, or another key_prefix",
         ),
-        (lambda: features.partial_answers("locked"), "nobody read a value over it"),
+        (lambda: features.partial_answers("locked"), "no client read a value over it"),
     ],
 )
 def test_what_cannot_be_proven_is_taken_back_and_says_why(

@@ -88,13 +88,13 @@ def test_a_process_that_died_half_way_is_told_from_a_stranger(here: Here, state:
     else:
         path.write_bytes(damaged[:-1] + bytes([damaged[-1] ^ 1]))
     theirs = file_restore.digest_now(path)
-    assert "somebody else changed it" in opened.undo.run(here.target)
+    assert "another program changed it" in opened.undo.run(here.target)
     assert file_restore.digest_now(path) == theirs
     path.write_bytes(damaged)
 
 
 @pytest.mark.parametrize(
-    ("kind", "damaged"), [("flip_bits", True), ("truncate", True), ("remove", False), ("spoil_last_good", False)]
+    ("kind", "damaged"), [("flip_bits", True), ("truncate", True), ("remove", False), ("corrupt_last_good", False)]
 )
 def test_whoever_is_killed_in_the_middle_leaves_a_way_back(
     here: Here, registry: Published, tmp_path: Path, kind: str, damaged: bool
@@ -114,7 +114,7 @@ def test_whoever_is_killed_in_the_middle_leaves_a_way_back(
     assert "already" in opened.undo.run(here.target)
 
 
-def test_a_file_that_somebody_else_wrote_is_left_and_the_bytes_of_before_are_named(here: Here) -> None:
+def test_a_file_that_another_program_wrote_stays_and_the_backup_is_named(here: Here) -> None:
     path = here.files.file_of("1")
     clean = path.read_bytes()
     models.truncate("1")
@@ -124,20 +124,20 @@ def test_a_file_that_somebody_else_wrote_is_left_and_the_bytes_of_before_are_nam
     assert kept.stat().st_mode & 0o077 == 0
     path.write_bytes(b"somebody's")
     (said,) = revert()
-    assert f"left as it is; the bytes of before are in {kept}" in said
+    assert f"left as it is; its old bytes are in {kept}" in said
     assert path.read_bytes() == b"somebody's"
     path.write_bytes(kept.read_bytes())
     assert "already" in opened.undo.run(here.target)
 
 
-def test_what_was_kept_and_is_damaged_is_never_put_back(here: Here) -> None:
+def test_a_damaged_backup_is_never_restored(here: Here) -> None:
     path = here.files.file_of("1")
     models.remove("1")
     (opened,) = current().undo.open_faults()
     kept = Path(opened.undo.arguments["kept"])
     clean = kept.read_bytes()
     kept.write_bytes(clean[:-1])
-    with pytest.raises(NotReverted, match="are gone or damaged"):
+    with pytest.raises(NotReverted, match="is missing or damaged"):
         revert()
     assert not path.exists()
     kept.write_bytes(clean)
@@ -152,8 +152,8 @@ def test_without_room_for_a_copy_nothing_is_damaged(here: Here, monkeypatch: pyt
     clean = digest_of(path)
     with monkeypatch.context() as patch:
         patch.setattr(file_restore.os, "fsync", full)
-        with pytest.raises(Refusal, match="no way back"):
-            file_restore.keep(path).save()
+        with pytest.raises(Refusal, match="could not be restored"):
+            file_restore.back_up(path).save()
     assert digest_of(path) == clean
 
 
@@ -171,7 +171,7 @@ MISTAKES = [
     (lambda: registry.flip_back(times=-1), UsageError, "times: -1"),
     (lambda: registry.flip_back(after_ms=-1), UsageError, "after_ms: -1"),
     (lambda: registry.delete_previous("2"), Refusal, "version 2 is the champion already"),
-    (lambda: registry.spoil_last_good("7"), UsageError, "no version '7'"),
+    (lambda: registry.corrupt_last_good("7"), UsageError, "no version '7'"),
     (lambda: registry.publish_copy("7"), UsageError, "no version '7'"),
     (lambda: registry.pin("replica-9"), UsageError, "no replica 'replica-9'; there are replica-1"),
     (lambda: registry.pin(version="9"), UsageError, "no version '9'"),
@@ -228,7 +228,7 @@ def test_a_wrong_model_is_served_with_a_digest_that_fits_and_answers_wrongly(her
     assert said == f"version {version} is deleted; the champion is version 2"
     assert here.follower.version == "2"
     assert bad_answers(here.follower, here.data) == 0
-    assert opened.undo.run(here.target) == "the version that was published is gone already"
+    assert opened.undo.run(here.target) == "the version that was published does not exist any more"
 
 
 def test_a_model_with_fewer_columns_is_refused_by_whoever_asks_it_once(here: Here) -> None:

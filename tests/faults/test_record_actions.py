@@ -54,7 +54,7 @@ FAULTS = [
     (data.retype_column, {"column": "3"}, "among the features is not a finite number"),
     (data.retype_column, {"column": "position"}, "position must be a whole number"),
     (data.add_column, {"column": "extra", "like": "label"}, "expected position, entity, features and label"),
-    (data.lose_records, {}, "never came"),
+    (data.drop_records, {}, "never came"),
     (data.truncate_batches, {"window_records": 4}, "never came"),
     (data.delay_records, {"lag_records": 40}, "has left the source"),
     (data.add_typos, {}, "read back from the feature store: features of 'e"),
@@ -104,7 +104,7 @@ def test_what_a_stream_shows_before_a_fault_proves_nothing(world, stream, monkey
     monkeypatch.setattr(record_stream, "inject", impatient(record_stream.inject))
     for function, arguments in (
         (data.missing_values, {"columns": "0", "at_least": 1e9}),
-        (data.lose_records, {"share": 1e-12}),
+        (data.drop_records, {"share": 1e-12}),
         (data.flip_labels, {"share": 1e-12}),
         (data.add_typos, {"share": 1e-12}),
         (drift.concept_shift, {"column": 0, "at_least": 1e9}),
@@ -132,7 +132,7 @@ def test_what_a_stream_shows_before_a_fault_proves_nothing(world, stream, monkey
         (data.swap_entities, {"window_records": 1}, "window_rows: 1 is not a whole number"),
         (data.freeze_records, {"share": "half"}, "share: 'half' is not a finite number"),
         (data.duplicate_records, {"share": 0}, "share: 0 is not in"),
-        (data.lose_records, {"share": -1}, "share: -1 is not in"),
+        (data.drop_records, {"share": -1}, "share: -1 is not in"),
         (data.truncate_batches, {"kept": 1.0}, "kept: 1.0 is not in"),
         (data.reorder_records, {"window_records": 0}, "window_rows: 0 is not"),
         (data.delay_records, {"lag_records": 0}, "lag_records: 0 is not a whole number above 0"),
@@ -223,7 +223,7 @@ def test_columns_beyond_what_an_entity_has_are_refused(world, stream, tmp_path):
     ("function", "arguments", "share"),
     [
         (data.flip_signs, {"columns": "0,1", "share": 0.5}, 0.75),
-        (data.lose_records, {"share": 0.3}, 0.3),
+        (data.drop_records, {"share": 0.3}, 0.3),
         (data.drop_column, {"column": "label"}, 1.0),
         (data.delay_records, {}, 1.0),
         (drift.covariate_shift, {"columns": "0", "shifts": "1"}, 1.0),
@@ -255,7 +255,7 @@ BEFORE = port.PipelineStatus(False, 5, 0, 100, 100, records_read=90, batches_rej
 
 
 def look(function, now, *cells, values=None, **stats):
-    found = record_stream.Seen(Showing(now, values), {"journal": cells, **stats}, BEFORE, 101)
+    found = record_stream.StreamObservation(Showing(now, values), {"journal": cells, **stats}, BEFORE, 101)
     return function(found)
 
 
@@ -264,8 +264,10 @@ def lost(position: int) -> dict:
 
 
 def test_rejections_from_before_the_fault_prove_nothing():
-    assert look(record_stream.rejected, BEFORE) is None
-    words, told = look(record_stream.rejected, replace(BEFORE, batches_rejected=3, last_rejection="record 4: odd"))
+    assert look(record_stream.batches_rejected, BEFORE) is None
+    words, told = look(
+        record_stream.batches_rejected, replace(BEFORE, batches_rejected=3, last_rejection="record 4: odd")
+    )
     assert "rejected 1 batch (record 4: odd)" in words
     assert told["last_written"] == 100
 
@@ -273,19 +275,19 @@ def test_rejections_from_before_the_fault_prove_nothing():
 def test_only_a_gap_that_a_lost_record_lies_in_proves_that_it_never_came():
     whole = replace(BEFORE, last_position=150, records_read=140)
     short = replace(BEFORE, last_position=150, records_read=130)
-    assert look(record_stream.never_read, whole, lost(120)) is None
-    assert look(record_stream.never_read, short, lost(160)) is None
-    assert look(record_stream.never_read, replace(short, records_read=0), lost(120)) is None
-    words, told = look(record_stream.never_read, short, lost(120))
+    assert look(record_stream.positions_skipped, whole, lost(120)) is None
+    assert look(record_stream.positions_skipped, short, lost(160)) is None
+    assert look(record_stream.positions_skipped, replace(short, records_read=0), lost(120)) is None
+    words, told = look(record_stream.positions_skipped, short, lost(120))
     assert "went on by 50 positions and read 40 records: 10 never came" in words
     assert told == {"positions": 50, "never_came": 10}
 
 
 def test_a_stream_is_behind_until_what_left_the_source_is_read():
     held = {"newest_position": 150, "held_back_records": 20}
-    assert look(record_stream.behind, replace(BEFORE, last_position=150), **held) is None
-    assert look(record_stream.behind, BEFORE, newest_position=150) is None
-    assert look(record_stream.behind, replace(BEFORE, last_position=130), **held)[1]["position"] == 130
+    assert look(record_stream.pipeline_behind, replace(BEFORE, last_position=150), **held) is None
+    assert look(record_stream.pipeline_behind, BEFORE, newest_position=150) is None
+    assert look(record_stream.pipeline_behind, replace(BEFORE, last_position=130), **held)[1]["position"] == 130
 
 
 def test_features_under_a_name_prove_it_only_if_they_are_those_of_the_record():
@@ -297,19 +299,19 @@ def test_features_under_a_name_prove_it_only_if_they_are_those_of_the_record():
         "new": "x",
         "features": [1.0, 2.0],
     }
-    assert look(record_stream.under_another_name, BEFORE, renamed) is None
-    assert look(record_stream.under_another_name, BEFORE, renamed, values={"x": [1.0, 3.0]}) is None
-    words, _ = look(record_stream.under_another_name, BEFORE, renamed, values={"x": [1.0, 2.0]})
+    assert look(record_stream.stored_under_other_name, BEFORE, renamed) is None
+    assert look(record_stream.stored_under_other_name, BEFORE, renamed, values={"x": [1.0, 3.0]}) is None
+    words, _ = look(record_stream.stored_under_other_name, BEFORE, renamed, values={"x": [1.0, 2.0]})
     assert "features of 'e1' under 'x'" in words
 
 
 def test_a_batch_that_was_written_proves_it_where_a_healer_was_quicker():
     cell = {"position": 101, "entity": "e1", "column": 0, "old": 1.0, "new": 2.0}
-    assert look(record_stream.written, BEFORE, cell) is None
+    assert look(record_stream.written_past, BEFORE, cell) is None
     now = replace(BEFORE, last_written_position=101)
-    assert "mended or overwritten since" in look(record_stream.written, now, cell, values={"e1": [1.0]})[0]
-    assert "has 2.0 for 1.0" in look(record_stream.in_the_store, now, cell, values={"e1": [2.0]})[0]
-    assert look(record_stream.in_the_store, now, cell, values={"e1": [1.0]}) is None
+    assert "mended or overwritten since" in look(record_stream.written_past, now, cell, values={"e1": [1.0]})[0]
+    assert "has 2.0 for 1.0" in look(record_stream.value_in_store, now, cell, values={"e1": [2.0]})[0]
+    assert look(record_stream.value_in_store, now, cell, values={"e1": [1.0]}) is None
 
 
 DRAWN = [one for one in all_faults() if one.family in ("data", "drift") and one.function is not drift.benign_shift]

@@ -247,14 +247,16 @@ def test_a_champion_that_nobody_healed_was_taken_away_by_a_stranger(world, model
     assert taken == ([] if healed else ["the champion is version 3, and was 2"])
 
 
-def test_what_somebody_did_to_the_old_champion_since_is_said(world, models):
+def test_the_undo_reports_changes_to_the_old_champion(world, models):
     registry.promote_degraded()
     models.gone = {"3"}
-    with pytest.raises(NotReverted, match="the champion was version 3, which is gone: choose another for 2"):
+    with pytest.raises(
+        NotReverted, match="version 3, the old champion, does not exist any more: choose another instead of 2"
+    ):
         revert()
     assert models.alias == "2"
     models.gone, models.digests = set(), {"3": "another"}
-    assert revert() == ["the champion is version 3 again, whose digest somebody else has changed since"]
+    assert revert() == ["the champion is version 3 again, whose digest another program has changed since"]
     # What an earlier version has written down does not say which digest it was.
     models.alias = "2"
     assert registry.restore_champion(world, promoted="2", previous="3") == "the champion is version 3 again"

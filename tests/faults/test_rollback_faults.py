@@ -12,7 +12,7 @@ from monkeyproof.clock import wait_for
 from monkeyproof.errors import Refusal, TargetError, Unproven
 from monkeyproof.faults import registry
 from monkeyproof.faults.registry import pinning, promotion
-from monkeyproof.faults.support.file_restore import put_back_file
+from monkeyproof.faults.support.file_restore import restore_file
 from monkeyproof.injection.inject import current, revert
 from monkeyproof.paths import home
 from monkeyproof.targets import port
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 pytest_plugins = ("running_fixtures", "model_fixtures")
 
 
-def test_a_deleted_version_is_put_back_row_by_row(here: Here) -> None:
+def test_a_deleted_version_is_restored_row_by_row(here: Here) -> None:
     deletion = here.target.find(port.Deletion)
     here.registry.set_champion("1")
     record = deletion.record("1")
@@ -105,7 +105,7 @@ def test_nobody_promotes_anything_after_the_revert(here: Here) -> None:
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_a_good_name_for_bad_bytes_is_undone_with_its_digest(here: Here, interrupted: bool) -> None:
     tag = here.registry.version("2").sha256
-    found = registry.spoil_last_good()
+    found = registry.corrupt_last_good()
     bad = here.registry.version("3").sha256
     assert found["data"] == {"version": "2", "before": tag, "after": bad}
     assert here.registry.version("2").sha256 == bad
@@ -116,19 +116,19 @@ def test_a_good_name_for_bad_bytes_is_undone_with_its_digest(here: Here, interru
     (opened,) = current().undo.open_faults()
     if interrupted:  # It was killed between the two.
         arguments = dict(opened.undo.arguments)
-        put_back_file(here.target, **{name: arguments[name] for name in ("path", "kept", "before", "after")})
+        restore_file(here.target, **{name: arguments[name] for name in ("path", "kept", "before", "after")})
     (said,) = revert()
     assert "as it was" in said
     assert here.registry.version("2").sha256 == tag
     assert "as it was already" in opened.undo.run(here.target)
 
 
-def test_a_digest_that_somebody_else_wrote_is_left(here: Here) -> None:
+def test_a_digest_that_another_program_set_stays(here: Here) -> None:
     tag = here.registry.version("2").sha256
-    registry.spoil_last_good()
+    registry.corrupt_last_good()
     here.registry.set_tag("2", "sha256", "theirs")
     (said,) = revert()
-    assert "somebody else's: left as it is" in said
+    assert "set by another program: left as it is" in said
     here.registry.set_tag("2", "sha256", tag)
 
 
@@ -148,7 +148,7 @@ def test_a_pinned_replica_is_reached_by_no_rollback(here: Here) -> None:
     registry.pin(version="1")
     here.follower.pins.pin("replica-1", "3")
     (said,) = revert()
-    assert said == "replica-1 is pinned to version 3 by now, by somebody else: left as it is"
+    assert said == "replica-1 is pinned to version 3 by now, by another program: left as it is"
     here.follower.pins.unpin("replica-1")
 
 

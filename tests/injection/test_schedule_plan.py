@@ -51,6 +51,13 @@ def test_a_plan_that_was_stored_is_the_plan(tmp_path: Path) -> None:
     assert longest_hold_s(experiment.document) == max(one.duration_s for one in storm(7).faults)
 
 
+def test_a_file_of_the_version_before_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "storm.yaml"
+    text = storm(7).text().replace("monkeyproof.faults.actions.schedule", "monkeyproof.faults.storm")
+    path.write_text(text.replace("func: run_schedule", "func: ride"))
+    assert read_plan(path) == storm(7)
+
+
 @pytest.mark.parametrize("text", ["a: 1", "[]", "", "title: t\nextensions: []\nmethod: []"])
 def test_what_is_no_storm_is_told(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.yaml"

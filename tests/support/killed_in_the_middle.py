@@ -52,11 +52,11 @@ def main() -> None:
     elif kind == "truncate":
         files.digest_given = die  # The file is cut, and nobody has looked yet.
         models.truncate()
-    elif kind == "spoil_last_good":
+    elif kind == "corrupt_last_good":
         Path.rename = die  # Other bytes lie beside the file, and have not taken its place.
-        registry.spoil_last_good()
+        registry.corrupt_last_good()
     else:
-        files.Kept.save = die  # Nothing is saved, so nothing is done.
+        files.FileBackup.save = die  # Nothing is saved, so nothing is done.
         models.remove()
 
 

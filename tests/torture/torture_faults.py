@@ -36,7 +36,7 @@ FAULTS_OF: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "publish_copy": {},
         "delete_previous": {},
         "pin": {},
-        "spoil_last_good": {},
+        "corrupt_last_good": {},
     },
     "replicas": {
         "pause": {},

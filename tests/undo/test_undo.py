@@ -83,7 +83,7 @@ def test_the_log_says_who_did_what_to_what_when_and_how_it_was_before(context: C
         "lease_s": 5.0,
         "utc": intent["utc"],
     }
-    assert (effective["summary"], reverted["summary"]) == ("seen", "there was nothing to take back")
+    assert (effective["summary"], reverted["summary"]) == ("seen", "there was nothing to revert")
     assert all(datetime.fromisoformat(one["utc"]).utcoffset() == timedelta(0) for one in (effective, reverted))
 
 

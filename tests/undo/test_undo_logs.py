@@ -327,7 +327,7 @@ def test_revert_of_one_run_leaves_the_others(context: Context, monkeypatch: pyte
         replay.revert_all(lambda _: None, run="b")
     said: list[str] = []
     assert replay.revert_all(said.append, run="a-002") == 1
-    assert said == ["reverted: noop.nothing on a-002: there was nothing to take back (a-002)"]
+    assert said == ["reverted: noop.nothing on a-002: there was nothing to revert (a-002)"]
     assert replay.revert_all(said.append, run="a") == 1
     assert [path.stem for path in undo_log.open_logs()] == ["a-2-001"]
 

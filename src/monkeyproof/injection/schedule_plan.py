@@ -31,7 +31,9 @@ SHORTEST_S = 2.0
 FILE = "storm.yaml"
 _DRAWN = "monkeyproof.injection.schedule_plan"
 """The extension that says what a storm was drawn from."""
-_RIDE = {"type": "python", "module": "monkeyproof.faults.actions.schedule", "func": "ride"}
+_RUN_SCHEDULE = {"type": "python", "module": "monkeyproof.faults.actions.schedule", "func": "run_schedule"}
+_MODULES = (_RUN_SCHEDULE["module"], "monkeyproof.faults.storm")
+"""Modules that have had this action: files of the version before name the second one."""
 _STRICT = ConfigDict(extra="forbid")
 _Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 
@@ -80,7 +82,7 @@ class SchedulePlan:
         return replace(self, faults=tuple(moved))
 
     def document(self) -> dict[str, Json]:
-        """The experiment that rides it: the same bytes for the same plan."""
+        """The experiment that runs it: the same bytes for the same plan."""
         words = f"{len(self.faults)} faults drawn by chance, seed {self.seed}, intensity {self.intensity:g}"
         return {
             "title": f"The Monkey let loose for {self.minutes:g} minutes, seed {self.seed}",
@@ -98,7 +100,8 @@ class SchedulePlan:
                 {
                     "type": "action",
                     "name": "storm",
-                    "provider": _RIDE | {"arguments": {"faults": [_plain(asdict(one)) for one in self.faults]}},
+                    "provider": _RUN_SCHEDULE
+                    | {"arguments": {"faults": [_plain(asdict(one)) for one in self.faults]}},
                 },
                 _activity("action", "revert", "monkeyproof.injection", "revert"),
                 _activity(
@@ -134,8 +137,8 @@ def read_plan(path: Path) -> SchedulePlan:
     try:
         (drawn,) = (dict(one) for one in document["extensions"] if one["name"] == _DRAWN)
         del drawn["name"]
-        (ride,) = (one for one in document["method"] if one["provider"].get("module") == _RIDE["module"])
-        faults = ride["provider"]["arguments"]["faults"]
+        (action,) = (one for one in document["method"] if one["provider"].get("module") in _MODULES)
+        faults = action["provider"]["arguments"]["faults"]
         return TypeAdapter(SchedulePlan).validate_python({**drawn, "faults": faults})
     except ValidationError as error:
         problem = error.errors()[0]

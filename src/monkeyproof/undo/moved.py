@@ -28,10 +28,14 @@ MOVED: Mapping[str, Moved] = {
     # Since 0.1.0
     "monkeyproof.faults.ballast:end": Moved("monkeyproof.faults.support.stressor:end", {"ballast": "stressor_id"}),
     "monkeyproof.faults.foreign:run_activities": Moved("monkeyproof.faults.actions.external:run_activities"),
+    "monkeyproof.faults.models:put_back_bits": Moved("monkeyproof.faults.support.file_restore:restore_bits"),
+    "monkeyproof.faults.models:put_back_file": Moved("monkeyproof.faults.support.file_restore:restore_file"),
+    "monkeyproof.faults.registry:put_back_version": Moved("monkeyproof.faults.registry:restore_version"),
+    "monkeyproof.faults.registry:unspoil": Moved("monkeyproof.faults.registry:restore_last_good"),
     "monkeyproof.faults.resources:restore_limit": Moved(
-        "monkeyproof.faults.resources:restore_limit", {"ballast_id": "stressor_id", "victim": "process"}
+        "monkeyproof.faults.resources.limits:restore_limit", {"ballast_id": "stressor_id", "victim": "process"}
     ),
-    "monkeyproof.faults.versions:withdraw": Moved("monkeyproof.faults.support.champion:withdraw"),
+    "monkeyproof.faults.versions:withdraw": Moved("monkeyproof.faults.support.champion:withdraw_release"),
 }
 
 

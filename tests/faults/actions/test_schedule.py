@@ -87,7 +87,9 @@ def times(folder: Path, kind: Kind) -> dict[str, float]:
 
 
 def test_each_fault_has_its_own_beginning_and_end(context: Context) -> None:
-    found = schedule.ride([fault(2, 3, "held", "b"), fault(1, 6, "held", "a"), fault(3, 2, "at_once", "c")])
+    found = schedule.run_schedule(
+        [fault(2, 3, "held", "b"), fault(1, 6, "held", "a"), fault(3, 2, "at_once", "c")]
+    )
     assert found == {"injected": 3, "refused": 0, "unproven": 0}
     assert times(context.folder, Kind.FAULT_EFFECTIVE) == {"a": 1.0, "b": 2.0, "c": 3.0}
     assert times(context.folder, Kind.FAULT_REVERTED) == {"b": 5.0, "a": 7.0}
@@ -97,7 +99,7 @@ def test_each_fault_has_its_own_beginning_and_end(context: Context) -> None:
 
 
 def test_what_does_not_come_about_is_on_record_and_the_storm_goes_on(context: Context) -> None:
-    found = schedule.ride(
+    found = schedule.run_schedule(
         [
             fault(0, 9, "held", "a"),
             fault(1, 2, "refused", "b"),
@@ -124,7 +126,7 @@ def test_a_fault_whose_time_is_over_before_its_turn_comes_is_not_injected(
         return held(name)
 
     monkeypatch.setitem(KINDS, "slow", slow)
-    found = schedule.ride([fault(0, 6, "slow", "a"), fault(1, 2, "held", "b"), fault(2, 4, "held", "c")])
+    found = schedule.run_schedule([fault(0, 6, "slow", "a"), fault(1, 2, "held", "b"), fault(2, 4, "held", "c")])
     assert found == {"injected": 2, "refused": 1, "unproven": 0}
     assert times(context.folder, Kind.FAULT_EFFECTIVE) == {"a": 5.0, "c": 5.0}
     assert times(context.folder, Kind.FAULT_REVERTED) == {"a": 6.0, "c": 6.0}
@@ -139,10 +141,10 @@ def test_a_fault_that_ended_before_its_time_is_on_record_once(
 
     monkeypatch.setitem(KINDS, "lost", lost)
     context.before_revert = lambda: note_taken_away(context)
-    schedule.ride([fault(0, 5, "lost", "a"), *(fault(0, 1 + n, "held", f"b{n}") for n in range(3))])
+    schedule.run_schedule([fault(0, 5, "lost", "a"), *(fault(0, 1 + n, "held", f"b{n}") for n in range(3))])
     # A healer's act makes no difference here: under a storm it heals nothing.
     context.history.event(Kind.HEALER_ACTED, "c", remedy="restart", ok=True, summary="")
-    schedule.ride([fault(0, 2, "lost", "c")])
+    schedule.run_schedule([fault(0, 2, "lost", "c")])
     taken = [one.subject for one in events_in(context.folder) if one.kind is Kind.FAULT_TAKEN_AWAY]
     assert taken == ["a", "c"]
     assert context.undo.open_faults() == []
@@ -156,15 +158,15 @@ def test_each_fault_draws_from_its_own_seed(context: Context, monkeypatch: pytes
         return at_once(name)
 
     monkeypatch.setitem(KINDS, "draws", draws)
-    schedule.ride([fault(0, 2, "draws", "a", seed=1), fault(3, 2, "draws", "a", seed=2)])
-    schedule.ride([fault(0, 2, "draws", "a", seed=2)])
+    schedule.run_schedule([fault(0, 2, "draws", "a", seed=1), fault(3, 2, "draws", "a", seed=2)])
+    schedule.run_schedule([fault(0, 2, "draws", "a", seed=2)])
     assert drawn[1] == drawn[2] != drawn[0]
     assert context.seed == 5
 
 
 def test_it_ends_where_nobody_can_judge_it_any_more(context: Context) -> None:
     context.why_blind = lambda: "the prober died" if context.history.now_s() > 2.5 else ""
-    schedule.ride([fault(0, 9, "held", "a"), fault(4, 9, "held", "b")])
+    schedule.run_schedule([fault(0, 9, "held", "a"), fault(4, 9, "held", "b")])
     assert times(context.folder, Kind.FAULT_EFFECTIVE) == {"a": 0.0}
     assert context.undo.open_faults() == []
     ended = [e for e in events_in(context.folder) if (e.kind, e.subject) == (Kind.PHASE_ENDED, "storm")]
@@ -177,14 +179,14 @@ def test_what_cannot_be_taken_back_ends_it(context: Context, monkeypatch: pytest
 
     monkeypatch.setattr(noop, "undo_nothing", stuck)
     with pytest.raises(NotReverted, match="it is stuck"):
-        schedule.ride([fault(0, 2, "held", "a"), fault(3, 2, "held", "b")])
+        schedule.run_schedule([fault(0, 2, "held", "a"), fault(3, 2, "held", "b")])
     assert list(times(context.folder, Kind.FAULT_INTENDED)) == ["a"]
     assert [one.subject for one in context.undo.open_faults()] == ["a"]
 
 
 def test_a_plan_of_it_waits_for_nothing(context: Context) -> None:
     context.planned = []
-    schedule.ride([fault(1, 6, "held", "a"), fault(50, 6, "refused", "b"), fault(90, 6, "held", "c")])
+    schedule.run_schedule([fault(1, 6, "held", "a"), fault(50, 6, "refused", "b"), fault(90, 6, "held", "c")])
     assert [one.subject for one in context.planned] == ["a", "c"]
     assert "may not be broken" in context.guards[0]
     assert context.clock.monotonic_s() == 0.0
@@ -204,5 +206,5 @@ def test_a_storm_that_is_written_wrong_injects_nothing(
     context: Context, faults: list[dict[str, Json]], words: str
 ) -> None:
     with pytest.raises(UsageError, match=words):
-        schedule.ride(faults)
+        schedule.run_schedule(faults)
     assert events_in(context.folder) == []

@@ -130,7 +130,7 @@ def test_rows_share_is_of_rows_not_of_values(world, asked, limited, tmp_path, li
     world.parts[port.Features] = Store()
     if limit is not None:
         limited(rows_share=limit)
-    assert record_stream.width_of(world, world.parts[port.Features]) == 9
+    assert record_stream.feature_count(world, world.parts[port.Features]) == 9
     if not passes:
         words = (
             f"the share of rows corrupted would be 0.6126, and target 'small' allows rows_share {limit or 0.5:g}"
