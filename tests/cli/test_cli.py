@@ -54,7 +54,7 @@ def test_list_shows_the_catalogue() -> None:
         (
             OSError(30, "Read-only file system", "/x/lock"),
             EXIT_USAGE,
-            "monkeyproof: /x/lock: Read-only file system; mend that, then try again\n",
+            "monkeyproof: /x/lock: Read-only file system; correct that, then try again\n",
         ),
     ],
 )

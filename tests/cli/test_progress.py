@@ -9,7 +9,7 @@ from campaign_world import FakeRunner, plan_of, target_file
 from rich.console import Console
 
 from monkeyproof.campaign.runner import run_campaign
-from monkeyproof.cli.progress import SPARK_S, sparkline, watcher
+from monkeyproof.cli.progress import SPARK_S, progress_on, sparkline
 from monkeyproof.clock import ManualClock
 
 
@@ -18,7 +18,7 @@ def shown(folder: Path, *, terminal: bool) -> str:
     console = Console(file=text, force_terminal=terminal, width=200, highlight=False)
     target = target_file(folder)
     plan = plan_of(folder / "c", target, arms="none,elephant", trials_count=2)
-    with watcher(plan.folder, console) as progress:
+    with progress_on(plan.folder, console) as progress:
         run_campaign(plan, progress, ManualClock(), run_trial=FakeRunner(target))
     return text.getvalue()
 

@@ -183,9 +183,9 @@ def _resume(options: Options, folder: Path) -> Finished:
 
 def _run_and_report(plan: CampaignPlan, options: Options, *, resume: bool) -> Finished:
     from monkeyproof.campaign.runner import run_campaign
-    from monkeyproof.cli.progress import watcher
+    from monkeyproof.cli.progress import progress_on
 
-    with watcher(plan.folder) as progress:
+    with progress_on(plan.folder) as progress:
         finished = run_campaign(plan, progress, resume=resume)
     if finished.campaign.trials:
         print_verdict(finished.campaign)

@@ -1,6 +1,6 @@
-"""What a campaign is to do, as the command line says it: the options of ``monkeyproof run`` and ``gate``.
+"""The options of ``monkeyproof run``, ``gate`` and ``plan``, which define a campaign.
 
-Imports nothing that takes time: ``--help`` shows these.
+Imports nothing that takes time: ``--help`` shows them.
 """
 
 from __future__ import annotations
@@ -43,15 +43,25 @@ def _trials(context: click.Context, parameter: click.Parameter, value: str) -> i
 
 _OPTIONS = (
     click.argument("names", nargs=-1),
-    click.option("--target", type=click.Path(path_type=Path), help="Target file. Default: the embedded target."),
+    click.option(
+        "--target",
+        type=click.Path(path_type=Path),
+        help="The target file of the system under test. The default is the embedded target.",
+    ),
     click.option(
         "--arms",
         callback=_arms,
         metavar="ARM,...",
-        help="Who heals: none, elephant, or none,elephant to compare both on the same seeds. Default: elephant "
-        "for the embedded target, none for others.",
+        help="The healers: none, elephant, or none,elephant to compare both on the same seeds. The default is "
+        "elephant for the embedded target, none for others.",
     ),
-    click.option("--healer", "healers", multiple=True, type=click.Choice(ARMS), help="One arm; --arms for more."),
+    click.option(
+        "--healer",
+        "healers",
+        multiple=True,
+        type=click.Choice(ARMS),
+        help="Run all trials under this one healer. Use --arms to compare several.",
+    ),
     click.option(
         "--trials",
         "trials_count",
@@ -59,52 +69,64 @@ _OPTIONS = (
         default="1",
         show_default=True,
         metavar="N|auto",
-        help="Of each experiment and arm. auto: until the verdict is decided.",
+        help="The number of trials of each experiment and arm. auto runs trials until the verdict is decided.",
     ),
     click.option(
         "--max-trials",
         type=click.IntRange(1, TRIALS_MAX),
         default=100,
         show_default=True,
-        help="Where --trials auto gives up.",
+        help="With --trials auto, the largest number of trials of each experiment and arm.",
     ),
     click.option(
         "--shams",
         "shams_count",
         type=click.IntRange(0, TRIALS_MAX),
         default=0,
-        help="Trials in each arm that break nothing, in between: whatever heals there is a false heal.",
+        help="The number of trials in each arm that break nothing. They run between the others, and any action of "
+        "a healer in one of them is a false-positive remediation.",
     ),
     click.option(
         "--max-minutes",
         type=click.FloatRange(0, min_open=True),
-        help="No trial begins later; the campaign then ends in order, and --resume can go on.",
+        help="Start no trial after so many minutes. The campaign then ends in order, and --resume continues it.",
     ),
     click.option(
         "--seed",
         type=click.IntRange(0, 2**31),
         default=1,
         show_default=True,
-        help="Of the first trial, and of the order. The same seed gives the same plan.",
+        help="The seed of the first trial and of the order of trials. The same seed gives the same plan.",
     ),
     click.option(
-        "--inject", metavar="NAME", help="The activity of NAMES' file that injects, if that does not say."
+        "--inject",
+        metavar="NAME",
+        help="The activity that injects the fault of an external experiment, if its file does not name it.",
     ),
-    click.option("--evidence", metavar="NAME", help="The probe that proves that it took effect."),
-    click.option("--undo", metavar="NAME", help="What undoes it, or 'none'. Default: the rollbacks."),
-    click.option("--out", type=click.Path(path_type=Path), help="Folder for the campaign. Default: runs/<time>."),
+    click.option("--evidence", metavar="NAME", help="The probe that proves that this fault took effect."),
+    click.option(
+        "--undo",
+        metavar="NAME",
+        help="The action that undoes this fault, or 'none' if there is nothing to undo. The default is the "
+        "rollbacks.",
+    ),
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        help="The folder that the campaign creates. The default is runs/<time>.",
+    ),
     click.option(
         "--resume",
         type=click.Path(path_type=Path),
         metavar="DIR",
-        help="Continue an interrupted campaign by its own plan; finished trials are kept.",
+        help="Continue the interrupted campaign in this folder by its own plan. It keeps finished trials.",
     ),
     click.option("--no-tracking", is_flag=True, help="Do not log the campaign to MLflow."),
 )
 
 
 def campaign_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Everything that says what a campaign is to do; ``run`` and ``gate`` take the same."""
+    """Add all options that define a campaign; ``run``, ``gate`` and ``plan`` take the same."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -112,7 +134,7 @@ def campaign_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The command line's words, checked each by itself."""
+    """The values of the options that define a campaign, each checked by itself."""
 
     names: tuple[str, ...]
     target: Path | None
@@ -131,7 +153,7 @@ class Options:
     resume: Path | None
     no_tracking: bool
     given: frozenset[str]
-    """Names of those that stand on the command line."""
+    """Names of the options that the command line contains."""
 
     @classmethod
     def of(cls, context: click.Context, values: dict[str, Any]) -> Options:
@@ -140,9 +162,9 @@ class Options:
             name for name in values if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         )
         if {"arms", "healers"} <= given:
-            raise UsageError("--arms and --healer say the same thing; give one of them")
+            raise UsageError("--arms and --healer have the same meaning; give one of them")
         if "max_trials" in given and values["trials_count"] is not None and "resume" not in given:
-            raise UsageError("--max-trials is where --trials auto gives up; it says nothing of a fixed number")
+            raise UsageError("--max-trials limits --trials auto; it has no meaning for a fixed number of trials")
         roles = [name for name in ("inject", "evidence", "undo") if name in given]
         if roles and "resume" not in given and len(values["names"]) != 1:
             raise UsageError(
@@ -152,7 +174,7 @@ class Options:
 
     @property
     def named(self) -> ActivityNames:
-        """Activities that inject, prove and undo, as far as the command line names them."""
+        """The activities that inject, prove and undo, as far as the command line names them."""
         return ActivityNames(self.inject or "", self.evidence or "", self.undo or "")
 
     def arms_for(self, file: TargetFile) -> tuple[str, ...]:
@@ -162,7 +184,7 @@ class Options:
         return arms
 
     def finished_folder(self) -> Path | None:
-        """The folder to judge, if that is all that was asked for."""
+        """The folder of the finished campaign to judge; None if the command line names experiments."""
         if len(self.names) != 1 or not Path(self.names[0]).is_dir():
             return None
         if self.given - {"names"}:
@@ -174,10 +196,10 @@ class Options:
         return {role: (getattr(self, role), then.get(role)) for role in ("inject", "evidence", "undo")}
 
     def check_against(self, stored: StoredPlan) -> None:
-        """What is said beside --resume may repeat the plan, and not contradict it.
+        """Check the options beside --resume, which may repeat the stored plan.
 
         Raises:
-            UsageError: it does.
+            UsageError: one of them contradicts it.
         """
         from monkeyproof.experiment import catalogue
 

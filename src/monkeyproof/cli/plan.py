@@ -1,6 +1,6 @@
-"""``monkeyproof plan``: what ``run`` would do, told and not done.
+"""``monkeyproof plan``: shows what ``run`` would do, and does nothing.
 
-Imports what it needs only when it runs, as the command line does.
+Imports its modules only when it runs, as the whole command line does.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 @campaign_options
 @click.pass_context
 def plan(context: click.Context, /, **values: Any) -> None:
-    """Show what 'run' with the same words would inject, where, how far, and what undoes it. Injects nothing.
+    """Show the faults that 'run' with the same options would inject, their limits and their undo.
 
-    Nothing is started, and nothing of the target is changed; its links, replicas and registry are looked at, so
-    that what is chosen by the seed is named. Exit code 2 or 4 where 'run' would refuse, or a trial of it.
+    Starts nothing, injects nothing and changes nothing of the target. It reads the target's links, replicas and
+    registry, so that it can name what the seed chooses. Exit code 2 or 4 if 'run', or one of its trials, would be
+    refused.
     """
     options = Options.of(context, values)
     from monkeyproof.safety.replay import clear_to_inject
@@ -56,7 +57,7 @@ def _resumed(options: Options, folder: Path) -> tuple[CampaignPlan, bool]:
 
 
 def _target(path: Path | None) -> tuple[TargetFile, bool]:
-    """The target's file, and whether it can be looked at: an embedded target that is down would be started."""
+    """The target file, and whether the target is up; 'run' would start an embedded target that is down."""
     from monkeyproof.config.target_file import Predict, StackAddress, TargetFile
     from monkeyproof.targets.local.control_plane import lifecycle
 
@@ -70,7 +71,7 @@ def _target(path: Path | None) -> tuple[TargetFile, bool]:
 
 
 def _print(planned: CampaignPlan, *, live: bool) -> int:
-    """Print it all. Returns the exit code of the first refusal, or 0."""
+    """Print the plan. Returns the exit code of the first refusal, or 0."""
     from monkeyproof.campaign.plan import TRIALS_DIR
     from monkeyproof.campaign.results import is_finished
     from monkeyproof.targets.opening import open_target
