@@ -128,7 +128,7 @@ def test_a_foreign_fault_is_told_without_its_arguments(folder: Path) -> None:
     for words in (
         "injects foreign.freeze on ours",
         "with    type process, path /bin/kill",
-        "limit   none: what it does is its own",
+        "limit   none: limits do not bound external activities",
         "proof   none is named, so its trials are unproven",
         "undo    runs thaw",
     ):

@@ -140,7 +140,7 @@ def test_an_external_action_beside_an_own_fault_is_refused(
     document = yaml.safe_load(MIXED)
     document[section].append({"type": "action", "name": "break", "provider": provider})
     file.write_text(yaml.safe_dump(document))
-    words = r"'break' is no action of monkeyproof's, .*; put it into an experiment of its own"
+    words = r"'break' is an external action beside .*; put it into an experiment of its own"
     with pytest.raises(Refusal, match=rf"not injecting: .*e\.yaml:\d+: {words}"):
         catalogue.find(str(file))
     for name in ("_external", "_failure", "_session"):

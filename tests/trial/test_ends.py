@@ -60,11 +60,11 @@ def test_a_killed_worker_whose_undo_log_is_gone_leaves_what_is_not_known(plan: T
     assert worker.NOT_KNOWN in words
 
 
-def ground_with(log: UndoLog) -> FaultSession:
+def session_with(log: UndoLog) -> FaultSession:
     """With an undo log, and nothing else."""
-    ground = FaultSession.__new__(FaultSession)
-    ground.log = log
-    return ground
+    faults = FaultSession.__new__(FaultSession)
+    faults.log = log
+    return faults
 
 
 @pytest.mark.parametrize(
@@ -73,14 +73,14 @@ def ground_with(log: UndoLog) -> FaultSession:
 def test_wrong_values_of_data_and_of_drift_are_noted_before_they_are_taken_back(
     plan: TrialPlan, monkeypatch: pytest.MonkeyPatch, fault: str, looks: int
 ) -> None:
-    monkeypatch.setattr(fault_session, "note_taken_away", lambda _: None)
+    monkeypatch.setattr(fault_session, "record_missing_faults", lambda _: None)
     log, noted = log_of(plan), []
     log.intend(OpenFault("1", fault, "s", Undo("monkeyproof.faults.noop:undo_nothing", {}), "x.yaml", "2026"))
-    ground: Any = ground_with(log)
-    ground.context = None
-    ground._safeguards = SimpleNamespace(settle=lambda: None)
-    ground.audit = SimpleNamespace(note_written=lambda: noted.append(fault))
-    ground._before_revert()
+    faults: Any = session_with(log)
+    faults.context = None
+    faults._safeguards = SimpleNamespace(settle=lambda: None)
+    faults.audit = SimpleNamespace(note_written=lambda: noted.append(fault))
+    faults._before_revert()
     assert len(noted) == looks
     log.close()
 
@@ -105,22 +105,22 @@ def test_a_killed_worker_whose_fault_is_taken_back_now_is_told_so(plan: TrialPla
 
 
 def test_a_trial_that_ends_early_says_of_its_faults_what_is_known(plan: TrialPlan) -> None:
-    assert trial_run._end_of(None, "why") == (EXIT_REFUSED, "why; nothing had been injected")
+    assert trial_run._exit_of(None, "why") == (EXIT_REFUSED, "why; nothing had been injected")
     one = TrialSession(plan)
-    assert trial_run._end_of(one, "why") == (EXIT_REFUSED, "why; nothing had been injected")
+    assert trial_run._exit_of(one, "why") == (EXIT_REFUSED, "why; nothing had been injected")
     log = log_of(plan)
-    one._ground = ground_with(log)
+    one._fault_session = session_with(log)
     intended(plan, log, held=True)
-    assert trial_run._end_of(one, "why")[0] == EXIT_NOT_REVERTED
+    assert trial_run._exit_of(one, "why")[0] == EXIT_NOT_REVERTED
     log.reverted("1", "done")
-    assert trial_run._end_of(one, "why") == (EXIT_REFUSED, "why; what was injected is reverted")
+    assert trial_run._exit_of(one, "why") == (EXIT_REFUSED, "why; what was injected is reverted")
 
 
 def test_what_is_left_is_told_though_the_trials_folder_was_taken_away(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     assert events_in(gone) == []
     with pytest.raises(NotReverted, match="left behind after the trial: a thing"):
-        cleanup.tell(gone, Anchor.now(SystemClock()), [Residue("a thing", "mend it")])
+        cleanup.report_residue(gone, Anchor.now(SystemClock()), [Residue("a thing", "mend it")])
 
 
 def test_whatever_fails_while_faults_are_taken_back_is_not_reverted(
@@ -132,6 +132,6 @@ def test_whatever_fails_while_faults_are_taken_back_is_not_reverted(
     log = log_of(plan)
     intended(plan, log, held=True)
     monkeypatch.setattr(fault_session, "revert", fail)
-    found = ground_with(log).take_back()
+    found = session_with(log).revert_all()
     assert isinstance(found, NotReverted)
     assert "noop.nothing on s" in str(found)

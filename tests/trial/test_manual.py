@@ -56,7 +56,7 @@ def test_a_fault_is_there_in_the_block_and_gone_after_it(small: Path) -> None:
         assert found.data["own_failed"] >= 1
         assert status_of(listen(monkey)) == 507
         assert monkey.held == [f"network.fail_requests on {LINK}"]
-        assert monkey.why_gone() == ""
+        assert monkey.why_inactive() == ""
         assert undo_log.open_logs()
         assert monkey.revert() == [f"{LINK}: fault removed"]
         assert status_of(listen(monkey)) == 200

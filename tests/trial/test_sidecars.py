@@ -14,14 +14,14 @@ from monkeyproof.clock import wait_for
 from monkeyproof.errors import UsageError
 from monkeyproof.record.history import EVENTS_FILE
 from monkeyproof.runtime import process_ref, procfs
-from monkeyproof.trial.sidecars import Sidecars, start_observers
+from monkeyproof.trial.sidecars import Sidecars, start_sidecars
 
 
 @pytest.fixture
 def observers(tmp_path: Path) -> Iterator[Sidecars]:
     (tmp_path / "g.jsonl").write_text('{"body": {}, "expect": 0}\n' * 100)
     target = target_file(tmp_path, more="load: {rate_per_s: 0}")
-    started = start_observers(
+    started = start_sidecars(
         {"folder": str(tmp_path / "runs" / "trial"), "target": str(target.path), "seed": 1, "arm": "elephant"}
     )
     yield started
@@ -62,10 +62,10 @@ def test_some_are_ended_and_the_others_go_on(observers: Sidecars, tmp_path: Path
 
 def test_one_that_dies_is_named_with_its_last_words(observers: Sidecars) -> None:
     """The Elephant heals the embedded target only, and says so as soon as it may look."""
-    observers.let_heal()
+    observers.release_healer()
     assert wait_for(lambda: "healer" in observers.dead(), within_s=20)
     with pytest.raises(UsageError, match=r"the healer did not start: .*see .*healer\.log"):
-        observers.await_working()
+        observers.wait_until_working()
 
 
 @pytest.mark.usefixtures("observers")
@@ -81,16 +81,16 @@ def test_a_sentry_that_stands_still_does_not_watch(tmp_path: Path, monkeypatch: 
     target = target_file(tmp_path, more="abort_if: [{sli_below: 0.5, for_s: 600}]").path
     plan = {"folder": str(tmp_path / "trial"), "target": str(target), "seed": 1, "arm": "none"}
     monkeypatch.setattr("monkeyproof.trial.sidecars.SILENT_S", 0.7)
-    started = start_observers(plan)
+    started = start_sidecars(plan)
     try:
         (tmp_path / "trial" / EVENTS_FILE).touch()
-        started.stand_sentry(target)
+        started.start_abort_monitor(target)
         assert not wait_for(lambda: bool(started.why_unwatched()), within_s=0.9)
         (sentry,) = [
             pid for pid in procfs.children() if b"monkeyproof.probes.abort.monitor" in procfs.words_of(pid)
         ]
         os.kill(sentry, signal.SIGSTOP)
-        assert wait_for(lambda: f"(pid {sentry}) stands still" in started.why_unwatched(), within_s=10)
+        assert wait_for(lambda: f"(pid {sentry}) is stopped or hung" in started.why_unwatched(), within_s=10)
         # It looks at nothing any more, also if somebody wakes it.
         assert wait_for(lambda: "sentry" in started.dead(), within_s=5)
     finally:
@@ -100,5 +100,5 @@ def test_a_sentry_that_stands_still_does_not_watch(tmp_path: Path, monkeypatch: 
 def test_an_arm_that_there_is_not(tmp_path: Path) -> None:
     plan = {"folder": str(tmp_path / "trial"), "target": "t.yaml", "seed": 1, "arm": "mouse"}
     with pytest.raises(UsageError, match="no healer 'mouse'; there are: none, elephant"):
-        start_observers(plan)
+        start_sidecars(plan)
     assert not (tmp_path / "trial").exists()

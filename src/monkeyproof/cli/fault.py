@@ -158,7 +158,7 @@ def _hold(monkey: Monkey, for_s: float) -> None:
         click.echo(f"Held for {for_s:g} s, or until Ctrl-C; {NOT_MEASURED}.")
         while (since_s := time.monotonic() - begun_s) < for_s:
             if live:
-                why = monkey.why_gone()
+                why = monkey.why_inactive()
                 state = f"NO LONGER ACTIVE: {why}" if why else f"{', '.join(monkey.held)} is active"
                 click.echo(f"\r{since_s:5.0f} of {for_s:g} s: {state}\x1b[K", nl=False)
             time.sleep(min(CHECK_EVERY_S, max(0.0, for_s - since_s)))
@@ -173,7 +173,7 @@ def _show(one: Fault, arguments: dict[str, Any], path: Path | None, seed: int, f
     from monkeyproof.config.target_file import read_target_file
     from monkeyproof.safety.replay import clear_to_inject
     from monkeyproof.targets.opening import open_target
-    from monkeyproof.trial.dry_run import DescribedTarget, Preview
+    from monkeyproof.trial.dry_run import DescribedTarget, DryRun
 
     if path is None and not (paths.target_dir() / "target.yaml").exists():
         raise UsageError("the embedded target is not up; 'monkeyproof target up' starts it")
@@ -181,7 +181,7 @@ def _show(one: Fault, arguments: dict[str, Any], path: Path | None, seed: int, f
     with clear_to_inject():
         target = open_target(file.path) if file.stack else DescribedTarget(file)
         try:
-            step = Preview(file, target).by_hand(one, arguments, seed, for_s)
+            step = DryRun(file, target).manual_step(one, arguments, seed, for_s)
         finally:
             target.close()
     click.echo(f"would inject {step.headline} into {file.name} ({file.path})")

@@ -18,7 +18,7 @@ from monkeyproof.cli.options import Options, campaign_options
 if TYPE_CHECKING:
     from monkeyproof.campaign.plan import CampaignPlan
     from monkeyproof.config.target_file import TargetFile
-    from monkeyproof.trial.dry_run import Step
+    from monkeyproof.trial.dry_run import PlannedStep
     from monkeyproof.trial.plan import TrialPlan
 
 
@@ -75,7 +75,7 @@ def _print(planned: CampaignPlan, *, live: bool) -> int:
     from monkeyproof.campaign.plan import TRIALS_DIR
     from monkeyproof.campaign.results import is_finished
     from monkeyproof.targets.opening import open_target
-    from monkeyproof.trial.dry_run import DescribedTarget, Preview
+    from monkeyproof.trial.dry_run import DescribedTarget, DryRun
 
     file = planned.target
     trials = [trial for trial in planned.trials() if not is_finished(Path(trial.folder))]
@@ -87,7 +87,7 @@ def _print(planned: CampaignPlan, *, live: bool) -> int:
         target = open_target(file.path) if file.stack else DescribedTarget(file)
     code, told = 0, set[tuple[str, str]]()
     try:
-        preview = Preview(file, target)
+        preview = DryRun(file, target)
         for trial in trials:
             steps = preview.steps(experiments[trial.experiment], trial.seed, trial.arm)
             code = code or next((step.refused.exit_code for step in steps if step.refused), 0)
@@ -118,7 +118,7 @@ def _limit(file: TargetFile, key: str) -> float | None:
 
 
 def _lines(
-    number: str, trial: TrialPlan, steps: list[Step], added: Sequence[str], told: set[tuple[str, str]]
+    number: str, trial: TrialPlan, steps: list[PlannedStep], added: Sequence[str], told: set[tuple[str, str]]
 ) -> Iterator[str]:
     """The lines about one trial; details that an earlier trial of the experiment shows as well are left out."""
     yield ""

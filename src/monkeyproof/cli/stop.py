@@ -53,7 +53,7 @@ def stop(*, clear: bool, within_s: float) -> None:
     from monkeyproof import paths
     from monkeyproof.runtime.locks import elsewhere
     from monkeyproof.safety.replay import running_campaign
-    from monkeyproof.trial.cleanup import left_since
+    from monkeyproof.trial.cleanup import residue_since
     from monkeyproof.undo.log import open_logs, words_of
 
     pid = running_campaign()
@@ -70,7 +70,7 @@ def stop(*, clear: bool, within_s: float) -> None:
         time.sleep(LOOK_EVERY_S)
     if left := words_of(open_logs()):
         raise NotReverted(f"{left}; run 'monkeyproof revert'")
-    if residue := left_since(begun_utc_s):
+    if residue := residue_since(begun_utc_s):
         raise NotReverted(residue)
     if pid is None:
         click.echo(f"No campaign was running, and nothing is open, in {paths.home()}.")
