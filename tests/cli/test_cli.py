@@ -58,7 +58,7 @@ def test_list_shows_the_catalogue() -> None:
         ),
     ],
 )
-def test_what_comes_from_outside_is_told_in_words_and_is_no_verdict(
+def test_external_errors_have_a_message_and_are_no_verdict(
     monkeypatch: pytest.MonkeyPatch, error: BaseException, exit_code: int, words: str
 ) -> None:
     def fail(*_: object, **__: object) -> int:

@@ -23,11 +23,11 @@ def shown(folder: Path, *, terminal: bool) -> str:
     return text.getvalue()
 
 
-def test_a_sparkline_is_full_only_where_every_answer_was_right() -> None:
+def test_a_full_spark_means_that_every_answer_was_right() -> None:
     assert sparkline([1.0, 0.999, 0.5, 0.0, None]) == "█▇▄▁·".rjust(SPARK_S)
 
 
-def test_plain_lines_tell_the_verdict_after_each_block_but_the_last(tmp_path: Path) -> None:
+def test_plain_lines_show_the_verdict_so_far_after_each_block(tmp_path: Path) -> None:
     lines = shown(tmp_path, terminal=False).splitlines()
     assert [line[:5] for line in lines if line.startswith("[")] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
     told = [line.strip() for line in lines if "so far" in line]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import statistics
 from pathlib import Path
 
@@ -148,3 +149,17 @@ def test_an_external_action_beside_an_own_fault_is_refused(
     control.configure_control(document, EventHandlerRegistry())
     with pytest.raises(InterruptExecution, match=f"not injecting: {words}"):
         control.before_experiment_control(document)
+
+
+def test_the_example_of_the_documentation_is_valid(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    file = tmp_path / "e.yaml"
+    file.write_text(example)
+    assert catalogue.find(str(file)).added_steps == (
+        "slo-holds (as the hypothesis)",
+        "hold (at_most_s 10)",
+        "revert",
+        "watch-after-revert (at_most_s 6)",
+        "revert-whatever-is-left (as a rollback)",
+    )

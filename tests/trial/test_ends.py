@@ -51,7 +51,7 @@ def after_death(plan: TrialPlan, status: int = KILLED) -> tuple[int, str]:
     return worker._after_death(plan, status, Path(plan.folder).parents[2] / "log", "a signal ended the trial")
 
 
-def test_a_killed_worker_whose_undo_log_is_gone_leaves_what_is_not_known(plan: TrialPlan) -> None:
+def test_a_killed_worker_without_an_undo_log(plan: TrialPlan) -> None:
     log = log_of(plan)
     intended(plan, log, held=True)
     log.path.unlink()
@@ -70,7 +70,7 @@ def session_with(log: UndoLog) -> FaultSession:
 @pytest.mark.parametrize(
     ("fault", "looks"), [("data.scale_records", 1), ("drift.covariate_shift", 1), ("network.block", 0)]
 )
-def test_wrong_values_of_data_and_of_drift_are_noted_before_they_are_taken_back(
+def test_wrong_values_are_recorded_before_the_revert(
     plan: TrialPlan, monkeypatch: pytest.MonkeyPatch, fault: str, looks: int
 ) -> None:
     monkeypatch.setattr(fault_session, "record_missing_faults", lambda _: None)
@@ -85,7 +85,7 @@ def test_wrong_values_of_data_and_of_drift_are_noted_before_they_are_taken_back(
     log.close()
 
 
-def test_a_killed_worker_is_told_by_its_log(plan: TrialPlan) -> None:
+def test_the_undo_log_of_a_killed_worker_is_reported(plan: TrialPlan) -> None:
     assert after_death(plan) == (EXIT_REFUSED, "a signal ended the trial; nothing had been injected")
     log = log_of(plan)
     intended(plan, log, held=False)
@@ -96,7 +96,7 @@ def test_a_killed_worker_is_told_by_its_log(plan: TrialPlan) -> None:
     )
 
 
-def test_a_killed_worker_whose_fault_is_taken_back_now_is_told_so(plan: TrialPlan) -> None:
+def test_the_later_revert_of_a_killed_workers_fault_is_reported(plan: TrialPlan) -> None:
     log = log_of(plan)
     intended(plan, log, held=True)
     log.close()
@@ -104,7 +104,7 @@ def test_a_killed_worker_whose_fault_is_taken_back_now_is_told_so(plan: TrialPla
     assert not log.path.exists()
 
 
-def test_a_trial_that_ends_early_says_of_its_faults_what_is_known(plan: TrialPlan) -> None:
+def test_the_message_of_a_trial_that_ends_early(plan: TrialPlan) -> None:
     assert trial_run._exit_of(None, "why") == (EXIT_REFUSED, "why; nothing had been injected")
     one = TrialSession(plan)
     assert trial_run._exit_of(one, "why") == (EXIT_REFUSED, "why; nothing had been injected")
@@ -116,16 +116,14 @@ def test_a_trial_that_ends_early_says_of_its_faults_what_is_known(plan: TrialPla
     assert trial_run._exit_of(one, "why") == (EXIT_REFUSED, "why; what was injected is reverted")
 
 
-def test_what_is_left_is_told_though_the_trials_folder_was_taken_away(tmp_path: Path) -> None:
+def test_residue_is_reported_without_the_trials_folder(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     assert events_in(gone) == []
     with pytest.raises(NotReverted, match="left behind after the trial: a thing"):
         cleanup.report_residue(gone, Anchor.now(SystemClock()), [Residue("a thing", "mend it")])
 
 
-def test_whatever_fails_while_faults_are_taken_back_is_not_reverted(
-    plan: TrialPlan, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_any_error_during_the_revert_means_not_reverted(plan: TrialPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> Any:
         raise FileNotFoundError("undo.jsonl")
 

@@ -41,7 +41,7 @@ def at_work(folder: Path) -> list[str]:
     return found
 
 
-def test_what_is_discarded_leaves_neither_process_nor_folder(observers: Sidecars, tmp_path: Path) -> None:
+def test_discard_leaves_neither_process_nor_folder(observers: Sidecars, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "trial"
     # A moment after its start a process has no command line yet.
     assert wait_for(lambda: len(at_work(folder)) == 3, within_s=10)
@@ -51,7 +51,7 @@ def test_what_is_discarded_leaves_neither_process_nor_folder(observers: Sidecars
     assert not folder.exists()
 
 
-def test_some_are_ended_and_the_others_go_on(observers: Sidecars, tmp_path: Path) -> None:
+def test_the_others_continue_when_some_are_ended(observers: Sidecars, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "trial"
     assert wait_for(lambda: len(at_work(folder)) == 3, within_s=10)
     observers.end("healer", "load")
@@ -60,7 +60,7 @@ def test_some_are_ended_and_the_others_go_on(observers: Sidecars, tmp_path: Path
     assert observers.dead() == {}
 
 
-def test_one_that_dies_is_named_with_its_last_words(observers: Sidecars) -> None:
+def test_a_sidecar_that_dies_is_named_with_its_last_line(observers: Sidecars) -> None:
     """The Elephant heals the embedded target only, and says so as soon as it may look."""
     observers.release_healer()
     assert wait_for(lambda: "healer" in observers.dead(), within_s=20)
@@ -69,14 +69,14 @@ def test_one_that_dies_is_named_with_its_last_words(observers: Sidecars) -> None
 
 
 @pytest.mark.usefixtures("observers")
-def test_they_are_told_whom_they_belong_to(tmp_path: Path) -> None:
+def test_sidecars_know_their_owner(tmp_path: Path) -> None:
     """What they could ask themselves, who their parent is, may be wrong by the time they ask."""
     assert wait_for(lambda: len(at_work(tmp_path / "runs" / "trial")) == 3, within_s=10)
     told = [procfs.words_of(pid) for pid in procfs.children()]
     assert sum(os.fsencode(process_ref.words_of(os.getpid())) in words for words in told) == 3
 
 
-def test_a_sentry_that_stands_still_does_not_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_abort_monitor_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "g.jsonl").write_text('{"body": {}, "expect": 0}\n' * 100)
     target = target_file(tmp_path, more="abort_if: [{sli_below: 0.5, for_s: 600}]").path
     plan = {"folder": str(tmp_path / "trial"), "target": str(target), "seed": 1, "arm": "none"}
@@ -97,7 +97,7 @@ def test_a_sentry_that_stands_still_does_not_watch(tmp_path: Path, monkeypatch: 
         started.close()
 
 
-def test_an_arm_that_there_is_not(tmp_path: Path) -> None:
+def test_an_unknown_arm(tmp_path: Path) -> None:
     plan = {"folder": str(tmp_path / "trial"), "target": "t.yaml", "seed": 1, "arm": "mouse"}
     with pytest.raises(UsageError, match="no healer 'mouse'; there are: none, elephant"):
         start_sidecars(plan)

@@ -85,14 +85,14 @@ def _print(planned: CampaignPlan, *, live: bool) -> int:
     target = None
     if live:
         target = open_target(file.path) if file.stack else DescribedTarget(file)
-    code, told = 0, set[tuple[str, str]]()
+    code, shown = 0, set[tuple[str, str]]()
     try:
         preview = DryRun(file, target)
         for trial in trials:
             steps = preview.steps(experiments[trial.experiment], trial.seed, trial.arm)
             code = code or next((step.refused.exit_code for step in steps if step.refused), 0)
             number = Path(trial.folder).relative_to(planned.folder / TRIALS_DIR).name.partition("-")[0]
-            for line in _lines(number, trial, steps, experiments[trial.experiment].added_steps, told):
+            for line in _lines(number, trial, steps, experiments[trial.experiment].added_steps, shown):
                 click.echo(line)
     finally:
         if target is not None:
@@ -118,7 +118,7 @@ def _limit(file: TargetFile, key: str) -> float | None:
 
 
 def _lines(
-    number: str, trial: TrialPlan, steps: list[PlannedStep], added: Sequence[str], told: set[tuple[str, str]]
+    number: str, trial: TrialPlan, steps: list[PlannedStep], added: Sequence[str], shown: set[tuple[str, str]]
 ) -> Iterator[str]:
     """The lines about one trial; details that an earlier trial of the experiment shows as well are left out."""
     yield ""
@@ -127,11 +127,11 @@ def _lines(
         yield "    injects nothing"
     for step in steps:
         yield f"    {'would refuse' if step.refused else 'injects'} {step.headline}"
-        if (trial.experiment, step.headline) in told:
+        if (trial.experiment, step.headline) in shown:
             continue
-        told.add((trial.experiment, step.headline))
+        shown.add((trial.experiment, step.headline))
         for name, words in step.details:
             yield f"        {name:7} {words}" if name else f"        {words}"
-    if added and (trial.experiment, "") not in told:
-        told.add((trial.experiment, ""))
+    if added and (trial.experiment, "") not in shown:
+        shown.add((trial.experiment, ""))
         yield f"    adds the steps of a trial: {'; '.join(added)}"
