@@ -12,7 +12,7 @@ __all__ = ["Injected", "Monkey", "__version__", "break_target"]
 
 
 def __getattr__(name: str) -> object:
-    """What breaks a target from Python is imported when it is asked for: the command line answers without it."""
+    """Import manual injection on first use, so that the command line starts without it."""
     if name in ("Injected", "Monkey", "break_target"):
         from monkeyproof.trial import manual
 

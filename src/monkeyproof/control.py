@@ -1,8 +1,9 @@
 """The Chaos Toolkit control that makes any run of an experiment a trial.
 
-ActivityNames in every experiment of the catalogue. Under ``monkeyproof run`` a trial is open already and this does
-nothing; under plain ``chaos run`` it opens one against the running target, in ``runs/`` of the current
-folder, and closes it whatever happens: faults reverted, observers ended, the outcome logged.
+Every experiment of the catalogue names it. Under ``monkeyproof run`` a trial is open already and the control does
+nothing. Under plain ``chaos run`` it adds the steps of a trial that the experiment's extension asks for (see
+``monkeyproof.experiment.trial_steps``), opens a trial against the running target, in ``runs/`` of the current
+folder, and closes it on every way out: it reverts the faults, ends the sidecars and logs the outcome.
 
 Environment: MONKEYPROOF_TARGET (a target file; default: the embedded target), MONKEYPROOF_SEED (default 1),
 MONKEYPROOF_HEALER (none or elephant; default none).
@@ -56,7 +57,7 @@ _signals: list[int] = []
 def configure_control(experiment: dict[str, Json], event_registry: EventHandlerRegistry) -> None:
     """Expand the experiment, and follow it if its faults are external.
 
-    Chaos Toolkit calls this before it looks at any part of the experiment, and swallows exceptions: what is wrong
+    Chaos Toolkit calls this before it uses any part of the experiment, and swallows exceptions: what is wrong
     is raised in ``before_experiment_control``.
     """
     global _external, _failure

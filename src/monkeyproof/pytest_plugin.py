@@ -4,7 +4,7 @@
         trial = chaos.run("replica-kill")
         assert trial.recovered_within_s(10)
 
-A single fault, in a test of one's own, is taken back on every way out:
+A single fault in your own test is reverted on every way out:
 
     def test_slow_features(chaos):
         with chaos.break_target() as monkey:
@@ -12,7 +12,7 @@ A single fault, in a test of one's own, is taken back on every way out:
             assert ask_my_service() == "the fallback"
 
 The fixture ``chaos`` starts the embedded target once a session if no ``--chaos-target`` is given and none is
-up, and ends what it started. With allure-pytest installed, each trial is a step whose sub-steps are the
+up, and ends the target that it started. With allure-pytest installed, each trial is a step whose sub-steps are the
 trial's phases, with the timeline, the history and the evidence attached.
 """
 
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("monkeyproof", "chaos experiments on machine-learning systems")
-    group.addoption("--chaos-target", type=Path, help="target file (default: the embedded target)")
-    group.addoption("--chaos-healer", default=None, choices=["none", "elephant"], help="who heals")
-    group.addoption("--chaos-seed", type=int, default=1, help="seed of the trials (default: 1)")
+    group.addoption("--chaos-target", type=Path, help="the target file (default: the embedded target)")
+    group.addoption("--chaos-healer", default=None, choices=["none", "elephant"], help="the healer")
+    group.addoption("--chaos-seed", type=int, default=1, help="the seed of the trials (default: 1)")
     group.addoption(
-        "--chaos-out", type=Path, help="folder for histories and reports (default: runs/pytest-<time>)"
+        "--chaos-out", type=Path, help="the folder for histories and reports (default: runs/pytest-<time>)"
     )
 
 
@@ -62,10 +62,10 @@ class Trial:
         return self.result.recovery
 
     def recovered_within_s(self, within_s: float) -> bool:
-        """Whether right answers, fast and sustained, were back under the fault within ``within_s`` of t0.
+        """Whether the service recovered under the fault within ``within_s`` of t0, the fault's start.
 
-        Absorbed counts as recovered at once. The interval's upper end decides, so that doubt never flatters.
-        An invalid or unproven trial fails the test instead of answering: it could not tell.
+        An absorbed fault counts as recovered at once. The upper end of the recovery interval decides. An invalid
+        or unproven trial gives no answer: it fails the test with "could not tell".
         """
         from monkeyproof.types import Outcome
 
@@ -80,7 +80,7 @@ class Trial:
 
 
 class Chaos:
-    """Breaks one target, by experiments or by hand; what the fixture ``chaos`` gives to a test."""
+    """Injects faults into one target, by experiments or manually; the value of the fixture ``chaos``."""
 
     def __init__(self, target: TargetFile, folder: Path, healer: str, seed: int) -> None:
         self.target = target
@@ -90,7 +90,7 @@ class Chaos:
         self._count = 0
 
     def run(self, experiment: str, *, healer: str | None = None, seed: int | None = None) -> Trial:
-        """Run one trial and return what its users saw.
+        """Run one trial and return its result.
 
         Raises:
             MonkeyproofError: unknown experiment, refusal, or something that could not be reverted.
@@ -123,7 +123,7 @@ class Chaos:
         return trial
 
     def break_target(self, *, seed: int | None = None, at_most_s: float = 300.0) -> AbstractContextManager[Monkey]:
-        """Open the target for faults by hand; see ``monkeyproof.break_target``, which says what it raises."""
+        """Open the target for manual injection; see ``monkeyproof.break_target``, also for what it raises."""
         from monkeyproof.trial.manual import break_target
 
         self._count += 1
@@ -137,7 +137,7 @@ class Chaos:
 
 @pytest.fixture(scope="session")
 def chaos_target(pytestconfig: pytest.Config) -> Iterator[TargetFile]:
-    """The target that is broken; an embedded one is started if none is up, and ended again."""
+    """The target file; starts the embedded target if it is not up, and ends it again."""
     from monkeyproof import paths
     from monkeyproof.config.target_file import read_target_file
     from monkeyproof.targets.local.control_plane import lifecycle
@@ -156,7 +156,7 @@ def chaos_target(pytestconfig: pytest.Config) -> Iterator[TargetFile]:
 
 @pytest.fixture(scope="session")
 def chaos(chaos_target: TargetFile, pytestconfig: pytest.Config) -> Chaos:
-    """Runs experiments, ``chaos.run("replica-kill")``, and breaks things by hand, ``chaos.break_target()``."""
+    """Runs experiments, ``chaos.run("replica-kill")``, and opens manual injection, ``chaos.break_target()``."""
     folder = pytestconfig.getoption("--chaos-out")
     if folder is None:
         folder = pytestconfig.rootpath / "runs" / f"pytest-{datetime.now(UTC).strftime('%Y%m%d-%H%M%S')}"

@@ -336,10 +336,10 @@ def test_false_heal_under_a_benign_fault(tmp_path: Path, target: TargetFile, ben
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("run", "sham", "--arms", "none", "--healer", "none"), "--arms and --healer say the same thing"),
+        (("run", "sham", "--arms", "none", "--healer", "none"), "--arms and --healer have the same meaning"),
         (("run", "sham", "--arms", "dentist"), "'dentist' is none of none, elephant"),
         (("run", "sham", "--trials", "0"), "neither 'auto' nor 1 to 1000"),
-        (("gate", "sham", "--trials", "5", "--max-trials", "9"), "where --trials auto gives up"),
+        (("gate", "sham", "--trials", "5", "--max-trials", "9"), "--max-trials limits --trials auto"),
         (("gate", ".", "--seed", "3"), "give no options with it"),
         (("gate", "."), "no campaign.json in it"),
         (("run", "--resume", "nowhere"), "not a campaign's folder"),

@@ -135,7 +135,7 @@ def test_dry_run_prints_the_same_plan_each_time_and_writes_nothing(tmp_path: Pat
         (["--families", "network,replicas"], "family 'replicas': target 'small' does not allow it"),
         (["--families", "noop"], "nothing can be drawn for target 'small' from the families noop"),
         (["--minutes", "0"], "0.1<=x<=1440"),
-        (["--plan", "s.yaml", "--seed", "3"], "that storm is drawn already; leave out --seed"),
+        (["--plan", "s.yaml", "--seed", "3"], "the file holds a complete storm; leave out --seed"),
         (["--plan", "s.yaml"], "s.yaml: cannot be read"),
         (["--healer", "elephant"], "the Elephant heals the embedded target only"),
         (["--healer", "nobody"], "is not one of"),

@@ -54,11 +54,11 @@ def test_list_shows_the_catalogue() -> None:
         (
             OSError(30, "Read-only file system", "/x/lock"),
             EXIT_USAGE,
-            "monkeyproof: /x/lock: Read-only file system; mend that, then try again\n",
+            "monkeyproof: /x/lock: Read-only file system; correct that, then try again\n",
         ),
     ],
 )
-def test_what_comes_from_outside_is_told_in_words_and_is_no_verdict(
+def test_external_errors_have_a_message_and_are_no_verdict(
     monkeypatch: pytest.MonkeyPatch, error: BaseException, exit_code: int, words: str
 ) -> None:
     def fail(*_: object, **__: object) -> int:

@@ -9,7 +9,7 @@ from campaign_world import FakeRunner, plan_of, target_file
 from rich.console import Console
 
 from monkeyproof.campaign.runner import run_campaign
-from monkeyproof.cli.progress import SPARK_S, sparkline, watcher
+from monkeyproof.cli.progress import SPARK_S, progress_on, sparkline
 from monkeyproof.clock import ManualClock
 
 
@@ -18,16 +18,16 @@ def shown(folder: Path, *, terminal: bool) -> str:
     console = Console(file=text, force_terminal=terminal, width=200, highlight=False)
     target = target_file(folder)
     plan = plan_of(folder / "c", target, arms="none,elephant", trials_count=2)
-    with watcher(plan.folder, console) as progress:
+    with progress_on(plan.folder, console) as progress:
         run_campaign(plan, progress, ManualClock(), run_trial=FakeRunner(target))
     return text.getvalue()
 
 
-def test_a_sparkline_is_full_only_where_every_answer_was_right() -> None:
+def test_a_full_spark_means_that_every_answer_was_right() -> None:
     assert sparkline([1.0, 0.999, 0.5, 0.0, None]) == "█▇▄▁·".rjust(SPARK_S)
 
 
-def test_plain_lines_tell_the_verdict_after_each_block_but_the_last(tmp_path: Path) -> None:
+def test_plain_lines_show_the_verdict_so_far_after_each_block(tmp_path: Path) -> None:
     lines = shown(tmp_path, terminal=False).splitlines()
     assert [line[:5] for line in lines if line.startswith("[")] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
     told = [line.strip() for line in lines if "so far" in line]

@@ -125,7 +125,7 @@ def monkeyproof(folder: Path, *arguments: str) -> subprocess.CompletedProcess[st
     )
 
 
-def test_stop_ends_a_campaign_at_once_and_keeps_others_from_beginning(folder: Path) -> None:
+def test_stop_ends_a_campaign_and_prevents_new_ones(folder: Path) -> None:
     process = run(folder, "--trials", "3")
     await_fault(folder)
     begun_s = time.monotonic()
@@ -200,7 +200,7 @@ def test_a_health_url_that_hangs_ends_a_trial(folder: Path) -> None:
         server.server_close()
 
 
-def test_a_prometheus_that_is_away_keeps_a_trial_from_breaking_anything(folder: Path) -> None:
+def test_an_unreachable_prometheus_prevents_the_injection(folder: Path) -> None:
     add(folder, f'abort_if: [{{prometheus: "http://127.0.0.1:{free_port()}", query: up, below: 1}}]')
     process = run(folder)
     output = process.communicate(timeout=60)[0]
@@ -209,7 +209,7 @@ def test_a_prometheus_that_is_away_keeps_a_trial_from_breaking_anything(folder: 
     assert not any(one.kind is Kind.FAULT_INTENDED for one in events(folder))
 
 
-def test_a_process_that_a_trial_leaves_behind_ends_the_campaign_with_its_name(folder: Path) -> None:
+def test_a_process_left_behind_ends_the_campaign(folder: Path) -> None:
     (folder / "leave.py").write_text(LEAVES)
     (folder / "t.yaml").write_text((folder / "t.yaml").read_text().replace("horizon_s: 40", "horizon_s: 1"))
     # As an activity of its own beside our fault.
@@ -239,7 +239,7 @@ def test_a_process_that_a_trial_leaves_behind_ends_the_campaign_with_its_name(fo
 
 
 @pytest.mark.slow
-def test_a_worker_that_does_not_listen_is_killed_and_its_fault_taken_back(folder: Path) -> None:
+def test_an_unresponsive_worker_is_killed_and_its_fault_reverted(folder: Path) -> None:
     add(folder, "abort_if: [{sli_below: 0.5, for_s: 1}]")
     (folder / "stuck.py").write_text(STUCK)
     text = EXPERIMENT.replace(
@@ -255,7 +255,7 @@ def test_a_worker_that_does_not_listen_is_killed_and_its_fault_taken_back(folder
     assert undo_log.open_logs() == []
 
 
-def test_stop_does_not_wait_for_a_worker_that_hears_nothing(folder: Path) -> None:
+def test_stop_does_not_wait_for_an_unresponsive_worker(folder: Path) -> None:
     """Its interpreter is held up in C with its signals blocked: no handler and no thread of it ever runs."""
     (folder / "stuck.py").write_text(STUCK_IN_C)
     text = EXPERIMENT.replace(

@@ -73,7 +73,7 @@ def nothing_runs(folder: Path) -> bool:
     return wait_for(lambda: not any(processes_of(folder, b"-m")), within_s=20)
 
 
-def test_a_trial_that_cannot_write_any_more_ends_clean(folder: Path) -> None:
+def test_a_trial_that_can_no_longer_write_ends_clean(folder: Path) -> None:
     """Neither its worker nor its prober; and two hang-ups come at once, as from a terminal that closes."""
     process = run(folder)
     await_fault(folder)
@@ -89,7 +89,7 @@ def test_a_trial_that_cannot_write_any_more_ends_clean(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_up_ends_the_trial_that_writes_on_it(folder: Path) -> None:
+def test_a_full_disk_ends_the_trial(folder: Path) -> None:
     (folder / "out").mkdir()
     with mounted("-t", "tmpfs", "-o", "size=4m", "none", str(folder / "out")):
         process = run(folder)
@@ -105,7 +105,7 @@ def test_a_disk_that_fills_up_ends_the_trial_that_writes_on_it(folder: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["full", "read-only"])
-def test_a_home_that_takes_nothing_keeps_everything_from_beginning(folder: Path, how: str) -> None:
+def test_a_read_only_home_prevents_campaigns(folder: Path, how: str) -> None:
     assert monkeyproof(folder, "revert").returncode == 0
     home = paths.home()
     size = ("-t", "tmpfs", "-o", "size=64k", "none") if how == "full" else ("--bind", str(home))
@@ -122,7 +122,7 @@ def test_a_home_that_takes_nothing_keeps_everything_from_beginning(folder: Path,
 
 
 @pytest.mark.slow
-def test_a_home_that_fills_up_keeps_no_fault_from_being_taken_back(folder: Path) -> None:
+def test_faults_are_reverted_although_the_home_is_full(folder: Path) -> None:
     paths.home()
     with mounted("-t", "tmpfs", "-o", "size=1m", "none", str(paths.home())):
         process = run(folder)
@@ -136,7 +136,7 @@ def test_a_home_that_fills_up_keeps_no_fault_from_being_taken_back(folder: Path)
 
 
 @pytest.mark.slow
-def test_a_fault_proxy_that_stands_still_is_named_and_nothing_is_left(folder: Path) -> None:
+def test_a_stopped_fault_proxy_is_named_and_leaves_nothing(folder: Path) -> None:
     process = run(folder)
     await_fault(folder)
     (proxy,) = processes_of(folder, b"monkeyproof.faults.proxy.server")
@@ -153,7 +153,7 @@ def test_a_fault_proxy_that_stands_still_is_named_and_nothing_is_left(folder: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["latency-spike", "broken-rollback"])
-def test_a_target_that_is_gone_takes_its_faults_with_it(tmp_path: Path, experiment: str) -> None:
+def test_the_faults_of_a_target_end_with_it(tmp_path: Path, experiment: str) -> None:
     target = lifecycle.up()
     try:
         command = [sys.executable, "-m", "monkeyproof.cli", "run", experiment, "--healer", "none", "--trials", "2"]
@@ -178,7 +178,7 @@ def test_a_target_that_is_gone_takes_its_faults_with_it(tmp_path: Path, experime
 
 
 @pytest.mark.slow
-def test_a_supervisor_that_stands_still_begins_nothing_and_is_left_alone(tmp_path: Path) -> None:
+def test_a_stopped_supervisor_prevents_trials_and_stays_stopped(tmp_path: Path) -> None:
     lifecycle.up()
     pid = supervisor()
     os.kill(pid, signal.SIGSTOP)
@@ -215,7 +215,7 @@ def breaks_chaoslib():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["interrupts", "leaves", "is_gone", "is_told_often", "breaks_chaoslib"])
-def test_an_activity_that_tears_down_what_runs_it_leaves_nothing(folder: Path, how: str) -> None:
+def test_an_activity_that_ends_its_own_worker_leaves_nothing(folder: Path, how: str) -> None:
     (folder / "boom.py").write_text(BOOM)
     text = EXPERIMENT.replace(
         "module: monkeyproof.probes.watch, func: hold_until_recovered", f"module: boom, func: {how}"

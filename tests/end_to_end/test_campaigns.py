@@ -31,7 +31,7 @@ def in_effect(folder: Path, number: int) -> bool:
     return False
 
 
-def test_a_gate_that_was_killed_in_its_second_trial_is_continued(chaos_target: TargetFile, tmp_path: Path) -> None:
+def test_a_killed_gate_is_resumed(chaos_target: TargetFile, tmp_path: Path) -> None:
     folder = tmp_path / "c"
     target = with_windows(chaos_target, tmp_path, baseline_s=0.5)
     experiment = with_hold("replica-kill", tmp_path, at_least_s=3.0, at_most_s=3.0)

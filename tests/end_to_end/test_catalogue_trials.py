@@ -110,7 +110,7 @@ class Lane:
     ) -> Mapping[str, Json]:
         return _run_lane(request.cls.names, tmp_path_factory.mktemp("lane"))
 
-    def test_its_users_see_what_its_author_expects(self, trials: Mapping[str, Json], name: str) -> None:
+    def test_shipped_experiment_has_an_expected_outcome(self, trials: Mapping[str, Json], name: str) -> None:
         assert name in trials, f"there was no trial of it; there were {', '.join(trials)}"
         trial = trials[name]
         recovery = trial["recovery"]

@@ -54,14 +54,14 @@ def test_without_a_healer_it_stays_broken_until_the_fault_is_removed(quick: Chao
 
 
 @pytest.mark.slow
-def test_a_killed_replica_is_the_platforms_own_business(quick: Chaos) -> None:
+def test_the_platform_restarts_a_killed_replica(quick: Chaos) -> None:
     trial = quick.run("replica-kill", healer="none")
     assert trial.outcome in (Outcome.ABSORBED, Outcome.SELF_RECOVERED), trial
     assert trial.recovered_within_s(6), trial
     assert "gone" in trial.result.evidence[0]
 
 
-def test_in_a_sham_nobody_heals_and_nothing_is_bad(quick: Chaos) -> None:
+def test_a_sham_has_no_healing_and_no_bad_answer(quick: Chaos) -> None:
     trial = quick.run("sham", healer="elephant")
     assert trial.outcome is Outcome.ABSORBED, trial
     events = History.read(trial.folder)

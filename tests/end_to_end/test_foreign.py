@@ -176,7 +176,7 @@ def trials_of(folder: Path) -> dict[str, Any]:
     return {trial["experiment"]: trial for trial in json.loads((folder / "results.json").read_text())["trials"]}
 
 
-def test_what_is_proven_counts_and_what_is_not_does_not(world: World) -> None:
+def test_only_proven_external_faults_count(world: World) -> None:
     """A proof that never comes is waited for in test_hostile_trial."""
     named = {"inject": "lie", "undo": "tell-the-truth"}
     files = [
@@ -226,7 +226,7 @@ def test_what_is_proven_counts_and_what_is_not_does_not(world: World) -> None:
     assert world.ask("/score", {"x": 21}) == {"y": 42}
 
 
-def test_a_server_that_is_killed_with_the_names_on_the_command_line(world: World) -> None:
+def test_roles_from_the_command_line(world: World) -> None:
     pid = world.pid_file.read_text()
     options = ["--target", "t.yaml", "--no-tracking"]
     killed = world.write(
@@ -255,7 +255,7 @@ def process(path: str, *arguments: str) -> dict[str, Any]:
     return {"type": "process", "path": path, "arguments": list(arguments), "timeout": 10}
 
 
-def test_whoever_is_killed_in_the_hold_the_undo_is_still_to_be_had(world: World) -> None:
+def test_the_undo_survives_a_kill_during_the_hold(world: World) -> None:
     text = (world.folder / "t.yaml").read_text()
     (world.folder / "t.yaml").write_text(text.replace("horizon_s: 1", "horizon_s: 60"))
     file = world.lies("lies", inject="lie", evidence="its-mode", undo="tell-the-truth")
@@ -292,7 +292,7 @@ def test_whoever_is_killed_in_the_hold_the_undo_is_still_to_be_had(world: World)
     assert world.ask("/mode") == {"mode": "right"}
 
 
-def test_ctrl_c_ends_what_injects_in_the_background_before_its_undo(world: World) -> None:
+def test_ctrl_c_ends_a_background_injection_before_its_undo(world: World) -> None:
     text = (world.folder / "t.yaml").read_text()
     (world.folder / "t.yaml").write_text(text.replace("horizon_s: 1", "horizon_s: 60"))
     script = (
@@ -323,7 +323,7 @@ def campaign_in_its_hold(world: World, file: str, out: str) -> tuple[subprocess.
     return campaign, worker
 
 
-def test_a_killed_workers_fault_on_a_link_of_ones_own_service_goes_with_it(own_service: Path) -> None:  # noqa: F811
+def test_a_killed_workers_link_fault_ends_with_it(own_service: Path) -> None:  # noqa: F811
     world = World(own_service, 0)
     (own_service / "t.yaml").write_text(
         (own_service / "t.yaml").read_text().replace("horizon_s: 1.5", "horizon_s: 60")
@@ -357,7 +357,7 @@ def read(path: Path) -> bytes:
     return b""
 
 
-def test_a_name_that_nothing_carries(world: World) -> None:
+def test_an_unknown_activity_name(world: World) -> None:
     file = world.lies("lies", inject="lie", evidence="its-mod", undo="tell-the-truth")
     done = monkeyproof(world.folder, "run", file, "--target", "t.yaml")
     assert done.returncode == 2

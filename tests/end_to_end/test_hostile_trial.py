@@ -159,7 +159,7 @@ def test_reports_of_a_hostile_service(folder: Path) -> None:
     assert "]]>" not in texts["junit.xml"]
 
 
-def test_a_first_answer_of_a_hostile_service_is_told_harmlessly(folder: Path) -> None:
+def test_a_hostile_first_answer_is_shown_harmlessly(folder: Path) -> None:
     port = int(re.findall(r":(\d+)/score", (folder / "t.yaml").read_text())[0])
     urllib.request.urlopen(f"http://127.0.0.1:{port}/lie", b'{"lie": true}', timeout=5).close()
     done = monkeyproof(folder, "run", "proof.yaml", "--target", "t.yaml", "--out", "out", "--no-tracking")

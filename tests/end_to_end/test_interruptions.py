@@ -68,7 +68,7 @@ def nothing_is_left(target: Target, folder: Path, campaign: subprocess.Popen[byt
     assert wait_for(lambda: not require(target, Links).active(), within_s=10)
 
 
-def test_ctrl_c_reverts_reports_and_says_so(target: Target, tmp_path: Path) -> None:
+def test_ctrl_c_reverts_and_reports(target: Target, tmp_path: Path) -> None:
     folder = tmp_path / "c"
     campaign = start(target, folder, "latency-spike", "--healer", "none")
     assert wait_for(lambda: has(folder, Kind.FAULT_EFFECTIVE), within_s=60)
@@ -87,7 +87,7 @@ def test_ctrl_c_reverts_reports_and_says_so(target: Target, tmp_path: Path) -> N
     assert "a signal ended the trial" in json.loads((folder / "results.json").read_text())["aborted"]
 
 
-def test_killed_campaign_takes_its_worker_along_in_order(target: Target, tmp_path: Path) -> None:
+def test_a_killed_campaigns_worker_ends_in_order(target: Target, tmp_path: Path) -> None:
     folder = tmp_path / "c"
     campaign = start(target, folder, "broken-rollback", "--healer", "none")
     assert wait_for(lambda: has(folder, Kind.FAULT_EFFECTIVE), within_s=60)
@@ -98,7 +98,7 @@ def test_killed_campaign_takes_its_worker_along_in_order(target: Target, tmp_pat
     assert has(folder, Kind.FAULT_REVERTED)
 
 
-def test_killed_while_the_observers_start_nothing_is_left(target: Target, tmp_path: Path) -> None:
+def test_a_kill_while_the_sidecars_start_leaves_nothing(target: Target, tmp_path: Path) -> None:
     folder = tmp_path / "c"
     campaign = start(target, folder, "broken-rollback", "--healer", "elephant")
     # The campaign's own, the worker's, and the observers'.
@@ -110,7 +110,7 @@ def test_killed_while_the_observers_start_nothing_is_left(target: Target, tmp_pa
     assert not has(folder, Kind.FAULT_INTENDED)
 
 
-def test_killed_worker_is_mended_by_its_campaign(target: Target, tmp_path: Path) -> None:
+def test_the_campaign_reverts_a_killed_workers_fault(target: Target, tmp_path: Path) -> None:
     folder = tmp_path / "c"
     campaign = start(target, folder, "broken-rollback", "--healer", "elephant")
     assert wait_for(lambda: has(folder, Kind.FAULT_EFFECTIVE), within_s=60)
@@ -146,7 +146,7 @@ def test_a_paused_replica_is_resumed_by_its_supervisor(target: Target) -> None:
     assert leases.renew() == {}
 
 
-def test_a_killed_worker_a_killed_watchdog_and_one_that_stands_still_leave_nothing(target: Target) -> None:
+def test_killed_worker_and_killed_or_hung_watchdog_leave_nothing(target: Target) -> None:
     torture = Path(__file__).parents[1] / "torture" / "torture.py"
     done = subprocess.run(
         [
@@ -164,7 +164,7 @@ def test_a_killed_worker_a_killed_watchdog_and_one_that_stands_still_leave_nothi
     assert done.stdout.count("(fault open)") >= 3, done.stdout
 
 
-def test_dead_prober_is_could_not_tell_and_never_a_pass(target: Target, tmp_path: Path) -> None:
+def test_a_dead_prober_makes_the_trial_invalid(target: Target, tmp_path: Path) -> None:
     folder = tmp_path / "c"
     campaign = start(target, folder, "replica-kill", "--healer", "none")
     assert wait_for(lambda: has(folder, Kind.FAULT_EFFECTIVE), within_s=60)

@@ -191,7 +191,7 @@ def everything_is_named(folder: Path, output: str, source: int, *, on_link: bool
     assert undo_log.open_logs() == []
 
 
-def test_all_that_an_action_left_behind_is_named(
+def test_everything_that_an_action_leaves_is_named(
     folder: Path, target: Target, artifact: Path, source: int
 ) -> None:
     arguments = {"target": str(target.file.path), "artifact": str(artifact), "process": source}
@@ -204,7 +204,7 @@ def test_all_that_an_action_left_behind_is_named(
 
 
 @pytest.mark.slow
-def test_and_also_if_the_worker_died_of_it(folder: Path, target: Target, artifact: Path, source: int) -> None:
+def test_residue_of_a_worker_that_died_is_named(folder: Path, target: Target, artifact: Path, source: int) -> None:
     arguments = {"target": str(target.file.path), "artifact": str(artifact), "process": source}
     process = start(folder, "and_die", RUN, **arguments)
     output = process.communicate(timeout=100)[0]
@@ -226,7 +226,7 @@ def test_plain_chaos_run_ends_with_5_as_well(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_stop_says_what_the_campaign_that_it_ended_left(folder: Path) -> None:
+def test_stop_reports_residue_of_the_campaign_that_it_ended(folder: Path) -> None:
     process = start(folder, "daemon_and_wait", RUN)
     assert wait_for((folder / "daemon.pid").exists, within_s=60)
     stop = subprocess.run(

@@ -141,7 +141,7 @@ def test_a_run_against_ones_own_service(folder: Path, open_to_others: Callable[[
     assert open_to_others(paths.home()) == []
 
 
-def test_the_short_form_is_the_same_trial_under_run_and_under_chaos_run(folder: Path) -> None:
+def test_the_short_form_under_run_and_chaos_run(folder: Path) -> None:
     (folder / "s.yaml").write_text(SHORT)
     done = monkeyproof(folder, "run", "s.yaml", "--target", "t.yaml", "--out", "out", "--no-tracking")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -185,7 +185,7 @@ def test_the_short_form_is_the_same_trial_under_run_and_under_chaos_run(folder: 
     assert phases[0] == phases[1]
 
 
-def test_a_family_that_is_not_allowed_is_refused_and_nothing_is_broken(folder: Path) -> None:
+def test_a_family_that_is_not_allowed_is_refused(folder: Path) -> None:
     text = (folder / "t.yaml").read_text()
     (folder / "t.yaml").write_text(text.replace("[network]", "[data]"))
     done = monkeyproof(
@@ -198,7 +198,7 @@ def test_a_family_that_is_not_allowed_is_refused_and_nothing_is_broken(folder: P
     assert trial["recovery"]["bad_count"] == 0
 
 
-def test_the_elephant_is_no_stranger_s_healer(folder: Path) -> None:
+def test_the_elephant_heals_the_embedded_target_alone(folder: Path) -> None:
     done = monkeyproof(folder, "run", "e.yaml", "--target", "t.yaml", "--healer", "elephant", "--out", "out")
     assert done.returncode == 2
     assert "the Elephant heals the embedded target only" in done.stderr

@@ -59,7 +59,7 @@ def plan(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100, check=False)
 
 
-def test_it_tells_everything_and_starts_nothing(folder: Path) -> None:
+def test_a_plan_shows_everything_and_starts_nothing(folder: Path) -> None:
     before = sorted(folder.rglob("*"))
     done = plan(folder, "e.yaml", "--target", "t.yaml", "--trials", "2", "--shams", "1")
     assert done.returncode == 4, done.stdout  # The sham's family is not allowed either, as in a run.
@@ -122,13 +122,13 @@ def test_what_a_run_would_refuse_before_it_starts(folder: Path) -> None:
     assert "not injecting: everything was stopped" in done.stderr
 
 
-def test_a_foreign_fault_is_told_without_its_arguments(folder: Path) -> None:
+def test_an_external_fault_is_shown_without_its_arguments(folder: Path) -> None:
     done = plan(folder, "f.yaml", "--target", "t.yaml")
     assert done.returncode == 0, done.stderr
     for words in (
         "injects foreign.freeze on ours",
         "with    type process, path /bin/kill",
-        "limit   none: what it does is its own",
+        "limit   none: limits do not bound external activities",
         "proof   none is named, so its trials are unproven",
         "undo    runs thaw",
     ):

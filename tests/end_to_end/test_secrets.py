@@ -230,7 +230,7 @@ def test_no_secret_is_written_or_printed(world: World, tmp_path: Path) -> None:
     target.close()
 
 
-def test_the_file_that_chaos_toolkit_read_is_found_by_what_it_says(tmp_path: Path) -> None:
+def test_the_file_of_chaos_run_is_found_by_its_content(tmp_path: Path) -> None:
     document = experiment(1)
     text = yaml.safe_dump(document)
     for name in ("a.yaml", "b.yaml"):

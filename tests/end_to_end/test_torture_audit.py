@@ -127,7 +127,7 @@ LEFT: Mapping[Callable[[Target], AbstractContextManager[None]], tuple[str, ...]]
 }
 
 
-def test_whatever_a_fault_could_leave_is_seen(target: Target, tmp_path: Path) -> None:
+def test_the_audit_finds_whatever_a_fault_could_leave(target: Target, tmp_path: Path) -> None:
     outside = Outside(target.file, tmp_path)
 
     def looks() -> str:
@@ -140,7 +140,7 @@ def test_whatever_a_fault_could_leave_is_seen(target: Target, tmp_path: Path) ->
         assert wait_for(lambda: not looks(), within_s=15), (change.__name__, looks())
 
 
-def test_a_stressor_of_a_round_is_a_fault_of_it_and_that_of_another_is_not(target: Target, tmp_path: Path) -> None:
+def test_a_stressor_is_residue_of_its_own_round_alone(target: Target, tmp_path: Path) -> None:
     outside = Outside(target.file, tmp_path)
     arguments = ["--id", "audit", "--for-s", "60", "--owner", reference_text(os.getpid()), "--busy-share", "0.01"]
     stressor = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Who injects, proves and undoes in an experiment of somebody else's."""
+"""Which activities of an external experiment inject, prove and undo."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ DOCUMENT = {
         ({"method": [action("x"), action("none")]}, ActivityNames(undo="none"), ActivityRoles("x", "", ("none",))),
         ({"method": [probe("look")], "rollbacks": [action("mend")]}, ActivityNames(), None),
         ({"method": [OWN, action("break")]}, ActivityNames(), None),
-        # Which would take back what calls it.
+        # It would call itself.
         ({"method": [action("x")], "rollbacks": [REVERTS_OURS]}, ActivityNames(), ActivityRoles("x", "", ())),
         (
             {"method": [{"ref": "mend"}], "rollbacks": [action("mend")]},
@@ -69,7 +69,7 @@ DOCUMENT = {
         ),
     ],
 )
-def test_what_is_not_named_is_guessed(
+def test_roles_and_their_defaults(
     document: dict[str, Any], named: ActivityNames, expected: ActivityRoles | None
 ) -> None:
     assert roles_of(document, named) == expected
@@ -83,7 +83,7 @@ def test_what_is_not_named_is_guessed(
         (
             {"method": [action("x")], "rollbacks": [REVERTS_OURS]},
             ActivityNames(undo="revert"),
-            [("undo", "'revert' takes back monkeyproof's own faults alone")],
+            [("undo", "'revert' reverts only monkeyproof's own faults")],
         ),
         (
             DOCUMENT,
@@ -122,21 +122,21 @@ def test_what_is_not_named_is_guessed(
         (
             {"method": [probe("before"), action("burn", background=True), probe("after")]},
             ActivityNames(evidence="before"),
-            [("evidence", "what proves a fault in the background has to stand after it in the method")],
+            [("evidence", "the probe that proves a fault in the background must follow it in the method")],
         ),
         ({"method": [action("burn", background=True), probe("after")]}, ActivityNames(evidence="after"), []),
     ],
 )
-def test_names_that_cannot_be(
+def test_wrong_names_are_reported(
     document: dict[str, Any], named: ActivityNames, expected: list[tuple[str, str]]
 ) -> None:
     assert list(naming_problems(document, named)) == expected
 
 
-def test_what_stands_after_the_injection() -> None:
+def test_activities_after_the_injection() -> None:
     assert after_injection(DOCUMENT, ActivityNames("break")) == ["break-more", "broken"]
     assert after_injection(DOCUMENT, ActivityNames()) == ["break-more", "broken"]
 
 
-def test_the_command_line_goes_before_the_file() -> None:
+def test_the_command_line_takes_precedence_over_the_file() -> None:
     assert ActivityNames("a").with_defaults(ActivityNames("b", "c")) == ActivityNames("a", "c")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import statistics
 from pathlib import Path
 
@@ -140,7 +141,7 @@ def test_an_external_action_beside_an_own_fault_is_refused(
     document = yaml.safe_load(MIXED)
     document[section].append({"type": "action", "name": "break", "provider": provider})
     file.write_text(yaml.safe_dump(document))
-    words = r"'break' is no action of monkeyproof's, .*; put it into an experiment of its own"
+    words = r"'break' is an external action beside .*; put it into an experiment of its own"
     with pytest.raises(Refusal, match=rf"not injecting: .*e\.yaml:\d+: {words}"):
         catalogue.find(str(file))
     for name in ("_external", "_failure", "_session"):
@@ -148,3 +149,17 @@ def test_an_external_action_beside_an_own_fault_is_refused(
     control.configure_control(document, EventHandlerRegistry())
     with pytest.raises(InterruptExecution, match=f"not injecting: {words}"):
         control.before_experiment_control(document)
+
+
+def test_the_example_of_the_documentation_is_valid(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    file = tmp_path / "e.yaml"
+    file.write_text(example)
+    assert catalogue.find(str(file)).added_steps == (
+        "slo-holds (as the hypothesis)",
+        "hold (at_most_s 10)",
+        "revert",
+        "watch-after-revert (at_most_s 6)",
+        "revert-whatever-is-left (as a rollback)",
+    )

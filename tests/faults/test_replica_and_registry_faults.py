@@ -22,7 +22,7 @@ from monkeyproof.faults.support import champion as versions
 from monkeyproof.injection.inject import current, revert
 from monkeyproof.record.history import Kind
 from monkeyproof.targets import port
-from monkeyproof.trial.cleanup import note_taken_away
+from monkeyproof.trial.cleanup import record_missing_faults
 
 # Replicas.
 
@@ -149,7 +149,7 @@ def test_resume_leaves_a_replaced_replica_alone(world, sleepers):
     sleepers.kill("replica-1")
     assert wait_for(lambda: sleepers.list()[0].starts == 2, within_s=5)
     for _ in range(2):
-        note_taken_away(current())
+        record_missing_faults(current())
     (taken,) = events(world, Kind.FAULT_TAKEN_AWAY)
     assert "replica-1 was restarted, with pid" in taken.data["why"]
     (said,) = revert()
@@ -237,12 +237,12 @@ def test_what_a_healer_chose_since_is_left(world, models):
 @pytest.mark.parametrize("healed", [False, True])
 def test_a_champion_that_nobody_healed_was_taken_away_by_a_stranger(world, models, healed):
     registry.promote_degraded()
-    note_taken_away(current())
+    record_missing_faults(current())
     assert not events(world, Kind.FAULT_TAKEN_AWAY)
     models.alias = "3"
     if healed:
         current().history.event(Kind.HEALER_ACTED, "champion", remedy="roll back", ok=True, summary="")
-    note_taken_away(current())
+    record_missing_faults(current())
     taken = [one.data["why"] for one in events(world, Kind.FAULT_TAKEN_AWAY)]
     assert taken == ([] if healed else ["the champion is version 3, and was 2"])
 

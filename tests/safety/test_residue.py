@@ -318,19 +318,19 @@ def test_a_control_interface_that_never_answers_is_told_in_time(
 
 
 def test_a_target_that_cannot_be_put_back_in_time_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cleanup, "PUT_BACK_WITHIN_S", 0.2)
+    monkeypatch.setattr(cleanup, "RESET_WITHIN_S", 0.2)
     parts = Parts()
     parts.hangs_s = 1.0
     writer = HistoryWriter(tmp_path, Anchor.now(SystemClock()), "test")
-    (found,) = cleanup.look_and_put_back(Audit.begin(FakeTarget(parts), tmp_path), FakeTarget(parts), writer)
+    (found,) = cleanup.audit_and_reset(Audit.begin(FakeTarget(parts), tmp_path), FakeTarget(parts), writer)
     writer.close()
-    assert found.what == "the target could not be put back: it did not come to an end within 0.2 s"
+    assert found.what == "the target could not be reset: it did not end within 0.2 s"
     parts.hangs_s = 0.0
     writer = HistoryWriter(tmp_path, Anchor.now(SystemClock()), "test")
-    assert cleanup.look_and_put_back(Audit.begin(FakeTarget(parts), tmp_path), FakeTarget(parts), writer) == []
+    assert cleanup.audit_and_reset(Audit.begin(FakeTarget(parts), tmp_path), FakeTarget(parts), writer) == []
     # What does not answer is not waited for twice.
     parts.gone, parts.hangs_s = True, 1.0
-    (found,) = cleanup.look_and_put_back(Audit.begin(FakeTarget(parts), tmp_path), FakeTarget(parts), writer)
+    (found,) = cleanup.audit_and_reset(Audit.begin(FakeTarget(parts), tmp_path), FakeTarget(parts), writer)
     assert found.what == "the fault proxy cannot be checked: no answer"
     writer.close()
 
@@ -344,7 +344,7 @@ def test_a_champion_that_somebody_else_chose_is_told_and_left_alone(
     audit = Audit.begin(FakeTarget(parts), tmp_path)
     writer.event(Kind.FAULT_INTENDED, **PROMOTED.data)
     parts.now = champion
-    (found,) = cleanup.look_and_put_back(audit, FakeTarget(parts), writer)
+    (found,) = cleanup.audit_and_reset(audit, FakeTarget(parts), writer)
     writer.close()
     assert found.what == f"the champion is version {champion}, and was 2"
     assert parts.resets == resets
@@ -366,19 +366,19 @@ def test_the_look_after_a_death_finds_a_daemon_and_a_service_that_stands_still(
     folder.mkdir()
     begun_s = time.time()
     # Before it has a history there is nothing to look at but processes.
-    cleanup.look_after_death(plan)
+    cleanup.clean_up_after_death(plan)
     write_json(folder / TRIAL_FILE, {"version": 1, "anchor": {"monotonic_s": 0.0, "utc": ""}})
     HistoryWriter(folder, Anchor(0.0, ""), "trial").close()
     Audit.begin(FakeTarget(None, port, offered=()), folder)
-    cleanup.look_after_death(plan)
-    assert cleanup.left_since(begun_s) == ""
-    trial_mark.set_mark(folder)
+    cleanup.clean_up_after_death(plan)
+    assert cleanup.residue_since(begun_s) == ""
+    procfs.mark(folder)
     daemon = started(sys.executable, "-c", DAEMON, says=True)
     assert wait_for(lambda: procfs.program_name(daemon) == "sleep", within_s=5)
     stop(service)
     with pytest.raises(NotReverted) as caught:
-        cleanup.look_after_death(plan)
-    for words in (f"process {daemon} still runs: sleep", f"process {service} is stopped"):
+        cleanup.clean_up_after_death(plan)
+    for words in (f"process {daemon} still runs: sleep", f"process {service} stands still"):
         assert words in str(caught.value)
     told = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     assert [one["data"]["mend"] for one in told if one["kind"] == Kind.RESIDUE_FOUND] == [
@@ -386,5 +386,5 @@ def test_the_look_after_a_death_finds_a_daemon_and_a_service_that_stands_still(
         f"kill -CONT {service}",
     ]
     # For whoever waits for the end of somebody else's campaign.
-    assert cleanup.left_since(begun_s) == str(caught.value)
-    assert cleanup.left_since(time.time() + 60) == ""
+    assert cleanup.residue_since(begun_s) == str(caught.value)
+    assert cleanup.residue_since(time.time() + 60) == ""

@@ -1,4 +1,4 @@
-"""What surrounds plain ``chaos run``: the signals that end it, and the folders that it makes."""
+"""Plain ``chaos run``: the signals that end it, and the folders that it creates."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ os.execv(sys.executable, [sys.executable, "-c", sys.argv[2]])
 
 
 @pytest.mark.parametrize(("number", "how"), [(1, "InterruptExecution"), (2, "KeyboardInterrupt")])
-def test_the_first_signal_ends_a_run_in_order_and_the_others_change_nothing(number: int, how: str) -> None:
+def test_the_first_signal_ends_a_run_and_later_ones_are_ignored(number: int, how: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", ENDED, str(number)], capture_output=True, text=True, timeout=20, check=False
     )
     assert done.stdout.splitlines() == [how, f"[{number}]", "True"], done.stderr
 
 
-def test_a_run_under_nohup_does_not_end_with_its_terminal() -> None:
+def test_a_run_under_nohup_outlives_its_terminal() -> None:
     found = [
         subprocess.run(
             [sys.executable, "-c", NOHUP, how, SIGNALS],
@@ -62,20 +62,20 @@ def test_a_run_under_nohup_does_not_end_with_its_terminal() -> None:
     assert found == ["['SIGINT', 'SIGTERM', 'SIGHUP']\n", "['SIGINT', 'SIGTERM']\n"]
 
 
-def test_an_interruption_while_it_follows_somebody_elses_experiment_ends_that() -> None:
-    foreign = ExternalFault({}, ActivityRoles("break", "", ("mend",)))
-    foreign.start_method({})
-    with pytest.raises(SystemExit), foreign._told():
+def test_an_interruption_ends_an_external_experiment() -> None:
+    external = ExternalFault({}, ActivityRoles("break", "", ("mend",)))
+    external.start_method({})
+    with pytest.raises(SystemExit), external._recording_failures():
         raise InterruptExecution("SIGTERM signal received")
-    foreign._section = "rollbacks"  # They are what it is to go on with.
-    with foreign._told():
+    external._section = "rollbacks"  # An interruption does not skip rollbacks.
+    with external._recording_failures():
         raise InterruptExecution("SIGTERM signal received")
     journal = {"status": "running"}
-    foreign.rollbacks_completed({}, journal)
+    external.rollbacks_completed({}, journal)
     assert journal == {"status": "interrupted"}
 
 
-def test_folders_are_private_whatever_the_umask_and_those_that_are_there_keep_their_mode(tmp_path: Path) -> None:
+def test_new_folders_are_private_and_existing_ones_keep_their_mode(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "there").chmod(0o755)
     before = os.umask(0)

@@ -51,7 +51,7 @@ def after_death(plan: TrialPlan, status: int = KILLED) -> tuple[int, str]:
     return worker._after_death(plan, status, Path(plan.folder).parents[2] / "log", "a signal ended the trial")
 
 
-def test_a_killed_worker_whose_undo_log_is_gone_leaves_what_is_not_known(plan: TrialPlan) -> None:
+def test_a_killed_worker_without_an_undo_log(plan: TrialPlan) -> None:
     log = log_of(plan)
     intended(plan, log, held=True)
     log.path.unlink()
@@ -60,32 +60,32 @@ def test_a_killed_worker_whose_undo_log_is_gone_leaves_what_is_not_known(plan: T
     assert worker.UNDO_LOG_MISSING in words
 
 
-def ground_with(log: UndoLog) -> FaultSession:
+def session_with(log: UndoLog) -> FaultSession:
     """With an undo log, and nothing else."""
-    ground = FaultSession.__new__(FaultSession)
-    ground.log = log
-    return ground
+    faults = FaultSession.__new__(FaultSession)
+    faults.log = log
+    return faults
 
 
 @pytest.mark.parametrize(
     ("fault", "looks"), [("data.scale_records", 1), ("drift.covariate_shift", 1), ("network.block", 0)]
 )
-def test_wrong_values_of_data_and_of_drift_are_noted_before_they_are_taken_back(
+def test_wrong_values_are_recorded_before_the_revert(
     plan: TrialPlan, monkeypatch: pytest.MonkeyPatch, fault: str, looks: int
 ) -> None:
-    monkeypatch.setattr(fault_session, "note_taken_away", lambda _: None)
+    monkeypatch.setattr(fault_session, "record_missing_faults", lambda _: None)
     log, noted = log_of(plan), []
     log.intend(OpenFault("1", fault, "s", Undo("monkeyproof.faults.noop:undo_nothing", {}), "x.yaml", "2026"))
-    ground: Any = ground_with(log)
-    ground.context = None
-    ground._safeguards = SimpleNamespace(renew_last_time=lambda: None)
-    ground.audit = SimpleNamespace(record_written=lambda: noted.append(fault))
-    ground._before_revert()
+    faults: Any = session_with(log)
+    faults.context = None
+    faults._safeguards = SimpleNamespace(settle=lambda: None)
+    faults.audit = SimpleNamespace(note_written=lambda: noted.append(fault))
+    faults._before_revert()
     assert len(noted) == looks
     log.close()
 
 
-def test_a_killed_worker_is_told_by_its_log(plan: TrialPlan) -> None:
+def test_the_undo_log_of_a_killed_worker_is_reported(plan: TrialPlan) -> None:
     assert after_death(plan) == (EXIT_REFUSED, "a signal ended the trial; nothing had been injected")
     log = log_of(plan)
     intended(plan, log, held=False)
@@ -96,7 +96,7 @@ def test_a_killed_worker_is_told_by_its_log(plan: TrialPlan) -> None:
     )
 
 
-def test_a_killed_worker_whose_fault_is_taken_back_now_is_told_so(plan: TrialPlan) -> None:
+def test_the_later_revert_of_a_killed_workers_fault_is_reported(plan: TrialPlan) -> None:
     log = log_of(plan)
     intended(plan, log, held=True)
     log.close()
@@ -104,34 +104,32 @@ def test_a_killed_worker_whose_fault_is_taken_back_now_is_told_so(plan: TrialPla
     assert not log.path.exists()
 
 
-def test_a_trial_that_ends_early_says_of_its_faults_what_is_known(plan: TrialPlan) -> None:
-    assert trial_run._end_of(None, "why") == (EXIT_REFUSED, "why; nothing had been injected")
+def test_the_message_of_a_trial_that_ends_early(plan: TrialPlan) -> None:
+    assert trial_run._exit_of(None, "why") == (EXIT_REFUSED, "why; nothing had been injected")
     one = TrialSession(plan)
-    assert trial_run._end_of(one, "why") == (EXIT_REFUSED, "why; nothing had been injected")
+    assert trial_run._exit_of(one, "why") == (EXIT_REFUSED, "why; nothing had been injected")
     log = log_of(plan)
-    one._ground = ground_with(log)
+    one._fault_session = session_with(log)
     intended(plan, log, held=True)
-    assert trial_run._end_of(one, "why")[0] == EXIT_NOT_REVERTED
+    assert trial_run._exit_of(one, "why")[0] == EXIT_NOT_REVERTED
     log.reverted("1", "done")
-    assert trial_run._end_of(one, "why") == (EXIT_REFUSED, "why; what was injected is reverted")
+    assert trial_run._exit_of(one, "why") == (EXIT_REFUSED, "why; what was injected is reverted")
 
 
-def test_what_is_left_is_told_though_the_trials_folder_was_taken_away(tmp_path: Path) -> None:
+def test_residue_is_reported_without_the_trials_folder(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     assert events_in(gone) == []
     with pytest.raises(NotReverted, match="left behind after the trial: a thing"):
-        cleanup.tell(gone, Anchor.now(SystemClock()), [Residue("a thing", "mend it")])
+        cleanup.report_residue(gone, Anchor.now(SystemClock()), [Residue("a thing", "mend it")])
 
 
-def test_whatever_fails_while_faults_are_taken_back_is_not_reverted(
-    plan: TrialPlan, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_any_error_during_the_revert_means_not_reverted(plan: TrialPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> Any:
         raise FileNotFoundError("undo.jsonl")
 
     log = log_of(plan)
     intended(plan, log, held=True)
     monkeypatch.setattr(fault_session, "revert", fail)
-    found = ground_with(log).take_back()
+    found = session_with(log).revert_all()
     assert isinstance(found, NotReverted)
     assert "noop.nothing on s" in str(found)

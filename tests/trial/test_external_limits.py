@@ -12,7 +12,7 @@ def activity(name: str, provider: str, kind: str = "action", **more: Any) -> dic
     return {"type": kind, "name": name, "provider": {"type": provider, **more}}
 
 
-def test_an_activity_without_a_limit_gets_one_unless_it_is_its_authors_to_say() -> None:
+def test_default_timeouts_of_external_activities() -> None:
     document = {
         "method": [
             activity("break", "process"),

@@ -71,7 +71,7 @@ def kinds(folder: Path) -> list[Kind]:
     return [event.kind for event in parse_events((folder / EVENTS_FILE).read_bytes())]
 
 
-def test_an_event_that_is_cut_off_leaves_whole_lines_only(tmp_path: Path) -> None:
+def test_a_truncated_event_leaves_whole_lines(tmp_path: Path) -> None:
     anchor = Anchor.now(ManualClock())
     first, second = (
         HistoryWriter(tmp_path, anchor, source, keeps_going=source == "trial") for source in ("trial", "healer")
@@ -90,9 +90,7 @@ def test_an_event_that_is_cut_off_leaves_whole_lines_only(tmp_path: Path) -> Non
     assert second.why_unrecorded() == second.lost != ""
 
 
-def test_a_disk_without_room_is_seen_before_anything_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_noticed_before_data_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = HistoryWriter(tmp_path, Anchor.now(ManualClock()), "trial", keeps_going=True)
     assert writer.why_unrecorded() == ""
     real = os.statvfs(tmp_path)
@@ -101,7 +99,7 @@ def test_a_disk_without_room_is_seen_before_anything_is_lost(
     assert "cannot be written (No space left on device)" in writer.why_unrecorded()
 
 
-def test_a_file_is_the_old_one_or_the_whole_new_one(tmp_path: Path) -> None:
+def test_files_are_replaced_atomically(tmp_path: Path) -> None:
     history.write_json(tmp_path / "a.json", {"old": 1})
     with no_file_beyond(10), pytest.raises(OSError, match="File too large"):
         history.write_json(tmp_path / "a.json", {"new": "x" * 1000})
@@ -109,7 +107,7 @@ def test_a_file_is_the_old_one_or_the_whole_new_one(tmp_path: Path) -> None:
     assert "old" in (tmp_path / "a.json").read_text()
 
 
-def test_what_cannot_be_told_in_the_history_is_not_injected(context: Context) -> None:
+def test_nothing_is_injected_without_a_history(context: Context) -> None:
     applied: list[str] = []
     context.history.event(Kind.TRIAL_STARTED, why="x" * 2000)
     with no_file_beyond(2000), pytest.raises(Refusal, match=r"not injecting: .*events.jsonl cannot be written"):
@@ -120,7 +118,7 @@ def test_what_cannot_be_told_in_the_history_is_not_injected(context: Context) ->
     assert undo_log.open_logs() == []
 
 
-def test_evidence_that_the_undo_log_does_not_take_ends_the_fault(context: Context) -> None:
+def test_a_fault_whose_evidence_is_not_logged_is_reverted(context: Context) -> None:
     applied: list[str] = []
     with no_file_beyond(2000), pytest.raises(Refusal, match=r"not injecting: the undo log .* cannot be written"):
         inject(fault(applied, evidence="y" * 2000))
@@ -129,7 +127,7 @@ def test_evidence_that_the_undo_log_does_not_take_ends_the_fault(context: Contex
     assert kinds(context.folder)[:2] == [Kind.FAULT_INTENDED, Kind.FAULT_UNPROVEN]
 
 
-def test_a_fault_is_taken_back_and_forgotten_though_nothing_can_be_written(context: Context) -> None:
+def test_a_fault_is_reverted_on_a_full_disk(context: Context) -> None:
     inject(fault([]))
     with no_file_beyond(0):
         assert len(revert()) == 1
@@ -171,7 +169,7 @@ def test_a_campaign_that_can_no_longer_be_recorded_is_aborted(tmp_path: Path) ->
     assert finished.campaign.aborted
 
 
-def test_whether_a_trial_takes_things_back_is_told_by_its_events(tmp_path: Path) -> None:
+def test_events_show_whether_a_trial_reverts(tmp_path: Path) -> None:
     assert not is_leaving(tmp_path, 0)
     writer = HistoryWriter(tmp_path, Anchor.now(ManualClock()), "trial")
     writer.event(Kind.PHASE_STARTED, "revert")
@@ -182,7 +180,7 @@ def test_whether_a_trial_takes_things_back_is_told_by_its_events(tmp_path: Path)
     assert is_leaving(tmp_path, 99)
 
 
-def test_a_log_of_somebody_who_was_killed_in_the_middle_of_that_is_still_open(context: Context) -> None:
+def test_the_undo_log_of_a_killed_revert_stays_open(context: Context) -> None:
     context.undo.intend(OpenFault("1", "noop.thing", "s", Undo("monkeyproof.faults.noop:f", {}), "t.yaml", "now"))
     with no_file_beyond(0):
         context.undo.reverted("1", "gone")

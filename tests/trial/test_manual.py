@@ -45,7 +45,7 @@ def kinds(folder: Path) -> list[Kind]:
     return [event.kind for event in events_in(folder)]
 
 
-def test_a_fault_is_there_in_the_block_and_gone_after_it(small: Path) -> None:
+def test_a_fault_is_active_inside_the_block_alone(small: Path) -> None:
     from monkeyproof.faults import network
 
     with monkeyproof.break_target(small, seed=7) as monkey:
@@ -56,7 +56,7 @@ def test_a_fault_is_there_in_the_block_and_gone_after_it(small: Path) -> None:
         assert found.data["own_failed"] >= 1
         assert status_of(listen(monkey)) == 507
         assert monkey.held == [f"network.fail_requests on {LINK}"]
-        assert monkey.why_gone() == ""
+        assert monkey.why_inactive() == ""
         assert undo_log.open_logs()
         assert monkey.revert() == [f"{LINK}: fault removed"]
         assert status_of(listen(monkey)) == 200
@@ -72,7 +72,7 @@ def test_a_fault_is_there_in_the_block_and_gone_after_it(small: Path) -> None:
     assert (ended.kind, ended.data) == (Kind.TRIAL_ENDED, {"status": "closed"})
 
 
-def test_an_exception_takes_everything_back_and_goes_on_its_way(small: Path) -> None:
+def test_an_exception_reverts_everything_and_propagates(small: Path) -> None:
     def test() -> None:
         with monkeyproof.break_target(small) as opened:
             folders.append(opened.folder)
@@ -89,7 +89,7 @@ def test_an_exception_takes_everything_back_and_goes_on_its_way(small: Path) -> 
     assert undo_log.open_logs() == []
 
 
-def test_what_is_wrong_is_told_and_injects_nothing(small: Path) -> None:
+def test_wrong_usage_injects_nothing(small: Path) -> None:
     small.write_text(small.read_text().replace(", noop", ""))
     with monkeyproof.break_target(small) as monkey:
         for name, arguments, words in (
@@ -117,7 +117,7 @@ def test_what_is_wrong_is_told_and_injects_nothing(small: Path) -> None:
     assert Kind.FAULT_INTENDED not in kinds(monkey.folder)
 
 
-def test_one_at_a_time_and_not_beside_what_is_open(small: Path, tmp_path: Path) -> None:
+def test_one_block_at_a_time_and_none_beside_open_faults(small: Path, tmp_path: Path) -> None:
     with monkeyproof.break_target(small):
         with pytest.raises(Refusal, match="another block"), monkeyproof.break_target(small):
             pass
@@ -177,7 +177,7 @@ def test_a_fault_is_not_held_for_ever(small: Path, monkeypatch: pytest.MonkeyPat
     assert Kind.FAULT_REVERTED in kinds(folders[0])
 
 
-def test_what_cannot_be_taken_back_is_told_and_stays_open(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_revert_is_reported_and_stays_open(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from monkeyproof.faults import noop
 
     def test() -> None:
@@ -203,15 +203,15 @@ def run(small: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def test_command_injects_holds_and_takes_back(small: Path) -> None:
+def test_command_injects_holds_and_reverts(small: Path) -> None:
     words = ("network.fail_requests", f"link={LINK}", "probability=1", "--for", "0.2s")
     done = run(small, *words)
     output, errors = done.communicate(timeout=60)
     assert done.returncode == 0, errors
     assert f"injected: network.fail_requests on {LINK}" in output
     assert "answered 503 by the fault proxy" in output
-    assert "how users fare is not measured here" in output
-    assert f"taken back: {LINK}: fault removed" in output
+    assert "this command does not measure how users fare" in output
+    assert f"reverted: {LINK}: fault removed" in output
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_dry_run_injects_nothing(small: Path) -> None:
         (["noop.nothing"], EXIT_USAGE, "the embedded target is not up"),
     ],
 )
-def test_slips_are_told(words: list[str], code: int, said: str) -> None:
+def test_wrong_usage_of_the_command(words: list[str], code: int, said: str) -> None:
     done = CliRunner().invoke(main, ["fault", *words])
     assert done.exit_code == code
     assert said in done.output
@@ -267,8 +267,8 @@ def test_help_of_a_fault_says_what_it_takes_and_what_undoes_it() -> None:
     assert "low_ms=FLOAT (milliseconds; default 0.0)" in output
     assert "link=STR (needed)" in output
     assert "share=FLOAT (of all, 0 to 1; default 1.0)" in output
-    assert "evidence: a request was held that long" in output
-    assert "undo: taken off the link" in output
+    assert "Evidence: a request was held that long" in output
+    assert "Undo: taken off the link" in output
     assert "network.add_latency" in CliRunner().invoke(main, ["fault", "--help"]).output
 
 
@@ -284,7 +284,7 @@ def test_units_are_those_of_the_longest_end_of_a_name() -> None:
     }
 
 
-def test_exit_code_of_what_is_left(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exit_code_of_residue(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from monkeyproof.faults import noop
 
     monkeypatch.setattr(noop, "undo_nothing", stuck)
@@ -317,7 +317,7 @@ def test_the_documented_block_does_what_it_says(
     assert undo_log.open_logs() == []
 
 
-def test_fixture_of_the_plugin_breaks_its_target_by_hand(small: Path, tmp_path: Path) -> None:
+def test_the_plugins_fixture_offers_manual_injection(small: Path, tmp_path: Path) -> None:
     chaos = Chaos(read_target_file(small), tmp_path / "out", "none", 3)
     with chaos.break_target() as monkey:
         monkey.inject("noop.nothing")

@@ -31,7 +31,7 @@ def test_recovered_within(outcome: Outcome, ttr: Interval | None, within_s: floa
     assert trial(outcome, ttr).recovered_within_s(within_s) is expected
 
 
-def test_invalid_answers_neither_yes_nor_no() -> None:
+def test_an_invalid_trial_fails_the_assertion() -> None:
     with pytest.raises(pytest.fail.Exception, match="could not tell: a reason"):
         trial(Outcome.INVALID).recovered_within_s(10)
 

@@ -14,14 +14,14 @@ from monkeyproof.clock import wait_for
 from monkeyproof.errors import UsageError
 from monkeyproof.record.history import EVENTS_FILE
 from monkeyproof.runtime import process_ref, procfs
-from monkeyproof.trial.sidecars import Sidecars, start_observers
+from monkeyproof.trial.sidecars import Sidecars, start_sidecars
 
 
 @pytest.fixture
 def observers(tmp_path: Path) -> Iterator[Sidecars]:
     (tmp_path / "g.jsonl").write_text('{"body": {}, "expect": 0}\n' * 100)
     target = target_file(tmp_path, more="load: {rate_per_s: 0}")
-    started = start_observers(
+    started = start_sidecars(
         {"folder": str(tmp_path / "runs" / "trial"), "target": str(target.path), "seed": 1, "arm": "elephant"}
     )
     yield started
@@ -41,7 +41,7 @@ def at_work(folder: Path) -> list[str]:
     return found
 
 
-def test_what_is_discarded_leaves_neither_process_nor_folder(observers: Sidecars, tmp_path: Path) -> None:
+def test_discard_leaves_neither_process_nor_folder(observers: Sidecars, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "trial"
     # A moment after its start a process has no command line yet.
     assert wait_for(lambda: len(at_work(folder)) == 3, within_s=10)
@@ -51,7 +51,7 @@ def test_what_is_discarded_leaves_neither_process_nor_folder(observers: Sidecars
     assert not folder.exists()
 
 
-def test_some_are_ended_and_the_others_go_on(observers: Sidecars, tmp_path: Path) -> None:
+def test_the_others_continue_when_some_are_ended(observers: Sidecars, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "trial"
     assert wait_for(lambda: len(at_work(folder)) == 3, within_s=10)
     observers.end("healer", "load")
@@ -60,45 +60,45 @@ def test_some_are_ended_and_the_others_go_on(observers: Sidecars, tmp_path: Path
     assert observers.dead() == {}
 
 
-def test_one_that_dies_is_named_with_its_last_words(observers: Sidecars) -> None:
+def test_a_sidecar_that_dies_is_named_with_its_last_line(observers: Sidecars) -> None:
     """The Elephant heals the embedded target only, and says so as soon as it may look."""
-    observers.let_heal()
+    observers.release_healer()
     assert wait_for(lambda: "healer" in observers.dead(), within_s=20)
     with pytest.raises(UsageError, match=r"the healer did not start: .*see .*healer\.log"):
-        observers.await_working()
+        observers.wait_until_working()
 
 
 @pytest.mark.usefixtures("observers")
-def test_they_are_told_whom_they_belong_to(tmp_path: Path) -> None:
+def test_sidecars_know_their_owner(tmp_path: Path) -> None:
     """What they could ask themselves, who their parent is, may be wrong by the time they ask."""
     assert wait_for(lambda: len(at_work(tmp_path / "runs" / "trial")) == 3, within_s=10)
     told = [procfs.command_line(pid) for pid in procfs.children()]
     assert sum(os.fsencode(process_ref.reference_text(os.getpid())) in words for words in told) == 3
 
 
-def test_a_sentry_that_stands_still_does_not_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_abort_monitor_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "g.jsonl").write_text('{"body": {}, "expect": 0}\n' * 100)
     target = target_file(tmp_path, more="abort_if: [{sli_below: 0.5, for_s: 600}]").path
     plan = {"folder": str(tmp_path / "trial"), "target": str(target), "seed": 1, "arm": "none"}
     monkeypatch.setattr("monkeyproof.trial.sidecars.SILENT_S", 0.7)
-    started = start_observers(plan)
+    started = start_sidecars(plan)
     try:
         (tmp_path / "trial" / EVENTS_FILE).touch()
-        started.stand_sentry(target)
+        started.start_abort_monitor(target)
         assert not wait_for(lambda: bool(started.why_unwatched()), within_s=0.9)
         (sentry,) = [
             pid for pid in procfs.children() if b"monkeyproof.probes.abort.monitor" in procfs.command_line(pid)
         ]
         os.kill(sentry, signal.SIGSTOP)
-        assert wait_for(lambda: f"(pid {sentry}) stands still" in started.why_unwatched(), within_s=10)
+        assert wait_for(lambda: f"(pid {sentry}) is stopped or hung" in started.why_unwatched(), within_s=10)
         # It looks at nothing any more, also if somebody wakes it.
         assert wait_for(lambda: "sentry" in started.dead(), within_s=5)
     finally:
         started.close()
 
 
-def test_an_arm_that_there_is_not(tmp_path: Path) -> None:
+def test_an_unknown_arm(tmp_path: Path) -> None:
     plan = {"folder": str(tmp_path / "trial"), "target": "t.yaml", "seed": 1, "arm": "mouse"}
     with pytest.raises(UsageError, match="no healer 'mouse'; there are: none, elephant"):
-        start_observers(plan)
+        start_sidecars(plan)
     assert not (tmp_path / "trial").exists()

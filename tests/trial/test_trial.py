@@ -57,7 +57,7 @@ def test_a_failed_action_is_a_failure(monkeypatch: pytest.MonkeyPatch, error: Ex
     assert failed[1].exit_code == exit_code
 
 
-def test_a_fault_without_evidence_makes_the_trial_invalid_and_not_the_run_failed(
+def test_a_fault_without_evidence_invalidates_the_trial_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail() -> None:
@@ -71,7 +71,7 @@ def test_a_journal_that_never_began_has_no_failure() -> None:
     assert _failed_action({"status": "never started"}) is None
 
 
-def test_a_running_campaigns_faults_are_its_own_to_take_back() -> None:
+def test_revert_refuses_while_a_campaign_runs() -> None:
     with replay.sole_campaign():
         result = CliRunner().invoke(main, ["revert"])
         assert result.exit_code == errors.EXIT_REFUSED
@@ -80,9 +80,7 @@ def test_a_running_campaigns_faults_are_its_own_to_take_back() -> None:
     assert CliRunner().invoke(main, ["revert"]).exit_code == 0
 
 
-def test_no_way_in_breaks_a_target_that_another_home_holds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_target_that_another_home_uses_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "golden.jsonl").write_text('{"body": 1, "expect": 1}\n')
     path = tmp_path / "t.yaml"
     path.write_text('name: t\npredict: {url: "http://127.0.0.1:9/", golden: golden.jsonl}\n')

@@ -28,7 +28,7 @@ from monkeyproof.runtime.process_group import ProcessGroup, await_end, last_log_
 from monkeyproof.runtime.stop_file import STOPPED, is_stop_requested
 from monkeyproof.safety.replay import revert_all
 from monkeyproof.safety.safeguards import await_watchdog
-from monkeyproof.trial.cleanup import look_after_death
+from monkeyproof.trial.cleanup import clean_up_after_death
 from monkeyproof.trial.fault_session import run_name
 from monkeyproof.trial.plan import TrialPlan
 from monkeyproof.undo.entries import LogContents
@@ -116,7 +116,7 @@ def _after_death(trial: TrialPlan, status: int, log: Path, why_stopped: str) -> 
         found = revert_all(lambda _: None)
         unknown = status < 0 and not found and log_was is None and _held(folder)
         words += f"; {UNDO_LOG_MISSING}; see {folder}, and restore the target yourself" if unknown else ""
-        look_after_death(trial)
+        clean_up_after_death(trial)
     except MonkeyproofError as error:
         return error.exit_code, f"{words}; {error}"
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The command line. Imports what it needs only when a command runs, so that ``--help`` answers at once."""
+"""The command line. A command imports its modules only when it runs, so that ``--help`` answers at once."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from monkeyproof.errors import EXIT_REFUSED, EXIT_USAGE, MonkeyproofError, Renam
 
 
 class _Group(click.Group):
-    """Prints failures that a person can act on without a traceback, and exits by their kind."""
+    """Prints errors that the user can act on without a traceback, and exits by their kind."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The entry of the program, and of nobody who calls a command from within another."""
+        """Run the whole program; commands that call one another do not pass through here."""
         paths.keep_private()
         warnings.showwarning = functools.partial(_show_warning, warnings.showwarning, set())
         return super().__call__(*args, **kwargs)
@@ -37,13 +37,13 @@ class _Group(click.Group):
             click.echo(f"monkeyproof: {error}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            # Outside trials, which end in order. Not what click makes of it: 1 is a verdict.
+            # Outside trials, which end in order. click would exit with 1, which is a verdict here.
             click.echo("monkeyproof: ended by Ctrl-C", err=True)
             ctx.exit(EXIT_REFUSED)
         except OSError as error:
             if error.filename is None:
-                raise  # A pipe that nobody reads any more, say: click's to end.
-            click.echo(f"monkeyproof: {error.filename}: {error.strerror}; mend that, then try again", err=True)
+                raise  # For instance a closed pipe, which click handles.
+            click.echo(f"monkeyproof: {error.filename}: {error.strerror}; correct that, then try again", err=True)
             ctx.exit(EXIT_USAGE)
 
 
@@ -66,11 +66,10 @@ def _show_warning(
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="monkeyproof")
 def main() -> None:
-    """Break a machine-learning system on purpose, watch it heal, and say honestly how long right answers
-    were gone.
+    """Inject faults into a machine-learning system, watch it heal, and measure how long its answers were wrong.
 
-    Exit codes: 0 done, of gate: pass; 1 of gate: fail; 2 usage or configuration; 3 of gate: inconclusive;
-    4 aborted, or refused for safety; 5 something could not be reverted.
+    Exit codes: 0 the command is done (gate: pass); 1 gate: fail; 2 wrong usage or configuration; 3 gate:
+    inconclusive; 4 aborted, or refused for safety; 5 something could not be reverted.
     """
 
 
@@ -83,13 +82,33 @@ main.add_command(unleash)
 
 
 @main.command("calibrate")
-@click.option("--episodes", "episodes_count", type=click.IntRange(7, 1000), default=36, show_default=True)
-@click.option("--rate-per-s", type=click.FloatRange(20, 500), default=50.0, show_default=True)
-@click.option("--seed", type=click.IntRange(0, 2**31), default=1, show_default=True)
+@click.option(
+    "--episodes",
+    "episodes_count",
+    type=click.IntRange(7, 1000),
+    default=36,
+    show_default=True,
+    help="The number of outages.",
+)
+@click.option(
+    "--rate-per-s",
+    type=click.FloatRange(20, 500),
+    default=50.0,
+    show_default=True,
+    help="The number of requests that the prober sends per second.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31),
+    default=1,
+    show_default=True,
+    help="The seed of the outages' times and kinds.",
+)
 def calibrate(episodes_count: int, rate_per_s: float, seed: int) -> None:
-    """Prove the clock on this machine: known outages of a service of our own, true against measured.
+    """Check the accuracy of recovery times on this machine.
 
-    Takes about half a minute. Reports show the result. Exit code 0 if the clock holds here, 1 if it does not.
+    Starts a service with outages at known times, and compares the measured intervals with the true ones. This
+    takes about half a minute. Reports show the result. Exit code 0 if the intervals hold the truth, else 1.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -123,8 +142,10 @@ def calibrate(episodes_count: int, rate_per_s: float, seed: int) -> None:
 
 
 @main.command("list")
-@click.option("--faults", is_flag=True, help="The faults instead: parameters, evidence, undo, what heals them.")
-@click.option("--markdown", is_flag=True, help="With --faults: as the table in docs/faults.md.")
+@click.option(
+    "--faults", is_flag=True, help="Show the faults instead, with their parameters, evidence, undo and healing."
+)
+@click.option("--markdown", is_flag=True, help="Print the faults as the Markdown table in docs/faults.md.")
 def list_catalogue(faults: bool, markdown: bool) -> None:
     """Show the catalogue of experiments, or of the faults that they inject."""
     from rich.console import Console
@@ -135,7 +156,7 @@ def list_catalogue(faults: bool, markdown: bool) -> None:
 
     if markdown:
         if not faults:
-            raise UsageError("--markdown: goes with --faults")
+            raise UsageError("--markdown: use it together with --faults")
         click.echo(fault_list.as_markdown(), nl=False)
         return
     if faults:
@@ -143,7 +164,7 @@ def list_catalogue(faults: bool, markdown: bool) -> None:
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("experiment", style="bold", no_wrap=True)
-    table.add_column("what it asks")
+    table.add_column("title")
     for name in catalogue.names():
         table.add_row(name, catalogue.document_of(name)["title"])
     Console().print(table)
@@ -151,15 +172,18 @@ def list_catalogue(faults: bool, markdown: bool) -> None:
 
 @main.group("target")
 def target_group() -> None:
-    """The embedded target: a small but real ML platform on this machine."""
+    """Start, inspect or end the embedded target: a small but real ML platform on this machine."""
 
 
 @target_group.command("up")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, help="Port of its front door. Default: a free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="The port on which it answers requests. The default is a free port.",
 )
 def target_up(port: int) -> None:
-    """Start it and leave it running."""
+    """Start the embedded target and leave it running."""
     from monkeyproof.targets.local.control_plane import lifecycle
 
     file = lifecycle.up(port, progress=click.echo)
@@ -169,7 +193,7 @@ def target_up(port: int) -> None:
 
 @target_group.command("status")
 def target_status() -> None:
-    """Show its parts. Exit code 0 if it is up, 1 if it is not."""
+    """Show the parts of the embedded target. Exit code 0 if it is up, 1 if it is not."""
     from rich.console import Console
     from rich.table import Table
 
@@ -189,7 +213,7 @@ def target_status() -> None:
 
 @target_group.command("down")
 def target_down() -> None:
-    """End it, whatever state it is in."""
+    """End the embedded target, whatever its state."""
     from monkeyproof.targets.local.control_plane import lifecycle
 
     click.echo("The target is down." if lifecycle.down() else "The target was not up.")
@@ -198,9 +222,9 @@ def target_down() -> None:
 @main.command("proxy")
 @click.argument("target", type=click.Path(path_type=Path))
 def proxy(target: Path) -> None:
-    """Keep the fault proxy of a target file up, between trials too, until Ctrl-C.
+    """Run the fault proxy of a target file until Ctrl-C, also between trials.
 
-    Your service can then stay connected through its links; trials use this proxy instead of one of their own.
+    Your service can then stay connected through its links. Trials use this proxy instead of their own.
     """
     import signal
     import threading
@@ -211,9 +235,9 @@ def proxy(target: Path) -> None:
 
     file = read_target_file(target)
     if not file.links:
-        raise UsageError(f"{target}: describes no links, so there is nothing to stand in for")
+        raise UsageError(f"{target}: describes no links, so there is nothing to proxy")
     if file.stack:
-        raise UsageError(f"{target}: the embedded target has a proxy of its own, up as long as it is")
+        raise UsageError(f"{target}: the embedded target runs a proxy of its own")
     ended = threading.Event()
     for number in SIGNALS:
         signal.signal(number, lambda *_: ended.set())
@@ -246,7 +270,7 @@ def report(folder: Path, formats: tuple[str, ...]) -> None:
 @click.argument("folder_a", metavar="DIR_A", type=click.Path(path_type=Path))
 @click.argument("folder_b", metavar="DIR_B", type=click.Path(path_type=Path))
 def compare(folder_a: Path, folder_b: Path) -> None:
-    """Compare two finished campaigns: by how much sooner right answers were back in A than in B.
+    """Compare the recovery times of two finished campaigns: how much sooner A recovered than B.
 
     The command compares trials of the same experiment and arm, in pairs of equal seeds where there are any, and
     lists in what the two campaigns were not alike. The exit code is 0 whatever it finds.
@@ -266,22 +290,28 @@ def compare(folder_a: Path, folder_b: Path) -> None:
 
 
 @main.command("revert")
-@click.option("--dry-run", is_flag=True, help="Only show what is open.")
-@click.option("--run", "run_id", metavar="ID", default="", help="Only of this run; --dry-run shows their names.")
+@click.option("--dry-run", is_flag=True, help="Show the open faults; revert nothing.")
+@click.option(
+    "--run",
+    "run_id",
+    metavar="ID",
+    default="",
+    help="Revert only the faults of this run; --dry-run shows the IDs.",
+)
 @click.option(
     "--forget",
     metavar="ID",
     default="",
-    help="Undo nothing, and close the undo log of this trial: you have mended by hand what it left.",
+    help="Revert nothing, and close the undo log of this trial, because you have repaired manually what it left.",
 )
 def revert(dry_run: bool, run_id: str, forget: str) -> None:
-    """Take back every fault that an earlier trial left behind."""
+    """Revert every fault that an earlier trial left behind."""
     from monkeyproof.safety import replay
     from monkeyproof.safety.replay import revert_all, sole_campaign
 
     if forget and (dry_run or run_id):
-        raise UsageError("--forget stands alone: it undoes nothing")
-    # A running campaign's faults are its own to take back: it would take their end for the target's recovery.
+        raise UsageError("--forget: give no other option with it, because it reverts nothing")
+    # A running campaign reverts its own faults: it would take their end for the target's recovery.
     with contextlib.nullcontext() if dry_run else sole_campaign(doing="reverting"):
         if forget:
             replay.forget(forget, click.echo)
@@ -292,7 +322,7 @@ def revert(dry_run: bool, run_id: str, forget: str) -> None:
 
 @main.command("doctor")
 def doctor() -> None:
-    """Show what this machine lacks, and how to get it. Exit code 0 if everything needed is there, else 2."""
+    """Show what this machine lacks, and how to install it. Exit code 0 if nothing required is missing, else 2."""
     from monkeyproof.cli.doctor import examine
 
     findings = examine()

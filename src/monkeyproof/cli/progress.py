@@ -1,4 +1,4 @@
-"""How a campaign goes, while it goes: a live panel on a terminal, plain lines everywhere else."""
+"""The progress of a running campaign: a live panel on a terminal, plain lines everywhere else."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ SPARKS = "▁▂▃▄▅▆▇█"
 
 
 @contextlib.contextmanager
-def watcher(folder: Path, console: Console | None = None) -> Iterator[ProgressListener]:
-    """A watcher that suits the console: live on a terminal, lines in CI and pipes."""
+def progress_on(folder: Path, console: Console | None = None) -> Iterator[ProgressListener]:
+    """A progress listener that suits the console: a live panel on a terminal, lines in CI and pipes."""
     console = console or Console(highlight=False)
     console.print(f"Campaign {folder.name}")
     if not console.is_terminal:
-        yield Lines(console)
+        yield ProgressLines(console)
         return
     with Live(console=console, refresh_per_second=8, transient=True) as panel:
-        yield Panel(console, panel)
+        yield ProgressPanel(console, panel)
 
 
-class Lines:
-    """One line when a trial starts, one for each new phase, one when it ends; the verdict so far after a block."""
+class ProgressLines:
+    """Prints a line for each start, new phase and end of a trial, and the verdict so far after each block."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -66,7 +66,7 @@ class Lines:
             self._console.print(words, soft_wrap=True)
 
     def trial_ended(self, result: TrialResult) -> None:
-        self._console.print(verdict(result), soft_wrap=True)
+        self._console.print(outcome_line(result), soft_wrap=True)
 
     def so_far(self, report: Report, left: int, block_ended: bool) -> None:
         # After the last block, the summary gives the verdict.
@@ -74,8 +74,8 @@ class Lines:
             self._console.print(f"  {so_far_words(report.verdict, left)}", soft_wrap=True)
 
 
-class Panel(Lines):
-    """Finished trials scroll by; the running one stays at the bottom and moves."""
+class ProgressPanel(ProgressLines):
+    """Prints finished trials, and shows the running one in a panel at the bottom."""
 
     def __init__(self, console: Console, panel: Live) -> None:
         super().__init__(console)
@@ -111,35 +111,35 @@ class Panel(Lines):
 
 
 def sparkline(shares: Iterable[float | None]) -> str:
-    """The good share, a second a cell, the newest to the right; a dot where it is not known."""
+    """The good share, one cell a second, the newest to the right; a dot if it is not known."""
     top = len(SPARKS) - 1
-    # Rounded down: only a second without one bad answer stands as high as it can.
+    # Rounded down: only a second without any bad answer has the full height.
     return "".join("·" if share is None else SPARKS[int(share * top)] for share in shares).rjust(SPARK_S)
 
 
 def so_far_words(found: CampaignVerdict, left: int) -> str:
     """``so far inconclusive: latency-spike (elephant) 3 of 3 in time; at most 12 trials left``"""
     parts = [
-        f"{one.experiment} ({_who(one.arm)}) {one.in_time.successes} of {one.in_time.count} in time"
+        f"{one.experiment} ({_arm_words(one.arm)}) {one.in_time.successes} of {one.in_time.count} in time"
         for one in found.verdicts
         if one.judged and one.in_time
     ]
-    told = f"so far {found.decision}" + (f": {', '.join(parts)}" if parts else "")
-    return f"{told}; at most {left} {'trial' if left == 1 else 'trials'} left"
+    verdict = f"so far {found.decision}" + (f": {', '.join(parts)}" if parts else "")
+    return f"{verdict}; at most {left} {'trial' if left == 1 else 'trials'} left"
 
 
 def heading(plan: TrialPlan, number: int, of: int) -> str:
     """``[2/5] latency-spike  healer elephant  seed 1``"""
-    who = _who(plan.arm) if plan.arm == "none" else f"healer {plan.arm}"
-    return f"[{number}/{of}] {plan.experiment}  {who}  seed {plan.seed}"
+    arm = _arm_words(plan.arm) if plan.arm == "none" else f"healer {plan.arm}"
+    return f"[{number}/{of}] {plan.experiment}  {arm}  seed {plan.seed}"
 
 
-def _who(arm: str) -> str:
+def _arm_words(arm: str) -> str:
     return "no healer" if arm == "none" else arm
 
 
 def broken(view: LiveView, before: str = "  ") -> str:
-    """What is being broken right now, if anything."""
+    """The active faults, if there are any."""
     return f"{before}broken: {', '.join(view.faults)}" if view.faults else ""
 
 
@@ -158,7 +158,7 @@ def _gauge(view: LiveView) -> Text:
     return text
 
 
-def verdict(result: TrialResult) -> Text:
+def outcome_line(result: TrialResult) -> Text:
     """One line on how a trial ended."""
     recovery = result.recovery
     text = Text("  ")

@@ -1,6 +1,6 @@
-"""``monkeyproof stop``: everything that breaks something ends, and nothing new begins until that is taken back.
+"""``monkeyproof stop``: ends the running campaign, and prevents new ones until the stop is cleared.
 
-Imports what it needs only when it runs, as the command line does.
+Imports its modules only when it runs, as the whole command line does.
 """
 
 from __future__ import annotations
@@ -16,44 +16,44 @@ from monkeyproof.errors import EXIT_REFUSED, MonkeyproofError, NotReverted, Usag
 LOOK_EVERY_S = 0.02
 
 
-class OthersRun(MonkeyproofError):
-    """Campaigns of other homes go on: not everything has ended."""
+class OtherCampaignsRun(MonkeyproofError):
+    """Campaigns of other homes continue: not everything has ended."""
 
     exit_code = EXIT_REFUSED
 
 
 @click.command("stop")
-@click.option("--clear", is_flag=True, help="Take the stop back: campaigns may begin again.")
+@click.option("--clear", is_flag=True, help="Remove the stop, so that campaigns may begin again.")
 @click.option(
     "--within-s",
     type=click.FloatRange(0, min_open=True),
     default=60.0,
     show_default=True,
-    help="How long to wait for the end of a running campaign.",
+    help="How many seconds to wait for the end of the running campaign.",
 )
 def stop(*, clear: bool, within_s: float) -> None:
-    """End any campaign of this MONKEYPROOF_HOME, everything reverted; none begins until 'stop --clear'.
+    """End the running campaign of this MONKEYPROOF_HOME, and prevent new ones until 'stop --clear'.
 
-    Writes the stop file into the harness's home and waits. A trial takes its faults back at once; the campaign
-    then writes its report, and ends. Exit code 5 if it does not end in time, or if something is left; 4 if
-    campaigns of yours with another MONKEYPROOF_HOME still run: they are named.
+    Writes the stop file into the harness's home and waits. A running trial reverts its faults at once; the
+    campaign then writes its report and ends. Exit code 5 if it does not end in time, or if something is left; 4 if
+    campaigns of yours with another MONKEYPROOF_HOME still run: the command names them.
     """
     from monkeyproof.runtime.stop_file import stop_file
 
     if clear:
         there = stop_file().exists()
-        with _told():
+        with _stop_file_errors():
             stop_file().unlink(missing_ok=True)
         click.echo("Campaigns may begin again." if there else "Nothing was stopped.")
         return
-    # First of all, for what it takes to look at campaigns is imported only then.
+    # The first step, before the imports that the checks of running campaigns need.
     begun_s, begun_utc_s = time.monotonic(), time.time()
-    with _told():
+    with _stop_file_errors():
         stop_file().touch(mode=0o600)
     from monkeyproof import paths
     from monkeyproof.runtime.locks import campaigns_of_other_homes
     from monkeyproof.safety.replay import running_campaign
-    from monkeyproof.trial.cleanup import left_since
+    from monkeyproof.trial.cleanup import residue_since
     from monkeyproof.undo.log import describe_open, open_logs
 
     pid = running_campaign()
@@ -64,13 +64,13 @@ def stop(*, clear: bool, within_s: float) -> None:
             clean_s = time.monotonic()
         if time.monotonic() - begun_s > within_s:
             raise NotReverted(
-                f"the campaign of process {running} still runs after {within_s:g} s, and may still be taking "
-                "things back; say 'monkeyproof stop' again, or end the process and say 'monkeyproof revert'"
+                f"the campaign of process {running} still runs after {within_s:g} s, and may still be reverting "
+                "faults; run 'monkeyproof stop' again, or end the process and run 'monkeyproof revert'"
             )
         time.sleep(LOOK_EVERY_S)
     if left := describe_open(open_logs()):
         raise NotReverted(f"{left}; run 'monkeyproof revert'")
-    if residue := left_since(begun_utc_s):
+    if residue := residue_since(begun_utc_s):
         raise NotReverted(residue)
     if pid is None:
         click.echo(f"No campaign was running, and nothing is open, in {paths.home()}.")
@@ -81,14 +81,14 @@ def stop(*, clear: bool, within_s: float) -> None:
         )
     click.echo(f"No campaign of {paths.home()} begins until 'monkeyproof stop --clear'.")
     if others := campaigns_of_other_homes():
-        raise OthersRun(
-            f"still running: {', '.join(str(one) for one in others)}; say 'monkeyproof stop' there as well, or "
+        raise OtherCampaignsRun(
+            f"still running: {', '.join(str(one) for one in others)}; run 'monkeyproof stop' there as well, or "
             "end the process with Ctrl-C"
         )
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def _stop_file_errors() -> Iterator[None]:
     from monkeyproof.runtime.stop_file import stop_file
 
     try:
@@ -103,4 +103,4 @@ def _anything_open() -> bool:
     try:
         return bool(open_logs())
     except FileNotFoundError:
-        return True  # A log was moved away while it was being read: look again.
+        return True  # Another process moved a log away during the read: check again.

@@ -1,6 +1,6 @@
-"""``monkeyproof unleash``: the Monkey let loose.
+"""``monkeyproof unleash``: injects a randomised schedule of faults, a storm.
 
-Imports what it needs only when it runs, as the command line does.
+Imports its modules only when it runs, as the whole command line does.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _families(_: click.Context, __: click.Parameter, value: str | None) -> tuple
 
 
 @dataclass(frozen=True, slots=True)
-class _Options:
+class UnleashOptions:
     minutes: float
     seed: int
     intensity: float
@@ -73,43 +73,89 @@ class _Options:
     type=click.FloatRange(0.1, MINUTES_MAX),
     default=1.0,
     show_default=True,
-    help="When the last fault is taken back, at the latest.",
+    help="The time in minutes at which the last fault is reverted, at the latest.",
 )
 @click.option(
-    "--seed", type=click.IntRange(0, 2**31), default=1, show_default=True, help="The same seed, the same storm."
+    "--seed",
+    type=click.IntRange(0, 2**31),
+    default=1,
+    show_default=True,
+    help="The seed of the storm. The same seed gives the same storm.",
 )
-@click.option("--intensity", type=_Intensity(), default="medium", show_default=True)
 @click.option(
-    "--families", callback=_families, metavar="A,B", help="To draw from. Default: all the target allows."
+    "--intensity",
+    type=_Intensity(),
+    default="medium",
+    show_default=True,
+    help="How dense, how long and how strong the faults are.",
 )
 @click.option(
-    "--max-at-once", type=click.IntRange(1, 20), help="Faults at the same time. Default: by the intensity."
+    "--families",
+    callback=_families,
+    metavar="A,B",
+    help="The families of faults to draw from. The default is all that the target allows.",
 )
-@click.option("--target", type=click.Path(path_type=Path), help="Target file. Default: the embedded target.")
-@click.option("--healer", type=click.Choice(ARMS), help="Default: elephant for the embedded target, else none.")
-@click.option("--plan", "stored", type=click.Path(path_type=Path), metavar="FILE", help="Replay a stored storm.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run. Default: runs/<time>.")
-@click.option("--dry-run", is_flag=True, help="Show the storm; inject nothing.")
-@click.option("--shrink", is_flag=True, help="Shrink a storm that fails to the fewest faults that still fail.")
-@click.option("--max-trials", type=click.IntRange(1, 1000), default=20, show_default=True, help="Of --shrink.")
-@click.option("--max-minutes", type=click.FloatRange(0, min_open=True), help="No trial of --shrink begins later.")
+@click.option(
+    "--max-at-once",
+    type=click.IntRange(1, 20),
+    help="The maximum of faults at the same time. The default depends on the intensity.",
+)
+@click.option(
+    "--target", type=click.Path(path_type=Path), help="The target file. The default is the embedded target."
+)
+@click.option(
+    "--healer",
+    type=click.Choice(ARMS),
+    help="The healer. The default is elephant for the embedded target, none for others.",
+)
+@click.option(
+    "--plan",
+    "stored",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Replay the storm that is stored in this file.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The folder that the run creates. The default is runs/storm-<time>.",
+)
+@click.option("--dry-run", is_flag=True, help="Show the schedule of the storm; inject nothing.")
+@click.option(
+    "--shrink", is_flag=True, help="If the storm fails, reduce it to the fewest faults that still make it fail."
+)
+@click.option(
+    "--max-trials",
+    type=click.IntRange(1, 1000),
+    default=20,
+    show_default=True,
+    help="The largest number of trials that --shrink runs.",
+)
+@click.option(
+    "--max-minutes",
+    type=click.FloatRange(0, min_open=True),
+    help="Start no trial of --shrink after so many minutes.",
+)
 @click.option(
     "--tries",
     type=click.IntRange(1, 100),
     default=1,
     show_default=True,
-    help="How often --shrink tries a part before it counts as harmless: failures may come and go.",
+    help="How often --shrink tries a part of the storm before the part counts as harmless.",
 )
 @click.option(
-    "--restore", default="", metavar="CMD", help="Before each trial of --shrink: what brings your target back."
+    "--restore",
+    default="",
+    metavar="CMD",
+    help="A command that restores your target. --shrink runs it before each trial.",
 )
 @click.pass_context
 def unleash(context: click.Context, /, **values: Any) -> None:
-    """Let the Monkey loose: random faults, with random gaps and overlaps, within the target's bounds.
+    """Inject random faults, with random gaps and overlaps, within the limits of the target.
 
-    Then every fault stops, and the target has to come back on its own healer within its horizon. Bad answers
-    during the storm are counted, not judged. Exit codes: 0 survived; 1 failed: it did not come back; 3 could not
-    tell; 4 aborted or refused; 5 something could not be reverted; 2 usage.
+    After the last revert, the target must recover with its own healer within its horizon. Bad answers during the
+    storm are counted, not judged. Exit codes: 0 survived; 1 failed, because the target did not recover; 2 wrong
+    usage; 3 could not tell; 4 aborted or refused; 5 something could not be reverted.
     """
     if values["stored"] is not None:
         drawn = ("minutes", "seed", "intensity", "families", "max_at_once")
@@ -117,16 +163,16 @@ def unleash(context: click.Context, /, **values: Any) -> None:
             one for one in drawn if context.get_parameter_source(one) is click.core.ParameterSource.COMMANDLINE
         ]
         if given:
-            raise UsageError(f"--plan: that storm is drawn already; leave out --{given[0].replace('_', '-')}")
-    options = _Options(**values)
+            raise UsageError(f"--plan: the file holds a complete storm; leave out --{given[0].replace('_', '-')}")
+    options = UnleashOptions(**values)
     if options.dry_run:
-        _print_plan(_plan(options, _look_up(options.target)))
+        _print_plan(_plan(options, _read_target_file(options.target)))
         return
     context.exit(_run(options))
 
 
-def _look_up(path: Path | None) -> TargetFile:
-    """The file of a target of which nothing is started."""
+def _read_target_file(path: Path | None) -> TargetFile:
+    """Read the target file without starting the target."""
     own = paths.target_dir() / "target.yaml"
     if path is None and not own.exists():
         raise UsageError(
@@ -135,7 +181,7 @@ def _look_up(path: Path | None) -> TargetFile:
     return read_target(path or own)
 
 
-def _plan(options: _Options, file: TargetFile) -> SchedulePlan:
+def _plan(options: UnleashOptions, file: TargetFile) -> SchedulePlan:
     from monkeyproof.injection.fault_registry import all_faults
     from monkeyproof.injection.schedule_plan import plan_schedule, read_plan
 
@@ -162,9 +208,9 @@ def _print_plan(plan: SchedulePlan) -> None:
         click.echo(f"  {one}")
 
 
-def _run(options: _Options) -> int:
+def _run(options: UnleashOptions) -> int:
     from monkeyproof.campaign.unleash import run_schedule
-    from monkeyproof.cli.progress import watcher
+    from monkeyproof.cli.progress import progress_on
     from monkeyproof.reports.model.report import build
     from monkeyproof.safety.replay import clear_to_inject, sole_campaign_on
 
@@ -178,37 +224,37 @@ def _run(options: _Options) -> int:
             raise UsageError("the Elephant heals the embedded target only; use --healer none for others")
         plan = _plan(options, file)
         _print_plan(plan)
-        with watcher(folder) as progress:
-            ridden = run_schedule(plan, file, arm, folder, progress)
-        _print_end(ridden)
+        with progress_on(folder) as progress:
+            result = run_schedule(plan, file, arm, folder, progress)
+        _print_end(result)
         incomplete = None
-        if ridden.campaign.trials:
-            incomplete = unwritten(write_and_name(build(ridden.campaign, folder)))
+        if result.campaign.trials:
+            incomplete = unwritten(write_and_name(build(result.campaign, folder)))
         click.echo(f"Replay it: {_replay(folder / 'storm.yaml', options, arm)}")
-        if ridden.error:
-            return _told(ridden)
-        if options.shrink and ridden.failed:
+        if result.error:
+            return _print_error(result)
+        if options.shrink and result.failed:
             _shrink(plan, file, arm, folder, options)
     if incomplete is not None:
         raise incomplete
-    return ridden.exit_code
+    return result.exit_code
 
 
-def _told(ridden: ScheduleResult) -> int:
-    click.echo(f"monkeyproof: {ridden.error}", err=True)
-    return ridden.exit_code
+def _print_error(result: ScheduleResult) -> int:
+    click.echo(f"monkeyproof: {result.error}", err=True)
+    return result.exit_code
 
 
-def _print_end(ridden: ScheduleResult) -> None:
-    if ridden.reason:
-        click.echo(f"{ridden.decision.upper()}: {ridden.reason}.")
-    count, others = ridden.effective_count, ", and not all went as planned:" if ridden.left_out else ""
+def _print_end(result: ScheduleResult) -> None:
+    if result.reason:
+        click.echo(f"{result.decision.upper()}: {result.reason}.")
+    count, others = result.effective_count, ", and not all went as planned:" if result.left_out else ""
     click.echo(f"{count} fault{'' if count == 1 else 's'} took effect{others or '.'}")
-    for line in ridden.left_out:
+    for line in result.left_out:
         click.echo(f"  {line}")
 
 
-def _shrink(plan: SchedulePlan, file: TargetFile, arm: str, folder: Path, options: _Options) -> None:
+def _shrink(plan: SchedulePlan, file: TargetFile, arm: str, folder: Path, options: UnleashOptions) -> None:
     from monkeyproof.campaign.runner import NoProgressListener
     from monkeyproof.campaign.unleash import Shrinker, restore, run_schedule
     from monkeyproof.clock import SystemClock
@@ -216,10 +262,10 @@ def _shrink(plan: SchedulePlan, file: TargetFile, arm: str, folder: Path, option
     def run_part(part: SchedulePlan, number: int) -> ScheduleResult:
         if options.restore:
             restore(options.restore)
-        ridden = run_schedule(part, file, arm, folder / "shrink" / f"{number:03d}", NoProgressListener())
+        result = run_schedule(part, file, arm, folder / "shrink" / f"{number:03d}", NoProgressListener())
         names = ", ".join(one.fault for one in part.faults)
-        click.echo(f"  {number}: {ridden.decision}: {len(part.faults)} faults ({names})")
-        return ridden
+        click.echo(f"  {number}: {result.decision}: {len(part.faults)} faults ({names})")
+        return result
 
     clock = SystemClock()
     ends_s = None if options.max_minutes is None else clock.monotonic_s() + 60.0 * options.max_minutes
@@ -243,14 +289,14 @@ def _shrink(plan: SchedulePlan, file: TargetFile, arm: str, folder: Path, option
 def _shrunk_words(before: int, minimal: bool, unknown_count: int, ended: str, after: int) -> Iterator[str]:
     yield f"{after} of {before} faults still fail{':' if minimal else ', and there may be fewer:'}"
     if minimal:
-        yield "  (without any one of them, the target came back)" if after > 1 else "  (it alone is enough)"
+        yield "  (without any one of them, the target recovers)" if after > 1 else "  (this fault alone is enough)"
     if ended:
         yield f"  (ended early: {ended})"
     if unknown_count:
         yield f"  (of {unknown_count} parts it is not known whether they fail: see their reports in shrink/)"
 
 
-def _replay(path: Path, options: _Options, arm: str) -> str:
+def _replay(path: Path, options: UnleashOptions, arm: str) -> str:
     words: Sequence[str] = ["monkeyproof", "unleash", "--plan", str(path), "--healer", arm]
     if options.target is not None:
         words = [*words, "--target", str(options.target)]

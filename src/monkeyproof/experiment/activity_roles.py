@@ -1,4 +1,4 @@
-"""Which activities of an experiment inject, prove and undo, where its faults are not this harness's own."""
+"""Activity roles: which activities of an experiment with external faults inject, prove and undo."""
 
 from __future__ import annotations
 
@@ -11,57 +11,58 @@ from monkeyproof.types import Json
 OWN = "monkeyproof."
 OWN_FAULTS = f"{OWN}faults."
 NOTHING_TO_UNDO = "none"
-"""Said instead of an undo's name, by an author who knows that there is nothing to take back."""
+"""Stands for the name of an undo where the author says that there is nothing to undo."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActivityNames:
-    """Names of activities, as an experiment's extension or the command line gives them; "" for not given."""
+    """Names of activities, as given by an experiment's extension or the command line; "" if not given."""
 
     inject: str = ""
     evidence: str = ""
     undo: str = ""
 
     def with_defaults(self, other: ActivityNames) -> ActivityNames:
-        """These, and the other's where these say nothing."""
+        """These names, completed by those of ``other``."""
         return ActivityNames(self.inject or other.inject, self.evidence or other.evidence, self.undo or other.undo)
 
     def given(self) -> dict[str, str]:
+        """The names that are given, by role."""
         every = {"inject": self.inject, "evidence": self.evidence, "undo": self.undo}
         return {role: name for role, name in every.items() if name}
 
 
 @dataclass(frozen=True, slots=True)
 class ActivityRoles:
-    """Who does what in an experiment of somebody else's."""
+    """The activities that inject, prove and undo the fault of an external experiment."""
 
     inject: str
     evidence: str
-    """"" if nothing proves the fault: then its trials are unproven."""
+    """"" if no probe proves the fault: then its trials are unproven."""
     undo: tuple[str, ...]
-    """In the order in which they run; empty where nothing would undo the fault."""
+    """In the order in which they run; empty if none undoes the fault."""
     nothing_to_undo: bool = False
-    """Whether the author says that there is nothing to take back."""
+    """Whether the author says that there is nothing to undo."""
 
     @property
     def why_not_undoable(self) -> tuple[str, str]:
-        """Why it must not be injected, and what to do; empty words if it may."""
+        """Why the fault must not be injected, and what to do; both "" if it may."""
         if self.undo or self.nothing_to_undo:
             return "", ""
         return (
             f"nothing would undo {self.inject!r} if this harness were killed: the experiment has no rollbacks and "
             "names no undo",
             "add rollbacks; or name the action of the method that undoes it (undo: NAME in the experiment's "
-            "extension, or --undo NAME); or say undo: none, if there is nothing to take back",
+            "extension, or --undo NAME); or say undo: none, if there is nothing to undo",
         )
 
 
 def roles_of(document: Mapping[str, Json], named: ActivityNames) -> ActivityRoles | None:
-    """Who does what; what is not named is guessed: the first action injects, and the rollbacks undo.
+    """The roles of the activities. Defaults: the first action of the method injects, and the rollbacks undo.
 
     Returns:
-        None for an experiment of this harness's own faults, which record and prove themselves, and for one
-        that does nothing at all.
+        None for an experiment with this harness's own faults, which record and prove themselves, and for one
+        without an action.
     """
     inject = named.inject or next((name_of(one) for one in _actions(document, "method")), "")
     if not inject or injects_own_faults(document):
@@ -73,7 +74,7 @@ def roles_of(document: Mapping[str, Json], named: ActivityNames) -> ActivityRole
 
 
 def _reverts_ours(activity: Mapping[str, Json]) -> bool:
-    """Whether it takes back this harness's own faults: as the undo of another's, it would call itself."""
+    """Whether the activity reverts own faults: as the undo of an external fault, it would call itself."""
     provider = activity.get("provider", {})
     return (provider.get("module"), provider.get("func")) == ("monkeyproof.injection", "revert")
 
@@ -83,7 +84,7 @@ def _says_nothing_to_undo(document: Mapping[str, Json], named: ActivityNames) ->
 
 
 def naming_problems(document: Mapping[str, Json], named: ActivityNames) -> Iterator[tuple[str, str]]:
-    """What is wrong with the names, as ``(role, words)``."""
+    """Errors in the given names, as ``(role, message)``."""
     given = named.given()
     if given and injects_own_faults(document):
         yield (
@@ -109,14 +110,14 @@ def naming_problems(document: Mapping[str, Json], named: ActivityNames) -> Itera
     roles = roles_of(document, named)
     if roles is None:
         return
-    # Also of those that are guessed: an undo that carries the injection's name would inject once more.
+    # Also of the defaults: an undo with the name of the injection would inject once more.
     every = [name_of(one) for one in every_activity(document) if "ref" not in one]
     parts = {roles.evidence: "evidence", **dict.fromkeys(roles.undo, "undo"), roles.inject: "inject"}
     for name, role in parts.items():
         if name and every.count(name) > 1:
             yield role, f"{every.count(name)} activities are named {name!r}; give each a name of its own"
     if _reverts_ours(activity_named(document, named.undo) or {}):
-        yield "undo", f"{named.undo!r} takes back monkeyproof's own faults alone"
+        yield "undo", f"{named.undo!r} reverts only monkeyproof's own faults"
     if roles.inject in roles.undo:
         yield "undo", f"{roles.inject!r} injects; it cannot undo as well"
     if (
@@ -124,14 +125,14 @@ def naming_problems(document: Mapping[str, Json], named: ActivityNames) -> Itera
         and _in_background(document, named)
         and named.evidence not in after_injection(document, named)
     ):
-        yield "evidence", "what proves a fault in the background has to stand after it in the method"
+        yield "evidence", "the probe that proves a fault in the background must follow it in the method"
 
 
 def external_activities(document: Mapping[str, Json]) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
-    """Actions of somebody else's beside this harness's own faults: ``(place, why not, what to do)``.
+    """External actions beside this harness's own faults, as ``(place, why not, what to do)``.
 
-    Own faults are recorded one by one, and others by following the whole experiment: of these nobody would
-    know, and what they break or mend would count for the own fault.
+    Own faults are recorded one by one, external ones by following the whole experiment. In a mixture, the external
+    actions would have no record, and their effects would count for the own fault.
     """
     if not injects_own_faults(document):
         return
@@ -146,22 +147,22 @@ def external_activities(document: Mapping[str, Json]) -> Iterator[tuple[tuple[st
             if one.get("type") == "action" and not _module(one).startswith(OWN):
                 yield (
                     (*section, index),
-                    f"{name_of(one)!r} is no action of monkeyproof's, and stands beside faults that are: it would "
-                    "have no record, no proof and no undo",
-                    "put it into an experiment of its own, which names what injects, proves and undoes (inject, "
-                    "evidence, undo)",
+                    f"{name_of(one)!r} is an external action beside faults of monkeyproof's own: it would have no "
+                    "record, no proof and no undo",
+                    "put it into an experiment of its own, which names the activities that inject, prove and undo "
+                    "(inject, evidence, undo)",
                 )
 
 
 def after_injection(document: Mapping[str, Json], named: ActivityNames | ActivityRoles) -> list[str]:
-    """Names of what follows the injecting activity in the method."""
+    """Names of the activities that follow the injecting one in the method."""
     method = [name_of(one) for one in document.get("method") or ()]
     inject = named.inject or (roles.inject if (roles := roles_of(document, ActivityNames())) else "")
     return method[method.index(inject) + 1 :] if inject in method else []
 
 
 def uses(document: Mapping[str, Json], function: str) -> bool:
-    """Whether an experiment calls a function of this harness by itself: ``hold_until_recovered``."""
+    """Whether an activity of the experiment calls a function of this harness, such as ``hold_until_recovered``."""
     return any(
         one.get("provider", {}).get("func") == function
         and str(one["provider"].get("module", "")).startswith("monkeyproof.")
@@ -171,26 +172,27 @@ def uses(document: Mapping[str, Json], function: str) -> bool:
 
 
 def is_action(document: Mapping[str, Json], name: str) -> bool:
-    """Whether the activity of that name does something, and does not only look."""
+    """Whether the activity with that name is an action, not a probe."""
     return (activity_named(document, name) or {}).get("type") == "action"
 
 
 def name_of(activity: Mapping[str, Json]) -> str:
-    """Of an activity, or of the one that it refers to."""
+    """The name of an activity, or of the one that it refers to."""
     return str(activity.get("ref") or activity.get("name", ""))
 
 
 def activity_named(document: Mapping[str, Json], name: str) -> Mapping[str, Json] | None:
-    """The activity that carries a name; None if none does."""
+    """The activity with that name; None if there is none."""
     return next((one for one in every_activity(document) if "ref" not in one and one.get("name") == name), None)
 
 
 def injects_own_faults(document: Mapping[str, Json]) -> bool:
+    """Whether an activity of the experiment calls a fault of this harness."""
     return any(_module(one).startswith(OWN_FAULTS) for one in every_activity(document) if "ref" not in one)
 
 
 def _module(activity: Mapping[str, Json]) -> str:
-    """Of a Python function; "" for all else."""
+    """The module of a Python activity; "" for other providers."""
     provider = activity.get("provider", {})
     return str(provider.get("module", "")) if provider.get("type") == "python" else ""
 
@@ -202,13 +204,13 @@ def _in_background(document: Mapping[str, Json], named: ActivityNames) -> bool:
 
 
 def every_activity(document: Mapping[str, Json]) -> list[Mapping[str, Json]]:
-    """Of the hypothesis, the method and the rollbacks, in that order; references among them."""
+    """The activities of the hypothesis, the method and the rollbacks, in that order, including references."""
     hypothesis = document.get("steady-state-hypothesis") or {}
     return [*(hypothesis.get("probes") or ()), *(document.get("method") or ()), *(document.get("rollbacks") or ())]
 
 
 def _actions(document: Mapping[str, Json], section: str) -> list[Mapping[str, Json]]:
-    """What it refers to counts as what it is."""
+    """The actions of a section; a reference counts as the activity that it names."""
     found = []
     for one in document.get(section) or ():
         meant = activity_named(document, one["ref"]) if "ref" in one else one

@@ -1,1 +1,1 @@
-"""One trial: the session around one experiment, from the first observer to the last undo."""
+"""One trial: the session around one experiment, from the first sidecar to the last undo."""

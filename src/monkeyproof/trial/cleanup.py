@@ -1,4 +1,4 @@
-"""What follows a trial: the target put back, what is left told; also where the trial's process has died."""
+"""The end of a trial: audit the target, reset it and report residue; also if the trial's process has died."""
 
 from __future__ import annotations
 
@@ -22,19 +22,23 @@ from monkeyproof.targets.opening import open_target
 from monkeyproof.targets.port import Resettable, Target
 from monkeyproof.trial.plan import TrialPlan
 
-PUT_BACK_WITHIN_S = 40.0
-"""Three times what it takes where a replica has to be started anew. What takes longer hangs."""
+RESET_WITHIN_S = 40.0
+"""Three times the duration of a reset that restarts a replica. A reset that takes longer hangs."""
 ORPHANS_END_WITHIN_S = 10.0
-"""The observers of a killed worker are given 5 s to end in order."""
+"""The sidecars of a killed worker have 5 s to end in order."""
 
 T = TypeVar("T")
 
 
-def put_back(target: Target, writer: HistoryWriter, phase: str, *, within_s: float | None = None) -> None:
-    """What a healer changed, or a fault left, must not leak from one trial into another.
+def reset_target(target: Target, writer: HistoryWriter, phase: str, *, within_s: float | None = None) -> None:
+    """Reset the target, so that no change of a healer and no residue of a fault leaks into the next trial.
+
+    Args:
+        phase: the name of the phase in the history.
+        within_s: the limit for the reset; None for no limit.
 
     Raises:
-        NotReverted: it could not be put back, or not in time.
+        NotReverted: the reset failed, or did not end in time.
     """
     resettable = target.find(Resettable)
     if resettable is None:
@@ -43,35 +47,35 @@ def put_back(target: Target, writer: HistoryWriter, phase: str, *, within_s: flo
     changed = "could not"
     try:
         done = resettable.reset() if within_s is None else _within(resettable.reset, within_s)
-        changed = "; ".join(done) or "nothing had to be put back"
-    except Exception as error:  # Adapters fail in many ways; each one means that the target is not as it was.
+        changed = "; ".join(done) or "nothing had to be reset"
+    except Exception as error:  # Adapters fail in many ways; each failure means that the target is not as it was.
         changed = f"could not: {error}"
-        raise NotReverted(f"the target could not be put back: {error} ({REBUILD})") from None
+        raise NotReverted(f"the target could not be reset: {error} ({REBUILD})") from None
     finally:
         writer.event(Kind.PHASE_ENDED, phase, why=changed)
 
 
-def look_and_put_back(audit: Audit | None, target: Target, writer: HistoryWriter) -> list[Residue]:
-    """The end of a trial whose faults are taken back. If the target cannot be put back, that is left as well."""
+def audit_and_reset(audit: Audit | None, target: Target, writer: HistoryWriter) -> list[Residue]:
+    """Audit the target after the revert, and reset it. A reset that fails is residue as well."""
     left = audit.left(events_in(writer.folder)) if audit is not None else []
     if any(one.unknown or one.of_others for one in left):
-        return left  # What does not answer would only be waited for once more; what others did is left alone.
+        return left  # A part that does not answer would only time out again; changes by others stay as they are.
     try:
-        put_back(target, writer, "put_back", within_s=PUT_BACK_WITHIN_S)
+        reset_target(target, writer, "put_back", within_s=RESET_WITHIN_S)
     except NotReverted as error:
         left.append(Residue(str(error).removesuffix(f" ({REBUILD})"), REBUILD))
     return left + (audit.find_stored() if audit is not None else [])
 
 
-def tell(folder: Path, anchor: Anchor, residue: Sequence[Residue]) -> None:
-    """Write down what is left.
+def report_residue(folder: Path, anchor: Anchor, residue: Sequence[Residue]) -> None:
+    """Record the residue of a trial, if there is any, in its history and for 'monkeyproof stop'.
 
     Raises:
-        NotReverted: something is.
+        NotReverted: there is residue.
     """
     if not residue:
         return
-    with contextlib.suppress(OSError):  # Whoever reads no history reads the words.
+    with contextlib.suppress(OSError):  # The error reports it as well.
         writer = HistoryWriter(folder, anchor, "audit", keeps_going=True)
         for one in residue:
             writer.event(Kind.RESIDUE_FOUND, one.what, what=one.what, mend=one.mend)
@@ -79,37 +83,37 @@ def tell(folder: Path, anchor: Anchor, residue: Sequence[Residue]) -> None:
     _fail(residue)
 
 
-def left_since(utc_s: float) -> str:
-    """What the last trial of this machine left behind, if that was found after an instant; else ""."""
+def residue_since(utc_s: float) -> str:
+    """The residue of the last trial in this home, if it was found after ``utc_s``; else ""."""
     try:
         return str(json.loads(_left_file().read_bytes())["left"]) if _left_file().stat().st_mtime >= utc_s else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 
-def look_after_death(plan: TrialPlan) -> None:
-    """The end of a trial whose process has died, when its faults are taken back: the same looks, from outside.
+def clean_up_after_death(plan: TrialPlan) -> None:
+    """Audit and reset the target after a trial whose process has died, once its faults are reverted.
 
     Raises:
-        NotReverted: something is left.
+        NotReverted: there is residue.
     """
     folder = Path(plan.folder).resolve()
     residue = strays(lambda: trial_mark.marked_processes(folder), within_s=ORPHANS_END_WITHIN_S)
     try:
         anchor = Anchor(**json.loads((folder / TRIAL_FILE).read_bytes())["anchor"])
     except (OSError, ValueError, KeyError, TypeError):
-        if residue:  # It has no history yet in which to write this.
+        if residue:  # There is no history yet that could record it.
             _fail(residue)
         return
     path = Path(plan.target) if plan.target else paths.target_dir() / "target.yaml"
-    # Without that file it had injected nothing yet.
+    # Without that file the trial has injected nothing.
     if (folder / BEFORE_FILE).exists() and not ended_with_target(path):
-        residue += _of_target(path, folder, anchor)
-    tell(folder, anchor, residue)
+        residue += _residue_of_target(path, folder, anchor)
+    report_residue(folder, anchor, residue)
 
 
-def note_taken_away(context: Context) -> None:
-    """Before the revert: of faults without a lease, whether they are there. What a healer took away is healed."""
+def record_missing_faults(context: Context) -> None:
+    """Before the revert, record which faults without a lease are missing, unless a healer removed them."""
     with contextlib.suppress(OSError):
         if any(event.kind in (Kind.HEALER_ACTING, Kind.HEALER_ACTED) for event in events_in(context.folder)):
             return
@@ -125,38 +129,43 @@ def _fail(residue: Sequence[Residue]) -> NoReturn:
 
 
 def _left_file() -> Path:
-    """For 'monkeyproof stop', which waits for the end of a campaign that is not its own."""
+    """The file that 'monkeyproof stop' reads, which waits for the end of another process's campaign."""
     return paths.home() / "left.json"
 
 
-def _of_target(path: Path, folder: Path, anchor: Anchor) -> list[Residue]:
+def _residue_of_target(path: Path, folder: Path, anchor: Anchor) -> list[Residue]:
     with contextlib.ExitStack() as exits:
         try:
             target = open_target(path)
         except MonkeyproofError as error:
-            return [Residue(f"the target cannot be looked at: {error}", "see that it answers")]
+            return [Residue(f"the target cannot be audited: {error}", "make sure that it answers")]
         exits.callback(target.close)
         writer = HistoryWriter(folder, anchor, "campaign", keeps_going=True)
         exits.callback(writer.close)
-        return look_and_put_back(Audit(target, folder, TargetSnapshot.read(folder)), target, writer)
+        return audit_and_reset(Audit(target, folder, TargetSnapshot.read(folder)), target, writer)
 
 
 def _within(work: Callable[[], T], within_s: float) -> T:
-    """What ``work`` returns or raises, if that comes in time; a thread that hangs ends with this process."""
+    """Run ``work`` in a thread and return its result.
+
+    Raises:
+        TimeoutError: it did not end in time; the thread ends with this process.
+        Exception: whatever ``work`` raises.
+    """
     done: list[T] = []
     failed: list[Exception] = []
 
     def run() -> None:
         try:
             done.append(work())
-        except Exception as error:  # Raised below, in the thread that waits for it.
+        except Exception as error:  # The waiting thread raises it below.
             failed.append(error)
 
-    thread = threading.Thread(target=run, name="putting back", daemon=True)
+    thread = threading.Thread(target=run, name="reset", daemon=True)
     thread.start()
     thread.join(within_s)
     if failed:
         raise failed[0]
     if not done:
-        raise TimeoutError(f"it did not come to an end within {within_s:g} s")
+        raise TimeoutError(f"it did not end within {within_s:g} s")
     return done[0]

@@ -1,7 +1,7 @@
-"""What a trial would inject, told without injecting it.
+"""Dry run: shows what a trial would inject, without injecting it.
 
-Nothing here describes a fault: the experiment's own actions are called with a context that plans. They check their
-arguments, look at the target, choose and build what they would inject, as in a trial; there it ends.
+Nothing here describes a fault: the experiment's own actions run with a context that plans. They check their
+arguments, read the target, choose and build what they would inject, as in a trial, and end there.
 """
 
 from __future__ import annotations
@@ -36,21 +36,22 @@ if TYPE_CHECKING:
 C = TypeVar("C")
 REGISTRY_TIMEOUT_S = 3.0
 OURS = "monkeyproof."
+UNBOUNDED = "none: limits do not bound external activities"
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One thing that a trial would do to its target."""
+class PlannedStep:
+    """One injection that a trial would perform."""
 
     headline: str
     """``network.add_latency on gateway->replica-2``"""
     details: tuple[tuple[str, str], ...] = ()
     refused: MonkeyproofError | None = None
-    """Why it would not come to it."""
+    """Why the trial would not perform it; None if it would."""
 
 
 class DescribedLinks:
-    """The links of a target file, while no proxy stands in for them."""
+    """``port.Links`` for the links of a target file whose fault proxy does not run."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
@@ -75,7 +76,7 @@ class DescribedLinks:
 
 
 class DescribedTarget:
-    """``port.Target`` for a service of which the target file is read, and nothing is started."""
+    """``port.Target`` made from a target file alone: it starts nothing."""
 
     def __init__(self, file: TargetFile) -> None:
         self._file = file
@@ -103,114 +104,114 @@ class DescribedTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class Preview:
-    """Plans trials against one target. ``target`` None: it would be started first, so it cannot be looked at."""
+class DryRun:
+    """Plans trials against one target. ``target`` is None for a target that is down, which a trial would start."""
 
     file: TargetFile
     target: Target | None
 
-    def by_hand(self, fault: Fault, arguments: Mapping[str, Json], seed: int, hold_s: float) -> Step:
-        """One fault that no experiment is about. For a target that can be looked at."""
+    def manual_step(self, fault: Fault, arguments: Mapping[str, Json], seed: int, hold_s: float) -> PlannedStep:
+        """The injection of one fault without an experiment. Needs a target that is up."""
         assert self.target is not None
         in_force = ActiveFaults()
         in_force.hold_at_most_s = hold_s
         with planning(self.target, seed, "none", in_force) as context:
             fault.function(**arguments)
             planned, guards = (context.planned or [])[0], "; ".join(context.guards)
-        return _step(planned, guards, f"for {hold_s:g} s, or until Ctrl-C")
+        return _planned_step(planned, guards, f"for {hold_s:g} s, or until Ctrl-C")
 
-    def steps(self, experiment: Experiment, seed: int, arm: str) -> list[Step]:
-        """In the order of the experiment's method."""
+    def steps(self, experiment: Experiment, seed: int, arm: str) -> list[PlannedStep]:
+        """The injections of one trial, in the order of the experiment's method."""
         document = experiment.document
         roles = roles_of(document, experiment.extension.named)
         if roles is not None:
-            return [self._foreign(document, roles)]
-        in_force = ActiveFaults()  # Of the whole trial: what its faults use of a limit adds up.
+            return [self._external_step(document, roles)]
+        in_force = ActiveFaults()  # For the whole trial: its faults share each limit.
         in_force.hold_at_most_s = longest_hold_s(document)
         steps = []
         for activity in _actions_of(document):
             if activity["provider"].get("module") == STORM and self.target is not None:
-                steps += self._storm(document, activity, self.target, seed, arm)
-            elif (step := self._own(document, activity, seed, arm, in_force)) is not None:
+                steps += self._storm_steps(document, activity, self.target, seed, arm)
+            elif (step := self._own_step(document, activity, seed, arm, in_force)) is not None:
                 steps.append(step)
         return steps
 
-    def _storm(
+    def _storm_steps(
         self, document: Mapping[str, Json], activity: Mapping[str, Json], target: Target, seed: int, arm: str
-    ) -> list[Step]:
-        """Its faults, each as if it were alone; what would be refused stands among the limits."""
+    ) -> list[PlannedStep]:
+        """The faults of a storm, each as if it were the only one; the limits name what would be refused."""
         provider = activity["provider"]
         with planning(target, seed, arm, ActiveFaults()) as context:
             try:
                 _call(document, provider["module"], provider["func"], dict(provider.get("arguments") or {}))
             except MonkeyproofError as error:
-                return [Step(str(activity.get("name", provider["func"])), (("", str(error)),), error)]
+                return [PlannedStep(str(activity.get("name", provider["func"])), (("", str(error)),), error)]
             planned, guards = list(context.planned or ()), "; ".join(context.guards)
-        return [_step(one, guards, "for as long as the storm says") for one in planned]
+        return [_planned_step(one, guards, "for as long as the schedule says") for one in planned]
 
-    def _own(
+    def _own_step(
         self,
         document: Mapping[str, Json],
         activity: Mapping[str, Json],
         seed: int,
         arm: str,
         in_force: ActiveFaults,
-    ) -> Step | None:
+    ) -> PlannedStep | None:
         provider = activity["provider"]
         module = str(provider.get("module", ""))
         if provider["type"] != "python" or not module.startswith(OURS):
             words = ", ".join(f"{key} {value}" for key, value in told_of(activity).items() if key != "activity")
-            return Step(
+            return PlannedStep(
                 f"{activity.get('name', 'an activity')} (not a fault of monkeyproof)",
-                (("runs", words), ("limit", "none: what it does is its own"), ("undo", "none is known")),
+                (
+                    ("runs", words),
+                    ("limit", UNBOUNDED),
+                    ("undo", "none is known"),
+                ),
             )
         if (module, provider.get("func")) == (revert.__module__, revert.__name__):
             in_force.clear()
         if not module.startswith(OWN_FAULTS):
-            return None  # A hold, a revert.
+            return None  # A hold or a revert.
         held = promised_hold(document, self.file.windows, ends_trial=True)
         arguments = dict(provider.get("arguments") or {})
         if self.target is None:
             given = ", ".join(f"{key} {_short(value)}" for key, value in arguments.items()) or "no arguments"
-            return Step(
+            return PlannedStep(
                 f"{module.removeprefix(OWN_FAULTS)}.{provider['func']}",
                 (
                     ("with", given),
                     ("held", held),
-                    ("undo", "is on record before the act; 'monkeyproof target up' first, and this names it"),
+                    ("undo", "is recorded before the act; 'monkeyproof plan' names it while the target is up"),
                 ),
             )
         with planning(self.target, seed, arm, in_force) as context:
             try:
                 _call(document, module, provider["func"], arguments)
             except MonkeyproofError as error:
-                return Step(str(activity.get("name", provider["func"])), (("", str(error)),), error)
-            except Exception as error:  # A trial would find the same when it is too late to be told in order.
-                wrong = UsageError(f"{provider['func']} cannot be called so: {error}")
-                return Step(str(activity.get("name", provider["func"])), (("", str(wrong)),), wrong)
+                return PlannedStep(str(activity.get("name", provider["func"])), (("", str(error)),), error)
+            except Exception as error:  # A trial would fail in the same way, in its middle.
+                wrong = UsageError(f"{provider['func']} cannot be called with these arguments: {error}")
+                return PlannedStep(str(activity.get("name", provider["func"])), (("", str(wrong)),), wrong)
             planned = list(context.planned or ())
             guards = "; ".join(context.guards)
         if not planned:
             return None
-        step = _step(planned[0], guards, held)
+        step = _planned_step(planned[0], guards, held)
         if (module, provider["func"]) == WHEN_SEEN:
             when = f"once {arguments['event']} is seen, within {arguments['within_s']:g} s; else not at all"
             step = replace(step, details=(("when", when), *step.details))
         return step
 
-    def _foreign(self, document: Mapping[str, Json], roles: ActivityRoles) -> Step:
+    def _external_step(self, document: Mapping[str, Json], roles: ActivityRoles) -> PlannedStep:
         told = told_of(activity_named(document, roles.inject) or {})
-        undo = (
-            f"runs {', '.join(roles.undo)}"
-            if roles.undo
-            else "none: its author says there is nothing to take back"
-        )
-        return Step(
+        undo = f"runs {', '.join(roles.undo)}" if roles.undo else "none: its author says there is nothing to undo"
+        return PlannedStep(
             f"foreign.{roles.inject} on {self.file.name}",
             (
                 ("with", ", ".join(f"{key} {value}" for key, value in told.items() if key != "activity")),
                 ("held", promised_hold(document, self.file.windows, ends_trial=False)),
-                ("limit", "none: what it does is its own"),
+                ("limit", UNBOUNDED),
                 ("proof", roles.evidence or "none is named, so its trials are unproven"),
                 ("undo", undo),
             ),
@@ -219,7 +220,7 @@ class Preview:
 
 @contextlib.contextmanager
 def planning(target: Target, seed: int, arm: str, in_force: ActiveFaults) -> Iterator[Context]:
-    """A trial that is none: what is injected is built and kept in ``planned``; its folder is gone afterwards."""
+    """Open a context that plans: injections are built, and kept in ``planned``; its folder is temporary."""
     with tempfile.TemporaryDirectory(prefix="mp-plan-") as name:
         folder, clock = Path(name), SystemClock()
         writer = HistoryWriter(folder, Anchor.now(clock), "plan", clock)
@@ -234,22 +235,22 @@ def planning(target: Target, seed: int, arm: str, in_force: ActiveFaults) -> Ite
             writer.close()
 
 
-def _step(planned: Injection, guards: str, held: str) -> Step:
+def _planned_step(planned: Injection, guards: str, held: str) -> PlannedStep:
     parameters = ", ".join(f"{key} {_short(value)}" for key, value in planned.parameters.items())
-    return Step(
+    return PlannedStep(
         f"{planned.fault} on {planned.subject}",
         (
             ("family", planned.fault.split(".")[0]),
             ("with", parameters or "no parameters"),
-            ("held", held if planned.held else f"not at all, it is done at once; watched {held}"),
-            ("limit", guards or "none that the target file sets applies"),
+            ("held", held if planned.held else f"not at all, it is over at once; watched {held}"),
+            ("limit", guards or "no limit of the target file applies"),
             ("undo", _words_of(planned.undo)),
         ),
     )
 
 
 def _words_of(undo: Undo | None) -> str:
-    return "none: there is nothing to take back" if undo is None else str(undo)
+    return "none: there is nothing to undo" if undo is None else str(undo)
 
 
 def _short(value: Json) -> str:
@@ -264,7 +265,7 @@ def _actions_of(document: Mapping[str, Json]) -> list[Mapping[str, Json]]:
 
 
 def _call(document: Mapping[str, Json], module: str, function: str, arguments: Mapping[str, Json]) -> None:
-    """As Chaos Toolkit would, but for the exceptions, of which it keeps the words only."""
+    """Call the function as Chaos Toolkit would, which keeps only the text of exceptions."""
     from chaoslib import substitute
     from chaoslib.configuration import load_configuration
     from chaoslib.exceptions import ChaosException

@@ -1,7 +1,7 @@
-"""Trials of experiments whose faults are not ours: any Chaos Toolkit file, run against any service.
+"""Trials of experiments with external faults: any Chaos Toolkit file, run against any service.
 
-Chaos Toolkit runs the file as its author wrote it. This watches it do so, and adds what a trial needs: a baseline
-before, the intent on disk before the act, the proof after it, a hold before the undo, and a look afterwards.
+Chaos Toolkit runs the file as its author wrote it. An event handler follows the run and adds the steps of a trial:
+the baseline, the intent on disk before the act, the proof after it, the hold before the undo, the watch after it.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from monkeyproof.undo.log import Undo, store_experiment_copy
 
 logger = logging.getLogger("chaostoolkit")
 TOO_LONG = "took too long"
-"""What Chaos Toolkit says of an activity that was ended by its timeout."""
+"""Part of Chaos Toolkit's message about an activity that its timeout ended."""
 
 
 def baseline(document: Mapping[str, Json]) -> bool:
-    """Whether the service is steady before anything is done to it; the experiment's own look at it will do."""
+    """Whether the service is steady before the injection; True if the experiment calls ``slo_holds`` itself."""
     return uses(document, "slo_holds") or slo_holds()
 
 
 class ExternalFault(RunEventHandler):  # type: ignore[misc]
-    """Follows one run of an experiment and writes what it means into the open trial's history.
+    """Follows one run of an experiment and records its fault in the open trial's history.
 
-    Chaos Toolkit swallows exceptions of its handlers. What must not be done without a record is therefore
-    stopped with SystemExit, after which Chaos Toolkit still runs the rollbacks; the reason is in ``failure``.
+    Chaos Toolkit swallows exceptions of its handlers. Where the record fails, SystemExit therefore stops the
+    method; Chaos Toolkit still runs the rollbacks, and ``failure`` has the reason.
     """
 
     def __init__(
@@ -96,14 +96,14 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
 
     @property
     def goes_on(self) -> bool:
-        """Whether something may be injecting at this moment, in the background."""
+        """Whether an injecting activity may be running in the background at this moment."""
         return self._background and self._started.is_set() and not self._over
 
     def start_method(self, experiment: Json) -> None:  # noqa: ARG002
         self._section = "method"
 
     def signal_exit(self) -> None:
-        """Somebody wants it to end: nothing is held or watched any more."""
+        """A signal ends the run: from here on, nothing is held or watched."""
         self._leaving = True
 
     def start_activity(self, activity: Mapping[str, Json]) -> None:
@@ -114,14 +114,14 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
         if is_method_action and activity.get("name") == self._roles.inject:
             self._started.set()
         elif is_method_action and self._started.is_set():
-            # Whatever is done after the injection may be what ends it.
+            # Any action after the injection may end the fault.
             self._end_begins()
 
     def activity_completed(self, activity: Mapping[str, Json], run: Mapping[str, Json]) -> None:
         name = str(activity.get("name"))
         if not self._started.is_set():
             return
-        with self._told():
+        with self._recording_failures():
             if self._section == "method" and name == self._roles.inject:
                 self._injected(run)
             elif self._section == "method" and name == self._roles.evidence and not self._judged:
@@ -131,12 +131,12 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
                 self._ending_action_ended(name, why)
 
     def _await_start(self, activity: Mapping[str, Json]) -> None:
-        """What stands after an injection in the background may begin before that has got a thread."""
+        """Wait for an injection in the background, which may get its thread after the next activity begins."""
         if self._background and self._section == "method" and activity.get("name") in self._after:
             self._started.wait(EVIDENCE_WITHIN_S)
 
     def start_rollbacks(self, experiment: Json) -> None:  # noqa: ARG002
-        """Whatever the rollbacks are, they come after the fault was held."""
+        """Hold the fault before the rollbacks, whatever they do."""
         self._section = "rollbacks"
         if self._fault_id:
             self._end_begins()
@@ -144,16 +144,16 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
     def rollbacks_completed(self, experiment: Json, journal: Json) -> None:  # noqa: ARG002
         if self._interrupted:
             journal["status"] = "interrupted"
-        if self._over:  # In the background, with nothing to undo.
+        if self._over:  # A fault in the background, with nothing to undo.
             self._watch()
 
     def _begin(self) -> None:
-        """The last moment before the first act, whichever of the acts is named as the injection."""
+        """Record the intent before the first action, whichever action is named as the injection."""
         context = current()
         undo, prior = None, dict[str, Json]()
-        before = "nothing was asked"
+        before = "no evidence is named"
         if self._roles.evidence:
-            before, value = self._ask()
+            before, value = self._run_evidence()
             prior = {self._roles.evidence: told(value) if value is not None else before}
         try:
             why, what_to_do = self._roles.why_not_undoable
@@ -175,41 +175,44 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
                 prior=prior,
                 nothing_to_undo="the experiment's author says so",
             )
-        except Exception as error:  # Whatever a disk or the undo log raises: without a record nothing is done.
-            why = f"the intent could not be written down: {error}"
-            self.failure = error if isinstance(error, Refusal) else Refusal(why, "see what is wrong there")
+        except Exception as error:  # Whatever a disk or the undo log raises: without a record nothing is injected.
+            why = f"the intent could not be recorded: {error}"
+            self.failure = error if isinstance(error, Refusal) else Refusal(why, "correct that, then try again")
             logger.critical("%s", self.failure)
             raise SystemExit(EXIT_REFUSED) from None
         if not before:
             self._judge(f"{self._roles.evidence} held before anything was injected, so it proves nothing")
 
     def _stored(self, path: Path) -> dict[str, Json]:
-        """Keep the experiment, without its secrets, and say how its undo is run again.
+        """Store the experiment, without its secrets.
+
+        Returns:
+            The arguments with which ``run_activities`` runs its undo again.
 
         Raises:
-            Refusal: that needs what must not be kept, and the file in which it stands is not known.
+            Refusal: the undo needs a secret, and the file that contains it is not known.
         """
         shown = redact(self._document)
         history.write_json(path, shown)
         if not self._roles.undo:
             return {}
-        # The trial's folder may be cleaned away while its fault is still there; the harness's home is not.
+        # A user may delete the trial's folder while its fault is active; the copy is in the harness's home.
         kept = store_experiment_copy(current().undo.path, shown)
         arguments = {"experiment": str(kept), "activities": list(self._roles.undo), "folder": str(Path.cwd())}
         if shown == self._document:
             return arguments
         if not self._source[0]:
             raise Refusal(
-                "its undo could not be run again: values in it may be secrets, so they are not kept",
-                "take them from the environment, or use 'monkeyproof run', which knows where the file is",
+                "its undo could not be run again: values in it may be secrets, so they are not stored",
+                "take them from the environment, or use 'monkeyproof run', which knows the file",
             )
         return arguments | {"file": self._source[0], "sha256": self._source[1]}
 
     def _injected(self, run: Mapping[str, Json]) -> None:
-        """The injecting activity is over."""
+        """Judge the injecting activity when it has ended."""
         why = self._why_failed(run)
         if self._background and TOO_LONG in why:
-            why = ""  # It was to last; what ended it is its limit.
+            why = ""  # The activity was meant to last until its timeout.
         elif not why:
             why = self._why_not_done(self._inject, run["output"])
         if why and not self._judged:
@@ -217,39 +220,39 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
         if not self._judged and not self._in_place:
             self._prove()
         if self._background and not self._over:
-            # It lasted as long as its activity did; what is left of it, the undo takes back.
+            # The fault lasted as long as its activity; the undo reverts what is left.
             self._reverted("the activity in the background ended")
 
     def _prove(self) -> None:
-        """Where its proof does not stand in the method, look for it at once."""
+        """Look for the proof at once, where the method does not."""
         if self._roles.evidence:
-            self._judge(*self._look())
+            self._judge(*self._poll_evidence())
             return
         self._judged = True
         current().history.event(Kind.FAULT_INJECTED, self._subject, id=self._fault_id, fault=self._fault)
 
     def _evidence_ended(self, run: Mapping[str, Json]) -> None:
-        """It looked once, where it stands in the method; an effect may take a moment."""
+        """Judge the evidence probe of the method; poll it further if it does not hold yet."""
         value = run["output"]
         why_not = self._why_failed(run) or self._why_no_evidence(value)
         if why_not:
-            why_not, value = self._look()
+            why_not, value = self._poll_evidence()
         self._judge(why_not, value)
 
-    def _look(self) -> tuple[str, Json]:
-        """Poll the evidence: why there is none, if there is none in time, and the last value."""
-        last = self._ask()
+    def _poll_evidence(self) -> tuple[str, Json]:
+        """Poll the evidence. Returns why there is none in time ("" if there is), and the last value."""
+        last = self._run_evidence()
 
         def found() -> bool:
             nonlocal last
-            last = last if not last[0] else self._ask()
+            last = last if not last[0] else self._run_evidence()
             return not last[0]
 
         wait_for(found, within_s=EVIDENCE_WITHIN_S, every_s=0.05)
         return last
 
-    def _ask(self) -> tuple[str, Json]:
-        """Why the evidence does not hold at this moment, empty if it does; and its value."""
+    def _run_evidence(self) -> tuple[str, Json]:
+        """Why the evidence does not hold at this moment ("" if it does), and its value."""
         probe = activity_named(self._document, self._roles.evidence) or {}
         try:
             output = run_activity(probe, self._configuration, self._secrets)
@@ -275,17 +278,17 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
         )
 
     def _end_begins(self) -> None:
-        """Once, before the first thing that may end the fault: hold it; from here on it may be over."""
+        """Hold the fault before the first activity that may end it; only the first call has an effect."""
         if self._ending:
             return
         self._ending = True
         trial_mark.mark_undo()
-        with self._told():
+        with self._recording_failures():
             if not self._judged:
                 if not self._started.is_set():
-                    self._judge(f"{self._roles.inject} was never run")
+                    self._judge(f"{self._roles.inject} never ran")
                 elif self._roles.evidence:
-                    self._judge(f"{self._roles.evidence} was never asked")
+                    self._judge(f"{self._roles.evidence} never ran")
                 else:
                     self._prove()
             if not (self._over or self._leaving or uses(self._document, "hold_until_recovered")):
@@ -298,7 +301,7 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
         if name not in undo:
             return
         if why:
-            # The undo log stays open: the trial's end tries it again.
+            # The undo log stays open: the end of the trial runs the undo again.
             self._undo_ended = True
             current().history.event(
                 Kind.FAULT_NOT_REVERTED, self._subject, id=self._fault_id, fault=self._fault, why=f"{name}: {why}"
@@ -333,7 +336,7 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
     def _why_failed(self, run: Mapping[str, Json]) -> str:
         if run.get("status") == "succeeded":
             return ""
-        words = "".join(run.get("exception") or ("it did not come to an end",)).strip()
+        words = "".join(run.get("exception") or ("it did not end",)).strip()
         return words.splitlines()[-1].removeprefix("chaoslib.exceptions.ActivityFailed: ")
 
     def _why_not_done(self, activity: Mapping[str, Json], output: Json) -> str:
@@ -344,17 +347,21 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
         return why_no_evidence(probe, output, self._configuration, self._secrets)
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """An exception here would vanish in Chaos Toolkit, and the trial would look better than it was."""
+    def _recording_failures(self) -> Iterator[None]:
+        """Record exceptions, which Chaos Toolkit would swallow: the trial would look better than it was."""
         try:
             yield
-        except InterruptExecution as told:
-            # Chaos Toolkit would swallow this one here.
+        except InterruptExecution as interruption:
+            # Chaos Toolkit would swallow it here.
             self._leaving = self._interrupted = True
-            if self._section != "rollbacks":  # Those are what it is to go on with.
-                raise SystemExit(EXIT_REFUSED) from told
+            if self._section != "rollbacks":  # An interruption does not skip rollbacks.
+                raise SystemExit(EXIT_REFUSED) from interruption
         except Exception as error:
             logger.exception("following the experiment")
             current().history.event(
-                Kind.FAULT_UNPROVEN, self._subject, id="", fault=self._fault, why=f"could not follow it: {error}"
+                Kind.FAULT_UNPROVEN,
+                self._subject,
+                id="",
+                fault=self._fault,
+                why=f"could not follow it: {error}",
             )

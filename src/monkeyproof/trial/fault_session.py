@@ -1,6 +1,6 @@
-"""Where faults may be injected: an open target with an undo log, a watchdog and leases, and its faults' context.
+"""A fault session: an open target with an undo log, a watchdog and leases, in which faults may be injected.
 
-A trial stands on this, and so does a fault by hand: whatever injects is as safe as a trial.
+Trials and manual injection both use it, so that manual injection is as safe as a trial.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from monkeyproof.safety.residue import Audit
 from monkeyproof.safety.safeguards import Safeguards
 from monkeyproof.targets.opening import is_gone
 from monkeyproof.targets.port import Target
-from monkeyproof.trial.cleanup import note_taken_away
+from monkeyproof.trial.cleanup import record_missing_faults
 from monkeyproof.undo.log import begin, undo_dir
 
 
 class FaultSession:
-    """One undo log from its first line to its last, with all that keeps its faults from being left."""
+    """One undo log from its first line to its last, with the safeguards that revert its faults in any case."""
 
     def __init__(
         self,
@@ -37,16 +37,16 @@ class FaultSession:
     ) -> None:
         """
         Args:
-            exits: where its end is put; to be closed when all is taken back, before target and history are.
+            exits: the stack that receives its end; to be closed after the revert, before target and history.
             ends_group: whether the process group that this process leads is the harness's own, and ends with it.
 
         Raises:
-            Refusal: the undo log cannot be written, or nobody would undo anything if this process were killed.
+            Refusal: the undo log cannot be written, or no watchdog could revert faults after a kill.
         """
         folder = writer.folder
         self.audit: Audit | None = None
         self.log = begin(undo_dir() / f"{run_name(folder)}.jsonl")
-        # Closed after the log: a process that is killed while it closes that is still watched.
+        # Closed after the log: the watchdog still watches a process that is killed while it closes the log.
         try:
             self._safeguards = Safeguards(self.log.path, folder, target, writer, ends_group=ends_group)
         except BaseException:
@@ -60,44 +60,44 @@ class FaultSession:
         set_current(self.context)
         exits.callback(set_current, None)
 
-    def look(self) -> None:
-        """What the target looks like now is what it has to look like again."""
+    def begin_audit(self) -> None:
+        """Take the snapshot of the target to which the audit compares it at the end."""
         self.audit = Audit.begin(self.context.target, self.context.folder)
 
-    def why_gone(self) -> str:
-        """Why nothing of it can be measured or taken back any more; "" while it is there."""
+    def why_target_ended(self) -> str:
+        """Why nothing of the target can be measured or reverted any more; "" while it exists."""
         gone = is_gone(self.context.target.file)
         return "the embedded target ended in the middle of the trial" if gone else ""
 
     def why_too_long(self) -> str:
-        """Why a fault may not stay any longer; "" if none is there for too long."""
+        """Why a fault must not stay active any longer; "" if none exceeds its limit."""
         context = self.context
         return context.in_force.why_too_long(context.target.file.windows, context.clock.monotonic_s())
 
-    def take_back(self) -> NotReverted | None:
-        """Take back every open fault. However that fails, what else is left has to be known as well."""
+    def revert_all(self) -> NotReverted | None:
+        """Revert every open fault. Returns the error instead of raising it: the audit must follow in any case."""
         try:
             revert()
         except NotReverted as error:
             return error
-        except Exception as error:  # Also one of ours: it must not skip the looks that follow.
+        except Exception as error:  # Also a bug of this harness must not skip the audit that follows.
             words = ", ".join(f"{one.fault} on {one.subject}" for one in self.log.open_faults())
             return NotReverted(
-                f"taking back what was injected failed: {error!r} ({words or 'what is open now is not known'})"
+                f"reverting what was injected failed: {error!r} ({words or 'the open faults are not known'})"
             )
         return None
 
     def _before_revert(self) -> None:
         self._safeguards.renew_last_time()
-        note_taken_away(self.context)
+        record_missing_faults(self.context)
         of_data = any(one.fault.startswith(("data.", "drift.")) for one in self.log.open_faults())
         if of_data and self.audit is not None:
-            # What cannot be asked now is told by the look at the fault proxy.
+            # If the proxy does not answer now, its later audit reports that.
             with contextlib.suppress(TargetError):
                 self.audit.record_written()
 
 
 def run_name(folder: Path) -> str:
-    """What a trial is called where those of all campaigns are: ``CAMPAIGN-TRIAL``."""
+    """The name of a trial among those of all campaigns: ``CAMPAIGN-TRIAL``."""
     campaign = folder.parent if folder.parent.name != "trials" else folder.parent.parent
     return f"{campaign.name}-{folder.name}"

@@ -1,4 +1,4 @@
-"""Faults by hand: from Python, and under ``monkeyproof fault``; without an experiment, and without observers.
+"""Manual injection, from Python and under ``monkeyproof fault``: without an experiment and without sidecars.
 
     import monkeyproof
 
@@ -7,8 +7,8 @@
         print(found.evidence)
         ...
 
-It is as safe as a trial: the locks, the limits, the undo log, the watchdog, the leases, the look at what is left.
-Nothing is measured: how users fare is what trials are for.
+Manual injection is as safe as a trial: it uses the same locks, limits, undo log, watchdog, leases and final audit.
+It does not measure how users fare.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from monkeyproof.safety.replay import clear_to_inject, sole_campaign_on
 from monkeyproof.safety.residue import Residue
 from monkeyproof.targets.opening import check_answers, is_gone, open_target
 from monkeyproof.targets.port import Target
-from monkeyproof.trial.cleanup import look_and_put_back, tell
+from monkeyproof.trial.cleanup import audit_and_reset, report_residue
 from monkeyproof.trial.fault_session import FaultSession
 from monkeyproof.trial.plan import TrialPlan, trial_json
 from monkeyproof.trial.trial_monitor import TrialMonitor
@@ -47,11 +47,11 @@ AT_MOST_S = 300.0
 
 
 class EndBlock(BaseException):
-    """The block has to end, whatever is in it: no ``except Exception`` may hold that up."""
+    """Ends the block; not an ``Exception``, so that no ``except Exception`` in the block can stop it."""
 
 
 class Ended(MonkeyproofError):
-    """Faults by hand ended before their time; they were taken back."""
+    """The block ended early, or one of its faults did; everything is reverted."""
 
     exit_code = EXIT_REFUSED
 
@@ -64,35 +64,35 @@ class Injected:
     fault: str
     """``network.add_latency``"""
     subject: str
-    """What it was done to: a link, a replica, a model."""
+    """The part of the target that it affects: a link, a replica, a model."""
     evidence: str
     """The proof, read back from the target, in one sentence."""
     data: Mapping[str, Json] = field(default_factory=dict)
-    """The same, in figures."""
+    """The same proof in figures."""
 
 
 class Monkey:
-    """Breaks one target by hand, for as long as the block lasts that ``break_target`` opened."""
+    """Injects faults into one target, inside the block that ``break_target`` opens."""
 
-    def __init__(self, ground: FaultSession) -> None:
-        self._ground = ground
-        self.folder: Path = ground.context.folder
-        """Where its events and its undo log are kept."""
+    def __init__(self, faults: FaultSession) -> None:
+        self._fault_session = faults
+        self.folder: Path = faults.context.folder
+        """The folder of its events and its undo log."""
 
     @property
     def target(self) -> Target:
-        """The open target, for whoever wants to look at it."""
-        return self._ground.context.target
+        """The open target, for reading its state."""
+        return self._fault_session.context.target
 
     def inject(self, name: str, /, **arguments: Json) -> Injected:
-        """Inject a fault by its name in the repertoire ('monkeyproof list --faults').
+        """Inject a fault by its registered name ('monkeyproof list --faults').
 
-        The same as to call its function, ``monkeyproof.faults.network.add_latency(...)``, in here.
+        Equal to a call of its function, ``monkeyproof.faults.network.add_latency(...)``, inside the block.
 
         Raises:
-            UsageError: there is no such fault, or its arguments are wrong; says which it takes.
-            Refusal: the target does not allow it, or not so much of it.
-            Unproven: no evidence of an effect was found in time. It was taken back.
+            UsageError: there is no such fault, or its arguments are wrong; the message lists its parameters.
+            Refusal: the target does not allow the fault, or a limit does not.
+            Unproven: no evidence of an effect was found in time. The fault is reverted.
         """
         fault = find(name)
         check_arguments(fault, arguments)
@@ -100,36 +100,39 @@ class Monkey:
         return Injected(found["id"], found["fault"], found["subject"], found["evidence"], found["data"])
 
     def revert(self) -> list[str]:
-        """Take everything back now; the way out of the block does so in any case. One sentence for each fault.
+        """Revert everything now; the end of the block does so in any case.
+
+        Returns:
+            One sentence for each fault.
 
         Raises:
-            NotReverted: something could not be taken back.
+            NotReverted: something could not be reverted.
         """
         return revert()
 
     @property
     def held(self) -> list[str]:
-        """What is held at this moment: ``network.add_latency on features``."""
-        return [f"{one.fault} on {one.subject}" for one in self._ground.log.open_faults()]
+        """The active faults: ``network.add_latency on features``."""
+        return [f"{one.fault} on {one.subject}" for one in self._fault_session.log.open_faults()]
 
-    def why_gone(self) -> str:
-        """Why something that is held is not there any more, as far as that can be seen; "" if it is."""
-        looks, words = self._ground.context.looks, list[str]()
-        for one in self._ground.log.open_faults():
-            with contextlib.suppress(TargetError):  # Whether it can be reached, the revert tells.
+    def why_inactive(self) -> str:
+        """Why a held fault is no longer active, as far as the target shows it; "" if all are active."""
+        looks, words = self._fault_session.context.looks, list[str]()
+        for one in self._fault_session.log.open_faults():
+            with contextlib.suppress(TargetError):  # The revert reports a target that does not answer.
                 words += [looks[one.id]()] if one.id in looks else []
         words += [str(one.data["why"]) for one in events_in(self.folder) if one.kind is Kind.LEASE_RAN_OUT]
         return "; ".join(one for one in words if one)
 
     @property
     def undone(self) -> list[str]:
-        """What was taken back and put back so far, one sentence each."""
+        """The reverts and resets so far, one sentence each."""
         found = []
         for event in events_in(self.folder):
             if event.kind is Kind.FAULT_REVERTED:
                 found.append(str(event.data["summary"]))
             elif (event.kind, event.subject) == (Kind.PHASE_ENDED, "put_back"):
-                found.append(f"the target as its file declares it: {event.data['why']}")
+                found.append(f"the target, to the state that its file declares: {event.data['why']}")
         return found
 
 
@@ -142,28 +145,28 @@ def break_target(
     folder: Path | None = None,
     own_process: bool = False,
 ) -> Iterator[Monkey]:
-    """Open a target for faults by hand, and take all of them back on every way out, exceptions included.
+    """Open a target for manual injection, and revert all faults on every way out, exceptions included.
 
     Args:
-        target: its file; None for the embedded target that is running.
-        seed: of all that faults draw by chance.
+        target: path of the target file; None for the running embedded target.
+        seed: seed of everything that faults draw at random.
         at_most_s: how long a fault may be held; a little later (by the target's windows) the block is ended.
         folder: for its events and its undo log. Default: one in the harness's home.
-        own_process: whether this process does nothing else, so that whatever it leaves running is told.
+        own_process: whether this process does nothing else, so that the audit reports processes that it leaves.
 
     Raises:
-        UsageError: the target does not answer; or this is not the main thread, where alone a block can be ended.
-        Refusal: something else breaks the target, or an earlier fault may still be there.
-        Ended: the block had to end before its own end: 'monkeyproof stop', or ``at_most_s``.
-        NotReverted: something is left. If that is a fault, the undo log stays open.
+        UsageError: the target does not answer; or this is not the main thread, the only one that can be ended.
+        Refusal: another campaign uses the target, or an earlier fault may still be active.
+        Ended: the block had to end early: 'monkeyproof stop', or ``at_most_s``.
+        NotReverted: there is residue. If that is a fault, the undo log stays open.
     """
     if threading.current_thread() is not threading.main_thread():
-        raise UsageError("faults by hand can be injected from the main thread only: no other can be ended in time")
+        raise UsageError("manual injection works on the main thread only: no other thread can be ended in time")
     if has_current():
         raise Refusal("a trial or another block is open in this process", "end that one first")
     path = Path(target) if target is not None else None
     with clear_to_inject(), sole_campaign_on(path or paths.target_dir() / "target.yaml"):
-        held = _Held(path, seed, at_most_s, folder or _new_folder(), own_process=own_process)
+        held = ManualSession(path, seed, at_most_s, folder or _new_folder(), own_process=own_process)
         with held.signals():
             try:
                 yield held.open()
@@ -171,18 +174,18 @@ def break_target(
                 held.close()
 
 
-class _Held:
-    """What stands around the block: a guarded target, somebody who may end the block, and the end itself."""
+class ManualSession:
+    """Everything around the block: the fault session, the monitor that may end the block, and the end itself."""
 
     def __init__(self, path: Path | None, seed: int, at_most_s: float, folder: Path, *, own_process: bool) -> None:
         self._path, self._seed, self._at_most_s, self._folder = path, seed, at_most_s, folder
         self._own_process = own_process
         self._exits = contextlib.ExitStack()
-        self._ground: FaultSession | None = None
-        self._overseer: TrialMonitor | None = None
+        self._fault_session: FaultSession | None = None
+        self._monitor: TrialMonitor | None = None
         self._why = ""
         self._lost = ""
-        """Why a fault ended by itself: whatever was seen meanwhile was seen without it."""
+        """Why a fault ended by itself: later observations of the block were made without it."""
 
     def open(self) -> Monkey:
         clock = SystemClock()
@@ -197,28 +200,30 @@ class _Held:
                 self._exits.callback(trial_mark.clear_mark)
             anchor = Anchor.now(clock)
             plan = TrialPlan(
-                BY_HAND, "Faults by hand", "", self._seed, "none", 0, str(target.file.path), str(self._folder)
+                BY_HAND, "Manual injection", "", self._seed, "none", 0, str(target.file.path), str(self._folder)
             )
             history.write_json(self._folder / history.TRIAL_FILE, trial_json(plan, target.file, anchor))
             writer = HistoryWriter(self._folder, anchor, BY_HAND, clock, keeps_going=True)
             self._exits.callback(writer.close)
-            ground = FaultSession(
+            faults = FaultSession(
                 self._exits, target, writer, seed=self._seed, arm="none", clock=clock, ends_group=False
             )
-            ground.context.in_force.hold_at_most_s = self._at_most_s
-            self._ground = ground
+            faults.context.in_force.hold_at_most_s = self._at_most_s
+            self._fault_session = faults
             writer.event(Kind.TRIAL_STARTED, BY_HAND, title=plan.title)
-            ground.look()
-            self._overseer = TrialMonitor(self._end, writer.why_unrecorded, ground.why_gone, ground.why_too_long)
+            faults.begin_audit()
+            self._monitor = TrialMonitor(
+                self._end, writer.why_unrecorded, faults.why_target_ended, faults.why_too_long
+            )
         except BaseException:
-            if self._ground is None:
+            if self._fault_session is None:
                 self._exits.close()
             raise
-        return Monkey(ground)
+        return Monkey(faults)
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """The first signal ends the block, Ctrl-C as it always does; then all is taken back before it counts."""
+        """End the block at the first signal, Ctrl-C as usual; the signal takes effect after the revert."""
         old = {number: signal.getsignal(number) for number in SIGNALS}
         got: list[int] = []
 
@@ -244,38 +249,38 @@ class _Held:
             for number, handler in old.items():
                 signal.signal(number, handler)
         if self._why:
-            raise Ended(f"ended before its time: {self._why}; what was injected is reverted")
+            raise Ended(f"ended early: {self._why}; what was injected is reverted")
         for one in got:
             signal.raise_signal(one)
         if self._lost:
-            raise Ended(f"a fault was not there all the while: {self._lost}")
+            raise Ended(f"a fault was not active all the time: {self._lost}")
 
     def close(self) -> None:
-        """Take all of it back, look at what is left, and put the target back as its file declares it.
+        """Revert all faults, audit the target, and reset it to the state that its file declares.
 
         Raises:
-            NotReverted: something is left.
+            NotReverted: there is residue.
         """
-        for number in SIGNALS:  # Nothing may cut the undoing short.
+        for number in SIGNALS:  # No signal may interrupt the revert.
             signal.signal(number, signal.SIG_IGN)
-        if self._overseer is not None:
-            self._overseer.end()
-        ground, self._ground = self._ground, None
-        if ground is None:
+        if self._monitor is not None:
+            self._monitor.end()
+        faults, self._fault_session = self._fault_session, None
+        if faults is None:
             return
-        context, audit = ground.context, ground.audit
+        context, audit = faults.context, faults.audit
         residue: list[Residue] = []
         with self._exits:
             status = "not reverted"
             try:
-                failed = ground.take_back()
+                failed = faults.revert_all()
                 if audit is not None and not is_gone(context.target.file):
                     found = (
                         audit.left(events_in(self._folder))
                         if failed
-                        else look_and_put_back(audit, context.target, context.history)
+                        else audit_and_reset(audit, context.target, context.history)
                     )
-                    # What somebody else made of the target meanwhile is theirs, and was the point of it.
+                    # Changes that the block's own code made to the target are intended.
                     residue = [one for one in found if not one.of_others]
                 status = "not reverted" if failed or residue else "closed"
             finally:
@@ -285,17 +290,17 @@ class _Held:
         if audit is not None and self._own_process:
             residue += audit.strays()
         try:
-            tell(self._folder, context.history.anchor, residue)
+            report_residue(self._folder, context.history.anchor, residue)
         except NotReverted as error:
             raise NotReverted("; ".join(str(one) for one in (failed, error) if one)) from None
         if failed is not None:
             raise failed
 
     def _end(self, why: str) -> None:
-        """Called beside the main thread, which is interrupted next."""
+        """Record why the block ends. Called beside the main thread, which is interrupted next."""
         self._why = why
-        if self._ground is not None:
-            self._ground.context.history.event(Kind.TRIAL_ABORTED, BY_HAND, why=why)
+        if self._fault_session is not None:
+            self._fault_session.context.history.event(Kind.TRIAL_ABORTED, BY_HAND, why=why)
 
 
 def _new_folder() -> Path:

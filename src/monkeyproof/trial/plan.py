@@ -1,4 +1,4 @@
-"""What one trial is to do, and what is written down of it before anything is done."""
+"""The plan of one trial, and the record of it that precedes every act."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from monkeyproof.types import Json
 
 @dataclass(frozen=True, slots=True)
 class TrialPlan:
-    """What one trial is to do. Everything random in it comes from ``seed``."""
+    """The plan of one trial. Everything random in it comes from ``seed``."""
 
     experiment: str
     title: str
@@ -33,13 +33,13 @@ class TrialPlan:
     sham: bool = False
     benign: bool = False
     inject: str = ""
-    """Names of activities of an external experiment, where they are given (see ``experiment.activity_roles``)."""
+    """With ``evidence`` and ``undo``: activities of an external experiment (see ``experiment.activity_roles``)."""
     evidence: str = ""
     undo: str = ""
 
 
 def trial_json(plan: TrialPlan, target: TargetFile, anchor: Anchor) -> dict[str, Json]:
-    """``trial.json``: all that its history has to be read with."""
+    """``trial.json``: everything that a reader of the history needs to interpret it."""
     return {
         "version": history.VERSION,
         **asdict(plan),
@@ -56,13 +56,13 @@ def trial_json(plan: TrialPlan, target: TargetFile, anchor: Anchor) -> dict[str,
 
 
 def versions() -> dict[str, str]:
-    """Of this package and of what its numbers rest on."""
+    """The versions of this package and of the packages that its numbers depend on."""
     names = ("chaostoolkit-lib", "mlflow", "numpy", "scipy", "locust")
     return {"monkeyproof": __version__, **{name: metadata.version(name) for name in names}}
 
 
 def machine() -> dict[str, Json]:
-    """What the trial ran on."""
+    """The machine on which the trial runs."""
     memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "cores": len(os.sched_getaffinity(0)),

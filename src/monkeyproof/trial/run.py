@@ -1,6 +1,6 @@
-"""One trial: observers on, baseline, inject, hold, revert, watch; then everything put back and recorded.
+"""One trial: start sidecars, baseline, inject, hold, revert, watch; then audit, reset and record.
 
-A trial under ``monkeyproof run`` is a worker process of its own (``python -m monkeyproof.trial.run PLAN``), for
+A trial under ``monkeyproof run`` is a worker process of its own (``python -m monkeyproof.trial.run PLAN``):
 chaoslib's ``run_experiment`` needs a main thread, keeps global caches and installs signal handlers.
 """
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from monkeyproof.trial.external import ExternalFault
 
 _CLASSES = re.compile(r"^((chaoslib|monkeyproof)\.[\w.]+: )+")
-"""Before the words of an error that is wrapped in others."""
+"""The class names before the message of a wrapped error."""
 _CHAINED = re.compile(r"\n\n(During handling of|The above exception was)")
 
 
@@ -43,7 +43,7 @@ def run_worker(plan: TrialPlan, trial: TrialSession) -> None:
     """Run one planned trial with chaoslib, on this process's main thread.
 
     Raises:
-        MonkeyproofError: usage, refusal, or something not reverted; the history has what there is.
+        MonkeyproofError: usage, refusal, or something not reverted; the history is complete up to there.
         SystemExit: a signal ended the trial; everything is reverted.
     """
     from chaoslib.caching import cache_activities
@@ -56,7 +56,7 @@ def run_worker(plan: TrialPlan, trial: TrialSession) -> None:
     from monkeyproof.trial.external import ExternalFault, baseline
 
     class Signals(RunEventHandler):  # type: ignore[misc]
-        """chaoslib installs handlers of its own, and loses rollbacks on a second signal."""
+        """Replaces the signal handlers of chaoslib, which skips rollbacks on a second signal."""
 
         def running(
             self, _experiment: object, _journal: object, configuration: Json, secrets: Json, *_: Json
@@ -64,7 +64,7 @@ def run_worker(plan: TrialPlan, trial: TrialSession) -> None:
             know_loaded(configuration, secrets)
 
         def started(self, experiment: object, journal: object) -> None:  # noqa: ARG002
-            _leave_on_signals(foreign)
+            _leave_on_signals(external)
 
         def hypothesis_before_completed(self, experiment: object, state: Json, journal: object) -> None:  # noqa: ARG002
             record_unmet(state)
@@ -73,23 +73,23 @@ def run_worker(plan: TrialPlan, trial: TrialSession) -> None:
     cache_activities(experiment)
     roles = roles_of(experiment, ActivityNames(plan.inject, plan.evidence, plan.undo))
     source = (plan.experiment_file, plan.experiment_sha256)
-    foreign = ExternalFault(experiment, roles, source) if roles else None
+    external = ExternalFault(experiment, roles, source) if roles else None
     if roles is not None:
         set_limits(experiment, roles)
-    # Ours, so that what ran is on record however it ends.
+    # Created here, so that it records what ran however the run ends.
     journal: dict[str, Json] = initialize_run_journal(experiment) | {"status": "never started"}
-    _leave_on_signals(foreign)
+    _leave_on_signals(external)
     try:
         trial.start(longest_hold_s(experiment))
         runner = Runner(Strategy.DEFAULT, Schedule())
         runner.register_event_handler(Signals())
-        if foreign is not None:
-            runner.register_event_handler(foreign)
-        if foreign is None or baseline(experiment):
+        if external is not None:
+            runner.register_event_handler(external)
+        if external is None or baseline(experiment):
             always = {"runtime": {"rollbacks": {"strategy": "always"}}}
             runner.run(experiment, settings=always, journal=journal)
-        if foreign is not None and foreign.failure is not None:
-            raise foreign.failure
+        if external is not None and external.failure is not None:
+            raise external.failure
         if journal["status"] == "interrupted":
             raise SystemExit(EXIT_REFUSED)
     except SystemExit:
@@ -97,11 +97,11 @@ def run_worker(plan: TrialPlan, trial: TrialSession) -> None:
         trial.abort(why_signalled())
         raise
     finally:
-        # From here on nothing may cut the undoing short.
+        # From here on, no signal may interrupt the revert.
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        # Of somebody else's experiment, what matters is in the history already; the rest is the journal's.
-        failed = _failed_action(journal) if foreign is None else None
+        # The history has the failures of an external experiment already.
+        failed = _failed_action(journal) if external is None else None
         if failed is not None:
             trial.note_failure(*failed)
         if trial.folder.exists():
@@ -112,9 +112,9 @@ def run_worker(plan: TrialPlan, trial: TrialSession) -> None:
 
 
 def _failed_action(journal: Mapping[str, Json]) -> tuple[str, MonkeyproofError] | None:
-    """The first action that failed, and how: chaoslib calls such an experiment completed. A person would not.
+    """The name and the error of the first action that failed: chaoslib calls such an experiment completed.
 
-    A fault without evidence is no failure here: the trial is invalid, and its history says why.
+    A fault without evidence does not count as a failure: the trial is invalid, and its history records why.
     """
     for run in journal.get("run") or ():
         if run["activity"]["type"] == "action" and run.get("status") == "failed":
@@ -133,14 +133,14 @@ def why_signalled() -> str:
     return STOPPED if is_stop_requested() else "a signal ended it"
 
 
-def _leave_on_signals(foreign: ExternalFault | None = None) -> None:
-    """The first signal ends the trial in order; those that follow must not cut the undoing short."""
+def _leave_on_signals(external: ExternalFault | None = None) -> None:
+    """End the trial in order at the first signal, and ignore later ones, which must not interrupt the revert."""
 
     def leave_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         for other in SIGNALS:
             signal.signal(other, signal.SIG_IGN)
-        if foreign is not None and foreign.goes_on:
-            # Else it would go on beside its undo, and after it.
+        if external is not None and external.goes_on:
+            # Otherwise the activity would continue during its undo and after it.
             kill_group_members()
         raise SystemExit(EXIT_REFUSED)
 
@@ -148,8 +148,8 @@ def _leave_on_signals(foreign: ExternalFault | None = None) -> None:
         signal.signal(number, leave_once)
 
 
-def _end_of(trial: TrialSession | None, why: str) -> tuple[int, str]:
-    """Exit code and words for a trial that ended before its time: what became of its faults, as far as known."""
+def _exit_of(trial: TrialSession | None, why: str) -> tuple[int, str]:
+    """Exit code and message for a trial that ended early; the message reports the state of its faults."""
     if trial is None:
         return EXIT_REFUSED, f"{why}; nothing had been injected"
     if trial.is_open:
@@ -157,13 +157,13 @@ def _end_of(trial: TrialSession | None, why: str) -> tuple[int, str]:
     return EXIT_REFUSED, f"{why}; {trial.end_summary}"
 
 
-def main(observers: Sidecars | None = None) -> NoReturn:
+def main(sidecars: Sidecars | None = None) -> NoReturn:
     """Entry of the worker: the plan's path is the only argument; the outcome is a file beside it.
 
-    ``observers``: those that monkeyproof.trial.worker has started already.
+    ``sidecars``: those that monkeyproof.trial.worker has started already.
     """
     plan_path = Path(sys.argv[1])
-    # What this harness asks for itself is no warning to anybody, and would leave a log beside every trial.
+    # The harness asks for this itself; as a warning it would leave a log beside every trial.
     logging.getLogger("chaostoolkit").addFilter(
         lambda record: record.getMessage() != "Rollbacks were explicitly requested to be played"
     )
@@ -172,10 +172,10 @@ def main(observers: Sidecars | None = None) -> NoReturn:
     sys.stdout, sys.stderr = RedactedStream(sys.stdout), RedactedStream(sys.stderr)
     try:
         plan = TrialPlan(**json.loads(plan_path.read_bytes()))
-        trial = TrialSession(plan, observers)
+        trial = TrialSession(plan, sidecars)
         _leave_on_signals()
         try:
-            # First, because the healer waits for it; what else there is to import is imported meanwhile.
+            # First, because the healer waits for it; the other imports run meanwhile.
             trial.prepare()
             run_worker(plan, trial)
         except BaseException as error:
@@ -183,19 +183,19 @@ def main(observers: Sidecars | None = None) -> NoReturn:
             raise
         finally:
             trial.close()
-        if trial.aborted:  # At the very last moment, when signals were ignored already.
+        if trial.aborted:  # At the last moment, when signals were ignored already.
             raise SystemExit(EXIT_REFUSED)
     except MonkeyproofError as error:
         code, words = error.exit_code, str(error)
     except SystemExit:
         why = trial.aborted.replace("ended it", "ended the trial") if trial is not None else ""
-        code, words = _end_of(trial, why or "a signal ended the trial")
+        code, words = _exit_of(trial, why or "a signal ended the trial")
     except OSError as error:
         why = f"{error.filename or plan_path.parent} cannot be written ({error.strerror or error})"
-        code, words = _end_of(trial, why)
+        code, words = _exit_of(trial, why)
     try:
         history.write_json(plan_path.with_suffix(".outcome.json"), {"exit_code": code, "error": redact(words)})
-    except OSError:  # The campaign has the exit code, and finds out why.
+    except OSError:  # The campaign has the exit code, and finds the cause.
         with contextlib.suppress(OSError):
             print(words, file=sys.stderr)
     leave(code)

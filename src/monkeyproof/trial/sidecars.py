@@ -1,4 +1,4 @@
-"""The processes beside a trial: the prober, the load and the healer, on from before the baseline to the end."""
+"""The sidecars of a trial: prober, load and healer processes that run from before the baseline to the end."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from monkeyproof.runtime.process_ref import SILENT_S, Heartbeat, reference_text
 from monkeyproof.types import Json
 
 HEALERS = {"none": None, "elephant": "monkeyproof.healing.elephant"}
-"""Arms, and the module of each one's healer."""
+"""Arms, and the module of the healer of each."""
 
 START_WITHIN_S = 20.0
-LOOK_EVERY_S = 0.02
+CHECK_EVERY_S = 0.02
 NO_THREADS = {"OPENBLAS_NUM_THREADS": "1"}
-"""numpy's linear algebra, which none of them needs, starts a thread a core: a tenth of what their start costs."""
+"""numpy's linear algebra, which no sidecar needs, starts one thread per core: a tenth of their start-up cost."""
 
 
 class Sidecars:
-    """Starts them, waits until each one does its work, and ends them so that nothing they saw is lost.
+    """Starts the sidecars, waits until each one works, and ends them so that no data of theirs is lost.
 
-    They start at once, for starting takes most of a second; but the healer looks at nothing before ``let_heal``.
+    They start at once, because a start takes most of a second; but the healer waits for ``release_healer``.
     """
 
     def __init__(self, folder: Path, target_file: Path, seed: int, arm: str) -> None:
-        """The trial begins here, with its folder.
+        """Create the trial's folder, with which the trial begins, and start the sidecars.
 
         Raises:
             UsageError: there is no such arm.
@@ -51,10 +51,10 @@ class Sidecars:
         self._group = ProcessGroup()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._hold_back = self._beats = -1
-        self._sentry: Heartbeat | None = None
+        self._abort_monitor: Heartbeat | None = None
         try:
             self._start_all(target_file, seed, arm)
-        except OSError:  # The disk takes no log of theirs.
+        except OSError:  # For instance, their logs cannot be written.
             self.discard()
             raise
 
@@ -78,23 +78,23 @@ class Sidecars:
             stdin=stdin,
         )
 
-    def let_heal(self) -> None:
-        """The target is as it should be: the healer may look, learn what is usual, and act. Idempotent."""
+    def release_healer(self) -> None:
+        """Let the healer observe, learn its reference and act, now that the target is reset. Idempotent."""
         if self._hold_back >= 0:
             os.close(self._hold_back)
             self._hold_back = -1
 
-    def await_working(self) -> float:
-        """Wait for the first readings, the first statistics and the healer's word that it is ready.
+    def wait_until_working(self) -> float:
+        """Wait for the first readings, the first statistics and the healer's ready event.
 
         Returns:
-            Since when, in the trial's time, the load and the prober have both been at work.
+            The time, in seconds of the trial, from which both load and prober have worked.
 
         Raises:
-            UsageError: one of them died, or took too long; names its log.
+            UsageError: a sidecar died, or took too long; names its log.
         """
         started = wait_for(
-            lambda: bool(self.dead()) or not self._missing(), within_s=START_WITHIN_S, every_s=LOOK_EVERY_S
+            lambda: bool(self.dead()) or not self._missing(), within_s=START_WITHIN_S, every_s=CHECK_EVERY_S
         )
         late = list(self.dead()) or ([] if started else self._missing())
         if late:
@@ -103,8 +103,8 @@ class Sidecars:
         load = json.loads((self._folder / history.LOAD_FILE).read_bytes())
         return max(float(load["started_monotonic_s"]) - self.anchor.monotonic_s, *self._first_reading_s())
 
-    def stand_sentry(self, target_file: Path) -> None:
-        """Have the target's ``abort_if`` watched from here on, and wait until it is.
+    def start_abort_monitor(self, target_file: Path) -> None:
+        """Start the process that checks the target's ``abort_if``, and wait until it works.
 
         Raises:
             UsageError: it does not start.
@@ -116,29 +116,29 @@ class Sidecars:
             self._start("sentry", "monkeyproof.probes.abort.monitor", arguments, stdin=its)
         finally:
             os.close(its)
-        if not wait_for(self._sentry_stands, within_s=START_WITHIN_S, every_s=LOOK_EVERY_S):
+        if not wait_for(self._abort_monitor_works, within_s=START_WITHIN_S, every_s=CHECK_EVERY_S):
             log = self._folder / "sentry.log"
-            raise UsageError(f"the sentry did not start: {last_log_line(log)}; see {log}")
-        self._sentry = Heartbeat(self._beats)
+            raise UsageError(f"the abort monitor did not start: {last_log_line(log)}; see {log}")
+        self._abort_monitor = Heartbeat(self._beats)
 
-    def _sentry_stands(self) -> bool:
+    def _abort_monitor_works(self) -> bool:
         events = history.events_in(self._folder)
         return any(event.kind in (Kind.BOUNDS_WATCHED, Kind.TRIAL_ABORTED) for event in events)
 
     def why_unwatched(self) -> str:
-        """Why nobody watches the target's ``abort_if``, if nobody does who should; else ""."""
+        """Why the abort monitor, if there is one, no longer checks the target's ``abort_if``; else ""."""
         process = self._processes.get("sentry")
         if process is None:
             return ""
         if process.poll() is not None:
-            return f"abort_if is not watched any more: {last_log_line(self._folder / 'sentry.log')}"
-        if self._sentry is not None and self._sentry.silent_s() > SILENT_S:
-            process.kill()  # As good as dead; and nothing may be left that stands still.
-            return f"abort_if is not watched any more: the sentry (pid {process.pid}) stands still"
+            return f"abort_if is no longer checked: {last_log_line(self._folder / 'sentry.log')}"
+        if self._abort_monitor is not None and self._abort_monitor.silent_s() > SILENT_S:
+            process.kill()  # A stopped process would be residue.
+            return f"abort_if is no longer checked: the abort monitor (pid {process.pid}) is stopped or hung"
         return ""
 
     def dead(self) -> dict[str, str]:
-        """Those that ended by themselves, and how. None of them should before it is told to."""
+        """The sidecars that ended by themselves, and their exit status. None of them should."""
         return {
             name: f"status {process.returncode}"
             for name, process in self._processes.items()
@@ -146,11 +146,11 @@ class Sidecars:
         }
 
     def why_blind(self) -> str:
-        """Why the trial cannot be judged any more, if one of them died; else ""."""
+        """Why the trial can no longer be judged, if a sidecar died; else ""."""
         return "; ".join(f"the {name} died ({why})" for name, why in self.dead().items() if name != "sentry")
 
     def _missing(self) -> list[str]:
-        """Those that have not shown yet that they work."""
+        """The sidecars that have not yet shown that they work."""
         missing = []
         if not self._first_reading_s():
             missing.append("prober")
@@ -163,8 +163,8 @@ class Sidecars:
         return missing
 
     def _first_reading_s(self) -> list[float]:
-        """When the first reading was due; empty as long as none is written."""
-        # Here, because importing it takes longer than starting all of them.
+        """The time at which the first reading was due; empty while there is none."""
+        # Imported here, because the import takes longer than the start of all sidecars.
         from monkeyproof.record.readings import Readings
 
         with contextlib.suppress(UsageError):  # No file yet.
@@ -172,7 +172,7 @@ class Sidecars:
         return []
 
     def end(self, *names: str) -> None:
-        """End some of them, all at once, giving each time to write what it holds. Idempotent."""
+        """End the named sidecars, all at once, with time for each to write its data. Idempotent."""
         ending = [self._processes.pop(name) for name in names if name in self._processes]
         for process in ending:
             self._group.ask_to_end(process)
@@ -180,27 +180,27 @@ class Sidecars:
             self._group.end(process, grace_s=5.0)
 
     def close(self) -> None:
-        """End what is left. Idempotent."""
+        """End the remaining sidecars. Idempotent."""
         self.end(*self._processes)
         self._group.close()
-        self.let_heal()  # Nobody: only the descriptor is left of it.
+        self.release_healer()  # The healer has ended; this closes the descriptor.
         if self._beats >= 0:
             os.close(self._beats)
             self._beats = -1
 
     def discard(self) -> None:
-        """Close, and leave no folder: nothing was tried."""
+        """Close, and delete the folder: the trial did not begin."""
         self.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def start_observers(plan: Mapping[str, Json]) -> Sidecars:
-    """Those of one trial; ``plan`` as the worker's file has it.
+def start_sidecars(plan: Mapping[str, Json]) -> Sidecars:
+    """Start the sidecars of one trial; ``plan`` has the keys of ``TrialPlan``.
 
     Raises:
         UsageError: there is no such arm.
     """
     target = Path(plan["target"]) if plan["target"] else paths.target_dir() / "target.yaml"
-    # They are the first that a trial starts.
+    # The sidecars are the first processes of a trial.
     trial_mark.set_mark(Path(plan["folder"]).resolve())
     return Sidecars(Path(plan["folder"]).resolve(), target, plan["seed"], plan["arm"])

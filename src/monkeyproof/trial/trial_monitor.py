@@ -1,4 +1,4 @@
-"""Ends the trial of this process, in order: everything is to stop, or nobody watches or records it any more."""
+"""Ends the trial of this process in order: after 'monkeyproof stop', or if a safeguard or the record fails."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from collections.abc import Callable
 
 from monkeyproof.runtime.stop_file import STOPPED, is_stop_requested
 
-LOOK_EVERY_S = 0.1
+CHECK_EVERY_S = 0.1
 
 
 class TrialMonitor:
-    """A thread that looks, and interrupts the main thread as a signal from outside would."""
+    """A thread that runs checks, and interrupts the main thread as a signal from outside would."""
 
-    def __init__(self, abort: Callable[[str], None], *looks: Callable[[], str]) -> None:
+    def __init__(self, abort: Callable[[str], None], *checks: Callable[[], str]) -> None:
         """
         Args:
-            abort: writes down why the trial ends.
-            looks: each says why the trial may not go on; "" if all is well.
+            abort: records why the trial ends.
+            checks: each returns why the trial must not continue; "" if it may.
         """
         self._abort = abort
-        self._looks = looks
+        self._checks = checks
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="overseer", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="trial monitor", daemon=True)
         self._thread.start()
 
-    def _look(self) -> None:
-        while not self._ended.wait(LOOK_EVERY_S):
-            why = STOPPED if is_stop_requested() else next((why for look in self._looks if (why := look())), "")
+    def _run(self) -> None:
+        while not self._ended.wait(CHECK_EVERY_S):
+            why = STOPPED if is_stop_requested() else next((why for check in self._checks if (why := check())), "")
             if why and not self._ended.is_set():
                 self._abort(why)
-                # To the main thread itself: a signal that another thread got would not wake it.
+                # To the main thread itself: a signal to another thread would not wake it.
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
                 return
 
     def end(self) -> None:
-        """Look no more. Idempotent."""
+        """End the checks. Idempotent."""
         self._ended.set()
         if threading.current_thread() is not self._thread:
             self._thread.join()

@@ -18,7 +18,7 @@ from monkeyproof.faults.actions import schedule
 from monkeyproof.injection.fault_registry import Fault
 from monkeyproof.injection.inject import Context, Injection, current, inject, set_current
 from monkeyproof.record.history import HistoryWriter, Kind, events_in
-from monkeyproof.trial.cleanup import note_taken_away
+from monkeyproof.trial.cleanup import record_missing_faults
 from monkeyproof.types import Evidence, Json
 from monkeyproof.undo.log import Undo, UndoLog
 
@@ -140,7 +140,7 @@ def test_a_fault_that_ended_before_its_time_is_on_record_once(
         return inject(replace(look, why_gone=lambda: "somebody ended it"))
 
     monkeypatch.setitem(KINDS, "lost", lost)
-    context.before_revert = lambda: note_taken_away(context)
+    context.before_revert = lambda: record_missing_faults(context)
     schedule.run_schedule([fault(0, 5, "lost", "a"), *(fault(0, 1 + n, "held", f"b{n}") for n in range(3))])
     # A healer's act makes no difference here: under a storm it heals nothing.
     context.history.event(Kind.HEALER_ACTED, "c", remedy="restart", ok=True, summary="")

@@ -19,7 +19,7 @@ from monkeyproof.injection.active import ActiveFaults
 from monkeyproof.injection.inject import current, revert, within_limit
 from monkeyproof.record.history import Kind
 from monkeyproof.targets import port
-from monkeyproof.trial.dry_run import Preview
+from monkeyproof.trial.dry_run import DryRun
 
 
 class Ready:
@@ -91,14 +91,14 @@ def test_a_plan_sees_that_they_add_up_and_what_cannot_be_called(world, limited, 
     limited(latency_ms=100)
     provider = {"type": "python", "module": "monkeyproof.faults.network", "func": "add_latency"}
     action = {"type": "action", "provider": provider | {"arguments": {"link": "web", "low_ms": 2, "high_ms": 60}}}
-    faults, preview = ActiveFaults(), Preview(world.file, world)
-    first, second = (preview._own({"method": [action]}, action, 1, "none", faults) for _ in range(2))
+    faults, preview = ActiveFaults(), DryRun(world.file, world)
+    first, second = (preview._own_step({"method": [action]}, action, 1, "none", faults) for _ in range(2))
     assert first.refused is None
     assert "together with the 60 of what is in force" in str(second.refused)
     monkeypatch.setattr(delays, "check_link_share", None)  # Whatever a fault raises before it is injected.
-    broken = preview._own({"method": [action]}, action, 1, "none", ActiveFaults())
+    broken = preview._own_step({"method": [action]}, action, 1, "none", ActiveFaults())
     assert isinstance(broken.refused, UsageError)
-    assert "add_latency cannot be called so" in str(broken.refused)
+    assert "add_latency cannot be called with these arguments" in str(broken.refused)
 
 
 def test_a_hang_holds_a_request_for_as_long_as_it_may_be_in_force(world, asked, limited):
