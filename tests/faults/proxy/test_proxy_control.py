@@ -57,7 +57,7 @@ def test_a_killed_owner_takes_its_toxics_along(proxy, browser, web):
 def test_ids_are_the_callers_and_anybody_may_remove_them(proxy):
     toxic = Toxic("web", "latency", {"low_ms": 1, "high_ms": 1, "seed": 1}, "chosen")
     assert proxy.links.add(toxic) == "chosen"
-    with pytest.raises(TargetError, match="there already"):
+    with pytest.raises(TargetError, match="in force already"):
         proxy.links.add(toxic)
     other = ProxyLinks(proxy.control)
     assert other.remove("chosen")
