@@ -127,7 +127,7 @@ def test_each_is_proven_by_users_and_taken_back(world, proxy, answering, inject,
         lambda: network.corrupt_bytes("web", direction="request"),
     ],
 )
-def test_on_an_http_link_that_nobody_uses_our_own_request_is_hit(world, proxy, answering, inject):
+def test_on_an_idle_http_link_an_own_request_is_hit(world, proxy, answering, inject):
     found = inject()
     links = world.find(port.Links)
     (toxic_id,) = links.active()

@@ -66,7 +66,7 @@ def test_the_page_s_own_test_passes(project: Path) -> None:
     assert re.search(r"\b6 passed\b", run(project, "pytest", "-q", "tests/faults/proxy/test_rewrite_status.py"))
 
 
-def test_the_fault_is_listed_with_its_experiment_and_in_no_list_of_the_code(project: Path) -> None:
+def test_the_fault_is_listed_with_its_experiment(project: Path) -> None:
     rows = run(project, "monkeyproof.cli", "list", "--faults", "--markdown").splitlines()
     (row,) = [one for one in rows if one.startswith("| `network.rewrite_status` |")]
     assert "`rewritten-statuses`" in row
