@@ -1,4 +1,4 @@
-"""Network faults: what a link can do to what passes it. All of them sit on the fault proxy.
+"""Network faults: what a link can do to what passes it. The fault proxy carries all of them out.
 
 ``direction`` is "request" (from the client to the server) or "response"; ``share`` is that of the connections, or
 of the requests or responses, which the seed chooses. Every fault of this package's modules is offered here.

@@ -23,14 +23,14 @@ from monkeyproof.targets.port import Links, require
 from monkeyproof.types import Evidence, Json
 
 _BROKEN_HOW = {"reset": "reset", "refuse-like": "refused"}
-"""What becomes of a new connection while a link is down in each mode."""
+"""How a new connection ends while a link is down, by mode."""
 
 
 @fault(
     needs=(Links,),
     evidence="a connection of our own is broken off",
     undo=UNDO,
-    healing="whatever does without that dependency",
+    healing="a fallback that does without that dependency",
     draw=lambda rng, target, intensity: on_a_link(  # noqa: ARG005
         rng, target, protocol="tcp", mode="reset"
     ),
@@ -48,9 +48,9 @@ def block(
 
 @fault(
     needs=(Links,),
-    evidence="bytes that somebody sent stay unread",
+    evidence="bytes that a client sent stay unread",
     undo=UNDO,
-    healing="a timeout, then whatever does without that dependency",
+    healing="a timeout, then a fallback that does without that dependency",
     draw=lambda rng, target, intensity: on_a_link(  # noqa: ARG005
         rng, target, protocol="tcp"
     ),
@@ -60,7 +60,7 @@ def hang(
 ) -> dict[str, Json]:
     """Have the link accept connections, and neither read nor answer. What it holds flows on at the revert.
 
-    Proven by bytes that somebody sent and that stay unread; on HTTP links a request of our own is such.
+    Proven by bytes that a client sent and that stay unread; on HTTP links a request of our own is enough.
     """
     context = current()
     protocol = check_link(context.target, link)
@@ -72,7 +72,7 @@ def hang(
         nonlocal asked
         if protocol == "http" and not asked:
             asked = True
-            # Kept open by nobody: the bytes stay with the proxy until it reads again.
+            # The request times out; its bytes stay with the proxy until it reads again.
             if send_own_request(context.target, link, timeout_s=0.25) is not None:
                 asked = False
                 return None
@@ -129,9 +129,9 @@ def reset_connections(
 @fault(
     former_names=("swallow",),
     needs=(Links,),
-    evidence="bytes that were sent have been swallowed",
+    evidence="bytes that were sent have been discarded",
     undo=UNDO_WITH_RESET,
-    healing="a timeout, then whatever does without that dependency",
+    healing="a timeout, then a fallback that does without that dependency",
     draw=lambda rng, target, intensity: on_a_link(  # noqa: ARG005
         rng, target, protocol="tcp"
     ),
@@ -143,8 +143,8 @@ def blackhole(
 ) -> dict[str, Json]:
     """Make the link a black hole for a ``share`` of its connections: what is sent is read, and never arrives.
 
-    Unlike ``hang``, which reads nothing and loses nothing. ``direction`` "request" or "response" swallows that one
-    only. A connection that lost bytes is reset at the revert. Proven by bytes that were swallowed.
+    Unlike ``hang``, which reads nothing and loses nothing. ``direction`` "request" or "response" discards that
+    direction only. A connection that lost bytes is reset at the revert. Proven by bytes that were discarded.
     """
     parameters: dict[str, Json] = {}
 
@@ -152,7 +152,7 @@ def blackhole(
         if not stats.get("swallowed_bytes"):
             return None
         return Evidence(
-            f"{link}: {stats['swallowed_bytes']} bytes of {stats['affected']} connections were swallowed",
+            f"{link}: {stats['swallowed_bytes']} bytes of {stats['affected']} connections were discarded",
             {"swallowed_bytes": stats["swallowed_bytes"], "connections": stats["affected"]},
         )
 
@@ -166,7 +166,7 @@ def blackhole(
     needs=(Links,),
     evidence="bytes of that direction wait, and do not arrive",
     undo=UNDO,
-    healing="a timeout, then whatever does without that dependency",
+    healing="a timeout, then a fallback that does without that dependency",
     draw=lambda rng, target, intensity: on_a_link(  # noqa: ARG005
         rng, target, protocol="tcp", direction=("request", "response")[int(rng.integers(2))]
     ),
@@ -176,10 +176,10 @@ def partition(
     direction: str = "response",
     share: float = 1.0,
 ) -> dict[str, Json]:
-    """Part the link in one ``direction``: with "response", requests arrive and are done, and no answer comes back.
+    """Partition the link in one ``direction``: with "response", requests arrive, and no response comes back.
 
     What waits is not lost: it flows on at the revert, as after a real partition that heals. New connections are
-    still accepted, for a user-space proxy has no say in the handshake. Proven by bytes that wait unread.
+    still accepted, since a user-space proxy cannot act on the handshake. Proven by bytes that wait unread.
     """
 
     def look(stats: Mapping[str, Json]) -> Evidence | None:
@@ -208,8 +208,8 @@ def half_close(
 ) -> dict[str, Json]:
     """Close one ``direction`` of a ``share`` of the connections early: when ``after_bytes`` of it have passed.
 
-    The receiver sees an orderly end; the sender sees nothing, and what it sends from there on is swallowed. The
-    other direction stays open. Proven by an end that was sent early.
+    The receiver sees an orderly end; the sender sees nothing, and the proxy discards what it sends from there on.
+    The other direction stays open. Proven by an end that was sent early.
     """
     check_at_least_zero("after_bytes", after_bytes)
 
@@ -237,7 +237,7 @@ def _on_connections(
     among: Sequence[str] = ("request", "response"),
     holds: bool = False,
 ) -> dict[str, Json]:
-    """Inject a toxic that chooses connections. ``holds``: it can keep a request for as long as it is in force."""
+    """Inject a toxic that chooses connections. ``holds``: it can hold a request for as long as it is in force."""
     context = current()
     check_one_of("direction", direction, among)
     check_link_share("share", share)
@@ -260,7 +260,7 @@ def block_link(name: str, link: str, mode: str, *, others_needed: bool) -> dict[
     """Inject a link that is down. ``others_needed``: the proof asks for users' connections that it broke, too.
 
     Raises:
-        Refusal: it is down already, so that nothing could tell whose doing that is.
+        Refusal: another fault has taken it down already, so evidence would prove neither.
     """
     context = current()
     if mode not in _BROKEN_HOW:
@@ -269,8 +269,8 @@ def block_link(name: str, link: str, mode: str, *, others_needed: bool) -> dict[
     links = require(context.target, Links)
     if there := [one for one in faults_on(links, link) if links.stats(one)["kind"] == "down"]:
         raise Refusal(
-            f"{link} is down already, by {there[0]}; what another block does could not be told from that",
-            "take that fault back first, or break another link",
+            f"{link} is down already, by {there[0]}; what another block does could not be distinguished from that",
+            "revert that fault first, or break another link",
         )
     address = listen_address(context.target, link)
     own_accepted = 0

@@ -1,4 +1,4 @@
-"""What faults of the network have in common: their undo, proof that they hit somebody, and a limit on holding."""
+"""What network faults have in common: their undo, evidence that they hit traffic, and a limit on holding."""
 
 from __future__ import annotations
 
@@ -7,9 +7,17 @@ import time
 from collections.abc import Callable, Mapping
 
 from monkeyproof.errors import TargetError
-from monkeyproof.faults.support.links import send_own_request
+from monkeyproof.faults.proxy.hooks import ShareOfMessages
+from monkeyproof.faults.support.links import (
+    check_link,
+    check_link_share,
+    check_number,
+    proxy_fault,
+    seed_for,
+    send_own_request,
+)
 from monkeyproof.injection.active import bound_s
-from monkeyproof.injection.inject import current, within_limit
+from monkeyproof.injection.inject import current, inject, within_limit
 from monkeyproof.targets.port import Links, Target, require
 from monkeyproof.types import Evidence, Json
 
@@ -44,9 +52,9 @@ def struck(
     quiet_s: float = 1.0,
     own_timeout_s: float = 1.0,
 ) -> Callable[[str], Evidence | None]:
-    """Evidence of a fault that has to hit somebody: ``look`` finds it in what the proxy counted.
+    """Evidence of a fault that has to hit traffic: ``look`` finds it in what the proxy counted.
 
-    On an HTTP link that nobody uses for ``quiet_s``, requests of our own are sent, so that somebody is hit.
+    On an HTTP link without traffic for ``quiet_s``, requests of our own are sent, for the fault to hit.
     """
     context = current()
     links = require(context.target, Links)
@@ -71,3 +79,38 @@ def struck(
         return None
 
     return evidence
+
+
+def inject_on_messages(
+    name: str, link: str, toxic: type[ShareOfMessages], share: float, hits: str, **parameters: Json
+) -> dict[str, Json]:
+    """Inject the fault ``network.NAME``: a toxic that hits a ``share`` of the messages of an HTTP link.
+
+    Args:
+        hits: what it makes of the messages that it hits, for the evidence: "responses cut off".
+        parameters: the toxic's, beside its share and seed.
+
+    Raises:
+        UsageError: the parameters are wrong, or there is no such link.
+        Refusal: the link does not speak HTTP.
+        Unproven: no message was hit in time.
+    """
+    check_number("share", share)
+    toxic(seed=0, share=share, **parameters)  # Checks them.
+    check_link_share("share", share)
+    check_link(current().target, link, protocol="http")
+
+    def look(stats: Mapping[str, Json]) -> Evidence | None:
+        for prefix, whose in (("", "users'"), ("own_", "our own")):
+            if stats[f"{prefix}affected"]:
+                return Evidence(
+                    f"{link}: {stats[f'{prefix}affected']} of {stats[f'{prefix}seen']} {hits} ({whose})",
+                    {"messages": stats[f"{prefix}seen"], "hit": stats[f"{prefix}affected"], "whose": whose},
+                )
+        return None
+
+    seeded = {**parameters, "share": float(share), "seed": seed_for(f"network.{name}/{link}")}
+    links = require(current().target, Links)
+    evidence = struck(link, look)
+    within_s = min(60.0, 5 / share)
+    return inject(proxy_fault(f"network.{name}", link, toxic.kind, seeded, links, evidence, within_s=within_s))

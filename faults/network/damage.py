@@ -1,10 +1,10 @@
-"""Faults in which what passes a link arrives damaged: cut off, garbled, without headers, with flipped bits."""
+"""Faults that damage what passes a link: cut off, corrupted, without headers, with flipped bits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from monkeyproof.faults.network.common import UNDO, struck
+from monkeyproof.faults.network.common import UNDO, inject_on_messages, struck
 from monkeyproof.faults.proxy.toxics.corrupt_bytes import CorruptBytes
 from monkeyproof.faults.proxy.toxics.corrupt_json import CorruptJson
 from monkeyproof.faults.proxy.toxics.drop_headers import DropHeaders
@@ -20,7 +20,7 @@ from monkeyproof.types import Evidence, Json
 @fault(
     former_names=("truncate_answers",),
     needs=(Links,),
-    evidence="an answer was cut off, and its connection closed",
+    evidence="a response was cut off, and its connection closed",
     undo=UNDO,
     healing="retry elsewhere; drain the path",
     draw=lambda rng, target, intensity: on_a_link(rng, target, protocol="http", share=round(0.5 * intensity, 3)),
@@ -30,24 +30,23 @@ def truncate_responses(
     keep_bytes: int = 0,
     share: float = 1.0,
 ) -> dict[str, Json]:
-    """Cut a ``share`` of the answers off after ``keep_bytes`` of the body at most, and close the connection.
+    """Cut a ``share`` of the responses off after ``keep_bytes`` of the body at most, and close the connection.
 
     Headers pass unchanged, so Content-Length says more than there is; at least one byte is always missing (16 of a
-    body that has no length). Answers without a body are left alone. Proven by an answer that was cut off.
+    body that has no length). Responses without a body are left alone. Proven by a response that was cut off.
     """
     check_at_least_zero("keep_bytes", keep_bytes)
-    check_number("share", share)
-    Truncate(seed=0, share=share, keep_bytes=keep_bytes)  # Checks them.
-    parameters = {"share": float(share), "keep_bytes": keep_bytes}
-    return _on_messages("truncate_responses", link, "truncate", parameters, share, "answers cut off")
+    return inject_on_messages(
+        "truncate_responses", link, Truncate, share, "responses cut off", keep_bytes=keep_bytes
+    )
 
 
 @fault(
     former_names=("garble_answers",),
     needs=(Links,),
-    evidence="the body of a JSON answer was changed",
+    evidence="the body of a JSON response was changed",
     undo=UNDO,
-    healing="check answers, not statuses; drain the path",
+    healing="check responses, not statuses; drain the path",
     draw=lambda rng, target, intensity: on_a_link(
         rng,
         target,
@@ -61,16 +60,13 @@ def corrupt_json(
     mode: str = "unparsable",
     share: float = 1.0,
 ) -> dict[str, Json]:
-    """Damage the body of a ``share`` of the JSON answers; status, headers and framing stay in order.
+    """Damage the body of a ``share`` of the JSON responses; status, headers and framing stay in order.
 
     ``mode`` "unparsable": it is cut short inside and is not JSON any more. "changed": it is JSON, in which one
-    number is larger by one (without numbers: one truth value is the other). Other answers, and those larger than
-    8 MiB, are left alone. Proven by an answer that was changed.
+    number is larger by one (without numbers: one truth value is the other). Other responses, and those larger
+    than 8 MiB, are left alone. Proven by a response that was changed.
     """
-    check_number("share", share)
-    CorruptJson(seed=0, share=share, mode=mode)  # Checks them.
-    parameters = {"share": float(share), "mode": mode}
-    return _on_messages("corrupt_json", link, "corrupt_json", parameters, share, f"JSON answers made {mode}")
+    return inject_on_messages("corrupt_json", link, CorruptJson, share, f"JSON responses made {mode}", mode=mode)
 
 
 @fault(
@@ -89,23 +85,22 @@ def drop_headers(
     direction: str = "response",
     share: float = 1.0,
 ) -> dict[str, Json]:
-    """Leave the headers ``names`` (separated by commas) out of a ``share`` of the requests or answers.
+    """Leave the headers ``names`` (separated by commas) out of a ``share`` of the requests or responses.
 
-    Content-Length and Transfer-Encoding cannot be left out: without them nobody can tell where a message ends.
+    Content-Length and Transfer-Encoding cannot be left out: they say where a message ends.
     Proven by a message that had such a header and went on without it.
     """
-    check_number("share", share)
-    DropHeaders(names=str(names), seed=0, direction=direction, share=share)  # Checks them.
-    parameters = {"names": str(names), "direction": direction, "share": float(share)}
-    what = f"{'answers' if direction == 'response' else 'requests'} without {names}"
-    return _on_messages("drop_headers", link, "drop_headers", parameters, share, what)
+    hits = f"{'responses' if direction == 'response' else 'requests'} without {names}"
+    return inject_on_messages(
+        "drop_headers", link, DropHeaders, share, hits, names=str(names), direction=direction
+    )
 
 
 @fault(
     needs=(Links,),
     evidence="bits were flipped in bytes that were delivered",
     undo=UNDO,
-    healing="checksums, or known answers; whatever does without that dependency",
+    healing="checksums, or known answers; a fallback that does without that dependency",
     draw=lambda rng, target, intensity: on_a_link(
         rng, target, protocol="tcp", block_share=round(0.5 * intensity, 3), direction="response"
     ),
@@ -148,38 +143,9 @@ def corrupt_bytes(
             {"flipped_bits": stats["flipped_bits"], "connections": stats["affected"], "first": first},
         )
 
-    return _inject("corrupt_bytes", link, "corrupt_bytes", parameters, share * block_share, look)
-
-
-def _on_messages(
-    name: str, link: str, kind: str, parameters: Mapping[str, Json], share: float, what: str
-) -> dict[str, Json]:
-    """Inject a toxic that chooses messages of an HTTP link; ``what`` was done to them, in words."""
-    check_link_share("share", share)
-    check_link(current().target, link, protocol="http")
-
-    def look(stats: Mapping[str, Json]) -> Evidence | None:
-        for who, whose in (("", "users'"), ("own_", "our own")):
-            if stats[f"{who}affected"]:
-                return Evidence(
-                    f"{link}: {stats[f'{who}affected']} of {stats[f'{who}seen']} {what} ({whose})",
-                    {"messages": stats[f"{who}seen"], "hit": stats[f"{who}affected"], "whose": whose},
-                )
-        return None
-
-    seeded = {**parameters, "seed": seed_for(f"network.{name}/{link}")}
-    return _inject(name, link, kind, seeded, share, look)
-
-
-def _inject(
-    name: str,
-    link: str,
-    kind: str,
-    parameters: Mapping[str, Json],
-    share: float,
-    look: Callable[[Mapping[str, Json]], Evidence | None],
-) -> dict[str, Json]:
-    links = require(current().target, Links)
+    links = require(context.target, Links)
     evidence = struck(link, look)
-    within_s = min(60.0, 5 / share)
-    return inject(proxy_fault(f"network.{name}", link, kind, parameters, links, evidence, within_s=within_s))
+    within_s = min(60.0, 5 / (share * block_share))
+    return inject(
+        proxy_fault("network.corrupt_bytes", link, "corrupt_bytes", parameters, links, evidence, within_s=within_s)
+    )

@@ -1,4 +1,4 @@
-"""Faults that make a link slow: requests and answers that are held, bytes that are paced, ends that come late."""
+"""Faults that make a link slow: held requests and responses, paced bytes, late ends."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def add_latency(
     jitter_ms: float = 0.0,
     tail: float = 1.5,
 ) -> dict[str, Json]:
-    """Hold a ``share`` of the requests (or answers: ``direction``) on ``link``, each once, for a drawn time.
+    """Hold a ``share`` of the requests (or responses: ``direction``) on ``link``, each once, for a drawn time.
 
     ``distribution``: "uniform" on ``[low_ms, high_ms]``; "constant" at ``mean_ms``; "normal" and "lognormal" with
     the mean ``mean_ms`` and the standard deviation ``jitter_ms``; "pareto" with the mean ``mean_ms`` and the
@@ -46,8 +46,8 @@ def add_latency(
     ``low_ms`` a floor, and the means are those before the cap.
 
     One delay a request, whatever packets it comes in; on a TCP link chunks of that direction are held instead.
-    Proven by a request (or answer) that was held for at least ``low_ms`` and then forwarded: a user's, or (on HTTP
-    links that nobody uses meanwhile) one of our own.
+    Proven by a request (or response) that was held for at least ``low_ms`` and then forwarded: a user's, or (on
+    HTTP links without traffic) one of our own.
     """
     shape = (direction, distribution, mean_ms, jitter_ms, tail)
     return slow_link("network.add_latency", link, low_ms, high_ms, share, *shape)
@@ -65,7 +65,7 @@ def slow_link(
     jitter_ms: float = 0.0,
     tail: float = 1.5,
 ) -> dict[str, Json]:
-    """Inject a link that holds requests or answers, as the fault ``name``."""
+    """Inject a link that holds requests or responses, as the fault ``name``."""
     context = current()
     numbers = {"low_ms": low_ms, "high_ms": high_ms, "share": share, "mean_ms": mean_ms, "jitter_ms": jitter_ms}
     for what, value in (*numbers.items(), ("tail", tail)):
@@ -91,7 +91,8 @@ def slow_link(
     check_link(context.target, link)
     within_limit("latency_ms", high_ms, f"the delay on {link}", adds_up=True)
     patience_s = 1.0 + high_ms / 1000
-    held_are = {"request": "requests", "response": "answers"}[direction]
+    held_are = {"request": "requests", "response": "responses"}[direction]
+    data_key = {"request": "requests", "response": "answers"}[direction]  # What readers of histories know.
 
     def look(stats: Mapping[str, Json]) -> Evidence | None:
         for who, whose in (("", "users'"), ("own_", "our own")):
@@ -99,7 +100,7 @@ def slow_link(
             if held and least_ms >= low_ms:
                 return Evidence(
                     f"{link}: {held} of {whose} {held_are} held for at least {least_ms:.0f} ms, then forwarded",
-                    {held_are: held, "delay_min_ms": least_ms, "whose": whose},
+                    {data_key: held, "delay_min_ms": least_ms, "whose": whose},
                 )
         return None
 
@@ -113,7 +114,7 @@ def slow_link(
     needs=(Links,),
     evidence="bytes had to wait, and then passed",
     undo=UNDO,
-    healing="drain the slow path; whatever does without that dependency",
+    healing="drain the slow path; a fallback that does without that dependency",
     draw=lambda rng, target, intensity: on_a_link(
         rng, target, kib_per_s=round(64 * (1.05 - intensity), 1), direction="response"
     ),

@@ -106,7 +106,7 @@ def limit_rate(
 
     A bucket of ``burst`` tokens fills up at that rate, and each request that passes takes one. Which are refused
     depends on when they come, so it is the one fault here that a seed does not repeat. For 429 by chance see
-    ``fail_requests``. Proven by requests answered so: users', or ours where nobody asks, which count apart.
+    ``fail_requests``. Proven by requests answered so: users', or ours where there is no traffic.
     """
     context = current()
     check_number("limit_per_s", limit_per_s)

@@ -1,1 +1,1 @@
-"""The fault proxy: it stands on the links of a target, and its toxics break them."""
+"""The fault proxy: it relays the links of a target, and its toxics break them."""

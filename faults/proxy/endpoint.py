@@ -1,4 +1,4 @@
-"""One of the two connections of a relay: reading it, holding it back, ending and breaking it."""
+"""One of the two connections of a relay: how it is read, held back, ended and reset."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import termios
 from typing import Protocol, cast
 
 QUEUE_BYTES = 256 * 1024
-"""How much may wait between the sides before the one that sends it is no longer read."""
+"""How much may wait between the two endpoints before the sending one is no longer read."""
 _HANGS = "the link hangs"
 
 
 class Outlet(Protocol):
-    """What stands before a side while a toxic acts on what is written to it."""
+    """Takes what is written to an endpoint while a toxic acts on that direction."""
 
     def write(self, data: bytes) -> None: ...
 
     def end(self) -> None: ...
 
 
-class Owner(Protocol):
-    """What a side needs of the relay that it belongs to."""
+class EndpointOwner(Protocol):
+    """What an endpoint needs of the relay that it belongs to."""
 
     closed: bool
 
@@ -50,7 +50,7 @@ def reset_socket(sock: socket.socket) -> None:
 class Endpoint(asyncio.Protocol):
     """One of the two connections of a relay."""
 
-    def __init__(self, relay: Owner) -> None:
+    def __init__(self, relay: EndpointOwner) -> None:
         self._relay = relay
         self.transport: asyncio.Transport | None = None
         self.eof = False
@@ -105,7 +105,7 @@ class Endpoint(asyncio.Protocol):
         return self.transport is not None and not self.lost and not self.transport.is_closing()
 
     def hang(self, on: bool) -> None:
-        """Take nothing more in. What the event loop had read already waits with what it has not."""
+        """Stop taking data in, or start again. What the event loop had read already waits with the rest."""
         self._hung = on
         if on:
             self.hold(_HANGS)
@@ -121,11 +121,12 @@ class Endpoint(asyncio.Protocol):
         return self._holds == {_HANGS}
 
     def hold(self, why: str) -> None:
-        """Stop reading, until every reason to is gone."""
+        """Stop reading until ``go`` has removed every reason."""
         self._holds.add(why)
         self._pause_if_held()
 
     def go(self, why: str) -> None:
+        """Remove a reason not to read."""
         if why in self._holds:
             self._holds.discard(why)
             if not self._holds and self.usable and self.transport is not None:
@@ -157,7 +158,7 @@ class Endpoint(asyncio.Protocol):
         """End past the outlet."""
         self._ended = True
         if self.usable and self.transport is not None:
-            with contextlib.suppress(OSError, RuntimeError):  # The peer may be gone already.
+            with contextlib.suppress(OSError, RuntimeError):  # The peer may have closed already.
                 self.transport.write_eof()
 
     def close(self) -> None:

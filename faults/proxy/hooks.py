@@ -24,12 +24,12 @@ from monkeyproof.faults.proxy.byte_filters import ByteFilter, ByteStream
 from monkeyproof.faults.proxy.http.framing import Head
 from monkeyproof.faults.proxy.request_random import chosen
 from monkeyproof.faults.proxy.resp.values import ReadValue
-from monkeyproof.faults.proxy.toxic import ActiveToxic, Hook, Toxic
+from monkeyproof.faults.proxy.toxic import ActiveToxic, Hook, ToxicKind
 
 DIRECTIONS = ("request", "response")
 
 
-class LinkToxic(Toxic):
+class LinkToxic(ToxicKind):
     """Acts on a link as a whole."""
 
     @property
@@ -60,7 +60,7 @@ class ConnectionPipes(Protocol):
         """Read nothing more of a direction."""
 
 
-class ConnectionToxic(Toxic, ABC):
+class ConnectionToxic(ToxicKind, ABC):
     """Acts on the bytes of connections."""
 
     @abstractmethod
@@ -105,7 +105,7 @@ class ShareOfConnections(ConnectionToxic):
         raise NotImplementedError
 
 
-class DelayToxic(Toxic, ABC):
+class DelayToxic(ToxicKind, ABC):
     """Holds messages for a while."""
 
     @abstractmethod
@@ -113,24 +113,24 @@ class DelayToxic(Toxic, ABC):
         """The delay of message ``n``; None if it is not chosen."""
 
 
-class Refusal(NamedTuple):
+class ProxyResponse(NamedTuple):
     """The response that the proxy gives in the server's place."""
 
     status: int
     retry_after_s: float | None = None
 
 
-class RefusingToxic(Toxic, ABC):
+class RefusingToxic(ToxicKind, ABC):
     """Answers requests in the server's place."""
 
     @abstractmethod
-    def refusal(self, active: ActiveToxic, own: bool) -> Refusal | None:
+    def refusal(self, active: ActiveToxic, own: bool) -> ProxyResponse | None:
         """The response to the request that has just arrived; None if it passes. Every toxic decides on every
         request, and the first that refuses it answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShareOfMessages(Toxic):
+class ShareOfMessages(ToxicKind):
     """Hits a ``share`` of the requests or responses, which (seed, the message's number) chooses."""
 
     seed: int
@@ -143,7 +143,7 @@ class ShareOfMessages(Toxic):
         return chosen(self.seed, self.share, n, own=own)
 
 
-class HeadToxic(Toxic, ABC):
+class HeadToxic(ToxicKind, ABC):
     """Changes the head of messages. Where the message ends must not change: the body follows as it is."""
 
     @abstractmethod
@@ -163,7 +163,7 @@ class BodyFilter(Protocol):
         """What goes on of the next piece."""
 
 
-class BodyToxic(Toxic, ABC):
+class BodyToxic(ToxicKind, ABC):
     """Cuts responses off."""
 
     @abstractmethod
@@ -172,7 +172,7 @@ class BodyToxic(Toxic, ABC):
         filter acts."""
 
 
-class WholeResponseToxic(Toxic, ABC):
+class WholeResponseToxic(ToxicKind, ABC):
     """Changes responses that the link has collected whole."""
 
     @abstractmethod
@@ -180,8 +180,8 @@ class WholeResponseToxic(Toxic, ABC):
         """What makes another response of the collected bytes; None if this response passes as it comes."""
 
 
-class ReadToxic(Toxic, ABC):
-    """Changes the values that reads of a feature store bring back."""
+class ReadToxic(ToxicKind, ABC):
+    """Changes the values that reads of a feature store return."""
 
     @abstractmethod
     def rewrite(self, active: ActiveToxic, values: Sequence[ReadValue]) -> list[ReadValue]:

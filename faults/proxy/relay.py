@@ -15,15 +15,15 @@ from typing import Any, Protocol, TypeVar
 
 from monkeyproof.faults.proxy.endpoint import QUEUE_BYTES, Endpoint
 from monkeyproof.faults.proxy.gate import Gate
-from monkeyproof.faults.proxy.hooks import CONNECTION, REQUEST_DELAY, DelayToxic
+from monkeyproof.faults.proxy.hooks import CONNECTION, REQUEST_DELAY, DelayToxic, RefusingToxic
 from monkeyproof.faults.proxy.pipe import StreamPipes
 from monkeyproof.faults.proxy.timers import Timers
-from monkeyproof.faults.proxy.toxic import ActiveToxic, Hook, Toxic
+from monkeyproof.faults.proxy.toxic import ActiveToxic, Hook, ToxicKind
 
 CONNECT_TIMEOUT_S = 3.0
 SENT_WITHIN_S = 1.0
 _CHECK_AGAIN_S = 0.001
-T = TypeVar("T", bound=Toxic)
+T = TypeVar("T", bound=ToxicKind)
 
 
 class RelayLink(Protocol):
@@ -38,6 +38,10 @@ class RelayLink(Protocol):
     hung: bool
     splits_messages: bool
     """Whether a toxic acts on messages, so that an HTTP relay has to take them apart."""
+    refusals: Sequence[tuple[ActiveToxic, RefusingToxic]]
+    """What acts at ``REFUSAL``."""
+    request_delays: Sequence[tuple[ActiveToxic, DelayToxic]]
+    """What acts at ``REQUEST_DELAY``."""
 
     def at(self, hook: Hook[T]) -> Sequence[tuple[ActiveToxic, T]]: ...
 
@@ -87,7 +91,7 @@ class Relay:
 
     @property
     def ending(self) -> bool:
-        """Nothing more is taken in, though what was may still be on its way."""
+        """Whether nothing more is taken in, though what was taken in may still be on its way."""
         return self.closed or self._finishing or self._breaking
 
     def received(self, side: Endpoint, data: bytes) -> None:
@@ -182,7 +186,7 @@ class Relay:
             self.client_ending()
             self._queue.append(None)
             if self.server.transport is None and len(self._queue) == 1 and not self._connecting:
-                self._finish()  # It came, said nothing, and went.
+                self._finish()  # The client closed without sending a byte.
                 return
             self.pump()
         else:
@@ -222,13 +226,13 @@ class Relay:
         self.server.close()
 
     def reset(self) -> None:
-        """Break both sides off, as a network does."""
+        """Reset both connections, as a network does."""
         self._forget()
         self.client.abort()
         self.server.abort()
 
     def reset_once_sent(self, side: Endpoint) -> None:
-        """Break both sides off when what was written to one of them has left, or is not taken for a while."""
+        """Reset both connections once the peer of ``side`` has what was written, or after ``SENT_WITHIN_S``."""
         self._breaking = True
         self._stop_reading()
         deadline_s = time.monotonic() + SENT_WITHIN_S

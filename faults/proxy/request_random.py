@@ -1,4 +1,4 @@
-"""Randomness of the fault proxy: numbers that depend on what they are asked for alone, not on who asked before."""
+"""Counter-based random numbers of the fault proxy: each depends on its arguments alone, not on earlier draws."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fault proxy: stands in for the network paths of a target, and breaks them on request.
+"""The fault proxy: relays the network paths of a target, and breaks them on request.
 
     python -m monkeyproof.faults.proxy.server --links links.json --control SOCKET
 
@@ -87,7 +87,7 @@ class Proxy:
             raise UsageError(f"lease_s: {lease_s} is not between {LEASE_MIN_S:g} and {LEASE_MAX_S:g}")
         toxic_id = toxic_id or next(one for n in self._ids if (one := f"toxic-{n}") not in self.toxics)
         if toxic_id in self.toxics:
-            raise UsageError(f"toxic {toxic_id!r} is there already; choose another id, or remove it first")
+            raise UsageError(f"toxic {toxic_id!r} is in force already; choose another id, or remove it first")
         if len(self.toxics) >= MAX_TOXICS:
             raise UsageError(f"there are {MAX_TOXICS} toxics already; remove some first")
         active = ActiveToxic(toxic_id, link, checked, lease_s=lease_s)
@@ -95,29 +95,29 @@ class Proxy:
         self.links[link].add(active)
         if lease_s is not None:
             self._renewed(active)
-            self._loop.call_later(lease_s, self._look_at_lease, active)
+            self._loop.call_later(lease_s, self._check_lease, active)
         return active
 
     def renew(self, ids: Iterable[str]) -> dict[str, str]:
-        """Begin leases anew; returns which toxics are there no more, and why."""
+        """Renew leases; returns which toxics are no longer in force, and why."""
         lost = {}
         for toxic_id in ids:
             if toxic_id in self.toxics:
                 self._renewed(self.toxics[toxic_id])
             else:
-                lost[toxic_id] = self.ran_out.get(toxic_id, "it is not there (any more)")
+                lost[toxic_id] = self.ran_out.get(toxic_id, "it is not in force (any more)")
         return lost
 
     def _renewed(self, active: ActiveToxic) -> None:
         if active.lease_s is not None:
             active.due_s = time.monotonic() + active.lease_s
 
-    def _look_at_lease(self, active: ActiveToxic) -> None:
+    def _check_lease(self, active: ActiveToxic) -> None:
         if self.toxics.get(active.id) is not active:
             return
         remaining_s = active.due_s - time.monotonic()
         if remaining_s > 0:
-            self._loop.call_later(remaining_s, self._look_at_lease, active)
+            self._loop.call_later(remaining_s, self._check_lease, active)
             return
         self.remove(active.id)
         while len(self.ran_out) >= MAX_TOXICS:
@@ -174,7 +174,7 @@ class ControlConnection:
                 _known(method, params, {"id": str})
                 if params["id"] not in proxy.toxics:
                     why = proxy.ran_out.get(params["id"])
-                    raise UsageError(why or f"toxic {params['id']!r} is not there (any more)")
+                    raise UsageError(why or f"toxic {params['id']!r} is not in force (any more)")
                 return proxy.toxics[params["id"]].stats()
         raise UsageError(
             f"{method!r}: no such method; there are ping, links, addresses, active, add, remove, renew, stats"
@@ -182,7 +182,7 @@ class ControlConnection:
 
     async def closed(self) -> None:
         for active in self._owned:
-            # By identity: somebody may have removed ours, and given its id to one of theirs.
+            # By identity: another client may have removed ours, and given its id to a toxic of its own.
             if self._proxy.toxics.get(active.id) is active:
                 self._proxy.remove(active.id)
         self._owned.clear()
@@ -240,7 +240,7 @@ async def serve(links: Mapping[str, target_file.Link], control: Path) -> None:
         proxy.close()
         raise UsageError(f"{control}: cannot listen there: {error.strerror or error}") from None
     kinds()  # Imported now, and not while traffic waits for the first of them.
-    # What is there now stays: the collector need not look at it again while requests wait.
+    # What exists now stays: the collector need not examine it again while requests wait.
     gc.collect()
     gc.freeze()
     await stopping.wait()
@@ -253,7 +253,7 @@ async def serve(links: Mapping[str, target_file.Link], control: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="monkeyproof.faults.proxy.server",
-        description="Stands on the links of a target, and breaks them on request.",
+        description="Relays the links of a target, and breaks them on request.",
     )
     parser.add_argument("--links", type=Path, required=True)
     parser.add_argument("--control", type=Path, required=True)

@@ -6,14 +6,14 @@ from monkeyproof.faults.proxy.relay import Relay
 
 
 class TcpRelay(Relay):
-    """Connects to the server at once, for it may be the one that speaks first."""
+    """Connects to the server at once, since the server may send first."""
 
     def client_made(self) -> None:
         if not self.stalled:
             self.connect()
 
     def from_client(self, data: bytes) -> None:
-        self.forward(data, self.gates())
+        self.forward(data, self.gates() if self.link.request_delays else ())
 
     def hang(self) -> None:
         super().hang()

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from monkeyproof.runtime.timerfd import TimerFile
 
 LEAD_S = 60e-6
-"""So much before a timer is due the loop is woken, since waking a process that sleeps takes about as long. What is
-left it waits for awake, and does whatever else comes."""
+"""How long before a timer is due the loop wakes, since waking a process that sleeps takes about as long. The loop
+spends what is left awake, and handles whatever else comes."""
 _FEW = 64
 
 
@@ -27,7 +27,7 @@ class Timer:
     def __init__(self, timers: Timers, ring: Callable[[], None]) -> None:
         self._timers = timers
         self.ring: Callable[[], None] | None = ring
-        """None once it rang or was cancelled, so that what waited is not kept alive."""
+        """None once it rang or was cancelled, so that it keeps nothing alive."""
 
     def cancel(self) -> None:
         """Never ring. Does nothing if it rang already."""
@@ -62,7 +62,7 @@ class Timers:
         return timer
 
     def cancelled(self) -> None:
-        """One that waits was cancelled. It is only passed over when due, until too many are in the way."""
+        """A waiting timer was cancelled. It stays in the heap until it is due, or until there are too many."""
         self._cancelled += 1
         if self._cancelled > _FEW and self._cancelled > len(self._heap) // 2:
             self._heap = [one for one in self._heap if one[2].ring is not None]
@@ -70,7 +70,7 @@ class Timers:
             self._cancelled = 0
 
     def close(self) -> None:
-        """Nothing rings any more."""
+        """Ring no timer any more."""
         self._loop.remove_reader(self._file.fileno())
         self._file.close()
         self._heap.clear()
@@ -93,4 +93,4 @@ class Timers:
             self._file.acknowledge()
         elif self._heap[0][0] - LEAD_S > time.monotonic():
             self._set(self._heap[0][0])
-        # Else the file stays readable: the loop does not sleep, and comes back here after what else there is.
+        # Else the file stays readable: the loop does not sleep, and comes back here after its other work.

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from monkeyproof.errors import UsageError
 from monkeyproof.types import Json
 
-T = TypeVar("T", bound="Toxic")
+T = TypeVar("T", bound="ToxicKind")
 
 
 class Hook(Generic[T]):
@@ -32,7 +32,7 @@ class Hook(Generic[T]):
         return f"<hook {self.name}>"
 
 
-class Toxic:
+class ToxicKind:
     """Base of all kinds. The decorator ``toxic`` sets the class variables."""
 
     kind: ClassVar[str] = ""
@@ -97,7 +97,7 @@ class ActiveToxic:
 
     id: str
     link: str
-    toxic: Toxic
+    toxic: ToxicKind
     seen: int = 0
     """Users' messages, chunks or connections that were decided on."""
     own_seen: int = 0

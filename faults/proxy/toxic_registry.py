@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.proxy import toxics
-from monkeyproof.faults.proxy.toxic import Hook, Toxic
+from monkeyproof.faults.proxy.toxic import Hook, ToxicKind
 from monkeyproof.types import Json
 
-C = TypeVar("C", bound=type[Toxic])
+C = TypeVar("C", bound=type[ToxicKind])
 PROTOCOLS = ("tcp", "http", "redis")
-_KINDS: dict[str, type[Toxic]] = {}
+_KINDS: dict[str, type[ToxicKind]] = {}
 _TYPES: Mapping[Any, tuple[type | tuple[type, ...], str]] = {
     float: ((int, float), "a finite number"),
     float | None: ((int, float), "a finite number"),
@@ -33,13 +33,15 @@ def toxic(kind: str, *, hook: Hook[Any], protocols: tuple[str, ...] = PROTOCOLS)
     """Register a frozen dataclass as a kind of toxic, which links of these protocols can have.
 
     Raises:
-        TypeError: the class cannot act at the hook, or a parameter is of a type that no client can send.
+        TypeError: the name is taken, the class cannot act at the hook, or no client can send a parameter's type.
     """
 
     def register(made: C) -> C:
         if not issubclass(made, hook.interface):
             needs = hook.interface.__name__
             raise TypeError(f"{kind}: acts at {hook.name}, so {made.__name__} has to derive from {needs}")
+        if kind in _KINDS:
+            raise TypeError(f"{kind}: {_KINDS[kind].__module__} has that name already")
         hints = typing.get_type_hints(made)
         for one in dataclasses.fields(made):  # type: ignore[arg-type]
             if hints[one.name] not in _TYPES:
@@ -52,14 +54,14 @@ def toxic(kind: str, *, hook: Hook[Any], protocols: tuple[str, ...] = PROTOCOLS)
 
 
 @functools.cache
-def kinds() -> Mapping[str, type[Toxic]]:
+def kinds() -> Mapping[str, type[ToxicKind]]:
     """Every kind of toxic by its name, in alphabetical order. Imports all of them."""
     for found in pkgutil.iter_modules(toxics.__path__, f"{toxics.__name__}."):
         importlib.import_module(found.name)
     return dict(sorted(_KINDS.items()))
 
 
-def parse(kind: str, parameters: Mapping[str, Json], protocol: str) -> Toxic:
+def parse(kind: str, parameters: Mapping[str, Json], protocol: str) -> ToxicKind:
     """Check what a client asks for.
 
     Raises:

@@ -15,7 +15,7 @@ from monkeyproof.config.target_file import Predict, TargetFile
 from monkeyproof.errors import Refusal, TargetError, UsageError
 from monkeyproof.faults.data import corrupt
 from monkeyproof.faults.drift.harmless import harmless_move
-from monkeyproof.faults.proxy.records.batch import Batch
+from monkeyproof.faults.proxy.records.batch import RecordBatch
 from monkeyproof.faults.proxy.records.drift import MovingFeatures
 from monkeyproof.faults.proxy.records.faults import record_fault
 from monkeyproof.targets import port
@@ -26,10 +26,10 @@ VALUES = np.random.default_rng(5).normal(size=(COUNT, 3)) * 10
 LABELS = (VALUES[:, 1] > 0).astype(np.int64)
 
 
-def drifted(name, rows=None, seed=7, labels=LABELS, **parameters) -> Batch:
+def drifted(name, rows=None, seed=7, labels=LABELS, **parameters) -> RecordBatch:
     """Records after a drift; ``rows``: which of them stand in one response."""
     rows = range(COUNT) if rows is None else rows
-    batch = Batch.of(
+    batch = RecordBatch.of(
         [
             {
                 "position": int(POSITIONS[n]),

@@ -38,7 +38,7 @@ def test_latency_is_proven_by_a_users_request(world, proxy, asked):
     assert_undone(world)
 
 
-def test_latency_of_a_link_that_nobody_uses_is_proven_by_our_own_request(world, asked):
+def test_latency_of_an_idle_link_is_proven_by_an_own_request(world, asked):
     started_s = time.monotonic()
     found = network.add_latency("web", low_ms=20, high_ms=40, share=0.5)
     assert time.monotonic() - started_s < 8
@@ -55,7 +55,7 @@ def test_latency_of_a_tcp_link_needs_traffic(world, proxy, asked, monkeypatch):
         assert "held for at least" in network.add_latency("raw", low_ms=20, high_ms=40)["evidence"]
 
 
-def test_failing_requests_is_proven_by_our_own_and_leaves_the_users_pattern_alone(world, proxy, asked):
+def test_fail_requests_is_proven_by_own_requests_only(world, proxy, asked):
     found = network.fail_requests("web", probability=0.2, status=502)
     assert found["data"]["own_failed"] == 1
     assert found["data"]["requests"] == 0
@@ -102,7 +102,7 @@ def test_a_link_that_is_down_already_is_not_blocked_again(world, first, second):
     assert len(world.find(port.Links).active()) == 1
 
 
-def test_a_block_is_not_proven_by_a_connection_that_breaks_in_another_way(world, monkeypatch):
+def test_another_break_does_not_prove_a_block(world, monkeypatch):
     monkeypatch.setattr(breaks, "inject", impatient(breaks.inject))
     monkeypatch.setattr(breaks, "broken_how", lambda _: "refused")
     with pytest.raises(MonkeyproofError, match="no evidence"):

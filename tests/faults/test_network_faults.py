@@ -80,16 +80,16 @@ def answering(server) -> None:
 CASES: list[tuple[Callable[[str], dict], tuple[str, ...], str]] = [
     (lambda link: network.reset_connections(link, after_bytes=40), ("web", "raw"), "connections were reset"),
     (lambda link: network.reset_connections(link, after_ms=10.0), ("web", "raw"), "connections were reset"),
-    (network.blackhole, ("web", "raw"), "were swallowed"),
+    (network.blackhole, ("web", "raw"), "were discarded"),
     (network.partition, ("web", "raw"), "wait, and do not arrive"),
     (lambda link: network.partition(link, "request"), ("raw",), "wait, and do not arrive"),
     (lambda link: network.half_close(link, after_bytes=10), ("web", "raw"), "was ended early"),
     (lambda link: network.limit_bandwidth(link, kib_per_s=2.0), ("web", "raw"), "had to wait"),
     (lambda link: network.delay_closes(link, 60.0, direction="request"), ("web", "raw"), "was held for at least"),
     (lambda link: network.corrupt_bytes(link, 0.9), ("web", "raw"), "bits flipped"),
-    (lambda link: network.truncate_responses(link, keep_bytes=3), ("web",), "answers cut off"),
-    (lambda link: network.corrupt_json(link, "changed"), ("web",), "JSON answers made changed"),
-    (lambda link: network.drop_headers(link, "x-id"), ("web",), "answers without x-id"),
+    (lambda link: network.truncate_responses(link, keep_bytes=3), ("web",), "responses cut off"),
+    (lambda link: network.corrupt_json(link, "changed"), ("web",), "JSON responses made changed"),
+    (lambda link: network.drop_headers(link, "x-id"), ("web",), "responses without x-id"),
     (lambda link: network.drop_headers(link, "x-id", "request"), ("web",), "requests without x-id"),
     (lambda link: network.limit_rate(link, 2.0), ("web",), "requests were answered 429"),
     (
@@ -97,7 +97,7 @@ CASES: list[tuple[Callable[[str], dict], tuple[str, ...], str]] = [
             link, distribution="pareto", mean_ms=40, high_ms=300, low_ms=20, direction="response"
         ),
         ("web", "raw"),
-        "answers held for at least",
+        "responses held for at least",
     ),
 ]
 
@@ -127,7 +127,7 @@ def test_each_is_proven_by_users_and_taken_back(world, proxy, answering, inject,
         lambda: network.corrupt_bytes("web", direction="request"),
     ],
 )
-def test_on_an_http_link_that_nobody_uses_our_own_request_is_hit(world, proxy, answering, inject):
+def test_on_an_idle_http_link_an_own_request_is_hit(world, proxy, answering, inject):
     found = inject()
     links = world.find(port.Links)
     (toxic_id,) = links.active()
@@ -225,7 +225,7 @@ def test_arguments_that_are_drawn_by_chance_are_taken(world, proxy, answering, m
         injected.append(injection.fault)
         return {}
 
-    for module in (network.breaks, network.damage, network.delays, network.refusals):
+    for module in (network.breaks, network.common, network.damage, network.delays, network.refusals):
         monkeypatch.setattr(module, "inject", note)
     faults = [one for one in fault_registry.all_faults() if one.family == "network" and one.draw is not None]
     assert len(faults) >= 15

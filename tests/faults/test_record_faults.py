@@ -13,17 +13,17 @@ from record_world import answer, records
 
 from monkeyproof.errors import UsageError
 from monkeyproof.faults import data
-from monkeyproof.faults.proxy.records.batch import Batch
+from monkeyproof.faults.proxy.records.batch import RecordBatch
 from monkeyproof.faults.proxy.records.faults import record_fault
 
 SEED, COUNT = 7, 240
 
 
-def corrupted(name: str, parameters: dict, *, cuts: tuple[int, ...] = (), count: int = COUNT) -> Batch:
+def corrupted(name: str, parameters: dict, *, cuts: tuple[int, ...] = (), count: int = COUNT) -> RecordBatch:
     """The fault's work on ``count`` records, in as many batches as the cuts make."""
     whole = records(0, count)
     edges = [0, *cuts, count]
-    batches = [Batch.of(json.loads(json.dumps(whole[a:b]))) for a, b in itertools.pairwise(edges) if a < b]
+    batches = [RecordBatch.of(json.loads(json.dumps(whole[a:b]))) for a, b in itertools.pairwise(edges) if a < b]
     for batch in batches:
         record_fault(name, parameters)(batch, SEED)
     counts: dict[str, float] = {}
@@ -31,7 +31,7 @@ def corrupted(name: str, parameters: dict, *, cuts: tuple[int, ...] = (), count:
         for key, amount in batch.counts.items():
             counts[key] = counts.get(key, 0) + amount
     first = batches[0]
-    return Batch(
+    return RecordBatch(
         [one for batch in batches for one in batch.records],
         first.positions,
         first.values,
@@ -121,7 +121,7 @@ def test_a_share_of_names_or_labels_is_hit_by_position_and_seed():
         hit = [was[field] != got[field] for was, got in zip(clean, batch.records, strict=True)]
         assert np.mean(hit) == pytest.approx(0.4, abs=0.08)
         assert [{**got, field: 0} for got in batch.records] == [{**was, field: 0} for was in clean]
-        other = Batch.of(records(0, COUNT))
+        other = RecordBatch.of(records(0, COUNT))
         record_fault(name, parameters)(other, SEED + 1)
         assert hit != [was[field] != got[field] for was, got in zip(clean, other.records, strict=True)]
 
@@ -151,7 +151,7 @@ def test_records_of_others_keep_position_and_entity_and_their_label_goes_along()
 
 def test_a_window_that_a_response_cuts_stays_as_it_is():
     parameters = {"share": 1.0, "window_rows": 10}
-    batch = Batch.of(records(5, 20))
+    batch = RecordBatch.of(records(5, 20))
     record_fault("stale_rows", parameters)(batch, SEED)
     first = [one["features"] for one in batch.records]
     clean = [one["features"] for one in records(5, 20)]
@@ -159,13 +159,13 @@ def test_a_window_that_a_response_cuts_stays_as_it_is():
     assert first[5:15] == [clean[5]] * 10
     assert first[15:] == clean[15:]
     with_a_gap = [*records(0, 7), *records(8, 9)]
-    batch = Batch.of(with_a_gap)
+    batch = RecordBatch.of(with_a_gap)
     record_fault("stale_rows", parameters)(batch, SEED)
     assert batch.records == [*records(0, 7), *records(8, 9)]
 
 
 def test_a_late_stream_holds_back_the_newest_and_nothing_else():
-    batch = Batch.of(records(100, 30))
+    batch = RecordBatch.of(records(100, 30))
     record_fault("late_stream", {"lag_records": 12})(batch, SEED)
     assert batch.records == records(100, 18)
     assert batch.newest_position == 129

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from monkeyproof.faults.proxy.hooks import Refusal
+from monkeyproof.faults.proxy.hooks import ProxyResponse
 from monkeyproof.faults.proxy.http.framing import Head
 from monkeyproof.faults.proxy.toxic import ActiveToxic
 
@@ -16,7 +16,7 @@ class Exchange:
     """A request whose response is not complete."""
 
     head: Head
-    refused: tuple[ActiveToxic, Refusal] | None = None
+    refused: tuple[ActiveToxic, ProxyResponse] | None = None
     """The toxic that answers it in the server's place, and with what."""
     response: bytes | None = None
     """That response, once the request has been read to its end."""
@@ -29,7 +29,7 @@ def closes(exchange: Exchange) -> bool:
     return exchange.head.expects_continue or not exchange.head.keep_alive
 
 
-def response_of(exchange: Exchange, active: ActiveToxic, refusal: Refusal) -> bytes:
+def response_of(exchange: Exchange, active: ActiveToxic, refusal: ProxyResponse) -> bytes:
     """The response of the proxy's own to a refused request."""
     status = refusal.status
     try:

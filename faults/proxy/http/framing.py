@@ -126,7 +126,7 @@ def _response_head(data: bytes, method: bytes) -> Head | None:
 
 
 class _ChunkedEnd:
-    """Notices the end of a chunked body, trailers included."""
+    """Finds the end of a chunked body, trailers included."""
 
     def __init__(self) -> None:
         self.reached = False
@@ -158,7 +158,7 @@ class HttpFramer:
     """Cuts one direction of a connection into pieces."""
 
     def __init__(self, parse: Callable[[bytes, bytes], Head | None]) -> None:
-        # The same client sends the same head again and again, and what it says depends on its bytes alone.
+        # The same client sends the same head again and again, and what a head means depends on its bytes alone.
         self._parse_cached = _cached(parse)
         self._parse = parse
         self._data = b""
@@ -219,7 +219,7 @@ class HttpFramer:
         data, start = self._data, self._at
         head = None
         while head is None:
-            # Empty lines before a head are allowed, and end where a head could: then one looks on.
+            # Empty lines before a head are allowed, and end where a head could: then the search goes on.
             found = data.find(_EMPTY_LINE, start + max(0, self._searched - 3))
             if found < 0:
                 self._searched = len(data) - start

@@ -1,4 +1,4 @@
-"""Relaying an HTTP/1 link: requests are told apart, so that a toxic acts once a request; bytes stay as they are.
+"""Relays an HTTP/1 link request by request, so that a toxic acts once a request; bytes stay as they are.
 
 Responses are matched to requests in order (pipelining included), since responses of the proxy's own must
 take their turn. What is not HTTP/1, or has become another protocol, is relayed as it comes.
@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 
 from monkeyproof.faults.proxy.collected import CollectedMessage
 from monkeyproof.faults.proxy.hooks import (
-    REFUSAL,
-    REQUEST_DELAY,
     REQUEST_HEAD,
     RESPONSE_BODY,
     RESPONSE_DELAY,
@@ -20,7 +18,7 @@ from monkeyproof.faults.proxy.hooks import (
     WHOLE_RESPONSE,
     BodyFilter,
     HeadToxic,
-    Refusal,
+    ProxyResponse,
 )
 from monkeyproof.faults.proxy.http import framing
 from monkeyproof.faults.proxy.http.exchange import Exchange, closes, response_of
@@ -64,7 +62,7 @@ class HttpRelay(Relay):
         self._held: HeldResponse | None = None
         self._body_filter: BodyFilter | None = None
 
-    # The short way, for messages that come whole where no toxic looks into them: nearly all.
+    # The fast path, for messages that come whole where no toxic acts on messages: nearly all.
     def _pass_request(self, data: bytes) -> bool:
         """Relay a request that came whole. Returns whether it was one; else nothing has happened."""
         if self._requests is None or self._switching:
@@ -73,12 +71,12 @@ class HttpRelay(Relay):
         if head is None or head.upgrade or head.expects_continue:
             return False
         link, exchanges = self.link, self._exchanges
-        exchange = Exchange(head, self._refusal(head.own) if link.at(REFUSAL) else None)
+        exchange = Exchange(head, self._refusal(head.own) if link.refusals else None)
         exchanges.append(exchange)
         if len(exchanges) >= MAX_PIPELINED:
             self.client.hold(_MANY_DUE)
         if exchange.refused is None:
-            self.forward(data, self.gates(own=head.own) if link.at(REQUEST_DELAY) else ())
+            self.forward(data, self.gates(own=head.own) if link.request_delays else ())
         else:
             exchange.response = response_of(exchange, *exchange.refused)
             self._give_responses()
@@ -118,7 +116,7 @@ class HttpRelay(Relay):
             try:
                 piece = framer.next()
             except NotHttp:
-                self._requests = None  # The server shall say what it thinks of it.
+                self._requests = None  # The server answers what is not HTTP.
                 self.forward(framer.rest())
                 return
             if piece is None:
@@ -146,10 +144,10 @@ class HttpRelay(Relay):
             current.response = response_of(current, *current.refused)
             self._give_responses()
 
-    def _refusal(self, own: bool) -> tuple[ActiveToxic, Refusal] | None:
+    def _refusal(self, own: bool) -> tuple[ActiveToxic, ProxyResponse] | None:
         """The toxic that answers the request that just arrived, and with what."""
         found = None
-        for active, toxic in self.link.at(REFUSAL):
+        for active, toxic in self.link.refusals:
             refusal = toxic.refusal(active, own)
             if refusal is not None and found is None:
                 found = active, refusal
@@ -171,7 +169,7 @@ class HttpRelay(Relay):
 
     def client_ending(self) -> None:
         if self._requests is not None and (rest := self._requests.rest()):
-            self.forward(rest)  # The beginning of a request: it is the server's to complain about.
+            self.forward(rest)  # The beginning of a request: the server answers what is incomplete.
         self._requests = None
 
     # Responses.
@@ -249,7 +247,7 @@ class HttpRelay(Relay):
             if self._held.head.until_close:
                 self._release_changed(self._held)
             else:
-                self.let_go(self._held)  # Cut short: not ours to mend.
+                self.let_go(self._held)  # Cut short by the server, and passed on so.
         if self._responses is not None and (rest := self._responses.rest()):
             self.client.write(rest)
 

@@ -14,7 +14,7 @@ Record = dict[str, Json]
 
 
 @dataclass(slots=True)
-class Batch:
+class RecordBatch:
     """The records of one response, and what a fault did to them. The records are its own, to be changed."""
 
     records: list[Record]
@@ -27,7 +27,7 @@ class Batch:
     """The newest record that a fault saw and held back."""
 
     @classmethod
-    def of(cls, records: list[Record]) -> Batch:
+    def of(cls, records: list[Record]) -> RecordBatch:
         """Raises ValueError, KeyError, TypeError or OverflowError if a record is not what a record is."""
         for record in records:
             numbers = [record["position"], *record["features"]]

@@ -1,4 +1,4 @@
-"""Drift of a stream of JSON records, as a link is told of it: shapes that begin where the stream stands.
+"""Drift of a stream of JSON records, as the parameters of a toxic: shapes that begin at a position of the stream.
 
 Courses, and what they do to values and labels, are those of monkeyproof.faults.data.
 monkeyproof.faults.proxy.records.faults applies them.

@@ -34,14 +34,14 @@ from monkeyproof.faults.corruption.rows import (
 from monkeyproof.faults.corruption.schema import ExtraColumn, LostColumn, RenamedColumn, SchemaFault, TextColumn
 from monkeyproof.faults.corruption.tables import corrupt
 from monkeyproof.faults.corruption.text import BrokenEncoding, LabelNoise, TextFault, Typo, UnseenCategory
-from monkeyproof.faults.proxy.records.batch import Batch, Record
+from monkeyproof.faults.proxy.records.batch import Record, RecordBatch
 from monkeyproof.faults.proxy.records.drift import ChangedMeaning, MovingFeatures, RarerLabel
-from monkeyproof.faults.proxy.records.shapes import LateStream, MissingInJson, SwappedColumns
+from monkeyproof.faults.proxy.records.shapes import LateStream, MissingInJson, SwappedFeatures
 from monkeyproof.types import Json
 
 
 def _values(
-    faults: CellFault | Sequence[CellFault], batch: Batch, seed: int, *, missing: float | None = None
+    faults: CellFault | Sequence[CellFault], batch: RecordBatch, seed: int, *, missing: float | None = None
 ) -> None:
     """Faults of numbers, on the features."""
     corrupted = corrupt(batch.values, faults, positions=batch.positions, seed=seed)
@@ -52,16 +52,16 @@ def _values(
     _count_cells(batch, rows)
 
 
-def _count_cells(batch: Batch, rows: Index) -> None:
+def _count_cells(batch: RecordBatch, rows: Index) -> None:
     batch.count("corrupted_records", len(np.unique(rows)))
     batch.count("corrupted_cells", len(rows))
 
 
-def _missing(fault: MissingInJson, batch: Batch, seed: int) -> None:
+def _missing(fault: MissingInJson, batch: RecordBatch, seed: int) -> None:
     _values(fault.values(), batch, seed, missing=None if fault.written_as == "null" else math.nan)
 
 
-def _field(fault: TextFault, batch: Batch, seed: int) -> None:
+def _field(fault: TextFault, batch: RecordBatch, seed: int) -> None:
     """A fault of texts or labels, on the one column of the record that it names."""
     (column,) = fault.columns
     name = f"{fault.name}/{column}"
@@ -82,14 +82,14 @@ def _field(fault: TextFault, batch: Batch, seed: int) -> None:
     _count_cells(batch, np.array(rows, np.int64)[changed])
 
 
-def _where(where: Where, batch: Batch) -> NDArray[np.bool_]:
+def _where(where: Where, batch: RecordBatch) -> NDArray[np.bool_]:
     if not where.column.isdecimal() or int(where.column) >= batch.values.shape[1]:
         raise UsageError(f"where: there is no feature {where.column!r}; there are {batch.values.shape[1]}")
     return where.holds(batch.values[:, int(where.column)])
 
 
-def _index(fault: RowFault, batch: Batch, seed: int) -> Index:
-    """Which record stands at each place afterwards."""
+def _index(fault: RowFault, batch: RecordBatch, seed: int) -> Index:
+    """Which record is at each place afterwards."""
     key = key_of(seed, f"{fault.name}#0", "")
     window_rows: int = getattr(fault, "window_rows", 0)
     if not window_rows:
@@ -104,12 +104,12 @@ def _index(fault: RowFault, batch: Batch, seed: int) -> Index:
     return np.concatenate(parts)
 
 
-def _moved(fault: RowFault, batch: Batch, seed: int) -> None:
+def _moved(fault: RowFault, batch: RecordBatch, seed: int) -> None:
     """Whole records go, come twice, or change their order."""
     _reorder(batch, _index(fault, batch, seed), fault.name)
 
 
-def _reorder(batch: Batch, index: Index, what: str) -> None:
+def _reorder(batch: RecordBatch, index: Index, what: str) -> None:
     times = np.bincount(index, minlength=len(batch.records))
     for row in np.flatnonzero(times != 1).tolist():
         batch.note(row, what, 1, int(times[row]))
@@ -122,7 +122,7 @@ def _reorder(batch: Batch, index: Index, what: str) -> None:
     batch.records = [batch.records[row] for row in index.tolist()]
 
 
-def _contents(fault: RowFault, batch: Batch, seed: int) -> None:
+def _contents(fault: RowFault, batch: RecordBatch, seed: int) -> None:
     """Records keep position and entity, and get the features and the label of others."""
     index = _index(fault, batch, seed)
     given = [(record["features"], record.get("label")) for record in batch.records]
@@ -140,7 +140,7 @@ def _contents(fault: RowFault, batch: Batch, seed: int) -> None:
     batch.count("corrupted_records", len(hit))
 
 
-def _schema(fault: SchemaFault, batch: Batch, seed: int) -> None:  # noqa: ARG001
+def _schema(fault: SchemaFault, batch: RecordBatch, seed: int) -> None:  # noqa: ARG001
     """Every record loses, renames, retypes or gains a field, or one of its features."""
     added = fault.to if isinstance(fault, RenamedColumn) else fault.column
     for row, record in enumerate(batch.records):
@@ -178,7 +178,7 @@ def _no_such_field(fault: SchemaFault, field: str, record: Record) -> UsageError
     return UsageError(f"{fault.name}: no such field: {field!r}; there are {', '.join(record)}")
 
 
-def _schema_of_features(fault: SchemaFault, batch: Batch, row: int, column: int) -> None:
+def _schema_of_features(fault: SchemaFault, batch: RecordBatch, row: int, column: int) -> None:
     if isinstance(fault, TextColumn):
         batch.put(row, column, str(batch.records[row]["features"][column]))
     else:
@@ -186,7 +186,7 @@ def _schema_of_features(fault: SchemaFault, batch: Batch, row: int, column: int)
         del batch.records[row]["features"][column]
 
 
-def _swapped_columns(fault: SwappedColumns, batch: Batch, seed: int) -> None:
+def _swapped_columns(fault: SwappedFeatures, batch: RecordBatch, seed: int) -> None:
     pair = (fault.first, fault.second)
     _check_there(max(pair), batch, fault.name)
     mask = uniform_at(seed, f"{fault.name}/{fault.first}/{fault.second}", batch.positions) < fault.share
@@ -199,29 +199,29 @@ def _swapped_columns(fault: SwappedColumns, batch: Batch, seed: int) -> None:
     batch.count("corrupted_cells", 2 * len(hits))
 
 
-def _late_stream(fault: LateStream, batch: Batch, seed: int) -> None:  # noqa: ARG001
+def _late_stream(fault: LateStream, batch: RecordBatch, seed: int) -> None:  # noqa: ARG001
     batch.newest_position = int(batch.positions.max())
     kept = batch.positions.astype(np.int64) <= batch.newest_position - fault.lag_records
     batch.count("held_back_records", int((~kept).sum()))
     batch.records = [batch.records[row] for row in np.flatnonzero(kept).tolist()]
 
 
-def _covariate(fault: MovingFeatures, batch: Batch, seed: int) -> None:
+def _covariate(fault: MovingFeatures, batch: RecordBatch, seed: int) -> None:
     _check_there(max(fault.columns), batch, fault.name)
     _values(fault.moves(), batch, seed)
 
 
-def _prior(fault: RarerLabel, batch: Batch, seed: int) -> None:
+def _prior(fault: RarerLabel, batch: RecordBatch, seed: int) -> None:
     labels = np.array([_label(record) for record in batch.records], np.int64)
     _reorder(batch, np.flatnonzero(fault.kept(labels, batch.positions, seed)), fault.name)
 
 
-def _concept(fault: ChangedMeaning, batch: Batch, seed: int) -> None:
+def _concept(fault: ChangedMeaning, batch: RecordBatch, seed: int) -> None:
     _check_there(fault.column, batch, fault.name)
     _field(fault.labels(), batch, seed)
 
 
-def _check_there(column: int, batch: Batch, name: str) -> None:
+def _check_there(column: int, batch: RecordBatch, name: str) -> None:
     width = batch.values.shape[1]
     if column >= width:
         raise UsageError(f"{name}: there is no column {column}; there are {width}")
@@ -236,7 +236,7 @@ def _label(record: Record) -> int:
 @dataclass(frozen=True, slots=True)
 class _Kind:
     make: type[Any]
-    apply: Callable[[Any, Batch, int], None]
+    apply: Callable[[Any, RecordBatch, int], None]
     columns: tuple[str, ...] = ()
     """Which columns it is of, where it does not say so itself."""
 
@@ -249,7 +249,7 @@ _KINDS: Mapping[str, _Kind] = {
     **{one.name: _Kind(one, _moved) for one in (Duplicates, LostRows, TruncatedBatches, LateRows)},
     **{one.name: _Kind(one, _contents) for one in (SwappedRows, StaleRows)},
     **{one.name: _Kind(one, _schema) for one in (LostColumn, RenamedColumn, TextColumn, ExtraColumn)},
-    "swapped_columns": _Kind(SwappedColumns, _swapped_columns),
+    "swapped_columns": _Kind(SwappedFeatures, _swapped_columns),
     "late_stream": _Kind(LateStream, _late_stream),
     "covariate_shift": _Kind(MovingFeatures, _covariate),
     "prior_shift": _Kind(RarerLabel, _prior),
@@ -257,7 +257,7 @@ _KINDS: Mapping[str, _Kind] = {
 }
 
 
-def record_fault(name: str, parameters: Mapping[str, Json]) -> Callable[[Batch, int], None]:
+def record_fault(name: str, parameters: Mapping[str, Json]) -> Callable[[RecordBatch, int], None]:
     """The fault of a name with these parameters, as a function of a batch and a seed.
 
     Raises:

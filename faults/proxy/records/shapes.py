@@ -14,7 +14,7 @@ from monkeyproof.faults.support.checks import check_share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SwappedColumns:
+class SwappedFeatures:
     """Two features of a record change places."""
 
     name: ClassVar[str] = "swapped_columns"

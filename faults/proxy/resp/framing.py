@@ -1,6 +1,6 @@
 """Where RESP messages begin and end in a stream of bytes, without changing any of them; and what reads ask for.
 
-RESP is what Redis, Valkey and their kin speak, in its versions 2 and 3 ("Redis serialization protocol
+RESP, versions 2 and 3, is the protocol of Redis and Valkey ("Redis serialization protocol
 specification", redis.io). A request is an array of bulk strings, or one line of words ("inline"). Requests have no
 numbers: replies come in their order.
 """
@@ -39,7 +39,7 @@ class RespPiece(NamedTuple):
     start: bool
     end: bool
     silent: bool
-    """A request that no server answers: an empty line, or an array of nothing."""
+    """A request that no server answers: an empty line, or an empty array."""
 
 
 class RespFramer:
@@ -62,7 +62,7 @@ class RespFramer:
         self._at = 0
 
     def rest(self) -> bytes:
-        """What was fed and not handed out. The framer is done for."""
+        """What was fed and not handed out. The framer cannot be used any more."""
         found, self._buffer, self._at = self._buffer[self._at :], b"", 0
         return found
 
@@ -130,7 +130,7 @@ class RespFramer:
                 self._skip = count + len(END)
         elif kind in _AGGREGATES:
             several = 2 if kind in b"%|" else 1
-            # What an attribute tells is of the value that follows it.
+            # An attribute describes the value that follows it.
             self._frames += several * max(count, 0) - (kind != ord("|"))
             if self._frames > _BIGGEST:
                 raise NotResp("more values than there can be")

@@ -1,5 +1,5 @@
-"""Relaying a link that speaks RESP (Redis, Valkey): requests are told apart, so that a delay acts once a request,
-and toxics can change what reads bring back; bytes stay as they are otherwise.
+"""Relays a link that speaks RESP (Redis, Valkey) request by request, so that a delay acts once a request, and
+toxics can change the values that reads return; bytes stay as they are otherwise.
 
 Replies are matched to requests in order. What is not RESP, or has become a stream without requests (subscriptions,
 replication, a client that wants no replies), is relayed as it comes, as on a TCP link.
@@ -24,16 +24,16 @@ from monkeyproof.faults.proxy.toxic import ActiveToxic
 MAX_HELD_BYTES = 8 * 1024 * 1024
 """A longer reply is passed on as it is."""
 MAX_REQUEST_BYTES = 256 * 1024
-"""A longer request is not looked into."""
+"""A longer request is passed on without being parsed."""
 MAX_DUE_BYTES = 1024 * 1024
 """Of the requests whose replies are due; those beyond are only counted."""
-_UNTOLD = frozenset({b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE", b"MONITOR", b"SYNC", b"PSYNC"})
+_WITHOUT_REPLIES = frozenset({b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE", b"MONITOR", b"SYNC", b"PSYNC"})
 """After these, replies do not answer requests any more."""
 
 
 @dataclass(slots=True)
 class Due:
-    """Requests in a row whose replies are due, and of which the same is known."""
+    """Consecutive requests whose replies are due, and of which the same is known."""
 
     request: bytes | None
     """A read (or HELLO) as it was sent; None for what is only counted."""
@@ -63,7 +63,7 @@ class RespRelay(TcpRelay):
         self._due: deque[Due] = deque()
         self._due_bytes = 0
         self._reading: bytearray | None = None
-        """The request that is being read; None if it is too long to be looked into."""
+        """The request that is being read; None if it is too long to be parsed."""
         self._own = False
         self._resp3 = False
         self._held: HeldReply | None = None
@@ -80,7 +80,7 @@ class RespRelay(TcpRelay):
             try:
                 piece = self._requests.next()
             except NotResp:
-                self._untold(plain)
+                self._relay_blindly(plain)
                 return
             if piece is None:
                 break
@@ -91,7 +91,7 @@ class RespRelay(TcpRelay):
             else:
                 plain.append(piece.data)
             if piece.end and not piece.silent and self._ended(piece):
-                self._untold(plain)
+                self._relay_blindly(plain)
                 return
         self._forward(plain)
 
@@ -113,14 +113,14 @@ class RespRelay(TcpRelay):
         if piece.end and resp.name_of(piece.data) == b"CLIENT":
             asked = resp.words(piece.data)
             self._own |= [word.upper() for word in asked[1:2]] == [b"SETNAME"] and asked[2:] == [OWN_NAME]
-        return self.gates(own=self._own)
+        return self.gates(own=self._own) if self.link.request_delays else ()
 
     def _ended(self, piece: RespPiece) -> bool:
-        """A request is complete: its reply is due. Whether replies can be told apart no longer."""
+        """A request is complete: its reply is due. Returns whether replies no longer answer requests."""
         request = bytes(self._reading) if self._reading is not None else piece.data
         name = resp.name_of(request) if self._reading is not None else b""
         self._reading = None
-        if name in _UNTOLD:
+        if name in _WITHOUT_REPLIES:
             return True
         if name == b"CLIENT" and [word.upper() for word in resp.words(request)[1:2]] == [b"REPLY"]:
             return True
@@ -134,8 +134,8 @@ class RespRelay(TcpRelay):
             self._due.append(Due(None))
         return False
 
-    def _untold(self, plain: list[bytes]) -> None:
-        """From here on bytes are only passed on."""
+    def _relay_blindly(self, plain: list[bytes]) -> None:
+        """From here on pass bytes on only."""
         requests, replies = self._requests, self._replies
         self._requests = self._replies = None
         self._due.clear()
@@ -143,19 +143,19 @@ class RespRelay(TcpRelay):
         if self._held is not None:
             self.let_go(self._held)
         if replies is not None and (rest := replies.rest()):
-            self._tell(rest)
+            self._write_now(rest)
         if requests is not None and (rest := requests.rest()):
             plain.append(rest)
         self._forward(plain)
 
     def client_ending(self) -> None:
         if self._requests is not None and (rest := self._requests.rest()):
-            self.forward(rest)  # The beginning of a request: it is the server's to complain about.
+            self.forward(rest)  # The beginning of a request: the server answers what is incomplete.
 
     # Replies.
     def from_server(self, data: bytes) -> None:
         if self._replies is None:
-            self._tell(data)
+            self._write_now(data)
             return
         self._replies.feed(data)
         out: list[bytes] = []
@@ -164,20 +164,20 @@ class RespRelay(TcpRelay):
                 piece = self._replies.next()
             except NotResp:
                 self._write(out)
-                self._untold([])
+                self._relay_blindly([])
                 return
             if piece is None:
                 break
             self._relay_reply(piece, out)
         self._write(out)
 
-    def _tell(self, data: bytes) -> None:
+    def _write_now(self, data: bytes) -> None:
         """To the client, as a TCP link would."""
         super().from_server(data)
 
     def _write(self, out: list[bytes]) -> None:
         if out:
-            self._tell(b"".join(out))
+            self._write_now(b"".join(out))
             out.clear()
 
     def _relay_reply(self, piece: RespPiece, out: list[bytes]) -> None:
@@ -199,7 +199,7 @@ class RespRelay(TcpRelay):
 
     def _answered(self, piece: RespPiece) -> None:
         if not self._due:
-            return  # Said by the server unasked, such as that it has too many clients.
+            return  # Sent by the server unasked, such as that it has too many clients.
         first = self._due[0]
         if first.request is not None:
             self._due_bytes -= len(first.request)
@@ -214,11 +214,11 @@ class RespRelay(TcpRelay):
 
     def server_ending(self) -> None:
         if self._held is not None:
-            self.let_go(self._held)  # Cut short: not ours to mend.
+            self.let_go(self._held)  # Cut short by the server, and passed on so.
         if self._replies is not None and (rest := self._replies.rest()):
-            self._tell(rest)
+            self._write_now(rest)
 
-    # Changing what reads bring back.
+    # Changing what reads return.
     def _hold_if_changing(self, request: bytes) -> None:
         toxics = self.link.at(READ)
         reads = resp.reads_of(resp.words(request)) if toxics else []
@@ -229,7 +229,7 @@ class RespRelay(TcpRelay):
         """Pass on unchanged what was collected so far; the rest of the reply follows as it comes."""
         if held is self._held:
             for data in self._drop_hold():
-                self._tell(data)
+                self._write_now(data)
 
     def _drop_hold(self) -> list[bytes]:
         held, self._held = self._held, None
@@ -248,7 +248,7 @@ class RespRelay(TcpRelay):
         for active, toxic in held.toxics:
             active.draw(self._own)
             if values is None:
-                active.count("not_values")  # An error, or what a transaction says in between.
+                active.count("not_values")  # An error, or what a transaction replies in between.
                 continue
             made = toxic.rewrite(active, values)
             if made != values:

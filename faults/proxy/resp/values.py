@@ -1,7 +1,7 @@
-"""The values that reads of a feature store bring back, and the memory of toxics that change them.
+"""The values that reads of a feature store return, and the memory of toxics that change them.
 
 Whether a key is hit depends on the seed and the key alone: a chosen entity is hit in every read, over every
-connection, whoever asks, and a read of the harness's own shifts nothing. What is remembered is bounded.
+connection, by every client, and a read of the harness's own shifts nothing. What is remembered is bounded.
 """
 
 from __future__ import annotations

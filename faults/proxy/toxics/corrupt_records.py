@@ -35,7 +35,7 @@ class RecordLog:
 class CorruptRecords(WholeResponseToxic):
     """Do to the records in JSON responses what a fault of ``monkeyproof.faults.proxy.records.faults`` does.
 
-    What becomes of a record depends on the seed and its position alone, whoever asks for it.
+    What becomes of a record depends on the seed and its position alone.
     """
 
     fault: str
@@ -78,7 +78,7 @@ class CorruptRecords(WholeResponseToxic):
 
     def corrupted(self, raw: bytes, active: ActiveToxic) -> bytes:
         """The whole response, its records corrupted; unchanged where it has no records."""
-        from monkeyproof.faults.proxy.records.batch import Batch
+        from monkeyproof.faults.proxy.records.batch import RecordBatch
         from monkeyproof.faults.proxy.records.faults import record_fault
 
         log: RecordLog = active.state
@@ -87,7 +87,7 @@ class CorruptRecords(WholeResponseToxic):
             if len(body) > MAX_BODY_BYTES:
                 raise ValueError("too large")
             message = json.loads(body)
-            batch = Batch.of(message["records"])
+            batch = RecordBatch.of(message["records"])
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             active.count("skipped")
             return raw

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from monkeyproof.faults.proxy.hooks import REFUSAL, Refusal, RefusingToxic
+from monkeyproof.faults.proxy.hooks import REFUSAL, ProxyResponse, RefusingToxic
 from monkeyproof.faults.proxy.request_random import chosen
 from monkeyproof.faults.proxy.toxic import ActiveToxic
 from monkeyproof.faults.proxy.toxic_registry import toxic
@@ -28,5 +28,5 @@ class HttpError(RefusingToxic):
     def hits(self, n: int, *, own: bool = False) -> bool:
         return chosen(self.seed, self.probability, n, own=own)
 
-    def refusal(self, active: ActiveToxic, own: bool) -> Refusal | None:
-        return Refusal(self.status, self.retry_after_s) if self.hits(active.draw(own), own=own) else None
+    def refusal(self, active: ActiveToxic, own: bool) -> ProxyResponse | None:
+        return ProxyResponse(self.status, self.retry_after_s) if self.hits(active.draw(own), own=own) else None

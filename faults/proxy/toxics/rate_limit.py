@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from monkeyproof.faults.proxy.hooks import REFUSAL, Refusal, RefusingToxic
+from monkeyproof.faults.proxy.hooks import REFUSAL, ProxyResponse, RefusingToxic
 from monkeyproof.faults.proxy.toxic import ActiveToxic
 from monkeyproof.faults.proxy.toxic_registry import toxic
 
@@ -32,11 +32,11 @@ class RateLimit(RefusingToxic):
     def new_state(self) -> Buckets:
         return {}
 
-    def refusal(self, active: ActiveToxic, own: bool) -> Refusal | None:
+    def refusal(self, active: ActiveToxic, own: bool) -> ProxyResponse | None:
         active.draw(own)
         buckets: Buckets = active.state
         now_s = time.monotonic()
         tokens, at_s = buckets.get(own, (float(self.burst), now_s))
         tokens = min(float(self.burst), tokens + (now_s - at_s) * self.limit_per_s)
         buckets[own] = (tokens - 1 if tokens >= 1 else tokens, now_s)
-        return Refusal(TOO_MANY_REQUESTS, self.retry_after_s) if tokens < 1 else None
+        return ProxyResponse(TOO_MANY_REQUESTS, self.retry_after_s) if tokens < 1 else None

@@ -13,7 +13,7 @@ from monkeyproof.faults.proxy.toxic_registry import toxic
 
 @toxic("reset", hook=CONNECTION)
 @dataclass(frozen=True, kw_only=True)
-class Reset(ShareOfConnections):
+class ResetConnections(ShareOfConnections):
     """Reset a connection when ``after_bytes`` of the direction have passed (0: when the first comes).
 
     With ``after_ms``, so long after it was opened instead; a live connection, so long after the toxic came.

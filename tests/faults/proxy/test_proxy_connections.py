@@ -14,7 +14,7 @@ from fault_world import OK, Browser, add, in_background, read_exactly
 
 from monkeyproof.clock import wait_for
 from monkeyproof.faults.proxy.toxics.corrupt_bytes import CorruptBytes
-from monkeyproof.faults.proxy.toxics.reset import Reset
+from monkeyproof.faults.proxy.toxics.reset import ResetConnections
 from monkeyproof.targets.links import ProxyLinks
 from monkeyproof.targets.port import Toxic
 
@@ -103,7 +103,7 @@ def test_a_paced_answer_is_whole_though_the_server_has_closed(proxy, server):
         assert read_exactly(client, 1 << 20) == b"HTTP/1.0 200 OK\r\n\r\n" + PAYLOAD
 
 
-# Reset.
+# ResetConnections.
 
 
 def test_a_reset_comes_after_so_many_bytes_and_they_arrive(proxy, echoing):
@@ -159,7 +159,7 @@ def test_a_reset_after_a_time_breaks_live_connections_and_new_ones(proxy, server
     assert wait_for(lambda: stat(proxy, toxic_id, "affected") == 2, within_s=2)
 
 
-def test_a_reset_that_has_not_come_does_not_come_after_the_toxic_has_gone(proxy, echoing):
+def test_removing_a_toxic_cancels_its_pending_resets(proxy, echoing):
     toxic_id = add(proxy, "reset", link="raw", seed=1, direction="response", after_ms=100.0)
     other_id = add(proxy, "reset", link="raw", seed=1, direction="response", after_bytes=10)
     echoing.sendall(b"12345")
@@ -171,9 +171,9 @@ def test_a_reset_that_has_not_come_does_not_come_after_the_toxic_has_gone(proxy,
     assert read_exactly(echoing, 19) == b"more than ten bytes"
 
 
-def test_the_same_connections_are_chosen_by_the_same_seed_live_ones_first(proxy, server):
+def test_the_seed_chooses_connections_live_ones_first(proxy, server):
     server.handler = echo
-    expected = [Reset(seed=12, direction="request", share=0.5).hits(n) for n in range(16)]
+    expected = [ResetConnections(seed=12, direction="request", share=0.5).hits(n) for n in range(16)]
     assert 0 < sum(expected[:8]) < 8
     for _ in range(2):
         clients = numbered(proxy, "raw", 8)
@@ -334,7 +334,7 @@ def _is_broken(client: socket.socket) -> bool:
     return False
 
 
-def test_what_comes_after_an_early_end_resets_also_when_the_toxic_has_gone(proxy, echoing):
+def test_bytes_after_an_early_end_reset_even_without_the_toxic(proxy, echoing):
     toxic_id = add(proxy, "half_close", link="raw", seed=1, direction="response", after_bytes=3)
     echoing.sendall(b"abc")
     assert read_exactly(echoing, 100) == b"abc"

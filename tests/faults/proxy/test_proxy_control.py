@@ -54,16 +54,16 @@ def test_a_killed_owner_takes_its_toxics_along(proxy, browser, web):
     assert Browser(proxy, "raw").ask() == (200, b"ok")
 
 
-def test_ids_are_the_callers_and_anybody_may_remove_them(proxy):
+def test_clients_choose_ids_and_may_remove_any_toxic(proxy):
     toxic = Toxic("web", "latency", {"low_ms": 1, "high_ms": 1, "seed": 1}, "chosen")
     assert proxy.links.add(toxic) == "chosen"
-    with pytest.raises(TargetError, match="there already"):
+    with pytest.raises(TargetError, match="in force already"):
         proxy.links.add(toxic)
     other = ProxyLinks(proxy.control)
     assert other.remove("chosen")
     assert not other.remove("chosen")
     other.close()
-    with pytest.raises(TargetError, match="not there"):
+    with pytest.raises(TargetError, match="not in force"):
         proxy.links.stats("chosen")
     unnamed = {add(proxy, "hang"), add(proxy, "hang")}
     assert set(proxy.links.active()) == unnamed
@@ -80,7 +80,7 @@ def test_an_owners_end_leaves_a_newer_toxic_of_the_same_name_alone(proxy):
     assert list(proxy.links.active()) == ["name"]
 
 
-def test_a_lease_that_is_not_renewed_ends_its_toxic_and_the_proxy_says_so(proxy, browser):
+def test_an_expired_lease_removes_its_toxic_with_a_reason(proxy, browser):
     held = {"low_ms": 60000, "high_ms": 60000, "seed": 1}
     proxy.links.add(Toxic("web", "latency", held, "leased", lease_s=0.3))
     forever = add(proxy, "latency", link="raw", low_ms=1, high_ms=1, seed=1)

@@ -221,7 +221,7 @@ def test_a_body_that_ends_with_the_connection_is_shorter(proxy, server):
     assert proxy.links.stats(toxic_id)["affected"] == 1
 
 
-def test_only_the_chosen_answers_are_cut_off_and_those_before_are_whole(proxy, web):
+def test_only_chosen_responses_are_cut_off(proxy, web):
     """Pipelined: the answers before the one that is cut arrive, those after it do not."""
     toxic = Truncate(seed=5, share=0.3)
     first = next(n for n in range(100) if toxic.hits(n))
@@ -276,7 +276,7 @@ def test_a_changed_answer_is_json_with_another_number(proxy, browser, web):
     assert proxy.links.stats(toxic_id)["affected"] == sum(toxic.hits(n) for n in range(20))
 
 
-def test_without_a_number_a_truth_value_changes_and_without_both_nothing(proxy, browser, web):
+def test_without_numbers_a_truth_value_changes(proxy, browser, web):
     answers = {"/truth": b'{"fraud": false}', "/words": b'{"a": "b"}', "/first": b"ok"}
     web.answer = lambda path: counted(answers[path])
     toxic_id = add(proxy, "corrupt_json", seed=2, mode="changed")
@@ -292,7 +292,7 @@ def test_what_is_not_json_is_not_corrupted(proxy, browser, web):
     assert proxy.links.stats(toxic_id)["skipped"] == 1
 
 
-def test_an_answer_that_is_being_collected_is_let_go_of_when_the_toxic_goes(proxy, server):
+def test_removing_a_toxic_releases_the_response_it_collects(proxy, server):
     first, rest = counted(b"[1, 2, 3]")[:-4], b", 3]"
     toxic: list[str] = []
 
@@ -347,7 +347,7 @@ def test_a_header_is_left_out_with_the_lines_that_belong_to_it():
 # Together.
 
 
-def test_a_request_that_is_refused_after_the_server_has_closed_ends_in_a_reset(proxy, server):
+def test_a_refusal_after_the_server_closed_ends_in_a_reset(proxy, server):
     def handler(connection: socket.socket) -> None:
         connection.recv(1000)
         connection.sendall(OK)

@@ -11,7 +11,7 @@ from monkeyproof.errors import UsageError
 from monkeyproof.faults.proxy.toxics.corrupt_bytes import CorruptBytes
 from monkeyproof.faults.proxy.toxics.drop_headers import DropHeaders
 from monkeyproof.faults.proxy.toxics.latency import Latency
-from monkeyproof.faults.proxy.toxics.reset import Reset
+from monkeyproof.faults.proxy.toxics.reset import ResetConnections
 
 N = 20_000
 
@@ -62,11 +62,11 @@ def test_constant_is_constant():
 
 
 def test_the_share_of_connections_is_the_one_asked_for_and_repeats():
-    reset = Reset(seed=8, direction="response", share=0.3)
+    reset = ResetConnections(seed=8, direction="response", share=0.3)
     struck = [reset.hits(n) for n in range(N)]
     assert sum(struck) / N == pytest.approx(0.3, abs=0.01)
-    assert struck == [Reset(seed=8, direction="response", share=0.3).hits(n) for n in range(N)]
-    assert struck != [Reset(seed=9, direction="response", share=0.3).hits(n) for n in range(N)]
+    assert struck == [ResetConnections(seed=8, direction="response", share=0.3).hits(n) for n in range(N)]
+    assert struck != [ResetConnections(seed=9, direction="response", share=0.3).hits(n) for n in range(N)]
 
 
 def test_flips_do_not_depend_on_how_bytes_arrive():

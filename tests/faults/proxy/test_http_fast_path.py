@@ -1,4 +1,4 @@
-"""The short way of whole HTTP messages, and changes in the middle of things: no byte is lost or out of turn."""
+"""The fast path of whole HTTP messages, and changes in the middle of things: no byte is lost or out of turn."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def taken_apart(chunks: list[bytes], *, short: bool) -> list[tuple[bytes, bytes]
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(MESSAGES), max_size=6), st.lists(st.integers(1, 60), max_size=8), st.booleans())
-def test_the_short_way_sees_the_messages_that_the_long_way_sees(messages, cuts, by_message):
+def test_the_fast_path_sees_the_messages_that_the_full_path_sees(messages, cuts, by_message):
     chunks, stream = list(messages) if by_message else [], b"".join(messages)
     if not by_message:
         for cut in cuts:
@@ -126,7 +126,7 @@ def test_a_fault_that_comes_while_answers_are_due_takes_its_turn(proxy, told):
         assert read_exactly(client, len(OK)) == OK
 
 
-def test_a_fault_of_answers_changes_one_that_was_due_when_it_came(proxy, told):
+def test_a_toxic_changes_a_response_that_was_due_when_it_came(proxy, told):
     sent = json.dumps({"records": [{"position": 0, "entity": "a", "features": [1.5, 2.5], "label": 1}]}).encode()
     answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(sent) + sent
     with proxy.connect("web") as client:

@@ -106,7 +106,7 @@ OF_MESSAGES = [
 
 
 @pytest.mark.parametrize("link", ["web", "raw"])
-def test_whatever_comes_and_goes_no_connection_is_left_and_nothing_goes_wrong_inside(proxy, server, link):
+def test_random_toxics_and_connections_leave_nothing_behind(proxy, server, link):
     body = b'{"a": [1, 2, 3]}'
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-A: 1\r\n"
     answers = [
