@@ -124,8 +124,8 @@ def so_far_words(found: CampaignVerdict, left: int) -> str:
         for one in found.verdicts
         if one.judged and one.in_time
     ]
-    words = f"so far {found.decision}" + (f": {', '.join(parts)}" if parts else "")
-    return f"{words}; at most {left} {'trial' if left == 1 else 'trials'} left"
+    told = f"so far {found.decision}" + (f": {', '.join(parts)}" if parts else "")
+    return f"{told}; at most {left} {'trial' if left == 1 else 'trials'} left"
 
 
 def heading(plan: TrialPlan, number: int, of: int) -> str:
