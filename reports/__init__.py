@@ -1,1 +1,1 @@
-"""Statistics over trials, and one file per output format."""
+"""Reports: one model (``model.report``), statistics, charts, and one file for each format (``format_table``)."""

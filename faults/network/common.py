@@ -8,14 +8,8 @@ from collections.abc import Callable, Mapping
 
 from monkeyproof.errors import TargetError
 from monkeyproof.faults.proxy.hooks import ShareOfMessages
-from monkeyproof.faults.support.links import (
-    check_link,
-    check_link_share,
-    check_number,
-    proxy_fault,
-    seed_for,
-    send_own_request,
-)
+from monkeyproof.faults.support.checks import check_link_share, check_number
+from monkeyproof.faults.support.links import check_link, proxy_fault, seed_for, send_own_request
 from monkeyproof.injection.active import bound_s
 from monkeyproof.injection.inject import current, inject, within_limit
 from monkeyproof.targets.port import Links, Target, require

@@ -23,32 +23,58 @@ def headline(statistics: Statistics) -> list[str]:
 
 def warnings(campaign: Campaign, statistics: Statistics) -> list[str]:
     """Sentences on trials that ended early, count for nothing, or deviate; and on the clock."""
-    found: list[str] = []
+    return [
+        *_left_broken(campaign),
+        *_cut_short(campaign),
+        *_not_counted(campaign, Outcome.INVALID, "cannot be judged, counts for neither side"),
+        *_not_counted(campaign, Outcome.UNPROVEN, text.OUTCOMES[Outcome.UNPROVEN][1]),
+        *_deviations(campaign),
+        *_false_heals(campaign),
+        *_censored_early(statistics),
+        *clock_warnings(campaign),
+    ]
+
+
+def _left_broken(campaign: Campaign) -> list[str]:
     stuck = [trial for trial in campaign.trials if trial.not_reverted]
-    if stuck:
-        left = sorted({text.clean(what) for trial in stuck for what in trial.not_reverted})
-        found.append(f"{text.count(len(stuck), 'trial')} left something broken: {'; '.join(left)}.")
-        if campaign.aborted:  # The verdict gives this reason only if it has no worse one.
-            found.append(f"The campaign ended before its time ({text.clean(campaign.aborted)}).")
+    if not stuck:
+        return []
+    left = sorted({text.clean(what) for trial in stuck for what in trial.not_reverted})
+    found = [f"{text.count(len(stuck), 'trial')} left something broken: {'; '.join(left)}."]
+    if campaign.aborted:  # The verdict gives this reason only if it has no worse one.
+        found.append(f"The campaign ended before its time ({text.clean(campaign.aborted)}).")
+    return found
+
+
+def _cut_short(campaign: Campaign) -> list[str]:
     cut = sum(bool(trial.aborted) for trial in campaign.trials)
-    if cut:
-        found.append(f"{text.count(cut, 'trial')} ended before {'its' if cut == 1 else 'their'} time.")
-    found += _not_counted(campaign, Outcome.INVALID, "cannot be judged, counts for neither side")
-    found += _not_counted(campaign, Outcome.UNPROVEN, text.OUTCOMES[Outcome.UNPROVEN][1])
-    surprises = [trial for trial in campaign.trials if deviates(trial)]
-    if surprises:
-        many = text.count(len(surprises), "trial")
-        found.append(f"{many} ended otherwise than the experiment expects: {_named(surprises)}.")
-    false_heals = [trial for trial in campaign.trials if trial.false_heals and not trial.sham]
-    if false_heals:
-        found.append(f"False heal: a healer acted although the fault did no harm: {_named(false_heals)}.")
+    return [f"{text.count(cut, 'trial')} ended before {'its' if cut == 1 else 'their'} time."] if cut else []
+
+
+def _deviations(campaign: Campaign) -> list[str]:
+    found = [trial for trial in campaign.trials if deviates(trial)]
+    if not found:
+        return []
+    many = text.count(len(found), "trial")
+    return [f"{many} ended otherwise than the experiment expects: {_named(found)}."]
+
+
+def _false_heals(campaign: Campaign) -> list[str]:
+    found = [trial for trial in campaign.trials if trial.false_heals and not trial.sham]
+    if not found:
+        return []
+    return [f"False heal: a healer acted although the fault did no harm: {_named(found)}."]
+
+
+def _censored_early(statistics: Statistics) -> list[str]:
     early = sum(group.censored_early_count for group in statistics.groups)
-    if early:
-        found.append(
-            f"{text.count(early, 'trial')} stopped being watched under the fault before the deadline; "
-            f"{'it counts' if early == 1 else 'they count'} as not recovered in time."
-        )
-    return found + clock_warnings(campaign)
+    if not early:
+        return []
+    count = "it counts" if early == 1 else "they count"
+    trials = text.count(early, "trial")
+    return [
+        f"{trials} stopped being watched under the fault before the deadline; {count} as not recovered in time."
+    ]
 
 
 def _arm_sentence(arm: TrialGroup, groups: tuple[TrialGroup, ...]) -> str:

@@ -71,18 +71,24 @@ def judge(campaign: Campaign, slo: Slo) -> CampaignVerdict:
     verdicts = [judge_trials(group, slo, sequential=sequential) for group in trials.faulted.values()]
     verdicts += [judge_storms(group, slo) for group in trials.storms.values()]
     verdicts += [judge_shams(group, slo) for group in trials.shams.values()]
-    planned = [(name, arm) for name in campaign.plan.get("experiments", ()) for arm in arms or [""]]
-    run = {(trial.experiment, trial.arm) for trial in campaign.trials}
-    verdicts += [judge_without_trials(*key, slo, sequential=sequential) for key in planned if key not in run]
-    with_healer = [arm for arm in arms if arm != NO_HEALER]
-    if slo.false_heals is not None:
-        verdicts += [
-            _no_shams(arm) for arm in with_healer if arm not in trials.shams and (SHAM, arm) not in planned
-        ]
-    if with_healer:
+    verdicts += _not_run(campaign, arms, trials, slo, sequential=sequential)
+    if any(arm != NO_HEALER for arm in arms):  # The arm without a healer is the reference of the others.
         verdicts = [replace(one, judged=False) if one.arm == NO_HEALER else one for one in verdicts]
     decision, reason = _overall(campaign, verdicts)
     return CampaignVerdict(decision, reason, tuple(verdicts), sequential)
+
+
+def _not_run(
+    campaign: Campaign, arms: Sequence[str], trials: _Grouped, slo: Slo, *, sequential: bool
+) -> list[Verdict]:
+    """The verdicts on planned experiments without a trial, and on arms without the shams that the SLO needs."""
+    run = {(trial.experiment, trial.arm) for trial in campaign.trials}
+    planned = [(name, arm) for name in campaign.plan.get("experiments", ()) for arm in arms or [""]]
+    verdicts = [judge_without_trials(*key, slo, sequential=sequential) for key in planned if key not in run]
+    if slo.false_heals is None:
+        return verdicts
+    unproven = [arm for arm in arms if arm != NO_HEALER and arm not in trials.shams]
+    return verdicts + [_no_shams(arm) for arm in unproven if (SHAM, arm) not in planned]
 
 
 def as_json(verdict: CampaignVerdict) -> dict[str, Json]:

@@ -110,49 +110,52 @@ def is_finished(folder: Path) -> bool:
 def result_of(folder: Path, root: Path) -> TrialResult:
     """One trial's result, computed from its history alone.
 
+    Args:
+        folder: The trial's.
+        root: The campaign's, to which ``TrialResult.folder`` is relative.
+
     Raises:
         UsageError: the folder holds no trial.
     """
-    trial = History.read(folder)
-    slo = TypeAdapter(Slo).validate_python(trial.trial["slo"])
-    aborted = _aborted(trial)
-    recovery = _recovery(trial, slo)
-    if aborted == CUT_OFF and recovery.outcome is Outcome.ABSORBED:
-        # No answer was bad until its worker was killed; nothing is known of the time after.
-        recovery = replace(recovery, outcome=Outcome.INVALID, reason=f"could not tell: {aborted}")
+    history_of_one = History.read(folder)
+    header, events = history_of_one.trial, history_of_one.events
+    aborted = _aborted(history_of_one)
+    recovery = _recovery(history_of_one, aborted)
     before_s = recovery.proven_s or recovery.reverted_s or inf
-    done = remedies_done(trial.events, recovery.t0_s or 0.0, before_s)
-    sham, benign = (bool(trial.trial.get(name, False)) for name in ("sham", "benign"))
-    unharmed = sham or (benign and recovery.outcome is Outcome.ABSORBED)
+    done = remedies_done(events, recovery.t0_s or 0.0, before_s)
+    sham, benign = bool(header.get("sham", False)), bool(header.get("benign", False))
+    harmless = sham or (benign and recovery.outcome is Outcome.ABSORBED)
+    healed = recovery.outcome in (Outcome.HEALED, Outcome.ABSORBED) and not harmless
+    intended, proven = history_of_one.of_kind(Kind.FAULT_INTENDED), history_of_one.of_kind(Kind.FAULT_EFFECTIVE)
+    acting = history_of_one.of_kind(Kind.HEALER_ACTING)
     return TrialResult(
-        experiment=trial.trial["experiment"],
-        title=trial.trial["title"],
-        arm=trial.trial["arm"],
-        seed=trial.trial["seed"],
-        index=trial.trial["index"],
+        experiment=header["experiment"],
+        title=header["title"],
+        arm=header["arm"],
+        seed=header["seed"],
+        index=header["index"],
         folder=os.path.relpath(folder, root),
-        target=trial.trial["target_name"],
-        started_utc=trial.trial["anchor"]["utc"],
+        target=header["target_name"],
+        started_utc=header["anchor"]["utc"],
         recovery=recovery,
-        faults=_unique(
-            f"{event.data['fault']} on {event.subject}" for event in trial.of_kind(Kind.FAULT_INTENDED)
-        ),
-        evidence=_unique(str(event.data["summary"]) for event in trial.of_kind(Kind.FAULT_EFFECTIVE)),
-        healed_by=done if recovery.outcome in (Outcome.HEALED, Outcome.ABSORBED) and not unharmed else (),
-        detected=_unique(
-            str(event.data.get("summary", ""))
-            for event in trial.of_kind(Kind.HEALER_DETECTED, Kind.HEALER_DIAGNOSED)
-        ),
-        escalations=_unique(str(event.data.get("summary", "")) for event in trial.of_kind(Kind.HEALER_ESCALATED)),
-        not_reverted=_not_reverted(trial),
-        expected=tuple(Outcome(name) for name in trial.trial.get("expected", ())),
+        faults=_unique(f"{event.data['fault']} on {event.subject}" for event in intended),
+        evidence=_unique(str(event.data["summary"]) for event in proven),
+        healed_by=done if healed else (),
+        detected=_summaries(history_of_one, Kind.HEALER_DETECTED, Kind.HEALER_DIAGNOSED),
+        escalations=_summaries(history_of_one, Kind.HEALER_ESCALATED),
+        not_reverted=_not_reverted(history_of_one),
+        expected=tuple(Outcome(name) for name in header.get("expected", ())),
         load=_load(folder),
         sham=sham,
         benign=benign,
-        false_heals=_unique(_remedy(event) for event in trial.of_kind(Kind.HEALER_ACTING)) if unharmed else (),
+        false_heals=_unique(_remedy(event) for event in acting) if harmless else (),
         aborted=aborted,
-        storm=is_fault_schedule(trial.events),
+        storm=is_fault_schedule(events),
     )
+
+
+def _summaries(trial: History, *kinds: Kind) -> tuple[str, ...]:
+    return _unique(str(event.data.get("summary", "")) for event in trial.of_kind(*kinds))
 
 
 def _aborted(trial: History) -> str:
@@ -178,12 +181,17 @@ def _remedy(event: Event) -> str:
     return str(event.data.get("remedy") or event.data.get("summary") or "an action without a name")
 
 
-def _recovery(trial: History, slo: Slo) -> Recovery:
+def _recovery(trial: History, aborted: str) -> Recovery:
+    slo = TypeAdapter(Slo).validate_python(trial.trial["slo"])
     try:
         readings = Readings.read(trial.folder / history.READINGS_FILE)
     except UsageError as error:
         return Recovery(Outcome.INVALID, f"could not tell: {error}")
-    return (measure_schedule if is_fault_schedule(trial.events) else measure)(readings, trial.events, slo)
+    found = (measure_schedule if is_fault_schedule(trial.events) else measure)(readings, trial.events, slo)
+    if aborted == CUT_OFF and found.outcome is Outcome.ABSORBED:
+        # No answer was bad until its worker was killed; nothing is known of the time after.
+        return replace(found, outcome=Outcome.INVALID, reason=f"could not tell: {aborted}")
+    return found
 
 
 def _load(folder: Path) -> dict[str, object]:

@@ -41,10 +41,10 @@ EXIT_OF = {"pass": EXIT_OK, "fail": EXIT_FAIL, "inconclusive": EXIT_INCONCLUSIVE
 def run(context: click.Context, /, **values: Any) -> None:
     """Run experiments and write a report.
 
-    NAMES are experiments of the catalogue ('monkeyproof list') or paths of Chaos Toolkit files; 'all' means
-    all that the embedded target can do, and none a tour of a few of them. The embedded target is started
-    if it is not up, and then also ended. The exit code does not judge the target: 0 means that the campaign
-    ran and its report is written.
+    NAMES are experiments of the catalogue ('monkeyproof list') or paths of Chaos Toolkit files. The name 'all'
+    runs every experiment that the embedded target supports; without a name, the command runs a few of them. If the
+    embedded target is not up, the command starts it, and ends it afterwards. The exit code does not judge the
+    target: 0 means that the campaign ran and its report is written.
     """
     _run(Options.of(context, values))
 
@@ -55,9 +55,9 @@ def run(context: click.Context, /, **values: Any) -> None:
 def gate(context: click.Context, /, **values: Any) -> None:
     """Run experiments as 'run' does, and exit by the verdict; or judge a finished campaign.
 
-    NAMES as for 'run'; or the folder of one finished campaign (or trial), which is judged from its histories,
-    running nothing. Exit codes: 0 pass, 1 fail, 3 inconclusive, 4 aborted or refused, 5 something could not be
-    reverted, 2 usage or configuration.
+    NAMES are those of 'run'; or the folder of one finished campaign (or trial): the command then judges it by its
+    histories, and runs nothing. Exit codes: 0 pass, 1 fail, 3 inconclusive, 4 aborted or refused, 5 something
+    could not be reverted, 2 usage or configuration.
     """
     options = Options.of(context, values)
     folder = options.finished_folder()
