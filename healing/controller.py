@@ -34,7 +34,7 @@ from monkeyproof.healing.policy import (
 )
 from monkeyproof.healing.reference import TargetReference, canary_results, learn
 from monkeyproof.healing.remedies import REMEDIES
-from monkeyproof.healing.remedy import Evidence, Remedy
+from monkeyproof.healing.remedy import LiftEvidence, Remedy
 from monkeyproof.healing.samples import Sample
 from monkeyproof.record.history import HistoryWriter, Kind
 
@@ -269,7 +269,7 @@ class Controller:
         remedy = mitigation.remedy
         if remedy.safe_when is None:
             return False
-        return remedy.safe_when(Evidence(window, self._reference, mitigation.subject, remedy.evidence_s))
+        return remedy.safe_when(LiftEvidence(window, self._reference, mitigation.subject, remedy.evidence_s))
 
 
 def resolution(case: Case) -> str:

@@ -19,7 +19,7 @@ from monkeyproof.healing.samples import Sample
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class LiftEvidence:
     """What the Elephant has seen lately, for the question whether a remedy can be lifted."""
 
     window: Sequence[Sample]
@@ -61,7 +61,7 @@ class Remedy:
     """Signals that are not detected while the remedy is in force: what still strays behind it harms no user."""
     lifted_by: Remedy | None
     """What ends it. None: it leaves nothing behind that has to be ended."""
-    safe_when: Callable[[Evidence], bool] | None
+    safe_when: Callable[[LiftEvidence], bool] | None
     """Whether lifting it is safe now."""
     evidence_s: float
     """For how long ``safe_when`` must look back, and how long the remedy stays in force at least."""
@@ -84,7 +84,7 @@ def remedy(
     needs: Sequence[type] = (),
     masks: Iterable[Signal] = (),
     lifted_by: Remedy | None = None,
-    safe_when: Callable[[Evidence], bool] | None = None,
+    safe_when: Callable[[LiftEvidence], bool] | None = None,
     evidence_s: float = 0.0,
     lifted_if_failed: bool = False,
     tried_for: Sequence[TriedFor] = (),

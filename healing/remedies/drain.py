@@ -5,11 +5,11 @@ from __future__ import annotations
 from monkeyproof.healing.actuators import Actuators
 from monkeyproof.healing.detect import too_slow
 from monkeyproof.healing.reference import SLOW_FLOOR_MS, canary_result
-from monkeyproof.healing.remedy import Evidence, remedy
+from monkeyproof.healing.remedy import LiftEvidence, remedy
 from monkeyproof.targets.port import Replicas
 
 
-def link_is_fast(evidence: Evidence) -> bool:
+def link_is_fast(evidence: LiftEvidence) -> bool:
     """Whether the replica answered every canary over its own link in time."""
     results = [canary_result(sample, evidence.subject) for sample in evidence.samples]
     threshold_ms = evidence.reference.slow_ms.get(evidence.subject, SLOW_FLOOR_MS)

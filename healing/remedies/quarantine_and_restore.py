@@ -5,7 +5,7 @@ from __future__ import annotations
 from monkeyproof.healing.actuators import Actuators
 from monkeyproof.healing.detect import Signal
 from monkeyproof.healing.reference import batches
-from monkeyproof.healing.remedy import Evidence, remedy
+from monkeyproof.healing.remedy import LiftEvidence, remedy
 from monkeyproof.healing.snapshots import good_snapshot
 from monkeyproof.targets.port import Features, Pipeline, Serving, Snapshots
 
@@ -13,7 +13,7 @@ FEWEST_BATCHES = 3
 """New batches that must have come in before the quarantine may end."""
 
 
-def records_are_clean(evidence: Evidence) -> bool:
+def records_are_clean(evidence: LiftEvidence) -> bool:
     """Whether new batches came in, and none of them strayed."""
     latest = batches(evidence.samples)
     return len(latest) >= FEWEST_BATCHES and all(evidence.reference.strayed(batch)[0] < 1.0 for batch in latest)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from monkeyproof.healing.actuators import Actuators
 from monkeyproof.healing.detect import Signal
-from monkeyproof.healing.remedy import Evidence, remedy
+from monkeyproof.healing.remedy import LiftEvidence, remedy
 from monkeyproof.healing.snapshots import good_snapshot
 from monkeyproof.targets.port import Features, Serving, Snapshots
 
 
-def store_answers(evidence: Evidence) -> bool:
+def store_answers(evidence: LiftEvidence) -> bool:
     """Whether the feature store answered on the replicas' link in every sample."""
     samples = evidence.samples
     return bool(samples) and all(sample.store_ok for sample in samples)

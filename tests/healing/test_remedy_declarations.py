@@ -18,7 +18,7 @@ from monkeyproof.healing.remedies.drain import drain
 from monkeyproof.healing.remedies.quarantine_and_restore import quarantine_and_restore
 from monkeyproof.healing.remedies.restart import restart
 from monkeyproof.healing.remedies.serve_snapshot import serve_snapshot
-from monkeyproof.healing.remedy import Evidence, Remedy, TriedFor, discover, remedy
+from monkeyproof.healing.remedy import LiftEvidence, Remedy, TriedFor, discover, remedy
 from monkeyproof.healing.samples import Sample
 
 
@@ -51,7 +51,7 @@ def test_every_remedy_has_a_file_and_a_summary() -> None:
 
 def is_safe(one: Remedy, window: list[Sample], subject: str = "features", for_s: float = 2.0) -> bool:
     assert one.safe_when is not None
-    return one.safe_when(Evidence(window, REFERENCE, subject, for_s))
+    return one.safe_when(LiftEvidence(window, REFERENCE, subject, for_s))
 
 
 def test_evidence_needs_the_whole_time_and_no_gap() -> None:
