@@ -227,9 +227,9 @@ class CellSelection:
 
     def _walked(self, line: Words, words: int) -> Index:
         shape = (len(line), words)
-        drawn, room = scratch().array("drawn", np.uint64, shape), scratch().array("shifted", np.uint64, shape)
+        drawn, buffer = scratch().array("drawn", np.uint64, shape), scratch().array("shifted", np.uint64, shape)
         np.add(line[:, None], np.arange(1, words + 1, dtype=np.uint64) * GOLDEN, out=drawn)
-        mix(drawn, room)
+        mix(drawn, buffer)
         gap = scratch().array("gap", np.uint16, (len(line), 4 * words))
         # "wrap" only because it is quickest: no index is out of the table.
         self._gaps.table.take(drawn.astype("<u8", copy=False).view("<u2"), out=gap, mode="wrap")
@@ -237,7 +237,7 @@ class CellSelection:
         if len(rest):
             at, step = np.divmod(rest, 4 * words)
             again = line[at] + np.uint64(REST)
-            mix(again, room := np.empty_like(again))
+            mix(again, buffer := np.empty_like(again))
             again += step.astype(np.uint64) * GOLDEN
-            gap.reshape(-1)[rest] = 1 + np.searchsorted(self._gaps.rest, mix(again, room), side="right")
+            gap.reshape(-1)[rest] = 1 + np.searchsorted(self._gaps.rest, mix(again, buffer), side="right")
         return np.add.accumulate(gap, axis=1, dtype=np.int64, out=scratch().array("walked", np.int64, gap.shape))

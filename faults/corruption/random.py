@@ -57,7 +57,7 @@ class Rows:
             return Rows(count, self.first + start)
         return Rows(count, 0, self.scattered[start : start + count])
 
-    def taken(self, index: Index) -> Rows:
+    def take_rows(self, index: Index) -> Rows:
         """Some rows of the batch, in any order, as a batch."""
         return Rows(len(index), 0, self.at(index))
 
@@ -187,10 +187,10 @@ def units(words: Words) -> Floats:
     return shares
 
 
-def mix(words: Words, room: Words) -> Words:
+def mix(words: Words, buffer: Words) -> Words:
     """The output function of SplitMix64, in place: Steele, Lea and Flood, "Fast splittable pseudorandom number
     generators" (OOPSLA 2014), with the constants of Vigna's public-domain splitmix64.c. ``room``: for as many."""
-    shifted = np.right_shift(words, np.uint64(30), out=room)
+    shifted = np.right_shift(words, np.uint64(30), out=buffer)
     words ^= shifted
     words *= np.uint64(0xBF58476D1CE4E5B9)
     words ^= np.right_shift(words, np.uint64(27), out=shifted)
