@@ -1,8 +1,8 @@
 """Which cells are hit: each by itself, with one probability, found by the gaps from one hit to the next.
 
 So one number is drawn for each hit, and none for the other cells. Each column is cut into blocks of ``BLOCK_ROWS``
-absolute rows, and each block is walked from its own first row on: whoever wants to know about a row walks its
-block, and no other.
+absolute rows, and each block is walked from its own first row on: to find out about a row, walk its
+block and no other.
 
 The gap from one hit to the next is geometric, and a table of 2**16 places gives it from two random bytes, but for
 the few that fall between two gaps or beyond the table: those draw once more, from what the table leaves over. That

@@ -177,7 +177,7 @@ def draws_at(key: Key, rows: Rows, index: Index) -> Draws:
 
 
 def units(words: Words) -> Floats:
-    """Words that differ somehow become numbers in [0, 1) that look random, in place."""
+    """Turn distinct words into random numbers in [0, 1), in place."""
     mix(words, scratch().array("shifted", np.uint64, words.shape))
     # As the fraction of a float in [1, 2): to turn so large integers into floats takes much longer.
     words >>= np.uint64(12)
