@@ -4,7 +4,7 @@
 
 Everything is timed in turn, round by round, in one process, so that a neighbour's noise meets all alike.
 Printed are medians and the best, and how many warm copies the median is: copies of the table into memory that
-is there already. Ours go into a ``Room``, which is the same; ``fresh`` means memory that has to come first.
+is there already. Ours go into a ``Workspace``, which is the same; ``fresh`` means memory that has to come first.
 What takes seconds (the naive loop, peers) is timed in every fourth round. jenga and tab-err copy all that they
 are given, so they are timed in each way that there is to call them: ``usual``, the whole table for each column;
 ``one call``, which tab-err has for several columns; and ``by column``, a table of one column each time, which
@@ -31,7 +31,7 @@ import pandas as pd
 import pyarrow as pa
 
 from monkeyproof.errors import UsageError
-from monkeyproof.faults.data import Missing, Noise, Room, Scale, corrupt
+from monkeyproof.faults.data import Missing, Noise, Scale, Workspace, corrupt
 from monkeyproof.faults.support.bitflips import random_bits
 
 SHARE = 0.1
@@ -133,14 +133,14 @@ def peers(table: Any) -> Iterator[tuple[str, Callable[[], object]]]:
         yield "badgers missing", lambda: generator.generate(frame.copy(), None, percentage_missing=SHARE)
 
 
-def compiled(table: Any, room: Room) -> Iterator[tuple[str, Callable[[], object]]]:
+def compiled(table: Any, workspace: Workspace) -> Iterator[tuple[str, Callable[[], object]]]:
     try:
         corrupt(table[:10], Missing(share=SHARE), seed=1, engine="numba")
     except UsageError as error:
         print(f"{error}: not timed")
         return
-    yield "numba missing", lambda: corrupt(table, Missing(share=SHARE), seed=1, out=room, engine="numba")
-    yield "numba scale", lambda: corrupt(table, Scale(share=SHARE), seed=1, out=room, engine="numba")
+    yield "numba missing", lambda: corrupt(table, Missing(share=SHARE), seed=1, out=workspace, engine="numba")
+    yield "numba scale", lambda: corrupt(table, Scale(share=SHARE), seed=1, out=workspace, engine="numba")
 
 
 def flip_weights(weights: Any, rng: np.random.Generator) -> None:
@@ -155,7 +155,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     table = np.random.default_rng(1).normal(size=(arguments.rows, 20))
-    copy, room, arrow_room = np.empty_like(table), Room(), Room()
+    copy, workspace, arrow_room = np.empty_like(table), Workspace(), Workspace()
     names = list("abcdefghijklmnopqrst")
     batch = pa.RecordBatch.from_arrays([pa.array(np.ascontiguousarray(column)) for column in table.T], names)
     frame = pd.DataFrame(np.asfortranarray(table))
@@ -163,10 +163,10 @@ def main() -> int:
     rng = np.random.default_rng(1)
     timed: dict[str, Callable[[], object]] = {
         "warm copy": lambda: np.copyto(copy, table),
-        "missing": lambda: corrupt(table, Missing(share=SHARE), seed=1, out=room),
-        "scale": lambda: corrupt(table, Scale(share=SHARE), seed=1, out=room),
-        "noise": lambda: corrupt(table, Noise(share=SHARE, sd=1), seed=1, out=room),
-        **dict(compiled(table, room)),
+        "missing": lambda: corrupt(table, Missing(share=SHARE), seed=1, out=workspace),
+        "scale": lambda: corrupt(table, Scale(share=SHARE), seed=1, out=workspace),
+        "noise": lambda: corrupt(table, Noise(share=SHARE, sd=1), seed=1, out=workspace),
+        **dict(compiled(table, workspace)),
         "arrow nulls": lambda: corrupt(batch, Missing(share=SHARE), seed=1),
         "arrow scale": lambda: corrupt(batch, Scale(share=SHARE), seed=1, out=arrow_room),
         "fresh copy": table.copy,

@@ -85,7 +85,9 @@ def terminate_pods(
         }
         if any(before[name] in alive for name in chosen):
             return None
-        return Evidence(f"gone from {namespace}: {', '.join(chosen)}", {name: before[name] for name in chosen})
+        return Evidence(
+            f"not in {namespace} any more: {', '.join(chosen)}", {name: before[name] for name in chosen}
+        )
 
     return inject(
         Injection(

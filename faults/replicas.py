@@ -54,7 +54,7 @@ def kill(name: str = "") -> dict[str, Json]:
             return None
         was = f"pid {before.pid}" if before.pid is not None else "the process"
         return Evidence(
-            f"{before.name}: {was} is gone, {how}",
+            f"{before.name}: {was} has ended, {how}",
             {"pid_before": before.pid, "pid_after": after.pid if after else None, "how": how},
         )
 
@@ -122,7 +122,7 @@ def resume(target: Target, name: str, pid: int | None = None) -> str:
     replicas = require(target, Replicas)
     now = replica_named(replicas, name)
     if now is None or now.pid is None:
-        return f"{name}: is gone, so nothing is paused"
+        return f"{name}: has ended, so nothing is paused"
     if pid is not None and now.pid != pid:
         return f"{name}: was replaced since (pid {now.pid}), so nothing is paused"
     was_paused = now.state == "paused" or procfs.is_stopped(now.pid)
@@ -169,7 +169,7 @@ def delay_start(name: str = "", delay_s: float = 5.0) -> dict[str, Json]:
         if left is None or not _has_ended(replicas, chosen):
             return None
         return Evidence(
-            f"{chosen.name}: pid {chosen.pid} is gone, and its next start is held for {left.delay_s:.1f} s more",
+            f"{chosen.name}: pid {chosen.pid} has ended, its next start is delayed by {left.delay_s:.1f} s more",
             {"pid_before": chosen.pid, "delay_left_s": round(left.delay_s, 3)},
         )
 
@@ -222,7 +222,7 @@ def preempt(name: str = "", notice_s: float = 2.0, replaced_after_s: float = 3.0
         in_order = ended_after_s < notice_s
         how = "by itself" if in_order else "killed"
         return Evidence(
-            f"{chosen.name}: pid {chosen.pid} was given {notice_s:g} s, and was gone after {ended_after_s:.2f} s "
+            f"{chosen.name}: pid {chosen.pid} was given {notice_s:g} s, and ended after {ended_after_s:.2f} s "
             f"({how})",
             {"pid_before": chosen.pid, "ended_after_s": round(ended_after_s, 3), "in_order": in_order},
         )

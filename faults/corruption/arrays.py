@@ -13,28 +13,28 @@ from numpy.typing import NDArray
 from monkeyproof.errors import UsageError
 from monkeyproof.faults.corruption.cells import CellFault
 from monkeyproof.faults.corruption.engines import NUMPY, Engine
-from monkeyproof.faults.corruption.memory import Room
+from monkeyproof.faults.corruption.memory import Workspace
 from monkeyproof.faults.corruption.random import Bools, Index, Key, Rows
-from monkeyproof.faults.corruption.table_adapter import Part, TableAdapter
+from monkeyproof.faults.corruption.table_adapter import BlockChange, TableAdapter
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class RowBlock:
     """Of a table: some rows of some columns."""
 
     start: int
     count: int
     columns: tuple[int, ...]
-    room: Room
+    workspace: Workspace
 
 
 class ArrayAdapter:
     """An array (n,) or (n, d) of numbers."""
 
     def __init__(
-        self, array: Array, names: Sequence[str] = (), out: Array | Room | None = None, engine: Engine = NUMPY
+        self, array: Array, names: Sequence[str] = (), out: Array | Workspace | None = None, engine: Engine = NUMPY
     ) -> None:
         if array.ndim not in (1, 2):
             raise UsageError(f"an array of shape {array.shape} is no table: (n,) or (n, d) is needed")
@@ -44,7 +44,7 @@ class ArrayAdapter:
         source: Array = array.reshape(-1, 1) if array.ndim == 1 else array
         self._source: Array | None = source
         self._by_column = source.flags.f_contiguous and not source.flags.c_contiguous
-        self._room = out if isinstance(out, Room) else Room()
+        self._workspace = out if isinstance(out, Workspace) else Workspace()
         copy = _copy_of(array, out)
         self._out: Array = copy.reshape(-1, 1) if copy.ndim == 1 else copy
         self.names: Sequence[str] = names or [str(column) for column in range(self._out.shape[1])]
@@ -58,7 +58,7 @@ class ArrayAdapter:
 
     def apply(
         self, fault: CellFault, columns: Sequence[int], keys: Sequence[Key], rows: Rows, allowed: Bools | None
-    ) -> Iterator[Part]:
+    ) -> Iterator[BlockChange]:
         source, self._source = self._source, None
         if self._by_column and source is not None:
             untouched = [column for column in range(self._out.shape[1]) if column not in columns]
@@ -66,7 +66,7 @@ class ArrayAdapter:
 
         key_for = dict(zip(columns, keys, strict=True))
 
-        def work(piece: Piece) -> Part:
+        def work(piece: RowBlock) -> BlockChange:
             here = slice(piece.start, piece.start + piece.count)
             out, part = self._out[here], None if source is None else source[here]
             index = np.array(piece.columns, np.int64)
@@ -84,21 +84,21 @@ class ArrayAdapter:
                 index,
                 rows.part(piece.start, piece.count),
                 None if allowed is None else allowed[here],
-                room=piece.room,
+                workspace=piece.workspace,
             )
-            return Part(piece.start, piece.count, piece.columns, change)
+            return BlockChange(piece.start, piece.count, piece.columns, change)
 
-        yield from self._engine.map(work, self._pieces(columns))
+        yield from self._engine.map(work, self._row_blocks(columns))
 
-    def _pieces(self, columns: Sequence[int]) -> list[Piece]:
+    def _row_blocks(self, columns: Sequence[int]) -> list[RowBlock]:
         """What is done at once, by one thread each."""
         if self._by_column:
-            return [Piece(0, self.count, (column,), self._room.part(column)) for column in columns]
+            return [RowBlock(0, self.count, (column,), self._workspace.part(column)) for column in columns]
         cuts = self._engine.cuts(self.count, self._out.shape[1])
         pairs = enumerate(itertools.pairwise(cuts))
-        return [Piece(start, end - start, tuple(columns), self._room.part(n)) for n, (start, end) in pairs]
+        return [RowBlock(start, end - start, tuple(columns), self._workspace.part(n)) for n, (start, end) in pairs]
 
-    def restore(self, part: Part) -> None:
+    def restore(self, part: BlockChange) -> None:
         out, journal = self._copied()[part.start : part.start + part.count], part.change.journal
         if journal.width == 1:
             out[journal.cells, part.columns[0]] = journal.old
@@ -115,7 +115,7 @@ class ArrayAdapter:
         found: Array = self._copied()[index, column]
         return found
 
-    def put(self, column: int, index: Index, values: Array) -> Bools:
+    def assign(self, column: int, index: Index, values: Array) -> Bools:
         out = self._copied()
         differs = bits_differ(out[index, column], values)
         out[index, column] = values
@@ -125,16 +125,16 @@ class ArrayAdapter:
         out = self._copied()
         return out.reshape(self._given.shape) if self._given.ndim == 1 else out
 
-    def taken(self, index: Index) -> ArrayAdapter:
+    def take_rows(self, index: Index) -> ArrayAdapter:
         return ArrayAdapter(self.table()[index], self.names, engine=self._engine)
 
-    def followed_by(self, other: TableAdapter) -> ArrayAdapter:
+    def appended(self, other: TableAdapter) -> ArrayAdapter:
         return ArrayAdapter(np.concatenate([self.table(), other.table()]), self.names, engine=self._engine)
 
     def column(self, column: int) -> Array:
         return self.table().reshape(self.count, -1)[:, column].copy()
 
-    def without(self, column: int) -> ArrayAdapter:
+    def without_column(self, column: int) -> ArrayAdapter:
         if self._given.ndim == 1:
             raise UsageError("an array (n,) is one column, which cannot be lost")
         return ArrayAdapter(np.delete(self.table(), column, axis=1), engine=self._engine)
@@ -156,8 +156,8 @@ class ArrayAdapter:
         return self._out
 
 
-def _copy_of(array: Array, out: Array | Room | None) -> Array:
-    if isinstance(out, Room):
+def _copy_of(array: Array, out: Array | Workspace | None) -> Array:
+    if isinstance(out, Workspace):
         return out.array(array.shape, array.dtype, "F" if array.flags.fnc else "C")
     if out is None:
         return np.empty_like(array, order="A")

@@ -17,14 +17,14 @@ from monkeyproof.faults.corruption.engines import NUMPY, Engine
 from monkeyproof.faults.corruption.matrix import (
     Bits,
     Change,
-    Earlier,
     Journal,
+    WholeColumn,
     change_texts,
     hit_rows,
 )
-from monkeyproof.faults.corruption.memory import Room
+from monkeyproof.faults.corruption.memory import Workspace
 from monkeyproof.faults.corruption.random import Bools, Index, Key, Rows
-from monkeyproof.faults.corruption.table_adapter import Part, TableAdapter, told_apart
+from monkeyproof.faults.corruption.table_adapter import BlockChange, TableAdapter, unique_names
 from monkeyproof.faults.corruption.text import TextFault
 
 _FIRST = np.zeros(1, np.int64)
@@ -32,14 +32,16 @@ _NOWHERE = np.empty(0, np.int64)
 
 
 class ArrowAdapter:
-    """A RecordBatch or a Table. ``Missing`` works on every type: the bit that says whether a value is there goes,
-    the value stays in memory untouched. Other faults work on floats and integers."""
+    """A RecordBatch or a Table. ``Missing`` works on every type: it clears a value's validity bit and leaves the
+    value in memory untouched. Other faults work on floats and integers."""
 
-    def __init__(self, table: pa.RecordBatch | pa.Table, room: Room | None = None, engine: Engine = NUMPY) -> None:
+    def __init__(
+        self, table: pa.RecordBatch | pa.Table, workspace: Workspace | None = None, engine: Engine = NUMPY
+    ) -> None:
         self._given, self._engine = table, engine
-        self._room = Room() if room is None else room
+        self._workspace = Workspace() if workspace is None else workspace
         self._schema = table.schema
-        self.names: Sequence[str] = told_apart(table.schema.names)
+        self.names: Sequence[str] = unique_names(table.schema.names)
         self.count: int = table.num_rows
         batches = [table] if isinstance(table, pa.RecordBatch) else table.to_batches()
         self._starts = np.cumsum([0, *(batch.num_rows for batch in batches)])[:-1].tolist()
@@ -61,7 +63,7 @@ class ArrowAdapter:
 
     def apply(
         self, fault: CellFault, columns: Sequence[int], keys: Sequence[Key], rows: Rows, allowed: Bools | None
-    ) -> Iterator[Part]:
+    ) -> Iterator[BlockChange]:
         for start, batch in zip(self._starts, self._batches, strict=True):
             for column, key in zip(columns, keys, strict=True):
                 array = batch[column]
@@ -78,10 +80,10 @@ class ArrowAdapter:
                     if fault.where is not None and fault.where.column == OWN:
                         held = fault.where.holds(_numbers(array, self.names[column]))
                         may = held if may is None else may & held
-                    change, batch[column] = _take_away(array, fault, key, here, may)
-                yield Part(start, len(array), (column,), change)
+                    change, batch[column] = _remove_values(array, fault, key, here, may)
+                yield BlockChange(start, len(array), (column,), change)
 
-    def restore(self, part: Part) -> None:
+    def restore(self, part: BlockChange) -> None:
         batch = self._batches[self._starts.index(part.start)]
         array = batch[part.columns[0]]
         journal = part.change.journal
@@ -89,7 +91,7 @@ class ArrowAdapter:
             present = _present(array)
             if present is not None:
                 batch[part.columns[0]] = _with_validity(array, part.mask()[:, 0] | present)
-        elif isinstance(journal.old, Earlier):
+        elif isinstance(journal.old, WholeColumn):
             batch[part.columns[0]] = journal.old.column
         else:
             values = _values_of(array).copy()
@@ -108,7 +110,7 @@ class ArrowAdapter:
         found = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
         return found.dictionary_decode() if pa.types.is_dictionary(found.type) else found
 
-    def put(self, column: int, index: Index, values: pa.Array) -> Bools:
+    def assign(self, column: int, index: Index, values: pa.Array) -> Bools:
         old = self.values_at(column, index)
         for start, batch in zip(self._starts, self._batches, strict=True):
             here = np.flatnonzero((index >= start) & (index < start + len(batch[column])))
@@ -124,10 +126,10 @@ class ArrowAdapter:
             return batches[0]
         return pa.Table.from_batches(batches, schema=self._schema)
 
-    def taken(self, index: Index) -> ArrowAdapter:
+    def take_rows(self, index: Index) -> ArrowAdapter:
         return ArrowAdapter(self.table().take(pa.array(index)), engine=self._engine)
 
-    def followed_by(self, other: TableAdapter) -> ArrowAdapter:
+    def appended(self, other: TableAdapter) -> ArrowAdapter:
         mine, others = self.table(), other.table()
         if isinstance(mine, pa.Table):
             return ArrowAdapter(pa.concat_tables([mine, others]).combine_chunks(), engine=self._engine)
@@ -136,7 +138,7 @@ class ArrowAdapter:
     def column(self, column: int) -> tuple[pa.Field, Any]:
         return self._schema.field(column), self.table().column(column)
 
-    def without(self, column: int) -> ArrowAdapter:
+    def without_column(self, column: int) -> ArrowAdapter:
         return ArrowAdapter(self.table().remove_column(column), engine=self._engine)
 
     def with_column(self, column: int, name: str, values: tuple[pa.Field, Any]) -> ArrowAdapter:
@@ -155,20 +157,20 @@ class ArrowAdapter:
         self, array: pa.Array, fault: CellFault, key: Key, rows: Rows, may: Bools | None
     ) -> tuple[Change, pa.Array]:
         values = _values_of(array)
-        out = self._room.array((len(values), 1), values.dtype)
+        out = self._workspace.array((len(values), 1), values.dtype)
         source = values.reshape(-1, 1)
-        change = self._engine.corrupt(out, source, fault, [key], _FIRST, rows, may, room=self._room)
+        change = self._engine.corrupt(out, source, fault, [key], _FIRST, rows, may, workspace=self._workspace)
         return change, _with_values(array, out[:, 0])
 
 
-def _take_away(
+def _remove_values(
     array: pa.Array, fault: CellFault, key: Key, rows: Rows, may: Bools | None
 ) -> tuple[Change, pa.Array]:
     mask = hit_rows(fault, key, rows, may)
     bits = np.packbits(mask, bitorder="little")
     if not _is_flat(array.type):
         new = pa.compute.if_else(pa.array(mask), pa.scalar(None, array.type), array)
-        return Change(Journal(1, _NOWHERE, Earlier(array)), bits), new
+        return Change(Journal(1, _NOWHERE, WholeColumn(array)), bits), new
     present = _present(array)
     change = Change(Journal(1, _NOWHERE, None), bits)
     if present is None and array.offset == 0 and not pa.types.is_dictionary(array.type):
@@ -186,7 +188,7 @@ def _change_text(
     there = np.ones(len(array), np.bool_) if may is None else may
     cells, texts = change_texts(fault, key, rows, there, texts_at)
     kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
-    return Change(Journal(1, cells, Earlier(array))), _replaced(array, cells, pa.array(texts, kind))
+    return Change(Journal(1, cells, WholeColumn(array))), _replaced(array, cells, pa.array(texts, kind))
 
 
 def _replaced(array: pa.Array, index: Index, values: pa.Array) -> pa.Array:

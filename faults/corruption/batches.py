@@ -1,5 +1,5 @@
-"""Corrupting the batches of somebody else's engine (Ray Data, a data loader, Spark's ``mapInArrow``), which cuts
-and orders them as it likes, and says of none where it begins. So the rows say it: a column holds their numbers.
+"""Corrupts the batches of another engine (Ray Data, a data loader, Spark's ``mapInArrow``), which cuts and orders
+them as it likes and does not tell where one begins. So a column of the table holds the row numbers.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CorruptBatch:
-    """Call it with an Arrow table, and get a corrupted one: the same bytes in every row as of one pass over all.
+    """Corrupts one Arrow table when called: every row gets the same bytes as in one pass over all rows.
 
-    It is a value, can be pickled, and keeps nothing from one call to the next. The column of row numbers stays as
-    it is; where a fault moves, repeats or drops rows, it says where each one came from. Faults that need windows
+    It is a value, can be pickled, and has no state. The column of row numbers stays as it is; where a fault moves,
+    repeats or drops rows, it tells where each one came from. Faults that need windows
     (``window_rows``) work on batches whose rows follow one another and that begin with a window.
     """
 
@@ -36,7 +36,7 @@ class CorruptBatch:
         """One batch.
 
         Raises:
-            UsageError: there is no column of row numbers, or it holds none.
+            UsageError: there is no column of row numbers, or it has nulls.
         """
         if self.row_column not in batch.schema.names:
             names = ", ".join(batch.schema.names)
@@ -47,7 +47,7 @@ class CorruptBatch:
 
         at = batch.schema.get_field_index(self.row_column)
         if batch.column(at).null_count:
-            raise UsageError(f"row_column: {self.row_column!r} does not say the number of every row")
+            raise UsageError(f"row_column: {self.row_column!r} does not have the number of every row")
         rows = batch.column(at).to_numpy()
         run = len(rows) > 0 and bool((np.diff(rows) == 1).all())
         where = {"first_row": int(rows[0])} if run else {"positions": rows}

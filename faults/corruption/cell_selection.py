@@ -1,8 +1,8 @@
 """Which cells are hit: each by itself, with one probability, found by the gaps from one hit to the next.
 
 So one number is drawn for each hit, and none for the other cells. Each column is cut into blocks of ``BLOCK_ROWS``
-absolute rows, and each block is walked from its own first row on: whoever wants to know about a row walks its
-block, and no other.
+absolute rows, and each block is walked from its own first row on: to find out about a row, walk its
+block and no other.
 
 The gap from one hit to the next is geometric, and a table of 2**16 places gives it from two random bytes, but for
 the few that fall between two gaps or beyond the table: those draw once more, from what the table leaves over. That
@@ -227,9 +227,9 @@ class CellSelection:
 
     def _walked(self, line: Words, words: int) -> Index:
         shape = (len(line), words)
-        drawn, room = scratch().array("drawn", np.uint64, shape), scratch().array("shifted", np.uint64, shape)
+        drawn, buffer = scratch().array("drawn", np.uint64, shape), scratch().array("shifted", np.uint64, shape)
         np.add(line[:, None], np.arange(1, words + 1, dtype=np.uint64) * GOLDEN, out=drawn)
-        mix(drawn, room)
+        mix(drawn, buffer)
         gap = scratch().array("gap", np.uint16, (len(line), 4 * words))
         # "wrap" only because it is quickest: no index is out of the table.
         self._gaps.table.take(drawn.astype("<u8", copy=False).view("<u2"), out=gap, mode="wrap")
@@ -237,7 +237,7 @@ class CellSelection:
         if len(rest):
             at, step = np.divmod(rest, 4 * words)
             again = line[at] + np.uint64(REST)
-            mix(again, room := np.empty_like(again))
+            mix(again, buffer := np.empty_like(again))
             again += step.astype(np.uint64) * GOLDEN
-            gap.reshape(-1)[rest] = 1 + np.searchsorted(self._gaps.rest, mix(again, room), side="right")
+            gap.reshape(-1)[rest] = 1 + np.searchsorted(self._gaps.rest, mix(again, buffer), side="right")
         return np.add.accumulate(gap, axis=1, dtype=np.int64, out=scratch().array("walked", np.int64, gap.shape))

@@ -1,5 +1,5 @@
-"""Faults of single values: which cells they hit, and what becomes of those. Frozen values; monkeyproof.faults.data
-applies them.
+"""Faults of single values: which cells they hit, and what becomes of those. Frozen values; ``corrupt`` applies
+them.
 
 Each cell is hit by itself with probability ``share``: missing completely at random (MCAR), and the like for other
 faults. With ``where`` only rows count in which a column's value lies in a range: of another column this is missing
@@ -48,14 +48,14 @@ class Where:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellFault:
-    """What all have in common."""
+    """Base of the faults of single values."""
 
     name: ClassVar[str]
     works_on: ClassVar[str] = "numbers"
     """``numbers``, of which those that are not finite are left alone, and none is made; ``text``; either
     (``text or numbers``); or ``anything`` that can go missing."""
     is_sure: ClassVar[bool] = False
-    """Whether every number of 64 bits that is hit becomes another one, so that nobody has to look."""
+    """Whether every number of 64 bits that is hit becomes another one, so that no comparison is needed."""
 
     share: float
     """Probability that a cell is hit."""
@@ -77,7 +77,7 @@ class CellFault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing(CellFault):
-    """The value is gone: NaN where the column is of floats, null where it can hold nulls."""
+    """The value is missing: NaN where the column is of floats, null where it can hold nulls."""
 
     name: ClassVar[str] = "missing"
     is_sure: ClassVar[bool] = True
@@ -108,7 +108,7 @@ class Scale(CellFault):
     def new(self, old: Floats, draws: Draws) -> Floats:
         found = draws.between(self.low, self.high, 1)
         found *= old
-        # The sum is looked at first, for mostly that is all there is to do.
+        # The sum first: mostly it shows that there is nothing to mend.
         if not np.isfinite(found.sum()) or (found == old).any():
             unfit = np.flatnonzero(~np.isfinite(found) | (found == old))
             offset = draws.between(self.low, self.high, 2)[unfit]

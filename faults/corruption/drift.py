@@ -1,6 +1,6 @@
-"""Data that change as time goes by, which is: as rows go by. All are functions of values and absolute rows.
+"""Drift: data that change over time, that is, from row to row. All are functions of values and absolute rows.
 
-The words are those of Gama, Zliobaite, Bifet, Pechenizkiy and Bouchachia, "A survey on concept drift adaptation"
+The terms are those of Gama, Zliobaite, Bifet, Pechenizkiy and Bouchachia, "A survey on concept drift adaptation"
 (ACM Computing Surveys 46(4), 2014): sudden; incremental, here ``Ramp``; recurring. Inputs that move are covariate
 shift, labels that become more or less frequent are prior shift, and answers that change for the same inputs are
 concept drift. Streams of records take the same courses: monkeyproof.faults.proxy.records.drift.
@@ -25,7 +25,7 @@ from monkeyproof.faults.corruption.text import LabelNoise
 
 @dataclass(frozen=True, slots=True)
 class Sudden:
-    """From one row to the next, and then for good."""
+    """All of the drift from one row on."""
 
     at_row: int
 
@@ -39,7 +39,7 @@ class Sudden:
 
 @dataclass(frozen=True, slots=True)
 class Ramp:
-    """Little by little, from one row to another, and then for good."""
+    """More of the drift with every row, from one row to another, and all of it from there on."""
 
     from_row: int
     """The last one with none of it; -1 where the first row of all has some already."""
@@ -108,7 +108,7 @@ class CovariateShift(CellFault):
 class BenignDrift(CovariateShift):
     """Inputs move that the answer does not depend on: a healer that acts on it is wrong.
 
-    Which ones these are knows whoever knows the model, so they have to be named.
+    Only a person who knows the model knows these columns, so they have to be named.
     """
 
     name: ClassVar[str] = "benign_drift"
@@ -116,7 +116,7 @@ class BenignDrift(CovariateShift):
     def __post_init__(self) -> None:
         CovariateShift.__post_init__(self)
         if not self.columns:
-            raise UsageError("columns: which ones the answer does not depend on has to be said")
+            raise UsageError("columns: name the columns that the answer does not depend on")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

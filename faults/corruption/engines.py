@@ -1,7 +1,7 @@
-"""Who does the work on numbers: numpy; or, said so, numba, which gives the same bytes on all cores.
+"""The engines that change numbers: numpy, and on request numba, which gives the same bytes on all cores.
 
-Not numba whenever it is there: it compiles for seconds before its first table (and stores what it compiled), which
-only large ones make up for, and it takes every core that it may have.
+Numba is not chosen automatically: it compiles for seconds before its first table (and stores what it compiled),
+which only large tables make up for, and it takes every core that it may have.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 _CELLS_MIN = 1 << 20
-"""To a thread: fewer are done sooner than it begins."""
+"""Cells for one thread: fewer take less time than starting a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Engine:
     threads_count: int = 1
 
     def map(self, work: Callable[[A], B], pieces: Sequence[A]) -> Iterable[B]:
-        """In order; all of it is done when the first comes."""
+        """Results in order, all computed before the first is returned."""
         if self.threads_count == 1 or len(pieces) == 1:
             return [work(piece) for piece in pieces]
         with ThreadPoolExecutor(self.threads_count) as pool:
@@ -48,10 +48,10 @@ NUMPY = Engine(corrupt_matrix)
 
 
 def engine_of(name: str) -> Engine:
-    """The one of that name.
+    """The engine of that name.
 
     Raises:
-        UsageError: there is none, or it is not installed.
+        UsageError: there is no such engine, or it is not installed.
     """
     if name == "numpy":
         return NUMPY

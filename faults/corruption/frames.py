@@ -1,4 +1,4 @@
-"""Pandas frames as tables. The index is carried along and never looked at."""
+"""Pandas frames as tables. The index is kept and never used."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from monkeyproof.faults.corruption.cells import OWN, CellFault
 from monkeyproof.faults.corruption.engines import NUMPY, Engine
 from monkeyproof.faults.corruption.matrix import (
     Change,
-    Earlier,
     Journal,
+    WholeColumn,
     change_texts,
     hit_rows,
 )
-from monkeyproof.faults.corruption.memory import Room
+from monkeyproof.faults.corruption.memory import Workspace
 from monkeyproof.faults.corruption.random import Bools, Index, Key, Rows
-from monkeyproof.faults.corruption.table_adapter import Part, TableAdapter, told_apart
+from monkeyproof.faults.corruption.table_adapter import BlockChange, TableAdapter, unique_names
 from monkeyproof.faults.corruption.text import TextFault
 
 _FIRST = np.zeros(1, np.int64)
@@ -32,14 +32,14 @@ class FrameAdapter:
     """A DataFrame. Columns of numpy numbers are changed as numbers; where a type has a missing value of its own
     (nullable and Arrow-backed columns, text, categories, times), ``Missing`` works too."""
 
-    def __init__(self, frame: pd.DataFrame, room: Room | None = None, engine: Engine = NUMPY) -> None:
+    def __init__(self, frame: pd.DataFrame, workspace: Workspace | None = None, engine: Engine = NUMPY) -> None:
         self._frame, self._engine = frame, engine
-        self._room = Room() if room is None else room
-        self.names: Sequence[str] = told_apart(list(frame.columns))
+        self._workspace = Workspace() if workspace is None else workspace
+        self.names: Sequence[str] = unique_names(list(frame.columns))
         self.count = len(frame)
         self._whole: ArrayAdapter | None = None
         if len(set(frame.dtypes)) == 1 and _is_number(frame.dtypes.iloc[0]):
-            self._whole = ArrayAdapter(frame.to_numpy(copy=False), self.names, self._room, engine)
+            self._whole = ArrayAdapter(frame.to_numpy(copy=False), self.names, self._workspace, engine)
         self._new: dict[int, Any] = {}
 
     def fits(self, column: int, fault: CellFault) -> str:
@@ -68,27 +68,29 @@ class FrameAdapter:
 
     def apply(
         self, fault: CellFault, columns: Sequence[int], keys: Sequence[Key], rows: Rows, allowed: Bools | None
-    ) -> Iterator[Part]:
+    ) -> Iterator[BlockChange]:
         if self._whole is not None:
             yield from self._whole.apply(fault, columns, keys, rows, allowed)
             return
         for column, key in zip(columns, keys, strict=True):
             values = self._values(column)
             if _is_number(values.dtype):
-                out = self._room.array((self.count, 1), values.dtype)
+                out = self._workspace.array((self.count, 1), values.dtype)
                 source = np.asarray(values).reshape(-1, 1)
-                change = self._engine.corrupt(out, source, fault, [key], _FIRST, rows, allowed, room=self._room)
+                change = self._engine.corrupt(
+                    out, source, fault, [key], _FIRST, rows, allowed, workspace=self._workspace
+                )
                 self._new[column] = out[:, 0]
             else:
                 change, self._new[column] = self._change_others(fault, column, key, rows, allowed)
-            yield Part(0, self.count, (column,), change)
+            yield BlockChange(0, self.count, (column,), change)
 
-    def restore(self, part: Part) -> None:
+    def restore(self, part: BlockChange) -> None:
         if self._whole is not None:
             self._whole.restore(part)
             return
         column, journal = part.columns[0], part.change.journal
-        if isinstance(journal.old, Earlier):
+        if isinstance(journal.old, WholeColumn):
             self._new[column] = journal.old.column
             return
         new = self._values(column).copy()
@@ -104,9 +106,9 @@ class FrameAdapter:
     def values_at(self, column: int, index: Index) -> Any:
         return self._whole.values_at(column, index) if self._whole is not None else self._values(column)[index]
 
-    def put(self, column: int, index: Index, values: Any) -> Bools:
+    def assign(self, column: int, index: Index, values: Any) -> Bools:
         if self._whole is not None:
-            return self._whole.put(column, index, values)
+            return self._whole.assign(column, index, values)
         new = self._values(column).copy()
         old, new[index] = new[index], values
         self._new[column] = new
@@ -124,22 +126,22 @@ class FrameAdapter:
         else:
             found = self._frame.copy(deep=True)
             for column, values in self._new.items():
-                # With its type told, for pandas would take objects that are all texts for its own text type.
+                # With an explicit type, since pandas would take objects that are all texts for its own text type.
                 series = pd.Series(values, self._frame.index, values.dtype, copy=False)
                 found.isetitem(column, series)  # type: ignore[arg-type]
         found.attrs = dict(self._frame.attrs)
         return found
 
-    def taken(self, index: Index) -> FrameAdapter:
+    def take_rows(self, index: Index) -> FrameAdapter:
         return FrameAdapter(self.table().iloc[index], engine=self._engine)
 
-    def followed_by(self, other: TableAdapter) -> FrameAdapter:
+    def appended(self, other: TableAdapter) -> FrameAdapter:
         return FrameAdapter(pd.concat([self.table(), other.table()]), engine=self._engine)
 
     def column(self, column: int) -> Any:
         return self.table().iloc[:, column]
 
-    def without(self, column: int) -> FrameAdapter:
+    def without_column(self, column: int) -> FrameAdapter:
         frame = self.table()
         others = [other for other in range(frame.shape[1]) if other != column]
         return FrameAdapter(frame.iloc[:, others], engine=self._engine)
@@ -175,7 +177,7 @@ class FrameAdapter:
             if isinstance(values, pd.Categorical):
                 new = values.add_categories(sorted(set(texts) - set(values.categories)))
                 new[cells] = texts
-                return Change(Journal(1, cells, Earlier(values.copy()))), new
+                return Change(Journal(1, cells, WholeColumn(values.copy()))), new
             new = values.copy()
             new[cells] = texts
         else:

@@ -1,4 +1,4 @@
-"""A fault of single values in a two-dimensional array of numbers: applied block by block, and noted down."""
+"""Applies a fault of single values to a two-dimensional array of numbers, block by block, with a journal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from monkeyproof.faults.corruption.cell_selection import BLOCK_ROWS, CellSelection, Found
 from monkeyproof.faults.corruption.cells import OWN, CellFault
-from monkeyproof.faults.corruption.memory import Room, scratch
+from monkeyproof.faults.corruption.memory import Workspace, scratch
 from monkeyproof.faults.corruption.random import Bools, Draws, Floats, Index, Key, Rows, Words, draws_at
 from monkeyproof.faults.corruption.text import TextFault
 
@@ -27,18 +27,18 @@ _BLOCK_CELLS = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """What was changed: enough to put every bit back."""
+    """What was changed: enough to restore every bit."""
 
     width: int
     cells: Index
     """``row * width + column`` of each changed cell, rows counted from the batch's first. Empty where the mask is
     all that is needed."""
     old: Any
-    """What stood there, bit by bit, in the column's own type. None where it still stands there, called missing;
-    an ``Earlier`` where it is the whole column."""
+    """The old values, bit by bit, in the column's own type. None where they are still in memory, marked missing; a
+    ``WholeColumn`` where single values cannot be restored."""
 
     def restore(self, values: Array) -> None:
-        """Put the old values back, in place. ``values`` is what the fault left: (rows, width)."""
+        """Restore the old values in place. ``values``: the array as the fault left it, (rows, width)."""
         if values.flags.c_contiguous:
             values.reshape(-1)[self.cells] = self.old
         else:
@@ -46,15 +46,15 @@ class Journal:
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
-    """A column as it was, of a kind in which single values cannot be put back as they were."""
+class WholeColumn:
+    """A whole column as it was, of a kind in which single values cannot be restored."""
 
     column: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One fault's work on one array."""
+    """What one fault changed in one array."""
 
     journal: Journal
     bits: Bits | None = None
@@ -78,7 +78,7 @@ class Change:
 
 
 class CorruptMatrix(Protocol):
-    """Who applies a fault to some columns of an array, in place."""
+    """An implementation of ``corrupt_matrix``: applies a fault to some columns of an array, in place."""
 
     def __call__(
         self,
@@ -90,7 +90,7 @@ class CorruptMatrix(Protocol):
         rows: Rows,
         allowed: Bools | None = None,
         *,
-        room: Room,
+        workspace: Workspace,
     ) -> Change: ...
 
 
@@ -103,7 +103,7 @@ def corrupt_matrix(
     rows: Rows,
     allowed: Bools | None = None,
     *,
-    room: Room,
+    workspace: Workspace,
 ) -> Change:
     """Apply a fault to some columns of ``out``, in place.
 
@@ -115,7 +115,7 @@ def corrupt_matrix(
         room: for the journal.
     """
     count, width = out.shape
-    changes = _Growing(count * len(keys) * fault.share, out.dtype, room)
+    changes = _JournalBuilder(count * len(keys) * fault.share, out.dtype, workspace)
     groups = [
         (CellSelection(keys[at : at + _COLUMNS_AT_ONCE], fault.share, rows), columns[at : at + _COLUMNS_AT_ONCE])
         for at in range(0, len(keys), _COLUMNS_AT_ONCE)
@@ -245,17 +245,17 @@ def _cast(new: Floats, old: Array) -> Array:
     return cast
 
 
-def journal_of(expected: float, dtype: np.dtype[Any], room: Room) -> tuple[Index, Array]:
+def journal_of(expected: float, dtype: np.dtype[Any], workspace: Workspace) -> tuple[Index, Array]:
     """Room for the cells and old values of about as many changes as are expected: mostly for all."""
     size = (int(expected + 6 * math.sqrt(expected) + 64),)
-    return room.array(size, np.dtype(np.int64)), room.array(size, dtype)
+    return workspace.array(size, np.dtype(np.int64)), workspace.array(size, dtype)
 
 
-class _Growing:
+class _JournalBuilder:
     """The journal. Room is made once for about as many as will come, for a list of parts would be held twice."""
 
-    def __init__(self, expected: float, dtype: np.dtype[Any], room: Room) -> None:
-        self._cells, self._old = journal_of(expected, dtype, room)
+    def __init__(self, expected: float, dtype: np.dtype[Any], workspace: Workspace) -> None:
+        self._cells, self._old = journal_of(expected, dtype, workspace)
         self._count = 0
 
     def next(self, count: int) -> tuple[Index, Array]:

@@ -1,4 +1,4 @@
-"""Memory that is used again. Fresh memory takes longer to come, page by page, than all that is done with it."""
+"""Memory that is reused: fresh memory takes longer, page by page, than the work that is done in it."""
 
 from __future__ import annotations
 
@@ -12,31 +12,30 @@ from numpy.typing import NDArray
 _of_thread = threading.local()
 
 
-class Room:
-    """Where corrupted copies lie, with their masks and journals: give the same one to ``corrupt`` for batch after
+class Workspace:
+    """Memory for corrupted copies, with their masks and journals: give the same one to ``corrupt`` for batch after
     batch.
 
-    What was corrupted into it before is overwritten by the next, and so are its mask and its way back. Not for two
-    threads at once.
+    The next batch overwrites the one before, with its mask and its journal. Two threads must not share one.
     """
 
     def __init__(self) -> None:
         self._kept: list[NDArray[np.uint8]] = []
-        self._parts: dict[int, Room] = {}
+        self._parts: dict[int, Workspace] = {}
         self._next = 0
 
     def begin(self) -> None:
-        """From here on, all of it may be used again."""
+        """Begin a new batch: all memory may be reused."""
         self._next = 0
         for part in self._parts.values():
             part.begin()
 
-    def part(self, number: int) -> Room:
-        """One of its own, for a thread of its own."""
-        return self._parts.setdefault(number, Room())
+    def part(self, number: int) -> Workspace:
+        """The workspace of one thread."""
+        return self._parts.setdefault(number, Workspace())
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype[Any], order: str = "C") -> NDArray[Any]:
-        """Some of it, as an array with anything in it."""
+        """An uninitialised array."""
         size_bytes = math.prod(shape) * dtype.itemsize
         if self._next == len(self._kept):
             self._kept.append(np.empty(0, np.uint8))
@@ -48,13 +47,13 @@ class Room:
 
 
 class Scratch:
-    """For what is needed within a block and not after it. A few MiB stay with each thread."""
+    """Arrays that are needed within a block and not after it. A few MiB stay with each thread."""
 
     def __init__(self) -> None:
         self._kept: dict[str, NDArray[Any]] = {}
 
     def array(self, name: str, dtype: Any, shape: tuple[int, ...] | int) -> NDArray[Any]:
-        """Overwritten when the same name is asked for again."""
+        """An uninitialised array; the next call with the same name overwrites it."""
         size = shape if isinstance(shape, int) else math.prod(shape)
         kept = self._kept.get(name)
         if kept is None or len(kept) < size or kept.dtype != dtype:
@@ -63,6 +62,6 @@ class Scratch:
 
 
 def scratch() -> Scratch:
-    """This thread's own."""
+    """The scratch memory of this thread."""
     found: Scratch = _of_thread.__dict__.setdefault("scratch", Scratch())
     return found

@@ -22,7 +22,7 @@ from monkeyproof.faults.corruption import matrix
 from monkeyproof.faults.corruption.cell_selection import BLOCK_ROWS, REST, gaps_of
 from monkeyproof.faults.corruption.cells import CellFault, Missing, Scale
 from monkeyproof.faults.corruption.matrix import Change, Journal, journal_of
-from monkeyproof.faults.corruption.memory import Room
+from monkeyproof.faults.corruption.memory import Workspace
 from monkeyproof.faults.corruption.random import GOLDEN, Bools, Index, Key, Rows, of_purpose, words_of
 
 _G = np.uint64(GOLDEN)
@@ -186,7 +186,7 @@ def corrupt_matrix(
     rows: Rows,
     allowed: Bools | None = None,
     *,
-    room: Room,
+    workspace: Workspace,
 ) -> Change:
     """As ``matrix.corrupt_matrix``."""
     gaps = gaps_of(float(fault.share))
@@ -197,11 +197,11 @@ def corrupt_matrix(
         or rows.scattered is not None
         or (source is not None and not source.flags.c_contiguous)
     ):
-        return matrix.corrupt_matrix(out, source, fault, keys, columns, rows, allowed, room=room)
+        return matrix.corrupt_matrix(out, source, fault, keys, columns, rows, allowed, workspace=workspace)
     count, width = out.shape
     words, lines = words_of(keys), np.array([key.gaps for key in keys], np.uint64)
     scale = fault if isinstance(fault, Scale) else Scale(share=1)
-    cells, old = journal_of(count * len(keys) * fault.share, out.dtype, room)
+    cells, old = journal_of(count * len(keys) * fault.share, out.dtype, workspace)
     at = done = 0
     while True:
         at, done = _work(

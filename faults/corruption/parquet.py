@@ -1,4 +1,4 @@
-"""Corrupting Parquet files, a row group at a time: each of them has to fit into memory, the file need not."""
+"""Corrupts Parquet files one row group at a time: a row group has to fit into memory, the file need not."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from monkeyproof.errors import UsageError
-from monkeyproof.faults.corruption.table_adapter import Applied
+from monkeyproof.faults.corruption.table_adapter import CellsChanged
 from monkeyproof.faults.corruption.tables import Fault, corrupt
 
 BATCH_ROWS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """What was written."""
+class CopyCounts:
+    """Counts of a corrupted copy."""
 
     rows_count: int
-    """Rows that were read."""
+    """Rows read."""
     cells_count: int
-    """Cells that were changed, counted once for each fault that changed them."""
+    """Cells changed, counted once for each fault that changed them."""
 
 
 def corrupt_parquet(
@@ -37,7 +37,7 @@ def corrupt_parquet(
     seed: int,
     first_row: int = 0,
     batch_rows: int = BATCH_ROWS,
-) -> Written:
+) -> CopyCounts:
     """Write a corrupted copy of a Parquet file: same schema, metadata, compression and row groups.
 
     The same bytes of data come of any ``batch_rows``. ``to`` is there when all of it is, or not at all. It takes
@@ -65,7 +65,7 @@ def corrupt_parquet(
 
 def _copy(
     file: pq.ParquetFile, to: Path, faults: Sequence[Fault], seed: int, first_row: int, batch_rows: int
-) -> Written:
+) -> CopyCounts:
     rows = cells = 0
     # Of no rows, because a fault may change the columns too.
     schema = corrupt(file.schema_arrow.empty_table(), faults, seed=seed).table.schema
@@ -75,10 +75,10 @@ def _copy(
             for batch in file.iter_batches(batch_rows, row_groups=[group]):
                 found = corrupt(batch, faults, seed=seed, first_row=first_row + rows)
                 rows += batch.num_rows
-                cells += sum(one.cells_count for one in found.applied if isinstance(one, Applied))
+                cells += sum(one.cells_count for one in found.applied if isinstance(one, CellsChanged))
                 batches.append(found.table)
             writer.write_table(pa.Table.from_batches(batches, schema=schema), row_group_size=rows or 1)
-    return Written(rows, cells)
+    return CopyCounts(rows, cells)
 
 
 def _compression(file: pq.ParquetFile, schema: pa.Schema) -> dict[str, str]:

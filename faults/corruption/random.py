@@ -57,7 +57,7 @@ class Rows:
             return Rows(count, self.first + start)
         return Rows(count, 0, self.scattered[start : start + count])
 
-    def taken(self, index: Index) -> Rows:
+    def take_rows(self, index: Index) -> Rows:
         """Some rows of the batch, in any order, as a batch."""
         return Rows(len(index), 0, self.at(index))
 
@@ -177,7 +177,7 @@ def draws_at(key: Key, rows: Rows, index: Index) -> Draws:
 
 
 def units(words: Words) -> Floats:
-    """Words that differ somehow become numbers in [0, 1) that look random, in place."""
+    """Turn distinct words into random numbers in [0, 1), in place."""
     mix(words, scratch().array("shifted", np.uint64, words.shape))
     # As the fraction of a float in [1, 2): to turn so large integers into floats takes much longer.
     words >>= np.uint64(12)
@@ -187,10 +187,10 @@ def units(words: Words) -> Floats:
     return shares
 
 
-def mix(words: Words, room: Words) -> Words:
+def mix(words: Words, buffer: Words) -> Words:
     """The output function of SplitMix64, in place: Steele, Lea and Flood, "Fast splittable pseudorandom number
     generators" (OOPSLA 2014), with the constants of Vigna's public-domain splitmix64.c. ``room``: for as many."""
-    shifted = np.right_shift(words, np.uint64(30), out=room)
+    shifted = np.right_shift(words, np.uint64(30), out=buffer)
     words ^= shifted
     words *= np.uint64(0xBF58476D1CE4E5B9)
     words ^= np.right_shift(words, np.uint64(27), out=shifted)

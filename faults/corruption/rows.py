@@ -1,9 +1,9 @@
 """Faults of whole rows: some come twice, late, in another order, or not at all.
 
-What becomes of a row depends on its absolute position, like all else. Faults that move rows do so within windows
-of ``window_rows`` rows that begin at multiples of it, for a batch knows nothing of the rows before and after it.
-So for those, cut batches at multiples of it: one that begins elsewhere is refused, and an unfinished window at the
-end of the last one stays as it is.
+What becomes of a row depends on its absolute position. Faults that move rows do so within windows of
+``window_rows`` rows that begin at multiples of it, since a batch does not know the rows around it. So for those,
+cut batches at multiples of it: a batch that begins elsewhere is refused, and an unfinished window at the end stays
+as it is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from monkeyproof.faults.corruption.random import Index, Key, Rows, draws_at
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowFault:
-    """What all have in common."""
+    """Base of the faults of whole rows."""
 
     name: ClassVar[str]
 
@@ -64,7 +64,7 @@ class LostRows(RowFault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowedRows(RowFault):
-    """What those that move rows have in common."""
+    """Base of the faults that move rows within windows."""
 
     window_rows: int
 
@@ -91,11 +91,11 @@ class WindowedRows(RowFault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TruncatedBatches(WindowedRows):
-    """Of a window of rows, a batch as it was sent, the end is missing. ``share`` is of windows, not of rows."""
+    """The end of a window of rows (a batch as it was sent) is missing. ``share`` is of windows, not of rows."""
 
     name: ClassVar[str] = "truncated_batches"
     kept: float = 0.5
-    """Share of a window that still comes."""
+    """Share of a window that still arrives."""
 
     def __post_init__(self) -> None:
         WindowedRows.__post_init__(self)
@@ -145,7 +145,7 @@ class SwappedRows(WindowedRows):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StaleRows(WindowedRows):
-    """A row is sent as the first one of its window was: a source that stands still, and says so to nobody."""
+    """A row is sent as the first one of its window was: a frozen source that reports no error."""
 
     name: ClassVar[str] = "stale_rows"
 

@@ -1,7 +1,7 @@
-"""Faults of a table's shape: a column that is gone, has another name, another type, or that nobody asked for.
+"""Faults of a table's schema: a column is missing, has another name or type, or is additional.
 
-They hit every row, for a schema is a table's and not a row's. In numpy arrays columns have no names: there a
-column can only be lost.
+They hit every row, since a schema belongs to the table. Columns of numpy arrays have no names: there a column can
+only be lost.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from monkeyproof.errors import UsageError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchemaFault:
-    """What all have in common."""
+    """Base of the faults of a schema."""
 
     name: ClassVar[str]
 
@@ -27,7 +27,7 @@ class SchemaFault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LostColumn(SchemaFault):
-    """The column is gone."""
+    """The column is missing."""
 
     name: ClassVar[str] = "lost_column"
 
@@ -42,7 +42,7 @@ class RenamedColumn(SchemaFault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextColumn(SchemaFault):
-    """The column's values come as text, as from a CSV file that nobody gave types."""
+    """The column's values come as text, as from a CSV file without types."""
 
     name: ClassVar[str] = "text_column"
 

@@ -1,4 +1,4 @@
-"""Values that are right and stand in the wrong place: in another column, or in another row of their column."""
+"""Right values in the wrong place: in another column, or in another row of their column."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from monkeyproof.faults.corruption.rows import SwappedRows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwapFault:
-    """What both have in common."""
+    """Base of the faults that swap values."""
 
     name: ClassVar[str]
 
@@ -54,7 +54,7 @@ class SwappedColumns(SwapFault):
 class SwappedValues(SwapFault):
     """In each of the columns, the values that are hit change places with one another; the rest of a row stays.
 
-    Within windows of ``window_rows`` rows, as all that moves: see monkeyproof.faults.corruption.rows.
+    Within windows of ``window_rows`` rows, as all faults that move rows: see monkeyproof.faults.corruption.rows.
     """
 
     name: ClassVar[str] = "swapped_values"

@@ -1,4 +1,4 @@
-"""What a table of any kind has to be able to do, so that faults can work on it; and the notes of what they did."""
+"""The interface through which faults change a table of any kind, and the records of what each fault changed."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from monkeyproof.faults.corruption.swaps import SwapFault
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """What a fault did to some columns of some of the rows."""
+class BlockChange:
+    """What a fault changed in some columns of a block of rows."""
 
     start: int
-    """The first of the rows, counted from the batch's first."""
+    """First row of the block, counted from the batch's first."""
     count: int
     columns: tuple[int, ...]
     change: Change
@@ -34,11 +34,11 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
-    """One fault's work on a table."""
+class CellsChanged:
+    """What one fault of single values changed."""
 
     fault: CellFault
-    parts: tuple[Part, ...]
+    parts: tuple[BlockChange, ...]
 
     @property
     def cells_count(self) -> int:
@@ -46,41 +46,41 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
-    """One fault's work on a table's rows."""
+class RowsMoved:
+    """What one fault of whole rows changed."""
 
     fault: RowFault
     index: Index
-    """Which row stood before the fault at each place after it."""
+    """For each place after the fault, the row that stands there, by its place before."""
     given_count: int
     lost: TableAdapter
-    """Rows that are not there any more, in their order."""
+    """Rows that are lost, in their order."""
 
-    def back(self, sheet: TableAdapter) -> TableAdapter:
+    def restored(self, adapter: TableAdapter) -> TableAdapter:
         place = np.full(self.given_count, -1, np.int64)
         place[self.index[::-1]] = np.arange(len(self.index))[::-1]
         gone = np.flatnonzero(place < 0)
         place[gone] = len(self.index) + np.arange(len(gone))
-        return sheet.followed_by(self.lost).taken(place)
+        return adapter.appended(self.lost).take_rows(place)
 
 
 @dataclass(frozen=True, slots=True)
-class Reshaped:
-    """One fault's work on a table's columns."""
+class SchemaChanged:
+    """What one fault of a schema changed."""
 
     fault: SchemaFault
     at: int
-    """Which column it was about, or became one."""
+    """Index of the column that changed or was added."""
     column: Any
     """The column as it was; None where there was none."""
 
-    def back(self, sheet: TableAdapter) -> TableAdapter:
+    def restored(self, adapter: TableAdapter) -> TableAdapter:
         if not isinstance(self.fault, LostColumn):
-            sheet = sheet.without(self.at)
-        return sheet if self.column is None else sheet.with_column(self.at, self.fault.column, self.column)
+            adapter = adapter.without_column(self.at)
+        return adapter if self.column is None else adapter.with_column(self.at, self.fault.column, self.column)
 
     def masked(self, mask: Bools) -> Bools:
-        """What came as text, or from nowhere, is wrong in every row."""
+        """A mask for the new columns: a column of text, or an added one, is wrong in every row."""
         if isinstance(self.fault, LostColumn):
             return np.delete(mask, self.at, axis=1)
         if isinstance(self.fault, ExtraColumn):
@@ -91,17 +91,17 @@ class Reshaped:
 
 
 @dataclass(frozen=True, slots=True)
-class Exchanged:
-    """One fault's work on values that stand in the wrong place."""
+class ValuesSwapped:
+    """What one fault that swaps values changed."""
 
     fault: SwapFault
     columns: tuple[int, ...]
     rows: tuple[Index, ...]
     """For each column: which of its rows have another row's or column's value."""
     old: tuple[Any, ...]
-    """For each column: what stood there."""
+    """For each column: the old values of these rows."""
     differs: tuple[Bools, ...]
-    """For each column: where it is not the same as what stands there now."""
+    """For each column: which of these values differ from the new ones."""
 
 
 class TableAdapter(Protocol):
@@ -122,11 +122,11 @@ class TableAdapter(Protocol):
 
     def apply(
         self, fault: CellFault, columns: Sequence[int], keys: Sequence[Key], rows: Rows, allowed: Bools | None
-    ) -> Iterator[Part]:
+    ) -> Iterator[BlockChange]:
         """Change the columns."""
 
-    def restore(self, part: Part) -> None:
-        """Put back what a part changed; the parts' latest first."""
+    def restore(self, part: BlockChange) -> None:
+        """Restore what a part changed; the latest part first."""
 
     def labels(self, column: int) -> NDArray[Any]:
         """A column's values as they would be compared with a label."""
@@ -134,32 +134,32 @@ class TableAdapter(Protocol):
     def type_of(self, column: int) -> str: ...
 
     def values_at(self, column: int, index: Index) -> Any:
-        """A column's values in some rows, to be put somewhere."""
+        """A column's values in some rows, as ``assign`` takes them."""
 
-    def put(self, column: int, index: Index, values: Any) -> Bools:
-        """Put values, of a column of the same type, into some rows of a column; tells which are other ones."""
+    def assign(self, column: int, index: Index, values: Any) -> Bools:
+        """Assign values of a column of the same type to some rows of a column; returns which values differ."""
 
     def table(self) -> Any: ...
 
-    def taken(self, index: Index) -> TableAdapter:
-        """A sheet of some rows, in any order, also twice."""
+    def take_rows(self, index: Index) -> TableAdapter:
+        """An adapter of some rows, in any order, also twice."""
 
-    def followed_by(self, other: TableAdapter) -> TableAdapter:
-        """A sheet of the rows of this one and of another of the same columns."""
+    def appended(self, other: TableAdapter) -> TableAdapter:
+        """An adapter of the rows of this one and of another with the same columns."""
 
     def column(self, column: int) -> Any:
         """One column, as its kind of table has it."""
 
-    def without(self, column: int) -> TableAdapter: ...
+    def without_column(self, column: int) -> TableAdapter: ...
 
     def with_column(self, column: int, name: str, values: Any) -> TableAdapter:
-        """A sheet with one column more, at a place."""
+        """An adapter with an additional column at an index."""
 
     def as_text(self, values: Any) -> Any:
         """A column's values as text; missing ones stay missing."""
 
 
-def told_apart(names: Sequence[object]) -> list[str]:
+def unique_names(names: Sequence[object]) -> list[str]:
     """Names as text; of several that are the same, the second is ``name#2``, and so on."""
     seen: Counter[str] = Counter()
     found = []

@@ -1,4 +1,4 @@
-"""Faults of single texts and categories: as people, forms and file formats spoil them."""
+"""Faults of single texts and categories, as people, forms and file formats make them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from monkeyproof.faults.corruption.random import Draws, Floats, Index
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextFault(CellFault):
-    """What those of texts have in common. They work on columns of text, and on categories that are texts."""
+    """Base of the faults of texts. They work on columns of text, and on categories that are texts."""
 
     works_on: ClassVar[str] = "text"
 
@@ -26,7 +26,7 @@ class TextFault(CellFault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Typo(TextFault):
-    """One slip of the fingers: a character is left out, doubled, or changes places with the next one."""
+    """One typing error: a character is left out, doubled, or changes places with the next one."""
 
     name: ClassVar[str] = "typo"
 
@@ -37,7 +37,7 @@ class Typo(TextFault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnseenCategory(TextFault):
-    """The value is one that nobody has seen before: one of ``values``, each as often."""
+    """The value is a category that was never seen before: one of ``values``, each as often."""
 
     name: ClassVar[str] = "unseen_category"
     values: tuple[str, ...] = ("unseen",)
@@ -79,7 +79,7 @@ class LabelNoise(TextFault):
         if isinstance(self.classes, str) or not 2 <= len(set(self.classes)) == len(self.classes):
             raise UsageError(f"classes: {self.classes!r} are not two or more different labels")
         if not self.columns:
-            raise UsageError("columns: which column holds the labels has to be said")
+            raise UsageError("columns: name the column that holds the labels")
         object.__setattr__(self, "classes", tuple(self.classes))
 
     def new(self, old: Floats, draws: Draws) -> Floats:

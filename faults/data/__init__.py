@@ -36,7 +36,7 @@ from monkeyproof.faults.corruption.drift import (
     Recurring,
     Sudden,
 )
-from monkeyproof.faults.corruption.memory import Room
+from monkeyproof.faults.corruption.memory import Workspace
 from monkeyproof.faults.corruption.rows import (
     Duplicates,
     LateRows,
@@ -95,8 +95,13 @@ __all__ = [
     "UnitChange",
     "UnseenCategory",
     "Where",
+    "Workspace",
     "corrupt",
 ]
+
+
+Room = Workspace
+"""The former name of ``Workspace``, for one version."""
 
 
 @functools.cache

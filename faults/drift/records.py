@@ -216,7 +216,7 @@ def _pace(pipeline: Pipeline) -> float:
                 return (position - first[1]) / (now_s - first[0])
         clock.sleep_s(0.01)
     raise Refusal(
-        f"the pipeline has not gone on steadily for {_PACE_WITHIN_S:g} s, so how long the drift pauses is unknown",
+        f"the pipeline did not advance steadily for {_PACE_WITHIN_S:g} s, so the length of a pause is unknown",
         "find out what stops the stream, or choose another shape",
     )
 

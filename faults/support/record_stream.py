@@ -138,7 +138,7 @@ class _ProofSearch:
     proofs: Sequence[StreamProof]
     before: PipelineStatus | None = None
     first_position: int | None = None
-    """Of the first record that was changed. The journal keeps the newest only, so the first look notes it."""
+    """Of the first record that was changed. The journal keeps the newest only, so the first call notes it."""
     written_once: bool = False
 
     def note_pipeline(self) -> None:

@@ -94,7 +94,7 @@ def test_kill_is_proven_by_the_pid(world, sleepers, restarts):
     victim = sleepers.processes["replica-2"]
     found = replicas.kill("replica-2")
     assert found["data"]["pid_before"] == victim.pid
-    assert f"replica-2: pid {victim.pid} is gone" in found["evidence"]
+    assert f"replica-2: pid {victim.pid} has ended" in found["evidence"]
     assert victim.poll() == -signal.SIGKILL
     assert ("not restarted yet" in found["evidence"]) or (restarts and "restarted with" in found["evidence"])
     assert revert() == []

@@ -39,7 +39,7 @@ def test_a_start_is_held_until_it_is_released(world, fleet):
     found = replicas.delay_start("replica-2", delay_s=30.0)
     assert found["data"]["pid_before"] == pid
     assert 29 < found["data"]["delay_left_s"] <= 30
-    assert "its next start is held for" in found["evidence"]
+    assert "its next start is delayed by" in found["evidence"]
     assert not is_ready(fleet, "replica-2")
     intent = json.loads(current().undo.path.read_text().splitlines()[0])
     assert intent["lease_s"] == port.LEASE_S

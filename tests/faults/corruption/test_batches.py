@@ -74,7 +74,7 @@ def test_rows_without_numbers_are_told_in_words(folder):
         CorruptBatch(FAULTS, seed=3, row_column="id")(table)
     with pytest.raises(UsageError, match="whole numbers are needed, not float64"):
         CorruptBatch(Missing(share=0.1), seed=3, row_column="a")(table)
-    with pytest.raises(UsageError, match="does not say the number of every row"):
+    with pytest.raises(UsageError, match="does not have the number of every row"):
         CorruptBatch(FAULTS, seed=3)(table.set_column(0, "row", pa.nulls(ROWS, pa.int64())))
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monkeyproof.errors import UsageError
-from monkeyproof.faults.data import LostRows, Missing, Noise, Room, Scale, Where, corrupt
+from monkeyproof.faults.data import LostRows, Missing, Noise, Scale, Where, Workspace, corrupt
 
 needs_numba = pytest.mark.skipif(
     importlib.util.find_spec("numba") is None,
@@ -78,7 +78,7 @@ def bytes_of(table: object) -> bytes:
 
 @needs_numba
 def test_threads_share_a_large_table_and_a_room_is_used_again():
-    table, room = np.random.default_rng(1).normal(size=(450_003, 5)), Room()
+    table, room = np.random.default_rng(1).normal(size=(450_003, 5)), Workspace()
     for fault in ([Scale(share=0.3), LostRows(share=0.1), Missing(share=0.3)], [Missing(share=0.5)]):
         fast = corrupt(table, fault, seed=3, first_row=5, engine="numba", out=room)
         plain = corrupt(table, fault, seed=3, first_row=5)

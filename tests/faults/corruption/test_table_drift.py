@@ -188,8 +188,11 @@ def test_drift_depends_on_absolute_rows_only(fault):
         (lambda: Recurring(period_rows=5, on_rows=5), "period_rows: 5"),
         (lambda: CovariateShift(share=1, course=Sudden(1)), "changes nothing"),
         (lambda: CovariateShift(share=1, by=1, course="sudden"), "none of Sudden, Ramp and Recurring"),
-        (lambda: BenignDrift(share=1, by=1, course=Sudden(1)), "has to be said"),
-        (lambda: ConceptDrift(share=1, classes=(0, 1), course=Sudden(1)), "which column holds the labels"),
+        (
+            lambda: BenignDrift(share=1, by=1, course=Sudden(1)),
+            "name the columns that the answer",
+        ),
+        (lambda: ConceptDrift(share=1, classes=(0, 1), course=Sudden(1)), "name the column that holds the labels"),
         (
             lambda: PriorShift(share=1, column="0", weights={1: 1}, window_rows=9, course=Sudden(1)),
             "changes nothing",

@@ -26,7 +26,6 @@ from monkeyproof.faults.data import (
     Noise,
     Outlier,
     RenamedColumn,
-    Room,
     Scale,
     SignFlip,
     StaleRows,
@@ -37,6 +36,7 @@ from monkeyproof.faults.data import (
     UnitChange,
     UnseenCategory,
     Where,
+    Workspace,
     corrupt,
 )
 
@@ -155,7 +155,7 @@ def bits_of(table: Any) -> list[bytes]:
 
 
 def test_a_room_is_used_again_by_tables_of_every_kind():
-    room, array = Room(), a_table(3000)
+    room, array = Workspace(), a_table(3000)
     frame = pd.DataFrame(array, columns=list("abc"))
     tables = [array, frame, frame.assign(d="x"), np.asfortranarray(array), pa.Table.from_pandas(frame), array[:10]]
     for table in tables:
