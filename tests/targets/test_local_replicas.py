@@ -65,7 +65,7 @@ def running_forks(registry: Published, folder: Path) -> Iterator[Forks]:
     sockets = paths.socket_dir()
     with ProcessGroup() as group:
         client = start_with_control(group, MODULE, write_config(folder, registry), sockets)
-        yield Forks(client, sockets / "replicas.sock", client.call("ping")["pid"], folder)
+        yield Forks(client, sockets / "fork_server.sock", client.call("ping")["pid"], folder)
         client.close()
     shutil.rmtree(sockets, ignore_errors=True)
 

@@ -120,7 +120,7 @@ def test_two_concurrent_ups_start_one_target(common_home: Path) -> None:
         thread.join(120)
     assert len(found) == 2
     assert found[0] == found[1]
-    supervisors = [words for words in processes_of(common_home).values() if "targets.local.stack" in words]
+    supervisors = [words for words in processes_of(common_home).values() if "targets.local.control_plane.stack" in words]
     assert len(supervisors) == 1
 
 
@@ -166,11 +166,11 @@ def test_target_with_an_owner_ends_with_the_owner(common_home: Path) -> None:
 
 
 def test_down_ends_processes_whose_reaper_was_killed(common_home: Path) -> None:
-    """The out-of-memory killer may take both the supervisor and its guard."""
+    """The out-of-memory killer may take both the supervisor and its reaper."""
     lifecycle.up()
-    guards = [pid for pid, words in processes_of(common_home).items() if "monkeyproof.runtime.reaper" in words]
-    assert guards
-    for pid in [*guards, supervisor_pid()]:
+    reapers = [pid for pid, words in processes_of(common_home).items() if "monkeyproof.runtime.reaper" in words]
+    assert reapers
+    for pid in [*reapers, supervisor_pid()]:
         os.kill(pid, signal.SIGKILL)
     assert eventually(lambda: not lifecycle.status().up, within_s=5)
     assert processes_of(common_home)
