@@ -120,7 +120,8 @@ def test_two_concurrent_ups_start_one_target(common_home: Path) -> None:
         thread.join(120)
     assert len(found) == 2
     assert found[0] == found[1]
-    supervisors = [words for words in processes_of(common_home).values() if "targets.local.control_plane.stack" in words]
+    module = "monkeyproof.targets.local.control_plane.stack"
+    supervisors = [words for words in processes_of(common_home).values() if module in words]
     assert len(supervisors) == 1
 
 
