@@ -10,7 +10,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What the harness needs of time. ``monotonic_s`` never goes back; ``utc`` is for people only."""
+    """The harness's source of time. ``monotonic_s`` never goes back; ``utc`` is for people only."""
 
     def monotonic_s(self) -> float: ...
 
@@ -33,7 +33,7 @@ class SystemClock:
 
 
 class ManualClock:
-    """A clock that moves only when it is told to, or slept on: for tests of anything that waits."""
+    """A clock that a test moves, directly or through ``sleep_s``."""
 
     def __init__(self, now_s: float = 0.0) -> None:
         self.now_s = now_s

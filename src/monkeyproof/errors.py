@@ -1,4 +1,4 @@
-"""Failures that a person can act on, and the exit code that each one ends the command line with.
+"""Failures that a user can act on, each with the exit code of the command line.
 
 Messages say what is wrong, where, and what to do. The command line prints them without a traceback.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 EXIT_OK = 0
 EXIT_FAIL = 1
-"""Of ``monkeyproof gate`` alone, as 3 is: the verdict."""
+"""The verdict of ``monkeyproof gate``, like 3; no other command uses them."""
 EXIT_USAGE = 2
 EXIT_INCONCLUSIVE = 3
 EXIT_REFUSED = 4
@@ -19,12 +19,12 @@ LINES_MAX = 25
 
 
 class MonkeyproofError(Exception):
-    """Base of every failure that is the user's to read; ``exit_code`` is what the command line returns."""
+    """Base of every failure whose message is for the user; the command line returns ``exit_code``."""
 
     exit_code = EXIT_USAGE
 
     def __init__(self, words: str = "") -> None:
-        # They may quote a file, or what a service said, and are printed on a terminal.
+        # The message may quote a file or a service's answer, and is printed on a terminal.
         lines = [
             line if len(line) <= LINE_MAX else f"{line[:LINE_MAX]}..." for line in printable(words).split("\n")
         ]
@@ -34,7 +34,7 @@ class MonkeyproofError(Exception):
 
 
 def printable(text: str) -> str:
-    """The text with each character that would act on a terminal, or show as nothing, as its number."""
+    """The text with each control or invisible character escaped as its number."""
     if text.isprintable():
         return text
     return "".join(
@@ -47,7 +47,7 @@ class UsageError(MonkeyproofError):
 
 
 class Refusal(MonkeyproofError):
-    """The harness declined to inject, or something else. Reads ``not injecting: why; what to do``."""
+    """The harness refused to inject, or to do something else. Reads ``not injecting: why; what to do``."""
 
     exit_code = EXIT_REFUSED
 
@@ -56,11 +56,11 @@ class Refusal(MonkeyproofError):
 
 
 class Unproven(MonkeyproofError):
-    """A fault was injected and no evidence of an effect was found: the trial is invalid, and says so itself."""
+    """A fault was injected and no evidence of an effect was found: the trial is invalid."""
 
 
 class NotReverted(MonkeyproofError):
-    """Something that was injected could not be undone; the message says what is left and how to mend it."""
+    """An injected fault could not be reverted; the message says what is left and how to repair it."""
 
     exit_code = EXIT_NOT_REVERTED
 
@@ -70,7 +70,7 @@ class TargetError(MonkeyproofError):
 
 
 class NotThere(TargetError):
-    """What the target was asked for does not exist: asking again changes nothing."""
+    """The requested thing does not exist on the target: a retry changes nothing."""
 
 
 class RenamedWarning(FutureWarning):

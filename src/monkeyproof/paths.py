@@ -1,4 +1,4 @@
-"""Where things are kept. Everything can be moved with MONKEYPROOF_HOME, the cache alone with MONKEYPROOF_CACHE."""
+"""The harness's folders. MONKEYPROOF_HOME moves all of them, MONKEYPROOF_CACHE only the cache."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def home() -> Path:
 
 
 def make_private(path: Path) -> None:
-    """Make a folder, and those above it that are missing, the user's alone; what is there keeps its mode."""
+    """Create a folder and its missing parents with mode 0700; folders that exist keep their mode."""
     missing = [one for one in (path, *path.parents) if not one.exists()]
     for one in reversed(missing):
         one.mkdir(mode=0o700, exist_ok=True)
@@ -34,7 +34,7 @@ def target_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """What costs seconds to make and never changes: trained models and their registry."""
+    """The folder for results that take seconds to compute and never change: trained models and their registry."""
     configured = os.environ.get("MONKEYPROOF_CACHE")
     path = Path(configured) if configured else home() / "cache"
     make_private(path)
@@ -42,16 +42,15 @@ def cache_dir() -> Path:
 
 
 def keep_private() -> None:
-    """From here on, what this process and those that it starts write is the user's alone (0600, 0700).
+    """Make all files that this process and its children create from here on private to the user (0600, 0700).
 
-    For processes that are the harness's own; in somebody else's (pytest, ``chaos run``) files are opened with
-    ``open_private``.
+    For the harness's own processes; in others (pytest, ``chaos run``) files are opened with ``open_private``.
     """
     os.umask(PRIVATE_UMASK)
 
 
 def open_private(path: Path, *, append: bool = False) -> BinaryIO:
-    """Open a file for writing, the user's alone if it is made here, whatever the umask of this process."""
+    """Open a file for writing; one that is created here is private to the user, whatever the umask."""
     flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC)
     return os.fdopen(os.open(path, flags, 0o600), "ab" if append else "wb")
 

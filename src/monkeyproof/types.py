@@ -17,7 +17,7 @@ class Outcome(StrEnum):
     ABSORBED = "absorbed"
     """The fault is proven and not one reading was bad."""
     HEALED = "healed"
-    """Recovered while the fault was held, and a healer's action began before the recovery had proven itself."""
+    """Recovered while the fault was held, and a healer's action began before the recovery was proven."""
     SELF_RECOVERED = "self_recovered"
     """Recovered while the fault was held, with no healer's action before it."""
     FAULT_REMOVED = "fault_removed"
@@ -25,13 +25,13 @@ class Outcome(StrEnum):
     NOT_RECOVERED = "not_recovered"
     """Not recovered when the horizon ended: right-censored there."""
     INVALID = "invalid"
-    """The fault was not proven, the baseline did not hold, or the readings cannot tell. Counts for nothing."""
+    """The fault was not proven, the baseline did not hold, or the readings do not suffice. Counts for nothing."""
     UNPROVEN = "unproven"
-    """Nothing names evidence that the fault took effect: what was seen is told. Counts for nothing."""
+    """No evidence of the fault is named, so only observations are reported. Counts for nothing."""
 
     @property
     def counts(self) -> bool:
-        """Whether the trial says anything about the target that may be relied upon."""
+        """Whether the trial is a reliable statement about the target."""
         return self not in (Outcome.INVALID, Outcome.UNPROVEN)
 
     @property
@@ -77,7 +77,7 @@ class Recovery:
     effective_s: float | None = None
     """When the evidence was read back. ``effective_s - t0_s`` is the width of the fault's beginning."""
     reverted_s: float | None = None
-    """When the Monkey removed the fault; None if it had nothing to remove."""
+    """When the harness reverted the fault; None if there was nothing to revert."""
     end_s: float | None = None
     """When watching ended."""
     impact_s: float | None = None
@@ -98,7 +98,7 @@ class Recovery:
     first_wrong_s: float | None = None
     """Time to the first wrong answer, counted from t0."""
     silent_s: float | None = None
-    """From the first wrong answer until somebody noticed it (or until recovery, or the end of watching)."""
+    """From the first wrong answer until a healer detected it (or until recovery, or the end of watching)."""
     readings_count: int = 0
     bad_count: int = 0
     wrong_count: int = 0
@@ -129,7 +129,7 @@ class TrialResult:
     faults: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()
     healed_by: tuple[str, ...] = ()
-    """The healer's successful remedies that began before the recovery had proven itself, in order."""
+    """The healer's successful remedies that began before the recovery was proven, in order."""
     detected: tuple[str, ...] = ()
     """What the healer detected and diagnosed, in its own words."""
     escalations: tuple[str, ...] = ()
@@ -139,20 +139,20 @@ class TrialResult:
     load: Mapping[str, Json] = field(default_factory=dict)
     """Statistics of the background load: requests, failures, requests_per_s, p50_ms, p99_ms."""
     sham: bool = False
-    """Nothing was broken: whatever a healer did here is a false heal."""
+    """No fault was injected: every action of a healer is a false-positive remediation."""
     benign: bool = False
-    """The fault should harm nobody, as its author says."""
+    """The fault should harm no user, by its author's statement."""
     false_heals: tuple[str, ...] = ()
-    """Remedies that a healer began where there was nothing to heal: in a sham, or under a benign fault that harmed
-    nobody indeed."""
+    """Remedies that a healer began where there was nothing to heal: in a sham, or under a benign fault that indeed
+    harmed no user."""
     aborted: str = ""
-    """Why the trial ended before its time; empty if it did not."""
+    """Why the trial ended early; empty if it did not."""
     storm: bool = False
-    """Faults came and went by chance: no recovery under a fault is claimed, only whether the target came back."""
+    """A random schedule of faults: the trial shows only whether the target recovered after it."""
 
     @property
     def apart(self) -> bool:
-        """Whether it says nothing of recovery under a fault, so that it stands in no figure of that."""
+        """Whether it shows nothing about recovery under a fault, so that figures of that leave it out."""
         return self.sham or self.storm
 
     @property
@@ -179,11 +179,11 @@ class Campaign:
     versions: Mapping[str, str]
     trials: tuple[TrialResult, ...] = ()
     plan: Mapping[str, Json] = field(default_factory=dict)
-    """What it was to do: ``experiments``, ``arms``, ``trials_count`` (at most, of each experiment and arm),
+    """The plan: ``experiments``, ``arms``, ``trials_count`` (at most, of each experiment and arm),
     ``sequential`` (ends as soon as the verdict is decided), ``shams_count``, ``max_minutes``."""
     aborted: str = ""
-    """Why it ended before its time (a signal, a refusal, something not reverted); empty if it did not."""
+    """Why it ended early (a signal, a refusal, a fault that was not reverted); empty if it did not."""
     calibration: Mapping[str, Json] = field(default_factory=dict)
-    """What ``monkeyproof calibrate`` last measured of the clock on this machine; empty: never calibrated there."""
+    """The last result of ``monkeyproof calibrate`` on this machine; empty: never calibrated there."""
     version: int = 1
     """Of this format."""

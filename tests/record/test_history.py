@@ -58,7 +58,7 @@ def test_lines_of_many_writers_never_mix(tmp_path: Path) -> None:
         assert [event.seq for event in events if event.source == source] == list(range(1, 201))
 
 
-def test_torn_last_line_never_happened(tmp_path: Path) -> None:
+def test_torn_last_line_is_left_out(tmp_path: Path) -> None:
     writer = HistoryWriter(tmp_path, ANCHOR, "trial")
     writer.event(Kind.TRIAL_STARTED)
     writer.event(Kind.TRIAL_ENDED)
@@ -157,6 +157,6 @@ def test_tail_sees_batches_of_another_process_and_survives_its_kill(tmp_path: Pa
         assert list(tail.readings.model_version) == ["2", "2", "2"]
 
 
-def test_a_file_that_holds_something_else(tmp_path: Path) -> None:
+def test_file_with_other_contents_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no readings"):
         Readings.read(tmp_path / "none")

@@ -23,7 +23,7 @@ ROWS = [
 ]
 
 
-def test_what_is_written_is_read_back_in_order(tmp_path: Path) -> None:
+def test_written_readings_are_read_in_order(tmp_path: Path) -> None:
     writer = ReadingsWriter(tmp_path / "r")
     writer.write(ROWS[:2])
     writer.write([])
@@ -36,13 +36,13 @@ def test_what_is_written_is_read_back_in_order(tmp_path: Path) -> None:
     assert (found.slot.dtype, found.status.dtype, found.fast.dtype) == (np.int64, np.int16, np.int8)
 
 
-def test_none_are_none() -> None:
+def test_no_readings() -> None:
     found = Readings.of([])
     assert len(found) == 0
     assert len(found.good) == 0
 
 
-def test_pandas_is_not_imported_for_it(tmp_path: Path) -> None:
+def test_pandas_is_not_imported(tmp_path: Path) -> None:
     """It would be in each process of each trial, and takes a quarter of a second there."""
     code = (
         "import sys; from pathlib import Path; from monkeyproof.record.readings import *\n"

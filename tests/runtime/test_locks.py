@@ -91,7 +91,7 @@ def refused(file: Path) -> bool:
         return True
 
 
-def test_a_target_stays_held_while_its_file_is_saved_and_its_campaign_dies(
+def test_target_lock_survives_saving_the_file_and_the_campaigns_death(
     tmp_path: Path, file: Path, other: Campaign
 ) -> None:
     hard = tmp_path / "hard.yaml"
@@ -105,7 +105,9 @@ def test_a_target_stays_held_while_its_file_is_saved_and_its_campaign_dies(
     assert not refused(file)
 
 
-def test_a_worker_that_outlives_its_campaign_keeps_its_home(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_that_outlives_its_campaign_keeps_the_home_locked(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(replay, "LEFT_OVER_ENDS_WITHIN_S", 0.2)
     campaign = Campaign(Path(os.environ["MONKEYPROOF_HOME"]), file)
     try:
@@ -138,7 +140,7 @@ def test_the_worker_of_a_trial_gets_the_locks(tmp_path: Path, file: Path, monkey
     assert locks.inheritable_descriptors() == ()
 
 
-def test_revert_leaves_what_is_on_a_target_that_another_home_breaks(file: Path, other: Campaign) -> None:
+def test_revert_leaves_faults_on_a_target_that_another_home_holds(file: Path, other: Campaign) -> None:
     log = UndoLog(undo_log.undo_dir() / "left.jsonl")
     undoing = Undo("monkeyproof.faults.noop:undo_nothing", {})
     log.intend(OpenFault("1", "noop.nothing", "s", undoing, str(file), "2026-01-01T00:00:00+00:00"))

@@ -102,7 +102,7 @@ time.sleep(60)
 """
 
 
-def test_those_that_were_told_end_at_the_same_time(tmp_path: Path) -> None:
+def test_children_asked_to_end_do_so_concurrently(tmp_path: Path) -> None:
     """Each one ends only when the other was told too: asked in turn, the first would have to be killed."""
     one, other = tmp_path / "one", tmp_path / "other"
     with ProcessGroup() as group:
@@ -117,7 +117,7 @@ def test_those_that_were_told_end_at_the_same_time(tmp_path: Path) -> None:
         assert [group.end(child, grace_s=20.0) for child in children] == [0, 0]
 
 
-def test_an_end_is_noticed_when_it_comes_and_not_before(tmp_path: Path) -> None:
+def test_await_end_returns_at_the_end_and_not_before(tmp_path: Path) -> None:
     with ProcessGroup() as group:
         child = group.start([sys.executable, "-c", "import time; time.sleep(60)"], log=tmp_path / "log")
         assert not await_end(child, within_s=0.1)

@@ -22,7 +22,7 @@ def gone() -> str:
         return reference_text(one.pid)
 
 
-def test_a_number_alone_is_nobody(gone: str) -> None:
+def test_recycled_pid_is_another_process(gone: str) -> None:
     assert ProcessReference(gone).has_ended()
     with subprocess.Popen(["sleep", "5"]) as other:
         pid, _, started = reference_text(other.pid).partition(":")
@@ -38,7 +38,7 @@ def test_a_number_alone_is_nobody(gone: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["sentry", "prober", "load"])
-def test_one_whose_owner_died_before_it_began_ends_and_signals_nobody(
+def test_module_whose_owner_died_before_its_start_ends_and_signals_no_process(
     gone: str, name: str, tmp_path: Path
 ) -> None:
     (tmp_path / "g.jsonl").write_text('{"body": {}, "expect": 0}\n' * 100)
@@ -59,7 +59,7 @@ def test_one_whose_owner_died_before_it_began_ends_and_signals_nobody(
         assert not (tmp_path / EVENTS_FILE).exists()
 
 
-def test_silence_counts_only_while_somebody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silence_counts_only_while_heartbeats_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 100.0
     monkeypatch.setattr("monkeyproof.runtime.process_ref.time.monotonic", lambda: now_s)
     theirs, ours = os.pipe()

@@ -107,13 +107,13 @@ def test_a_connection_begins_with_the_servers_token(server: Path, tmp_path: Path
     assert not token_of(tmp_path / "another").exists()
 
 
-def test_a_socket_without_a_token_is_none_of_ours(server: Path) -> None:
+def test_socket_without_a_token_file_is_refused(server: Path) -> None:
     token_of(server).unlink()
     with pytest.raises(TargetError, match="has no token beside it"):
         rpc.Client(server)
 
 
-def test_each_server_makes_a_token_of_its_own_and_takes_it_away(tmp_path: Path) -> None:
+def test_each_server_makes_its_own_token_and_deletes_it(tmp_path: Path) -> None:
     async def begin_and_end() -> str:
         listening = await rpc.serve(tmp_path / "s", Echo)
         token = token_of(tmp_path / "s").read_text()
@@ -140,7 +140,7 @@ def test_hanging_server_costs_the_timeout_and_the_connection(server: Path) -> No
     client.close()
 
 
-def test_nobody_listens(tmp_path: Path) -> None:
+def test_no_server_listens(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="no server answers"):
         rpc.Client(tmp_path / "none")
 
@@ -156,7 +156,7 @@ def test_garbage_is_answered_and_survived(server: Path, line: bytes) -> None:
         assert client.call("echo", a=1) == {"a": 1}
 
 
-def test_server_learns_that_a_client_is_gone(server: Path) -> None:
+def test_server_learns_that_a_client_disconnected(server: Path) -> None:
     before = Echo.closed_count
     client = rpc.Client(server)
     client.call("echo")

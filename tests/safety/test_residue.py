@@ -155,7 +155,7 @@ ACTED = event(Kind.HEALER_ACTED, remedy="roll_back", ok=True, summary="")
         ({"gone": True}, [], ["the fault proxy cannot be checked: no answer"]),
     ],
 )
-def test_what_is_left(tmp_path: Path, change: dict[str, Any], events: list[Event], words: list[str]) -> None:
+def test_residue_is_found(tmp_path: Path, change: dict[str, Any], events: list[Event], words: list[str]) -> None:
     parts = Parts()
     Audit.begin(FakeTarget(parts), tmp_path)
     for name, value in change.items():
@@ -166,13 +166,13 @@ def test_what_is_left(tmp_path: Path, change: dict[str, Any], events: list[Event
     assert all(one.mend for one in found)
 
 
-def test_a_target_of_which_nothing_can_be_asked_leaves_nothing(tmp_path: Path) -> None:
+def test_target_without_capabilities_has_no_residue(tmp_path: Path) -> None:
     audit = Audit.begin(FakeTarget(None, offered=()), tmp_path)
     audit.record_written()
     assert audit.left([]) == audit.find_stored() == audit.strays() == []
 
 
-def test_corrupted_values_have_to_be_gone_and_refreshed_ones_are(
+def test_corrupted_values_are_residue_until_they_are_refreshed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(residue, "REFRESHED_WITHIN_S", 0.3)
@@ -232,7 +232,7 @@ def test_a_child_that_still_runs_is_named_without_its_arguments(
     assert {before, stray} <= procfs.children()
 
 
-def test_a_daemon_is_known_by_the_mark_that_it_inherited(
+def test_daemon_is_found_by_its_inherited_mark(
     tmp_path: Path, started: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(residue, "STRAYS_END_WITHIN_S", 0.1)
@@ -246,7 +246,7 @@ def test_a_daemon_is_known_by_the_mark_that_it_inherited(
     assert trial_mark.marked_processes(tmp_path / "other") == set()
 
 
-def test_what_an_undo_started_may_stay(tmp_path: Path, started: Callable[..., int]) -> None:
+def test_process_that_an_undo_started_is_no_stray(tmp_path: Path, started: Callable[..., int]) -> None:
     audit = Audit.begin(FakeTarget(None), tmp_path)
     trial_mark.set_mark(tmp_path)
     with trial_mark.undo_mark():
@@ -266,7 +266,7 @@ def stop(pid: int) -> None:
     assert wait_for(lambda: procfs.living()[pid].is_stopped, within_s=5)
 
 
-def test_what_stands_still_since_and_belongs_to_the_target(tmp_path: Path, started: Callable[..., int]) -> None:
+def test_stopped_processes_of_the_target_are_residue(tmp_path: Path, started: Callable[..., int]) -> None:
     port = free_port()
     service = started(sys.executable, "-c", LISTENS, str(port), says=True)
     worker, stranger, old = (started("/bin/sleep", "60") for _ in range(3))
@@ -296,9 +296,7 @@ def test_what_stands_still_since_and_belongs_to_the_target(tmp_path: Path, start
 # What hangs.
 
 
-def test_a_control_interface_that_never_answers_is_told_in_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hung_control_interface_is_reported_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(residue, "AUDIT_WITHIN_S", 0.3)
     parts = Parts()
     target = FakeTarget(parts)
@@ -317,7 +315,7 @@ def test_a_control_interface_that_never_answers_is_told_in_time(
     assert found == ["the fault proxy cannot be checked: no answer within 0.3 s", "r1 is still paused"]
 
 
-def test_a_target_that_cannot_be_put_back_in_time_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_target_that_cannot_be_reset_in_time_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cleanup, "RESET_WITHIN_S", 0.2)
     parts = Parts()
     parts.hangs_s = 1.0
@@ -336,9 +334,7 @@ def test_a_target_that_cannot_be_put_back_in_time_is_left(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize(("champion", "resets"), [("1", 1), ("3", 0)])
-def test_a_champion_that_somebody_else_chose_is_told_and_left_alone(
-    tmp_path: Path, champion: str, resets: int
-) -> None:
+def test_champion_chosen_by_another_user_is_reported_and_left(tmp_path: Path, champion: str, resets: int) -> None:
     parts = Parts()
     writer = HistoryWriter(tmp_path, Anchor.now(SystemClock()), "test")
     audit = Audit.begin(FakeTarget(parts), tmp_path)
@@ -353,7 +349,7 @@ def test_a_champion_that_somebody_else_chose_is_told_and_left_alone(
 # A trial whose process has died.
 
 
-def test_the_look_after_a_death_finds_a_daemon_and_a_service_that_stands_still(
+def test_audit_after_a_death_finds_a_daemon_and_a_stopped_service(
     tmp_path: Path, started: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cleanup, "ORPHANS_END_WITHIN_S", 0.2)

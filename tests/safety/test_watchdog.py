@@ -119,7 +119,7 @@ def worker(tmp_path: Path) -> Iterator[Worker]:
 
 
 @pytest.mark.parametrize("how", ["alone", "its group, after every polite signal to its watchdog"])
-def test_a_killed_worker_is_cleaned_up_after(worker: Worker, how: str) -> None:
+def test_watchdog_reverts_faults_of_a_killed_worker(worker: Worker, how: str) -> None:
     assert len(read_open(worker.log)) == 1
     if how != "alone":
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -136,14 +136,14 @@ def test_a_killed_worker_is_cleaned_up_after(worker: Worker, how: str) -> None:
     assert (reverted.source, reverted.kind) == ("watchdog", Kind.FAULT_REVERTED)
 
 
-def test_a_worker_that_stands_still_is_left_alone(worker: Worker) -> None:
+def test_watchdog_leaves_a_stopped_worker_alone(worker: Worker) -> None:
     os.kill(worker.process.pid, signal.SIGSTOP)
     assert not wait_for(lambda: not read_open(worker.log), within_s=1.0)
     os.kill(worker.process.pid, signal.SIGCONT)
     assert worker.say("close") == "closed"
 
 
-def test_a_log_that_is_closed_in_order_ends_the_watchdog(worker: Worker) -> None:
+def test_closing_the_log_ends_the_watchdog(worker: Worker) -> None:
     assert worker.say("close") == "closed"
     assert not Path(f"/proc/{worker.watchdog}").exists()
     assert [event.source for event in worker.events(Kind.FAULT_REVERTED)] == ["trial"]
@@ -162,7 +162,7 @@ def test_a_killed_watchdog_is_replaced_before_the_next_fault(worker: Worker) -> 
     assert len(worker.events(Kind.FAULT_REVERTED)) == 2
 
 
-def test_a_watchdog_that_stands_still_is_replaced(tmp_path: Path) -> None:
+def test_stopped_watchdog_is_replaced(tmp_path: Path) -> None:
     worker = Worker(tmp_path, silent_s=1.5)
     try:
         os.kill(worker.watchdog, signal.SIGSTOP)
@@ -173,7 +173,7 @@ def test_a_watchdog_that_stands_still_is_replaced(tmp_path: Path) -> None:
     assert not worker.log.exists()
 
 
-def test_nobody_waits_for_a_watchdog_that_stands_still(worker: Worker) -> None:
+def test_stopped_watchdog_is_not_waited_for(worker: Worker) -> None:
     """Its worker died: it would undo nothing, and keep the log from those who can."""
     os.kill(worker.watchdog, signal.SIGSTOP)
     os.kill(worker.process.pid, signal.SIGKILL)
@@ -184,7 +184,7 @@ def test_nobody_waits_for_a_watchdog_that_stands_still(worker: Worker) -> None:
     assert not worker.log.exists()
 
 
-def test_the_watchdog_imports_little_until_it_has_to_act() -> None:
+def test_watchdog_imports_little_until_it_acts() -> None:
     words = "import sys, monkeyproof.safety.watchdog\n"
     words += "print(sorted(m for m in sys.modules if m.startswith('monkeyproof.')))"
     found = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True).stdout

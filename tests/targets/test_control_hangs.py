@@ -48,7 +48,7 @@ def stack(control: Path) -> TargetFile:
     return TargetFile("fake", Predict("http://127.0.0.1:1/", Path("g")), stack=StackAddress(control))
 
 
-def test_what_has_just_hung_is_not_given_as_long_again(hanging: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_call_to_a_hung_server_has_a_shorter_limit(hanging: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(links, "ANSWERS_WITHIN_S", 1.0)
     monkeypatch.setattr(links, "HUNG_S", 0.1)
     monkeypatch.setattr(reconnecting_client, "HUNG_S", 0.1)
@@ -67,13 +67,13 @@ def test_what_has_just_hung_is_not_given_as_long_again(hanging: Path, monkeypatc
     asked.close()
 
 
-def test_a_target_that_stands_still_is_not_gone(hanging: Path) -> None:
+def test_stopped_target_has_not_ended(hanging: Path) -> None:
     assert not is_gone(stack(hanging))
     assert is_gone(stack(hanging.with_name("nobody")))
     assert not is_gone(TargetFile("other", Predict("http://127.0.0.1:1/", Path("g"))))
 
 
-def test_a_fault_of_a_target_that_stands_still_is_not_forgotten() -> None:
+def test_fault_of_a_stopped_target_stays_open() -> None:
     """Only one whose supervisor is dead takes its faults with it: the one that comes up is another."""
     supervisor = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:

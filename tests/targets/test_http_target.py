@@ -132,7 +132,9 @@ def test_a_service_that_answers_with_an_error_is_quoted(service: Service, tmp_pa
 
 
 @pytest.mark.parametrize("answer", [None, b"SSH-2.0-OpenSSH_9.2\r\n"])
-def test_a_service_that_hangs_or_speaks_something_else_is_given_up(tmp_path: Path, answer: bytes | None) -> None:
+def test_service_that_hangs_or_speaks_another_protocol_is_a_usage_error(
+    tmp_path: Path, answer: bytes | None
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def greet() -> None:
@@ -154,7 +156,7 @@ def test_a_service_that_hangs_or_speaks_something_else_is_given_up(tmp_path: Pat
 
 
 @pytest.mark.parametrize("content", ["", "not json\n", '{"expect": 1}\n', "[1]\n"])
-def test_a_golden_file_that_is_none_is_named_with_its_line(service: Service, tmp_path: Path, content: str) -> None:
+def test_bad_golden_file_is_named_with_its_line(service: Service, tmp_path: Path, content: str) -> None:
     target = open_target(describe(tmp_path, service.port))
     (tmp_path / "golden.jsonl").write_text(content)
     with pytest.raises(UsageError, match=r"golden\.jsonl:1: not a golden question"):
@@ -173,7 +175,7 @@ def test_without_a_file_there_must_be_an_embedded_target() -> None:
         open_target(None)
 
 
-def test_only_what_is_described_is_offered(service: Service, tmp_path: Path) -> None:
+def test_only_described_capabilities_are_offered(service: Service, tmp_path: Path) -> None:
     target = open_target(describe(tmp_path, service.port))
     assert isinstance(target, HttpTarget)
     for capability in (Replicas, Registry, Links):
@@ -186,7 +188,7 @@ def test_only_what_is_described_is_offered(service: Service, tmp_path: Path) -> 
     described.close()
 
 
-def test_links_stand_in_the_way_until_the_target_is_closed(service: Service, tmp_path: Path) -> None:
+def test_links_work_until_the_target_is_closed(service: Service, tmp_path: Path) -> None:
     link = f"links: {{web: {{listen: '127.0.0.1:0', forward: '127.0.0.1:{service.port}', protocol: http}}}}\n"
     target = open_target(describe(tmp_path, service.port, link))
     assert isinstance(target, HttpTarget)
@@ -203,7 +205,7 @@ def test_links_stand_in_the_way_until_the_target_is_closed(service: Service, tmp
     assert not is_listening(address)
 
 
-def test_a_second_that_opens_the_same_file_uses_the_same_proxy(service: Service, tmp_path: Path) -> None:
+def test_second_process_with_the_same_file_shares_the_proxy(service: Service, tmp_path: Path) -> None:
     """A trial and its watchdog open the same target; a port can be listened on only once."""
     port = unused_port()
     link = f"links: {{web: {{listen: '127.0.0.1:{port}', forward: '127.0.0.1:{service.port}', protocol: http}}}}\n"
@@ -247,7 +249,7 @@ def test_folders_of_dead_proxies_are_removed_and_no_others(tmp_path: Path) -> No
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted({*names} - {"mp-dead", "mp-dead-too"})
 
 
-def test_the_proxy_ends_with_whoever_opened_the_target(service: Service, tmp_path: Path) -> None:
+def test_proxy_ends_with_the_process_that_started_it(service: Service, tmp_path: Path) -> None:
     port = unused_port()
     link = f"links: {{web: {{listen: '127.0.0.1:{port}', forward: '127.0.0.1:{service.port}', protocol: http}}}}\n"
     path = describe(tmp_path, service.port, link)

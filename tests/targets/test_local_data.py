@@ -55,7 +55,7 @@ def test_serving_entities_are_named_after_their_line_and_hold_no_glitch(
     assert np.abs(serving.values).max() < 1000 < np.abs(everything.values).max()
 
 
-def test_golden_and_canary_are_disjoint_balanced_and_only_where_the_champion_is_right(parts: data.Split) -> None:
+def test_golden_and_canary_are_disjoint_balanced_and_answered_right(parts: data.Split) -> None:
     predicted = parts.serving.labels.copy()
     wrong = np.flatnonzero(predicted == 1)[:100]
     predicted[wrong] = 0
@@ -91,7 +91,7 @@ def test_a_broken_feature_file_is_named(tmp_path: Path, content: bytes | None) -
         data.Entities.load(path)
 
 
-def test_questions_are_lines_that_a_prober_understands(parts: data.Split, tmp_path: Path) -> None:
+def test_questions_can_be_read_by_the_prober(parts: data.Split, tmp_path: Path) -> None:
     data.write_questions(tmp_path / "golden.jsonl", parts.serving, [3, 5])
     first = json.loads((tmp_path / "golden.jsonl").read_text().splitlines()[0])
     assert first == {

@@ -94,7 +94,7 @@ def test_connections_that_were_reset_while_idle_cost_no_answer() -> None:
     assert with_store(body) == 0
 
 
-def test_resets_at_any_moment_never_raise_and_the_store_is_back_at_once() -> None:
+def test_resets_never_raise_and_the_store_is_used_again_at_once() -> None:
     async def body(store: FakeStore, reader: FeatureReader) -> None:
         rng = np.random.default_rng(3)
         for _ in range(20):
@@ -109,7 +109,7 @@ def test_resets_at_any_moment_never_raise_and_the_store_is_back_at_once() -> Non
     with_store(body)
 
 
-def test_while_the_store_is_gone_nobody_waits_and_nothing_expired_is_used() -> None:
+def test_store_outage_causes_no_wait_and_no_expired_values() -> None:
     async def body(store: FakeStore, reader: FeatureReader) -> None:
         assert await origins(reader, 4) == ["live"] * 4
         await store.close()
@@ -142,7 +142,7 @@ def test_one_entity_asked_for_twice_is_fetched_once() -> None:
 @pytest.mark.parametrize(
     "answer", [b"*0\r\n", b":5\r\n", b"*1\r\n$3\r\nabc\r\n", b"-ERR no\r\n", b"what?\r\n", b"*1\r\n$72\r\n"]
 )
-def test_an_answer_that_makes_no_sense_is_no_answer(answer: bytes) -> None:
+def test_malformed_store_answer_counts_as_none(answer: bytes) -> None:
     async def body(store: FakeStore, reader: FeatureReader) -> None:
         whole, store.answer = store.answer, answer
         assert await origins(reader, 1) == ["fallback"]

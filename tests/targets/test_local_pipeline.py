@@ -111,7 +111,7 @@ def test_no_bytes_break_the_parser(content: bytes) -> None:
         return
 
 
-def test_batches_set_aside_are_whole_and_bounded(tmp_path: Path) -> None:
+def test_quarantined_batches_are_whole_and_bounded(tmp_path: Path) -> None:
     for position in range(MAX_QUARANTINED_FILES + 5):
         batch = RecordBatch([position], ["a"], np.ones((1, 9)), [0])
         path = quarantine_batch(batch, "strange", tmp_path)
@@ -143,7 +143,7 @@ def test_clean_batches_pass_and_corrupt_ones_never_do(entities: Entities, refere
 
 
 @pytest.mark.parametrize("rows", [50, 150, 300, 600])
-def test_every_stretch_of_the_real_stream_is_clean(
+def test_every_window_of_the_real_stream_is_clean(
     entities: Entities, reference: ReferenceStatistics, rows: int
 ) -> None:
     order = np.random.default_rng(0).permutation(len(entities))  # As the source's default seed has it.
@@ -164,7 +164,7 @@ def test_every_stretch_of_the_real_stream_is_clean(
         (lambda values: np.repeat(values[:1], len(values), axis=0), "robust z|out of range"),
     ],
 )
-def test_other_faults_show_too(
+def test_other_faults_are_detected_too(
     entities: Entities, reference: ReferenceStatistics, change: Callable[[Floats], Floats], words: str
 ) -> None:
     assert reference.why_unlike(entities.values[:BATCH]) == ""
@@ -322,7 +322,7 @@ def test_metrics_describe_the_latest_batch(running: Running) -> None:
     assert 'pipeline_batches_total{result="rejected"}' in page
 
 
-def test_feedback_tells_the_accuracy_of_what_users_got(running: Running) -> None:
+def test_feedback_accuracy_is_that_of_served_answers(running: Running) -> None:
     assert wait_for(lambda: "pipeline_feedback_accuracy" in metrics(running.metrics_url), within_s=5)
     assert wait_for(lambda: running.store.xlen("feedback") >= 16, within_s=5)
     _, entry = running.store.xrevrange("feedback", count=1)[0]
@@ -366,7 +366,7 @@ def test_a_garbled_batch_is_rejected_and_fetched_again(running: Running) -> None
     assert wait_for(lambda: running.status()["last_position"] > lost, within_s=2)
 
 
-def test_records_that_never_come_are_told_by_what_was_read(running: Running) -> None:
+def test_lost_records_show_in_the_read_count(running: Running) -> None:
     before = running.status()
     running.outside.garble = lambda records: records[::2]
     assert running.grows('pipeline_batches_total{result="written"}', by=2)
@@ -407,7 +407,7 @@ def test_a_store_that_hangs_is_waited_for_and_nothing_is_lost(running: Running) 
     assert wait_for(running.all_right, within_s=8)
 
 
-def test_wrong_control_requests_are_answered_in_words(running: Running) -> None:
+def test_wrong_control_requests_get_an_error_message(running: Running) -> None:
     with pytest.raises(TargetError, match="on must be true or false"):
         running.control.call("quarantine", on="yes")
     with pytest.raises(TargetError, match="dance: no such method"):

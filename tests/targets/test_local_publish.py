@@ -83,7 +83,7 @@ def test_the_champion_is_right_on_every_golden_and_canary(
     assert wrong_share(models["champion"], canary_rows, canary) == 0
 
 
-def test_faults_would_show_on_the_golden_set(prepared: PreparedModels, models: dict[str, object]) -> None:
+def test_golden_set_would_reveal_faults(prepared: PreparedModels, models: dict[str, object]) -> None:
     rows, expected, _ = questions(prepared, "golden.jsonl")
     assert wrong_share(models["degraded"], rows, expected) > 0.25
     assert wrong_share(models["champion"], np.zeros_like(rows), expected) >= 0.3
@@ -102,7 +102,7 @@ def test_a_model_loads_where_monkeyproof_is_not_installed(registry: Published, t
     assert done.stdout.strip() == "False"
 
 
-def test_a_kill_half_way_leaves_nothing_and_two_at_once_make_it_once(tmp_path: Path) -> None:
+def test_killed_build_leaves_nothing_and_two_processes_build_once(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     command = [sys.executable, "-c", PREPARE, str(cache)]
     killed = subprocess.Popen(command)
@@ -129,7 +129,7 @@ def test_a_kill_half_way_leaves_nothing_and_two_at_once_make_it_once(tmp_path: P
     assert not processes_in(cache)
 
 
-def test_a_failure_shows_the_last_words_and_leaves_no_half_cache(
+def test_failure_shows_the_end_of_the_log_and_leaves_no_partial_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(publishing._CLIENT_ENVIRONMENT, "PYTHONPATH", str(tmp_path))

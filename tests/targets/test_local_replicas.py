@@ -65,7 +65,7 @@ def running_forks(registry: Published, folder: Path) -> Iterator[Forks]:
     sockets = paths.socket_dir()
     with ProcessGroup() as group:
         client = start_with_control(group, MODULE, write_config(folder, registry), sockets)
-        yield Forks(client, sockets / "replicas.sock", client.call("ping")["pid"], folder)
+        yield Forks(client, sockets / "fork_server.sock", client.call("ping")["pid"], folder)
         client.close()
     shutil.rmtree(sockets, ignore_errors=True)
 
@@ -83,7 +83,7 @@ def exists(pid: int) -> bool:
         return False
 
 
-def test_a_replica_leads_a_session_holds_nothing_of_its_parent_and_is_reaped(forks: Forks) -> None:
+def test_replica_leads_a_session_shares_no_files_and_is_reaped(forks: Forks) -> None:
     port = free_port()
     pid = forks.start("replica-1", port)
     assert os.getsid(pid) == pid
@@ -151,7 +151,7 @@ def test_a_port_in_use_is_reported(forks: Forks) -> None:
         ("trial_load", {"model": 5, "sha256": "", "rows": []}, "str"),
     ],
 )
-def test_wrong_requests_are_answered_in_words(
+def test_wrong_requests_get_an_error_message(
     forks: Forks, method: str, params: dict[str, object], words: str
 ) -> None:
     with pytest.raises(TargetError, match=words):
@@ -159,7 +159,7 @@ def test_wrong_requests_are_answered_in_words(
     assert forks.control.call("ping") == {"pid": forks.pid}
 
 
-def test_settings_that_are_not_understood_end_it_at_once(tmp_path: Path) -> None:
+def test_bad_settings_end_the_fork_server_at_once(tmp_path: Path) -> None:
     (tmp_path / "replicas.json").write_text('{"registry_urls": {}}')
     command = [
         sys.executable,
@@ -237,7 +237,7 @@ def test_one_flipped_bit_is_found_before_the_model_is_loaded(
         ("a text", "'str' object has no attribute 'predict'"),
     ],
 )
-def test_a_model_that_harms_harms_only_its_trial(forks: Forks, tmp_path: Path, model: object, why: str) -> None:
+def test_harmful_model_harms_only_its_trial_load(forks: Forks, tmp_path: Path, model: object, why: str) -> None:
     path = tmp_path / "model.pkl"
     path.write_bytes(pickle.dumps(model))
     result = trial(forks, path, "", [[0.0] * 9])
@@ -252,7 +252,7 @@ def test_a_missing_and_a_truncated_model_are_told_apart(forks: Forks, tmp_path: 
     assert "truncated" in str(trial(forks, tmp_path / "model.pkl", "", [])["why"])
 
 
-def test_a_model_that_hangs_is_given_up_and_others_are_served_meanwhile(forks: Forks, tmp_path: Path) -> None:
+def test_hung_model_is_killed_and_others_are_served_meanwhile(forks: Forks, tmp_path: Path) -> None:
     (tmp_path / "model.pkl").write_bytes(pickle.dumps(Sleeps()))
     results: list[dict[str, object]] = []
     waiting = threading.Thread(target=lambda: results.append(trial(forks, tmp_path / "model.pkl", "", [])))
@@ -271,7 +271,7 @@ def test_a_model_that_hangs_is_given_up_and_others_are_served_meanwhile(forks: F
         assert http(f"http://127.0.0.1:{port}/ping").status == 200
 
 
-def test_an_answer_that_nobody_waits_for_harms_nobody(forks: Forks, tmp_path: Path) -> None:
+def test_result_for_a_disconnected_client_is_dropped(forks: Forks, tmp_path: Path) -> None:
     (tmp_path / "model.pkl").write_bytes(pickle.dumps(Devours()))
     with socket.socket(socket.AF_UNIX) as gone:
         gone.connect(str(forks.path))
@@ -287,7 +287,7 @@ def token_of(control: Path) -> Path:
     return control.with_name(control.name + TOKEN_SUFFIX)
 
 
-def test_the_fork_server_answers_nobody_without_its_token(forks: Forks) -> None:
+def test_fork_server_requires_its_token(forks: Forks) -> None:
     right = token_of(forks.path).read_text()
     assert token_of(forks.path).stat().st_mode & 0o777 == 0o600
     start = json.dumps({"id": 1, "method": "start", "params": {"name": "x", "port": free_port()}}).encode()

@@ -103,7 +103,7 @@ def test_features_survive_the_store(values: list[float]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"mode": "magic"}', '{"mode": "live", "generation": "x"}'])
-def test_a_serving_file_that_is_not_understood_is_an_error(text: str) -> None:
+def test_bad_serving_file_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         ServingMode.parse(text)
 
@@ -189,7 +189,7 @@ def running(whole: Running) -> Running:
     return whole
 
 
-def test_answers_are_the_champions_and_say_where_features_came_from(running: Running) -> None:
+def test_answers_are_the_champions_and_name_the_feature_origin(running: Running) -> None:
     names = running.entities.names[100:150]
     first = running.ask(*names)
     assert first.status == 200
@@ -202,14 +202,14 @@ def test_answers_are_the_champions_and_say_where_features_came_from(running: Run
     assert mixed.headers["x-features"] == mixed.headers["x-degraded"] == "fallback"
 
 
-def test_bad_requests_are_answered_400_in_words(running: Running) -> None:
+def test_bad_requests_get_400_and_a_message(running: Running) -> None:
     answer = http(f"{running.url}/invocations", b'{"instances": [{"id": 1}]}')
     assert answer.status == 400
     assert answer.json == {"error": "instances, row 0: names no entity"}
     assert http(f"{running.url}/invocations", b" " * (1024 * 1024 + 1)).status == 400
 
 
-def test_features_that_break_the_model_are_an_error_and_not_the_end(running: Running) -> None:
+def test_features_that_break_the_model_are_an_error_answer(running: Running) -> None:
     running.store.set(key_of("broken"), encode([np.nan] * 9))
     answer = running.ask("broken")
     assert answer.status == 500
@@ -217,7 +217,7 @@ def test_features_that_break_the_model_are_an_error_and_not_the_end(running: Run
     assert running.ask(running.entities.names[0]).status == 200
 
 
-def test_metrics_have_the_names_that_dashboards_know(running: Running) -> None:
+def test_metric_names_are_stable(running: Running) -> None:
     before = running.metrics()
     for name in running.entities.names[200:220]:
         running.ask(name)
@@ -239,7 +239,7 @@ def test_metrics_have_the_names_that_dashboards_know(running: Running) -> None:
         assert f'replica_feature_value_robust_spread{{feature="{feature}"}}' in after
 
 
-def test_a_changed_feature_counts_after_the_cache_expires_or_is_forgotten(running: Running) -> None:
+def test_changed_feature_is_used_after_the_cache_expires_or_is_dropped(running: Running) -> None:
     name = running.entities.names[300]
     assert running.origin(name) == "live"
     assert running.origin(name) == "cached"
@@ -272,7 +272,7 @@ def test_a_snapshot_that_cannot_be_read_changes_nothing(running: Running) -> Non
     assert running.origin() in ("live", "cached")
 
 
-def test_the_replica_follows_the_alias_but_not_to_a_version_that_fails_verification(running: Running) -> None:
+def test_replica_follows_the_alias_except_to_an_unverified_version(running: Running) -> None:
     client = running.registry.client()
 
     def version_now() -> str:
@@ -299,7 +299,7 @@ def tag_version(registry: Published, version: str, digest: str) -> None:
     assert http(f"{registry.url}/api/2.0/mlflow/model-versions/set-tag", body).status == 200
 
 
-def test_a_dead_store_gives_wrong_answers_quickly_and_its_return_is_noticed(running: Running) -> None:
+def test_dead_store_gives_fast_wrong_answers_until_it_returns(running: Running) -> None:
     names = running.entities.names
     running.group.end(running.store_process)
     time.sleep(TTL_S)

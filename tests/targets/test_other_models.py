@@ -43,7 +43,7 @@ class Outside:
         return "../elsewhere/model.pkl"
 
 
-def test_a_database_that_is_not_the_one_is_left_alone(registry: Published, tmp_path: Path) -> None:
+def test_another_database_is_left_alone(registry: Published, tmp_path: Path) -> None:
     client = registry.client(timeout_s=5)
     with pytest.raises(TargetError, match="is not there"):
         LocalDeletion(tmp_path / "none.db", "m", client).record("1")
@@ -61,7 +61,7 @@ def test_a_database_that_is_not_the_one_is_left_alone(registry: Published, tmp_p
     client.close()
 
 
-def test_each_replica_has_a_way_of_its_own_to_the_registry_which_leads_over_that_of_all(tmp_path: Path) -> None:
+def test_each_replica_has_its_own_registry_link_before_the_shared_one(tmp_path: Path) -> None:
     layout = choose_layout(tmp_path, tmp_path, 0)
     common = layout.links["replica->registry"]
     assert common["forward"] == f"127.0.0.1:{layout.ports['registry']}"

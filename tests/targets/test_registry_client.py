@@ -141,7 +141,7 @@ def test_versions_come_newest_first_with_their_tags(registry: Published, monkeyp
     assert all(len(one.sha256) == 64 and one.accuracy is not None for one in versions)
 
 
-def test_a_version_that_is_not_there_is_not_asked_for_twice(registry: Published, tmp_path: Path) -> None:
+def test_missing_version_is_not_retried(registry: Published, tmp_path: Path) -> None:
     clock = RecordingClock()
     client = RegistryClient(registry.url, registry.prepared.model, clock=clock)
     for question in (lambda: client.set_champion("99"), lambda: client.download("99", tmp_path)):
@@ -173,7 +173,7 @@ def test_a_dead_registry_is_named(clock: RecordingClock) -> None:
         (trickle, "did not end within 0.3 s"),
     ],
 )
-def test_what_may_pass_is_retried_and_what_stays_is_told(
+def test_transient_failures_are_retried_and_lasting_ones_reported(
     broken: Misbehaving, client: RegistryClient, clock: RecordingClock, failure: Behaviour, words: str
 ) -> None:
     broken.behaviours = [failure, failure, ok(CHAMPION)]
@@ -251,7 +251,7 @@ def test_a_digest_is_of_the_bytes_as_they_are_served(
         client.digests("2")
 
 
-def test_an_artifact_elsewhere_is_refused_in_words(
+def test_artifact_outside_the_server_is_refused(
     broken: Misbehaving, client: RegistryClient, tmp_path: Path
 ) -> None:
     broken.behaviours = [ok({"artifact_uri": "s3://bucket/models"})]

@@ -39,7 +39,7 @@ def standing() -> Iterator[tuple[ReplicaSet, ProcessSupervisor, subprocess.Popen
         os.close(process._pidfd)
 
 
-def test_a_paused_replica_that_somebody_resumed_has_lost_its_lease() -> None:
+def test_paused_replica_resumed_by_another_process_has_lost_its_lease() -> None:
     with standing() as (replicas, _, sleeper):
 
         async def pause_and_renew() -> list[dict[str, str]]:
@@ -52,7 +52,7 @@ def test_a_paused_replica_that_somebody_resumed_has_lost_its_lease() -> None:
         assert asyncio.run(pause_and_renew()) == [{}, {"replica-1": "replica-1 is not paused any more"}]
 
 
-def test_a_paused_replica_that_was_started_anew_is_healed_and_has_lost_no_lease() -> None:
+def test_paused_replica_that_was_restarted_has_lost_no_lease() -> None:
     with standing() as (replicas, process, sleeper):
 
         async def pause_and_replace() -> dict[str, str]:
@@ -65,7 +65,7 @@ def test_a_paused_replica_that_was_started_anew_is_healed_and_has_lost_no_lease(
 
 
 @pytest.mark.parametrize("lease_s", [None, 0.05])
-def test_what_was_given_notice_is_not_killed_after_the_fault_is_taken_back(lease_s: float | None) -> None:
+def test_replica_under_notice_is_not_killed_after_the_revert(lease_s: float | None) -> None:
     with standing() as (replicas, process, sleeper):
         sleeper.send_signal(signal.SIGSTOP)  # So that the notice alone does not end it.
         assert wait_for(lambda: is_stopped(sleeper.pid), within_s=5.0)  # Of two at once SIGTERM would come first.

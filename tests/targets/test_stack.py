@@ -117,7 +117,7 @@ def test_a_killed_replica_costs_no_answer_and_comes_back(target: LocalTarget) ->
     assert set(load.seen) == {"right"}, load.problems
 
 
-def test_a_start_that_is_held_back_is_waited_for_by_whoever_asks_for_one(target: LocalTarget) -> None:
+def test_restart_waits_for_a_delayed_start(target: LocalTarget) -> None:
     starts, before = require(target, Starts), replica(target, "replica-1")
     with steady_load(target.file) as load:
         assert eventually(lambda: load.seen["right"] > 20, within_s=10)
@@ -133,7 +133,7 @@ def test_a_start_that_is_held_back_is_waited_for_by_whoever_asks_for_one(target:
     assert set(load.seen) == {"right"}, load.problems
 
 
-def test_a_replica_in_another_environment_until_that_is_taken_back(target: LocalTarget) -> None:
+def test_replica_has_a_changed_environment_until_the_release(target: LocalTarget) -> None:
     starts = require(target, Starts)
 
     def environment() -> bytes:
@@ -149,7 +149,7 @@ def test_a_replica_in_another_environment_until_that_is_taken_back(target: Local
     assert b"SKEWED=yes" not in environment()
 
 
-def test_a_replica_that_keeps_dying_is_started_ever_more_slowly(target: LocalTarget) -> None:
+def test_replica_that_keeps_dying_is_restarted_with_backoff(target: LocalTarget) -> None:
     replicas = require(target, Replicas)
     waits_s = []
     for _ in range(3):
@@ -162,7 +162,7 @@ def test_a_replica_that_keeps_dying_is_started_ever_more_slowly(target: LocalTar
     assert becomes(target, "replica-2", "ready")
 
 
-def test_a_paused_replica_is_seen_to_be_paused_and_ejected_within_a_few_seconds(target: LocalTarget) -> None:
+def test_paused_replica_is_reported_and_ejected_within_seconds(target: LocalTarget) -> None:
     replicas = require(target, Replicas)
     replicas.pause("replica-3")
     assert replica(target, "replica-3").state == "paused"
@@ -187,7 +187,7 @@ def test_restart_is_at_once_and_costs_no_answer(target: LocalTarget) -> None:
     assert set(load.seen) == {"right"}, load.problems
 
 
-def test_restart_mends_a_paused_replica(target: LocalTarget) -> None:
+def test_restart_repairs_a_paused_replica(target: LocalTarget) -> None:
     replicas = require(target, Replicas)
     replicas.pause("replica-1")
     replicas.restart("replica-1")
@@ -221,7 +221,7 @@ def test_the_last_that_serves_cannot_be_drained(target: LocalTarget) -> None:
 
 
 @pytest.mark.parametrize("method", ["kill", "pause", "resume", "restart", "drain", "undrain"])
-def test_an_unknown_replica_is_refused_in_words(target: LocalTarget, method: str) -> None:
+def test_unknown_replica_is_an_error(target: LocalTarget, method: str) -> None:
     with pytest.raises(TargetError, match="'replica-9': no such replica; there are replica-1"):
         getattr(require(target, Replicas), method)("replica-9")
 
@@ -287,7 +287,7 @@ def test_a_degraded_model_is_promoted_and_served_until_the_reset(target: LocalTa
     assert all_right(target.file)
 
 
-def test_models_are_tried_where_they_can_do_no_harm(target: LocalTarget, tmp_path: Path) -> None:
+def test_trial_load_runs_in_isolation(target: LocalTarget, tmp_path: Path) -> None:
     registry, models = require(target, Registry), require(target, Models)
     model = registry.download(registry.champion(), tmp_path)
     clean = Entities.load(target.file.path.parent / "features.npz")
@@ -301,7 +301,7 @@ def test_models_are_tried_where_they_can_do_no_harm(target: LocalTarget, tmp_pat
     assert tried.why
 
 
-def test_the_pipeline_is_seen_and_told(target: LocalTarget) -> None:
+def test_pipeline_status_and_quarantine(target: LocalTarget) -> None:
     pipeline = require(target, Pipeline)
     before = pipeline.status()
     assert not before.quarantining
@@ -327,7 +327,7 @@ def test_a_healer_sees_telemetry(target: LocalTarget) -> None:
     assert telemetry.healer_registry().champion() == require(target, Registry).champion()
 
 
-def test_reset_puts_everything_back_and_then_finds_nothing_to_do(target: LocalTarget) -> None:
+def test_reset_restores_everything_and_then_changes_nothing(target: LocalTarget) -> None:
     resettable, replicas, features = (
         require(target, Resettable),
         require(target, Replicas),
@@ -354,7 +354,7 @@ def test_reset_puts_everything_back_and_then_finds_nothing_to_do(target: LocalTa
     assert all_right(target.file)
 
 
-def test_no_part_obeys_anybody_without_its_own_token(target: LocalTarget) -> None:
+def test_every_part_requires_its_own_token(target: LocalTarget) -> None:
     assert target.file.stack is not None
     control = target.file.stack.control
     with Client(control) as client:
@@ -374,9 +374,7 @@ def test_no_part_obeys_anybody_without_its_own_token(target: LocalTarget) -> Non
     assert not [path for path in written if any(token.encode() in path.read_bytes() for token in tokens)]
 
 
-def test_what_the_target_writes_is_its_users_alone(
-    target: LocalTarget, open_to_others: Callable[[Path], list[str]]
-) -> None:
+def test_files_of_the_target_are_private(target: LocalTarget, open_to_others: Callable[[Path], list[str]]) -> None:
     assert target.file.stack is not None
     assert open_to_others(paths.home()) == []  # The target's folder lies in it.
     assert open_to_others(target.file.stack.control.parent) == []
@@ -403,7 +401,7 @@ def test_closing_a_target_ends_the_faults_that_were_injected_through_it(target: 
 
 
 @pytest.mark.parametrize("part", ["proxy", "features", "gateway", "source", "pipeline", "fork-server", "registry"])
-def test_any_part_that_dies_is_started_again_and_answers_are_right_again(target: LocalTarget, part: str) -> None:
+def test_every_part_that_dies_is_restarted_and_answers_are_right_again(target: LocalTarget, part: str) -> None:
     before = next(one for one in lifecycle.status().parts if one.name == part)
     assert before.pid is not None
     os.killpg(before.pid, signal.SIGKILL)

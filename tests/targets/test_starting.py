@@ -12,7 +12,7 @@ from monkeyproof.targets.local.control_plane.start_conditions import StartCondit
 from monkeyproof.targets.port import StartCondition
 
 
-def test_a_start_waits_for_its_delay_and_no_longer_than_until_it_is_released() -> None:
+def test_start_waits_for_its_delay_or_its_release() -> None:
     async def story() -> None:
         starts = StartConditions(_nothing)
         starts.impose("a", StartCondition(0.15), None)
@@ -34,7 +34,7 @@ def test_a_start_waits_for_its_delay_and_no_longer_than_until_it_is_released() -
     asyncio.run(story())
 
 
-def test_another_environment_lasts_over_several_starts_until_it_is_released() -> None:
+def test_changed_environment_lasts_over_several_starts_until_released() -> None:
     async def story() -> None:
         starts = StartConditions(_nothing)
         starts.impose("a", StartCondition(0.0, {"TZ": "UTC"}), None)
@@ -45,7 +45,7 @@ def test_another_environment_lasts_over_several_starts_until_it_is_released() ->
     asyncio.run(story())
 
 
-def test_a_start_that_is_not_renewed_is_let_go() -> None:
+def test_start_condition_without_renewal_ends() -> None:
     async def story() -> None:
         taken_back = asyncio.Event()
 

@@ -31,7 +31,7 @@ def test_revert_is_idempotent(context: Context) -> None:
     assert kinds(context).count(Kind.FAULT_REVERTED) == 1
 
 
-def test_act_that_fails_is_taken_back(context: Context) -> None:
+def test_failed_act_is_reverted(context: Context) -> None:
     def fail() -> None:
         raise OSError("no")
 
@@ -41,14 +41,14 @@ def test_act_that_fails_is_taken_back(context: Context) -> None:
     assert not context.undo.open_faults()
 
 
-def test_fault_without_evidence_is_taken_back_and_never_effective(context: Context) -> None:
+def test_fault_without_evidence_is_reverted_and_never_effective(context: Context) -> None:
     with pytest.raises(MonkeyproofError, match="no evidence of an effect within 5 s"):
         inject(fault(evidence=lambda _: None))
     assert Kind.FAULT_EFFECTIVE not in kinds(context)
     assert not context.undo.open_faults()
 
 
-def test_one_shot_fault_has_nothing_to_take_back(context: Context) -> None:
+def test_one_shot_fault_has_nothing_to_revert(context: Context) -> None:
     inject(fault(undo=None, one_shot="dead is dead", prior={"pid": 7}))
     assert revert() == []
     assert Kind.FAULT_REVERTED not in kinds(context)
@@ -59,7 +59,7 @@ def test_one_shot_fault_has_nothing_to_take_back(context: Context) -> None:
     assert context.undo.open_faults() == []
 
 
-def test_a_fault_that_says_nothing_of_its_end_is_refused(context: Context) -> None:
+def test_fault_without_undo_lease_or_reason_is_refused(context: Context) -> None:
     for lease_s in (None, 5.0):
         with pytest.raises(Refusal, match=r"not injecting: noop.thing on s says neither .*; give its Injection"):
             inject(fault(undo=None, lease_s=lease_s, apply=pytest.fail))
@@ -67,7 +67,7 @@ def test_a_fault_that_says_nothing_of_its_end_is_refused(context: Context) -> No
     assert context.undo.path.read_bytes() == b""
 
 
-def test_the_log_says_who_did_what_to_what_when_and_how_it_was_before(context: Context) -> None:
+def test_log_records_run_fault_subject_time_and_prior_state(context: Context) -> None:
     inject(fault(prior={"champion": "3"}, lease_s=5.0))
     revert()
     intent, effective, reverted = lines_of(context.undo.path)
@@ -87,7 +87,7 @@ def test_the_log_says_who_did_what_to_what_when_and_how_it_was_before(context: C
     assert all(datetime.fromisoformat(one["utc"]).utcoffset() == timedelta(0) for one in (effective, reverted))
 
 
-def test_a_dry_run_tells_what_was_before_and_what_would_undo_it_of_old_logs_too(
+def test_dry_run_shows_prior_state_and_undo_of_old_logs_too(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inject(
@@ -151,13 +151,13 @@ def test_only_the_faults_room_may_undo(context: Context, function: str) -> None:
 
 
 @pytest.mark.parametrize("function", ["monkeyproof.faults.noop:none_such", "monkeyproof.faults.none_such:x"])
-def test_an_undo_that_does_not_exist_is_none(context: Context, function: str) -> None:
+def test_missing_undo_function_is_an_error(context: Context, function: str) -> None:
     with pytest.raises(UsageError, match=r"has no undo 'monkeyproof.faults\..*none_such"):
         inject(fault(undo=Undo(function, {}), apply=pytest.fail))
     assert context.undo.path.read_bytes() == b""
 
 
-def test_a_look_that_fails_keeps_nothing_from_being_taken_back(context: Context) -> None:
+def test_failed_check_does_not_prevent_the_revert(context: Context) -> None:
     def fail() -> None:
         raise KeyError("x")
 
@@ -169,13 +169,13 @@ def test_a_look_that_fails_keeps_nothing_from_being_taken_back(context: Context)
     assert kinds(context)[-1] is Kind.PHASE_ENDED
 
 
-def test_what_is_said_at_the_end_is_what_was_done(context: Context) -> None:
+def test_end_summary_matches_what_was_done(context: Context) -> None:
     assert context.undo.known.end_summary == "nothing had been injected"
     inject(fault(undo=None, one_shot="its author says so"))
     assert context.undo.known.end_summary == "nothing was reverted of noop.thing on s (its author says so)"
 
 
-def test_nobody_to_undo_it_no_fault(context: Context) -> None:
+def test_no_watchdog_no_fault(context: Context) -> None:
     def refuse() -> None:
         raise Refusal("the watchdog does not start", "see why")
 

@@ -60,7 +60,7 @@ def odd(**changes: Any) -> bytes:
         odd(utc=None),
     ],
 )
-def test_a_line_that_cannot_be_read_keeps_nothing_else_from_being_undone(line: bytes) -> None:
+def test_unreadable_line_does_not_prevent_other_undos(line: bytes) -> None:
     good = left_behind("good")
     good.close()
     bad = undo_log.undo_dir() / "bad.jsonl"
@@ -81,7 +81,7 @@ def test_a_line_that_cannot_be_read_keeps_nothing_else_from_being_undone(line: b
     replay.refuse_while_open()
 
 
-def test_what_is_mended_by_hand_can_be_forgotten_loudly_and_on_record() -> None:
+def test_manually_repaired_fault_can_be_forgotten_on_record() -> None:
     log = left_behind("a-001")
     with pytest.raises(UsageError, match="nothing is open of a trial 'a'; open is: a-001"):
         replay.forget("a", pytest.fail)
@@ -99,7 +99,7 @@ def test_what_is_mended_by_hand_can_be_forgotten_loudly_and_on_record() -> None:
 
 @pytest.mark.parametrize("lease_s", [5.0, None])
 @pytest.mark.parametrize("age_s", [0, 60])
-def test_a_lease_that_is_long_over_ends_what_nobody_can_look_at(
+def test_long_expired_lease_ends_a_fault_that_cannot_be_checked(
     tmp_path: Path, age_s: float, lease_s: float | None
 ) -> None:
     gone = tmp_path / "gone" / "t.yaml"
@@ -124,7 +124,7 @@ def test_a_lease_that_is_long_over_ends_what_nobody_can_look_at(
         replay.revert_all(said.append)
 
 
-def test_undoing_somebody_elses_fault_needs_nothing_outside_the_home(tmp_path: Path) -> None:
+def test_undo_of_an_external_fault_needs_nothing_outside_the_home(tmp_path: Path) -> None:
     mark = tmp_path / "mended"
     mend = {"type": "process", "path": "touch", "arguments": str(mark)}
     log = UndoLog(undo_log.undo_dir() / "f.jsonl")
@@ -142,14 +142,14 @@ def test_undoing_somebody_elses_fault_needs_nothing_outside_the_home(tmp_path: P
     assert list(undo_log.undo_dir().iterdir()) == []
 
 
-def test_a_log_that_is_none_is_named() -> None:
+def test_file_that_is_no_log_is_named() -> None:
     path = undo_log.undo_dir() / "d.jsonl"
     path.mkdir()
     with pytest.raises(NotReverted, match=r"d.jsonl: cannot be read \(Is a directory\)"):
         replay.revert_all(lambda _: None)
 
 
-def test_faults_are_taken_back_though_their_log_was_deleted_or_spoilt(context: Context) -> None:
+def test_faults_are_reverted_though_their_log_was_deleted_or_damaged(context: Context) -> None:
     noop.nothing()
     with context.undo.path.open("a") as file:
         file.write("garbage\n")
@@ -167,7 +167,7 @@ def lines_of_step(log: Path, step: str) -> int:
     return log.read_text().count(f'"step":"{step}"')
 
 
-def test_what_is_open_when_its_log_was_deleted_is_found_by_the_next() -> None:
+def test_open_fault_of_a_deleted_log_is_found_by_the_next_process() -> None:
     log = left_behind("lost")
     log.path.unlink()
     log.intend(OpenFault("lost-2", "noop.nothing", "again", Undo("monkeyproof.faults.noop:f", {}), "x", "2026"))
@@ -194,9 +194,7 @@ def test_log_moves_into_the_trial_only_when_nothing_is_open(context: Context) ->
     ]
 
 
-def test_run_refuses_while_a_fault_is_open_and_revert_mends_it(
-    context: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_refuses_while_a_fault_is_open_until_revert(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     log = UndoLog(undo_log.undo_dir() / "left.jsonl")
     log.intend(
         OpenFault("t-1", "noop.nothing", "s", Undo("monkeyproof.faults.noop:undo_nothing", {}), "x.yaml", "2026")
@@ -213,7 +211,7 @@ def test_run_refuses_while_a_fault_is_open_and_revert_mends_it(
     replay.refuse_while_open()
 
 
-def test_a_fault_goes_with_its_embedded_target() -> None:
+def test_fault_ends_with_its_embedded_target() -> None:
     log = UndoLog(undo_log.undo_dir() / "left.jsonl")
     file = str(paths.target_dir() / "target.yaml")
     log.intend(
@@ -239,9 +237,7 @@ def test_one_campaign_at_a_time() -> None:
         pass
 
 
-def test_two_homes_do_not_break_one_target_at_the_same_moment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_homes_cannot_hold_one_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, link = tmp_path / "target.yaml", tmp_path / "link.yaml"
     file.write_text("name: x")
     link.symlink_to(file)
@@ -285,9 +281,7 @@ def left_behind(name: str) -> UndoLog:
     return log
 
 
-def test_what_a_living_trial_holds_is_not_undone_by_others(
-    context: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_log_of_a_running_trial_is_not_replayed(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(undoing, "open_target", lambda _: context.target)
     log = left_behind("alive")
     with pytest.raises(LogHeld, match="its trial still runs"):
@@ -299,7 +293,7 @@ def test_what_a_living_trial_holds_is_not_undone_by_others(
     assert replay.replay(log.path) == replay.ReplayResult()
 
 
-def test_two_that_undo_the_same_log_do_it_once(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_concurrent_replays_undo_once(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(undoing, "open_target", lambda _: context.target)
     count = threading.Semaphore(0)
 
@@ -332,7 +326,7 @@ def test_revert_of_one_run_leaves_the_others(context: Context, monkeypatch: pyte
     assert [path.stem for path in undo_log.open_logs()] == ["a-2-001"]
 
 
-def test_a_closed_log_that_nobody_moved_away_is_forgotten_unless_it_is_held(
+def test_closed_log_left_in_place_is_removed_unless_held(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(replay, "HELD_BRIEFLY_S", 0.0)
@@ -345,7 +339,7 @@ def test_a_closed_log_that_nobody_moved_away_is_forgotten_unless_it_is_held(
     assert not list(undo_log.undo_dir().glob("*.jsonl"))
 
 
-def test_a_torn_line_is_forgotten_by_the_next_writer(tmp_path: Path) -> None:
+def test_next_writer_cuts_off_a_torn_line(tmp_path: Path) -> None:
     log = left_behind("torn")
     log.close()
     with log.path.open("ab") as file:
@@ -373,7 +367,7 @@ def test_a_full_disk_refuses_the_fault_and_leaves_no_half_line(
     assert context.undo.path.read_bytes() == b""
 
 
-def test_a_log_that_cannot_be_begun_refuses_the_trial() -> None:
+def test_log_that_cannot_be_created_refuses_the_trial() -> None:
     path = undo_log.undo_dir() / "t.jsonl"
     path.mkdir()
     with pytest.raises(

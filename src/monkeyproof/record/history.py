@@ -1,12 +1,12 @@
-"""The history of a trial: one append-only folder in which all rooms meet, and that explains itself later.
+"""The history of a trial: one append-only folder, which every room reads or writes and which explains itself.
 
-    trial.json      what was tried: seed, experiment, arm, digests, versions, machine, clock anchor
+    trial.json      what the trial was: seed, experiment, arm, digests, versions, machine, clock anchor
     events.jsonl    what happened: one object a line, flushed as it happens
     readings.arrows what the users saw: one row a scheduled probe (see monkeyproof.record.readings)
     load.json       statistics of the background load
     undo.jsonl      the undo log (see monkeyproof.undo.log)
     journal.json    Chaos Toolkit's own journal
-    experiment.json the experiment as it was run, where its faults are not ours, without its secrets
+    experiment.json the experiment as it was run, without its secrets, where its faults are not monkeyproof's
 
 Several processes write events (the worker, the healer). Each line is one ``write`` to a file opened for
 appending, under a lock, so lines never mix; ``seq`` counts per source; ``t_s`` orders all of them, for
@@ -40,7 +40,7 @@ UNDO_FILE = "undo.jsonl"
 JOURNAL_FILE = "journal.json"
 EXPERIMENT_FILE = "experiment.json"
 DISCARDED_DIR = "discarded"
-"""Of a campaign: what ``--resume`` put aside."""
+"""Folder of a campaign for trials that ``--resume`` moved aside."""
 INCIDENTS_DIR = "incidents"
 
 
@@ -49,7 +49,7 @@ class Kind(StrEnum):
 
     TRIAL_STARTED = "trial.started"  # title
     TRIAL_ABORTED = "trial.aborted"  # why
-    TRIAL_ENDING = "trial.ending"  # from here on what is still there is taken back, whatever else is asked for
+    TRIAL_ENDING = "trial.ending"  # from here on the trial only reverts what is open
     TRIAL_ENDED = "trial.ended"  # status
     PHASE_STARTED = (
         "phase.started"  # subject: prepare, baseline, await, hold, revert, after_revert, cool_down, put_back
@@ -58,14 +58,16 @@ class Kind(StrEnum):
     BASELINE_MET = "baseline.met"  # good_share, window_s (as used), readings (how many that were)
     BASELINE_MISSED = "baseline.missed"  # good_share, window_s, readings, why
     FAULT_INTENDED = "fault.intended"  # id, fault, parameters, held, ends_by_itself_s, pauses_s (if so); t_s is t0
-    FAULT_INJECTED = "fault.injected"  # id, fault: somebody else's, done, and nothing is named that would prove it
+    FAULT_INJECTED = "fault.injected"  # id, fault: an external fault, done, for which no evidence is named
     FAULT_EFFECTIVE = "fault.effective"  # id, fault, summary, evidence
     FAULT_UNPROVEN = "fault.unproven"  # id ("" if it was not even intended), fault, why
     FAULT_REFUSED = "fault.refused"  # id (""), fault, parameters, why: in the phase "storm", which goes on
     FAULT_REVERTED = "fault.reverted"  # id, fault, summary
     FAULT_NOT_REVERTED = "fault.not_reverted"  # id, fault, why
-    LEASE_RAN_OUT = "lease.ran_out"  # why: a fault ended by itself, for nobody renewed it; subject: its id
-    FAULT_TAKEN_AWAY = "fault.taken_away"  # id, fault, why: it was not there any more before the revert; no healer
+    LEASE_RAN_OUT = (
+        "lease.ran_out"  # why: a fault ended by itself, because its lease was not renewed; subject: its id
+    )
+    FAULT_TAKEN_AWAY = "fault.taken_away"  # id, fault, why: it had ended before the revert, and no healer ended it
     RESIDUE_FOUND = "residue.found"  # what, mend: left behind although everything is reverted
     RECOVERY_SEEN = "recovery.seen"  # good_share: during the hold, readings met the objective again
     SERVICE_GONE = "service.gone"  # how, proven_after_ms: see probes.prober.connection_monitor
@@ -94,7 +96,7 @@ class Event:
 
 
 NOT_FREE_TEXT = ("id", "status")
-"""Data that is compared when a history is read: it must be what it is, and nobody else says it."""
+"""Data keys whose values are never redacted: a reader compares them, and no user or service writes them."""
 
 
 class HistoryWriter:
@@ -111,8 +113,8 @@ class HistoryWriter:
     ) -> None:
         """
         Args:
-            keeps_going: an event that the disk does not take is told by ``lost`` and raises nothing: whoever
-                has faults to take back does that first.
+            keeps_going: an event that cannot be written sets ``lost`` and raises nothing, for a caller that has
+                to revert faults first.
         """
         self.folder = folder
         self.anchor = anchor
@@ -130,10 +132,10 @@ class HistoryWriter:
         return self._clock.monotonic_s() - self.anchor.monotonic_s
 
     def event(self, kind: Kind, subject: str = "", *, t_s: float | None = None, **data: Json) -> Event:
-        """Append one event; it is in the file, in the kernel's hands, when this returns. Secrets are left out.
+        """Append one event; the kernel has it when this returns. Secrets are left out.
 
         Raises:
-            OSError: the disk does not take it, and this writer does not keep going.
+            OSError: it cannot be written, and this writer does not keep going.
         """
         data = {key: value if key in NOT_FREE_TEXT else redact(value) for key, value in data.items()}
         with self._lock:
@@ -151,13 +153,13 @@ class HistoryWriter:
         return event
 
     def why_unrecorded(self) -> str:
-        """Why what happens cannot be written down any more, as far as that can be seen; "" if it can."""
+        """Why events cannot be recorded any more, as far as that can be found out; "" if they can."""
         if self.lost:
             return self.lost
         try:
             disk = os.statvfs(self.folder)
         except OSError as error:
-            return f"{self.folder} cannot be looked at ({error.strerror or error})"
+            return f"{self.folder} cannot be read ({error.strerror or error})"
         free = disk.f_bavail if os.geteuid() else disk.f_bfree
         full = disk.f_blocks and not free
         return f"{self.folder} cannot be written ({os.strerror(errno.ENOSPC)})" if full else ""
@@ -167,7 +169,7 @@ class HistoryWriter:
         try:
             size = os.fstat(self._file).st_size
             if os.write(self._file, line) != len(line):
-                # Half a line would make one with the next, and neither could be read.
+                # Half a line would merge with the next one, and neither could be read.
                 os.ftruncate(self._file, size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
@@ -178,7 +180,7 @@ class HistoryWriter:
 
 
 def parse_events(text: bytes) -> Iterator[Event]:
-    """Events of whole lines; a torn last line (the writer was killed) is left out, as it never happened.
+    """Parse events of whole lines; a torn last line (its writer was killed) is left out.
 
     Raises:
         UsageError: a whole line is not an event of a known kind.
@@ -192,7 +194,7 @@ def parse_events(text: bytes) -> Iterator[Event]:
 
 
 def events_in(folder: Path) -> list[Event]:
-    """A trial's events so far, as they were written; none if it has no history yet, or its folder was taken away.
+    """A trial's events so far, in the order of writing; none if it has no history yet, or its folder was deleted.
 
     Raises:
         UsageError: as ``parse_events``.
@@ -205,7 +207,7 @@ def events_in(folder: Path) -> list[Event]:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A trial's folder, read back. ``events`` are in order of time."""
+    """A trial's folder in memory. ``events`` are in order of time."""
 
     folder: Path
     trial: Mapping[str, Json]
@@ -241,7 +243,7 @@ class History:
 
 
 def write_json(path: Path, value: Json) -> None:
-    """Write a file that is either the old one or the whole new one, private to the user."""
+    """Replace a file atomically; only the user can read it."""
     # A name of its own: two processes (a healer and the harness) may write the same file at the same moment.
     descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

@@ -1,4 +1,4 @@
-"""Whether a trial has begun to end, as its events tell. What ends a trial waits for that."""
+"""Whether a trial has begun to end, by its events. A process that ends a trial waits for that."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _LEAVING = (Kind.FAULT_REVERTED, Kind.FAULT_NOT_REVERTED, Kind.TRIAL_ENDED)
 
 
 def is_leaving(folder: Path, seen: int) -> bool:
-    """Whether a trial reverts its faults, as its events after the first ``seen`` tell. That may take its time."""
+    """Whether a trial has begun to revert its faults, by its events after the first ``seen``."""
     events = events_in(folder)
     began = {one.subject for one in events[seen:] if one.kind is Kind.PHASE_STARTED}
     return (
         bool(began & {"revert", "put_back"})
         or any(one.kind in _LEAVING for one in events[seen:])
-        # Once it has begun that, it does nothing else any more.
+        # After that event it does nothing else.
         or any(one.kind is Kind.TRIAL_ENDING for one in events)
     )

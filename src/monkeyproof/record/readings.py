@@ -1,4 +1,4 @@
-"""Readings on disk and in memory: one row for every probe that was scheduled, whatever became of it.
+"""Readings on disk and in memory: one row for every probe that was scheduled, answered or not.
 
 The file is an Arrow IPC stream. Each batch is one message, flushed as a whole, so a killed prober loses at
 most its last batch and a reader can follow the file while it grows.
@@ -20,7 +20,7 @@ from monkeyproof.errors import UsageError
 
 
 class SignalState(IntEnum):
-    """What a signal of one reading says. UNKNOWN (the probe was never sent, say) is never counted as good."""
+    """The state of one signal of a reading. UNKNOWN (the probe was never sent, say) never counts as good."""
 
     BAD = 0
     GOOD = 1
@@ -36,9 +36,9 @@ SCHEMA = pa.schema(
         pa.field("available", pa.int8(), nullable=False),  # SignalState
         pa.field("fast", pa.int8(), nullable=False),  # SignalState
         pa.field("correct", pa.int8(), nullable=False),  # SignalState; UNKNOWN if there was no answer to judge
-        pa.field("degraded", pa.int8(), nullable=False),  # 1: the target said that it used a fallback
+        pa.field("degraded", pa.int8(), nullable=False),  # 1: the target reported that it used a fallback
         pa.field("status", pa.int16(), nullable=False),  # HTTP status; 0: none
-        pa.field("model_version", pa.string(), nullable=False),  # "": not said
+        pa.field("model_version", pa.string(), nullable=False),  # "": not reported
         pa.field("problem", pa.string(), nullable=False),  # "": none; else timeout, refused, reset, ...
     ],
     metadata={"monkeyproof_readings_version": "1"},
@@ -98,7 +98,7 @@ class Readings:
 
     @property
     def latency_ms(self) -> NDArray[np.float64]:
-        """From the *scheduled* time to the end, shape (n,): a late prober flatters nobody. NaN: never sent."""
+        """From the *scheduled* time to the end, shape (n,): a late prober improves no figure. NaN: never sent."""
         return (self.finished_s - self.scheduled_s) * 1000.0
 
     @property
@@ -108,7 +108,7 @@ class Readings:
 
     @classmethod
     def of(cls, rows: Iterable[Reading]) -> Readings:
-        """Columns of the given rows, put in the order of their slots."""
+        """Columns of the given rows, in the order of their slots."""
         return _from_batches([to_batch(rows)])
 
     @classmethod
@@ -179,7 +179,7 @@ _DTYPES: Mapping[pa.DataType, type[np.generic]] = {
 
 
 class ReadingsWriter:
-    """Appends batches to a file; each is handed to the kernel before ``write`` returns."""
+    """Appends batches to a file; the kernel has each batch before ``write`` returns."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb", buffering=0)
@@ -194,7 +194,7 @@ class ReadingsWriter:
 
 
 class ReadingsTail:
-    """Follows a file of readings while it is being written."""
+    """Reads a file of readings while another process writes it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -204,7 +204,7 @@ class ReadingsTail:
         self._readings = _from_batches([])
 
     def poll(self) -> bool:
-        """Take in the batches that are whole by now; return whether there were any."""
+        """Read the batches that are complete by now; returns whether there were any."""
         self._file.seek(self._offset)
         data = self._file.read()
         taken, before = 0, len(self._batches)
@@ -213,7 +213,7 @@ class ReadingsTail:
             try:
                 message = pa.ipc.read_message(reader)
             except (EOFError, pa.ArrowInvalid, OSError):
-                break  # A batch that is not whole yet, or never will be; or the end of the stream.
+                break  # A batch that is incomplete, for now or for ever; or the end of the stream.
             try:
                 if self._schema is None:
                     self._schema = pa.ipc.read_schema(message)
@@ -232,5 +232,5 @@ class ReadingsTail:
 
     @property
     def readings(self) -> Readings:
-        """Everything taken in so far."""
+        """All readings read so far."""
         return self._readings
