@@ -119,7 +119,7 @@ def test_the_campaign_reverts_a_killed_workers_fault(target: Target, tmp_path: P
     workers = [
         pid
         for pid in of_this_trial(folder)
-        if b"monkeyproof.trial.run" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"monkeyproof.trial.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
     assert len(workers) == 1
     os.kill(workers[0], signal.SIGKILL)
