@@ -69,7 +69,7 @@ FALSELY_HEALED = ("benign-drift", "prior-drift")
 
 UP = """
 import sys
-from monkeyproof.targets.local import lifecycle
+from monkeyproof.targets.local.control_plane import lifecycle
 print(lifecycle.up(owner_pid=int(sys.argv[1])).path)
 """
 
