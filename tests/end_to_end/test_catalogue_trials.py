@@ -119,16 +119,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("name", metafunc.cls.names)
 
 
+@pytest.fixture(scope="class")
+def trials(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Json]:
+    """The trials of a lane, by the names of their experiments."""
+    return _run_lane(request.cls.names, tmp_path_factory.mktemp("lane"))
+
+
 class Lane:
     """One campaign, and what is asserted of each of its trials."""
 
     names: ClassVar[list[str]]
-
-    @pytest.fixture(scope="class")
-    def trials(
-        self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-    ) -> Mapping[str, Json]:
-        return _run_lane(request.cls.names, tmp_path_factory.mktemp("lane"))
 
     def test_its_users_see_what_its_author_expects(self, trials: Mapping[str, Json], name: str) -> None:
         assert name in trials, f"there was no trial of it; there were {', '.join(trials)}"

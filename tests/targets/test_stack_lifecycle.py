@@ -216,7 +216,7 @@ def test_a_part_that_cannot_start_is_named_with_its_log(home: Path, monkeypatch:
 
 
 def test_an_interrupted_up_leaves_nothing(home: Path) -> None:
-    code = "from monkeyproof.targets.local import lifecycle; lifecycle.up()"
+    code = "from monkeyproof.targets.local.control_plane import lifecycle; lifecycle.up()"
     child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, start_new_session=True)
     assert wait_for(lambda: any("mlflow" in one for one in processes_of(home).values()), within_s=60)
     child.send_signal(signal.SIGINT)
