@@ -1,7 +1,9 @@
-"""Tests have a home of their own, so that no test touches the user's target or undo logs.
+"""What every test gets: a home and an environment of its own, and the marker of the part that it belongs to.
 
-A test gets a fresh one. Tests that need the embedded target (marker ``stack``) share one for the session, and the
-trained models are shared with the user's own cache, for training them again proves nothing.
+Nothing that a test does touches the user's target, undo logs or settings, and nothing that the user runs at the
+same time changes a result: a test recognises its processes by its own folder, home or mark, never by name alone. A
+test gets a fresh home. Tests that need the embedded target (marker ``stack``) share one for the session, and the
+trained models come from the user's own cache, because training them again proves nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from parts import mark_of
 from undo_world import FakeTarget
 
 from monkeyproof import paths
@@ -29,30 +32,49 @@ settings.load_profile("shared-machine")
 # A shell that runs this in the background has it ignore Ctrl-C; processes that a test starts would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-# As nohup does with a hang-up. Heard and left alone, it ends nothing here, and is not ignored there.
+# nohup does the same with a hang-up. A handler that does nothing ends nothing here, and no child inherits it.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
 
 
-ALONE = ("tests/probes/", "tests/targets/test_front_door", "tests/end_to_end/test_bounds")
-"""Where tests measure time, or look for other campaigns on the machine."""
-LIVE = ("tests/targets/", "tests/end_to_end/", "tests/healing/test_elephant_stack")
-"""Where a whole target runs, or large parts of one."""
+OF_THE_USER = (
+    "CHAOSTOOLKIT_",
+    "COLUMNS",
+    "COVERAGE_PROCESS_",
+    "FORCE_COLOR",
+    "KUBECONFIG",
+    "LANGUAGE",
+    "LC_",
+    "LINES",
+    "MLFLOW_",
+    "MONKEYPROOF_",
+    "NO_COLOR",
+    "XDG_",
+)
+"""How the names of variables begin with which a user sets up programs that tests run.
+
+Without those of coverage, only the processes of pytest are measured: a tracer would slow down what tests time.
+"""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        name = item.path.relative_to(config.rootpath).as_posix()
-        if name.startswith(ALONE):
-            item.add_marker(pytest.mark.alone)
-        elif name.startswith(LIVE):
-            item.add_marker(pytest.mark.live)
+        if mark := mark_of(item.path.relative_to(config.rootpath).as_posix()):
+            item.add_marker(mark)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _session_home(tmp_path_factory: pytest.TempPathFactory) -> None:
-    os.environ["MONKEYPROOF_CACHE"] = str(paths.cache_dir())
-    os.environ["MONKEYPROOF_HOME"] = str(tmp_path_factory.mktemp("home"))
+    """A home and an environment that hold nothing of the user's but the cache of trained models."""
+    cache = paths.cache_dir()
+    for name in [name for name in os.environ if name.startswith(OF_THE_USER) or name.lower().endswith("_proxy")]:
+        del os.environ[name]
+    os.environ |= {
+        "MONKEYPROOF_CACHE": str(cache),
+        "MONKEYPROOF_HOME": str(tmp_path_factory.mktemp("home")),
+        "HOME": str(tmp_path_factory.mktemp("user")),
+        "LC_ALL": "C.UTF-8",
+    }
 
 
 @pytest.fixture(autouse=True)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import ended_everything_here, monkeyproof
 
 from monkeyproof.cli import main
 from monkeyproof.config.target_file import read_target_file
 from monkeyproof.experiment import catalogue
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+AT_THE_ROOT = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
+PAGES = [*(ROOT / name for name in AT_THE_ROOT), *sorted((ROOT / "docs").rglob("*.md"))]
 
 ELSEWHERE = {
     "git clone": "the clone is where this runs",
@@ -23,6 +23,10 @@ ELSEWHERE = {
     "make demo": "runs what tests/end_to_end runs",
     "make test": "is running",
     "make lint": "runs before the tests",
+    "make quick": "runs a part of what is running",
+    "make catalogue": "runs other tests, in CI too",
+    "make coverage": "runs a part of what is running, in CI too",
+    "MONKEYPROOF_HOME=": "runs until it is ended, beside all tests",
     "monkeyproof run": "tests/end_to_end runs every experiment, and `chaos run`",
     "monkeyproof calibrate": "takes half a minute: tests/probes/test_calibrate.py",
     "monkeyproof gate": "tests/end_to_end/test_campaigns.py",
@@ -59,29 +63,20 @@ def test_there_are_commands_to_run() -> None:
     assert len(commands()) >= 8
 
 
-# `stop` names the campaigns in other homes as well: it runs where no other test has one.
-COMMANDS = [
-    pytest.param(*one, marks=[pytest.mark.alone] if "monkeyproof stop" in one[1] else []) for one in commands()
-]
-
-
-@pytest.mark.parametrize(("page", "command"), COMMANDS)
+@pytest.mark.parametrize(("page", "command"), commands())
 def test_command(page: str, command: str, tmp_path: Path) -> None:
     if any(command.startswith(start) for start in ELSEWHERE):
         _check_words(command)
         return
     words = shlex.split(command)
     assert words[0] == "monkeyproof", f"{page}: {command!r} is neither run nor listed in ELSEWHERE"
-    done = subprocess.run(
-        [sys.executable, "-m", "monkeyproof.cli", *words[1:]],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    # `target status` says by its exit code that nothing is up.
-    assert done.returncode in ((0, 1) if "status" in words else (0,)), done.stdout + done.stderr
+    done = monkeyproof(tmp_path, *words[1:])
+    output = done.stdout + done.stderr
+    if words[1] == "stop":
+        assert ended_everything_here(done), output
+    else:
+        # `target status` reports by its exit code that no target is up.
+        assert done.returncode in ((0, 1) if "status" in words else (0,)), output
 
 
 def _check_words(command: str) -> None:

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from parts import ALONE, LENGTHY, LIVE
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("faults", "probes", "healing", "reports", "experiments")
@@ -50,3 +51,8 @@ def test_wheel_holds_every_room_with_its_data(tmp_path: Path) -> None:
     assert templates
     assert {f"monkeyproof/reports/templates/{name}" for name in templates} <= names
     assert not [name for name in names if name.split("/")[0] in ROOMS]
+
+
+@pytest.mark.parametrize("beginning", [*ALONE, *LIVE, *LENGTHY])
+def test_part_of_the_tests_names_files_that_exist(beginning: str) -> None:
+    assert (ROOT / beginning).exists(), f"{beginning} in tests/support/parts.py names nothing"

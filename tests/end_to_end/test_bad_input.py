@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import monkeyproof
 
 GOOD = (Path(__file__).parents[2] / "experiments" / "latency-spike.yaml").read_text()
 TARGET = """\
@@ -16,18 +14,6 @@ name: t
 predict: {url: "http://127.0.0.1:9/invocations", golden: g.jsonl}
 allow_faults: [network]
 """
-
-
-def monkeyproof(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "monkeyproof.cli", *arguments],
-        cwd=folder,
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
 
 
 def refused(folder: Path, words: str, *arguments: str) -> None:

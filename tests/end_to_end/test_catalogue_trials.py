@@ -1,6 +1,7 @@
-"""Every experiment of the catalogue once, in a quick form, on real embedded targets: what it promises comes true.
+"""Experiments of the catalogue, each once and in a quick form, on real embedded targets: their promises come true.
 
-In two lanes, each a campaign with a home and a target of its own: `make test` runs both at once.
+`make test` runs a sample that shows every family of faults, `make catalogue` every experiment. Both run in two
+lanes at the same time, each a campaign with a home and a target of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +23,26 @@ from monkeyproof.types import Json, Outcome
 
 pytestmark = pytest.mark.timeout(900)
 
-NAMES = catalogue.for_embedded()
+
+def families(name: str) -> set[str]:
+    """The families of faults that an experiment injects."""
+    providers = [step["provider"] for step in catalogue.document_of(name)["method"]]
+    modules = [str(provider.get("module", "")) for provider in providers]
+    return {module.split(".")[2] for module in modules if module.startswith("monkeyproof.faults.")}
+
+
+def one_of_each_family() -> list[str]:
+    """The tour, and for each family of faults that the tour lacks the first experiment that has it."""
+    sample = catalogue.tour()
+    shown = set().union(*(families(name) for name in sample))
+    for name in catalogue.for_embedded():
+        if not families(name) <= shown:
+            sample.append(name)
+            shown |= families(name)
+    return sample
+
+
+SAMPLE, ALL = one_of_each_family(), catalogue.for_embedded()
 HELD_AT_LEAST_S = 2.0
 HEALED_WITHIN_S = 12.0
 NOTICED_WITHIN_S = 6.0
@@ -99,16 +119,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("name", metafunc.cls.names)
 
 
+@pytest.fixture(scope="class")
+def trials(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Json]:
+    """The trials of a lane, by the names of their experiments."""
+    return _run_lane(request.cls.names, tmp_path_factory.mktemp("lane"))
+
+
 class Lane:
     """One campaign, and what is asserted of each of its trials."""
 
     names: ClassVar[list[str]]
-
-    @pytest.fixture(scope="class")
-    def trials(
-        self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-    ) -> Mapping[str, Json]:
-        return _run_lane(request.cls.names, tmp_path_factory.mktemp("lane"))
 
     def test_shipped_experiment_has_an_expected_outcome(self, trials: Mapping[str, Json], name: str) -> None:
         assert name in trials, f"there was no trial of it; there were {', '.join(trials)}"
@@ -130,9 +150,19 @@ class Lane:
         assert trial["load"]["requests"] > 0
 
 
+class TestFirstLaneOfTheSample(Lane):
+    names = SAMPLE[0::2]
+
+
+class TestSecondLaneOfTheSample(Lane):
+    names = SAMPLE[1::2]
+
+
+@pytest.mark.catalogue
 class TestFirstLane(Lane):
-    names = NAMES[0::2]
+    names = ALL[0::2]
 
 
+@pytest.mark.catalogue
 class TestSecondLane(Lane):
-    names = NAMES[1::2]
+    names = ALL[1::2]

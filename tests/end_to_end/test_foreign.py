@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 import yaml
+from command_line import monkeyproof
 from test_own_service import folder as own_service  # noqa: F401
-from test_own_service import free_port, monkeyproof
+from test_own_service import free_port
 
 from monkeyproof.clock import wait_for
 from monkeyproof.probes.follower import events_of

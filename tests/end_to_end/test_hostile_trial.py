@@ -15,7 +15,8 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
-from test_own_service import accepts, free_port, monkeyproof
+from command_line import monkeyproof
+from test_own_service import accepts, free_port
 
 from monkeyproof.clock import wait_for
 

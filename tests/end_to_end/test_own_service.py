@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from command_line import monkeyproof
 
 from monkeyproof import paths
 from monkeyproof.clock import wait_for
@@ -115,17 +116,6 @@ allow_faults: [network]
 def accepts(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def monkeyproof(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "monkeyproof.cli", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
 
 
 def test_a_run_against_ones_own_service(folder: Path, open_to_others: Callable[[Path], list[str]]) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_own_service import accepts, free_port, monkeyproof
+from command_line import monkeyproof
+from test_own_service import accepts, free_port
 
 from monkeyproof.clock import wait_for
 from monkeyproof.injection.schedule_plan import ScheduledFault, SchedulePlan, read_plan

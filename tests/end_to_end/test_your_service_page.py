@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_own_service import accepts, free_port, monkeyproof
+from command_line import monkeyproof
+from test_own_service import accepts, free_port
 
 from monkeyproof.clock import wait_for
 
