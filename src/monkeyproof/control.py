@@ -47,6 +47,8 @@ _open: TrialSession | None = None
 _foreign = False
 _refused = ("", "")
 """Why nothing of the experiment may be run, and what to do."""
+_unusable: MonkeyproofError | None = None
+"""What is wrong with the target file or with a plugin that it names."""
 _lock = contextlib.ExitStack()
 _signals: list[int] = []
 """Those that told this run to end."""
@@ -54,10 +56,15 @@ _signals: list[int] = []
 
 def configure_control(experiment: dict[str, Json], event_registry: EventHandlerRegistry) -> None:
     """Follow an experiment whose faults are not ours; Chaos Toolkit calls this before anything else."""
-    global _foreign, _refused
+    global _foreign, _refused, _unusable
     if has_current():
         return
     know_experiment(experiment)
+    try:
+        _load_plugins()
+    except MonkeyproofError as error:  # Nothing can be said here: before_experiment_control ends the run.
+        _unusable = error
+        return
     from monkeyproof.experiment import catalogue
     from monkeyproof.experiment.activity_roles import roles_of, strangers
     from monkeyproof.faults.actions.external import set_limits
@@ -83,6 +90,8 @@ def before_experiment_control(context: dict[str, Json], **_: object) -> None:
     from monkeyproof.trial.session import TrialSession
 
     try:
+        if _unusable is not None:
+            raise _unusable
         if _refused[0]:
             raise Refusal(*_refused)
         _lock.enter_context(clear_to_inject())
@@ -182,6 +191,20 @@ def _signals_ignored() -> Iterator[None]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def _load_plugins() -> None:
+    """Import the plugins that the target file names: whether a fault is one of theirs has to be known.
+
+    Raises:
+        UsageError: the target file is wrong, or a plugin cannot be imported; with file and line.
+    """
+    from monkeyproof import plugins
+    from monkeyproof.config.target_file import read_target_file
+
+    if target := os.environ.get("MONKEYPROOF_TARGET"):
+        read_target_file(Path(target))
+    plugins.load_declared()
 
 
 def source_of(document: dict[str, Json], words: Sequence[str]) -> tuple[str, str]:

@@ -103,14 +103,25 @@ def calibrate(episodes_count: int, rate_per_s: float, seed: int) -> None:
 
 
 @main.command("list")
-@click.option("--faults", is_flag=True, help="The faults instead: parameters, evidence, undo, what heals them.")
-@click.option("--markdown", is_flag=True, help="With --faults: as the table in docs/faults.md.")
-def list_catalogue(faults: bool, markdown: bool) -> None:
+@click.option(
+    "--faults",
+    is_flag=True,
+    help="Show the faults instead: parameters, evidence, undo, what heals them, and where they come from.",
+)
+@click.option("--probes", is_flag=True, help="Show the probes instead that an experiment can name.")
+@click.option(
+    "--target",
+    type=click.Path(path_type=Path),
+    help="With --faults or --probes: also show those of the plugins that this target file names.",
+)
+@click.option("--markdown", is_flag=True, help="With --faults: print the table of docs/faults.md.")
+def list_catalogue(faults: bool, probes: bool, target: Path | None, markdown: bool) -> None:
     """Show the catalogue of experiments, or of the faults that they inject."""
     from rich.console import Console
     from rich.table import Table
 
     from monkeyproof.cli import fault_list
+    from monkeyproof.config.target_file import read_target_file
     from monkeyproof.experiment import catalogue
 
     if markdown:
@@ -118,8 +129,13 @@ def list_catalogue(faults: bool, markdown: bool) -> None:
             raise UsageError("--markdown: goes with --faults")
         click.echo(fault_list.as_markdown(), nl=False)
         return
-    if faults:
-        Console(highlight=False).print(fault_list.for_terminal())
+    if target is not None:
+        if not faults and not probes:
+            raise UsageError("--target: goes with --faults or --probes")
+        read_target_file(target)
+    if faults or probes:
+        shown = fault_list.faults_for_terminal() if faults else fault_list.probes_for_terminal()
+        Console(highlight=False).print(shown)
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("experiment", style="bold", no_wrap=True)

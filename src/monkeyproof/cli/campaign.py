@@ -123,12 +123,27 @@ def begin(options: Options) -> tuple[tuple[Experiment, ...], Experiment | None, 
     """
     from monkeyproof.experiment import catalogue
 
+    load_plugins_of(options.target)
     found = tuple(catalogue.find(name, options.named) for name in catalogue.chosen(options.names))
     sham = catalogue.find("sham") if options.shams_count else None
     folder = (options.out or Path("runs") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: not an empty folder; choose another one with --out")
     return found, sham, folder
+
+
+def load_plugins_of(target: Path | None) -> None:
+    """Import the plugins that a target file names, so that experiments can name what is in them.
+
+    Raises:
+        UsageError: the file is wrong, or one of them cannot be imported; with file and line.
+    """
+    from monkeyproof import plugins
+    from monkeyproof.config.target_file import read_target_file
+
+    if target is not None and target.exists():
+        read_target_file(target)
+        plugins.load_declared()
 
 
 def new_plan(
@@ -165,6 +180,7 @@ def resumed_plan(options: Options, folder: Path) -> tuple[StoredPlan, Path | Non
 
     stored = StoredPlan.read(folder)
     options.check_against(stored)
+    load_plugins_of(options.target or stored.target_path)
     stored.experiments()
     # An embedded target that was started for the campaign may have gone with it.
     own = paths.target_dir() / "target.yaml"

@@ -5,12 +5,13 @@ Errors name the file and line. Only ``${NAME}`` in header values is substituted,
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import yaml
@@ -20,6 +21,7 @@ from monkeyproof.config.limits import CAUTIOUS, AbortIf, Limits
 from monkeyproof.config.redaction import know, know_header
 from monkeyproof.config.user_files import line_of, load_yaml, problem_words, read_text, shown
 from monkeyproof.errors import UsageError
+from monkeyproof.plugins import BUILT_IN_FAMILIES, Plugin, declare, families, plugins_beside
 
 DAY_S = 86_400.0
 TEN_MINUTES_MS = 600_000.0
@@ -27,19 +29,7 @@ TEN_MINUTES_MS = 600_000.0
 Seconds = Annotated[float, Field(gt=0, le=DAY_S, allow_inf_nan=False)]
 Milliseconds = Annotated[float, Field(gt=0, le=TEN_MINUTES_MS, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-Family = Literal[
-    "noop",
-    "data",
-    "drift",
-    "models",
-    "registry",
-    "features",
-    "network",
-    "replicas",
-    "resources",
-    "load",
-    "kubernetes",
-]
+MODULE_NAME = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$"
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 
@@ -180,8 +170,10 @@ class TargetFile:
     registry: RegistryAddress | None = None
     stack: StackAddress | None = None
     kubernetes: Kubernetes | None = None
-    allow_faults: tuple[Family, ...] = ()
-    """Families of faults that may be injected; anything else is refused."""
+    allow_faults: tuple[str, ...] = ()
+    """Families of faults that may be injected, built in or of plugins; anything else is refused."""
+    plugins: tuple[Annotated[str, Field(pattern=MODULE_NAME)], ...] = ()
+    """Modules with faults, probes or report formats of the user's own; see ``monkeyproof.plugins``."""
     limits: Limits = field(default_factory=Limits)
     abort_if: tuple[AbortIf, ...] = ()
     """What ends a trial at once."""
@@ -229,6 +221,9 @@ def read_target_file(path: Path) -> TargetFile:
     for place, words in _address_problems(found):
         raise UsageError(f"{path}:{line_of(node, place)}: {'.'.join(map(str, place))}: {words}")
     _refuse_bad_conditions(found, node, path)
+    lines = [line_of(node, ("plugins", index)) for index in range(len(found.plugins))]
+    declare(plugins_beside(path, list(zip(found.plugins, lines, strict=True))))
+    _refuse_unknown_families(found, node, path)
     folder = path.resolve().parent
 
     def filled(headers: Mapping[str, str], *place: str | int) -> dict[str, str]:
@@ -310,6 +305,33 @@ def _refuse_bad_conditions(file: TargetFile, node: yaml.Node | None, path: Path)
             place: tuple[str | int, ...] = ("abort_if", index, key) if key else ("abort_if", index)
             named = ".".join(str(part) for part in place)
             raise UsageError(f"{path}:{line_of(node, place)}: {named}: {words}")
+
+
+def _refuse_unknown_families(file: TargetFile, node: yaml.Node | None, path: Path) -> None:
+    if set(file.allow_faults) <= set(BUILT_IN_FAMILIES):
+        return  # What is installed beside this package has to be searched for.
+    known = (*BUILT_IN_FAMILIES, *families())
+    for index, family in enumerate(file.allow_faults):
+        if family not in known:
+            close = difflib.get_close_matches(family, known, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            where = f"{path}:{line_of(node, ('allow_faults', index))}: allow_faults.{index}"
+            raise UsageError(
+                f"{where}: no family of faults {shown(family)}: {hint}there are {', '.join(known)}; "
+                "a plugin's family has to be installed, or its module named in plugins"
+            )
+
+
+def plugins_named_in(path: Path) -> Sequence[Plugin]:
+    """The modules that a target file names in ``plugins``, whatever else in it is right or wrong. Imports nothing.
+
+    Raises:
+        UsageError: the file cannot be read, or is not YAML.
+    """
+    node, value = load_yaml(read_text(path), str(path))
+    named = value.get("plugins") if isinstance(value, dict) else None
+    lines = {str(one): line_of(node, ("plugins", index)) for index, one in enumerate(named or ())}
+    return plugins_beside(path, [(one, line) for one, line in lines.items() if re.match(MODULE_NAME, one)])
 
 
 def _header(name: str, text: str, where: str) -> str:

@@ -121,7 +121,8 @@ def _signature_problems(
     parameters = inspect.signature(function).parameters
     plumbing = {"configuration", "secrets"}
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    hints = typing.get_type_hints(function) if function.__module__.startswith("monkeyproof.") else {}
+    own = function.__module__.startswith("monkeyproof.") or hasattr(function, "__fault__")
+    hints = typing.get_type_hints(function) if own else {}
     for name, value in arguments.items():
         where = (*place, "arguments", name)
         if name not in parameters or name in plumbing:

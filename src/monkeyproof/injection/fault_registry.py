@@ -1,7 +1,8 @@
-"""The Monkey's repertoire: every fault there is, and what a person has to know of it before using it.
+"""The fault registry: every fault there is, and what a user has to know of it before using it.
 
-A fault is a function of ``monkeyproof.faults`` with the decorator ``fault``. Whatever lists faults, or injects one
-without an experiment, finds them here; its parameters are those of the function.
+A fault is a function with the decorator ``fault``, in a module of ``monkeyproof.faults`` or of a plugin (see
+``monkeyproof.plugins``). Every list of faults, and every injection without an experiment, finds them here. The
+parameters of a fault are those of its function.
 """
 
 from __future__ import annotations
@@ -11,22 +12,23 @@ import importlib.util
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import ParamSpec, Protocol, TypeVar, cast
 
 import numpy as np
 
-from monkeyproof.config.target_file import Family, TargetFile
+from monkeyproof import plugins
+from monkeyproof.config.target_file import TargetFile
 from monkeyproof.errors import UsageError
 from monkeyproof.types import Json
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-FAMILIES = tuple(
-    family for family in typing.get_args(Family) if importlib.util.find_spec(f"monkeyproof.faults.{family}")
-)
-"""Modules of ``monkeyproof.faults`` that have faults to offer; the same words stand in ``allow_faults``."""
+BUILT_IN = "monkeyproof.faults."
+FAMILIES = tuple(family for family in plugins.BUILT_IN_FAMILIES if importlib.util.find_spec(f"{BUILT_IN}{family}"))
+"""Modules of ``monkeyproof.faults`` that have faults; ``allow_faults`` in a target file names the same."""
 
 WHEN_SEEN = ("monkeyproof.faults.compound", "when_seen")
 """The action that injects another fault once an event is seen."""
@@ -69,11 +71,19 @@ class Fault:
     draw: Draw | None
     """Arguments for ``monkeyproof unleash``, with an intensity in (0, 1]; it returns None where the target has no
     place for this fault. None: never drawn by chance."""
+    module: str = ""
+    """The plugin's module that has the function; "" for the family's module of ``monkeyproof.faults``."""
 
     @property
     def key(self) -> tuple[str, str]:
-        """Module and function, as an experiment names them: where the function can be had by its name."""
-        return f"monkeyproof.faults.{self.family}", self.function.__name__
+        """Module and function, as an experiment names them."""
+        return self.module or f"{BUILT_IN}{self.family}", self.function.__name__
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, for people: ``built in``, or the plugin's package or module."""
+        plugin = plugins.families().get(self.family) if self.module else None
+        return plugin.origin if plugin is not None else self.module or "built in"
 
     @property
     def family(self) -> str:
@@ -112,28 +122,80 @@ def fault(
     """Declare a function to be a fault. The function stays as it is."""
 
     def declare(function: Callable[P, R]) -> Callable[P, R]:
-        family = function.__module__.removeprefix("monkeyproof.faults.").partition(".")[0]
+        family, module = _home_of(function.__module__)
         name = f"{family}.{function.__name__}"
         function.__fault__ = Fault(  # type: ignore[attr-defined]
-            name, cast("Callable[..., Json]", function), tuple(needs), evidence, undo, healing, draw
+            name, cast("Callable[..., Json]", function), tuple(needs), evidence, undo, healing, draw, module
         )
         return function
 
     return declare
 
 
-def all_faults() -> Sequence[Fault]:
-    """Every fault, by family in their order here, then by name."""
+def _home_of(module: str) -> tuple[str, str]:
+    """The family of a function that stands in a module, and the plugin's module that it is found in, if any."""
+    if module.startswith(BUILT_IN):
+        return module.removeprefix(BUILT_IN).partition(".")[0], ""
+    if (plugin := plugins.holder_of_fault(module)) is not None:
+        return plugin.name, plugin.module
+    # Imported before a target file that names it is read: ``_plugin_faults`` sees to it then.
+    return module.rpartition(".")[2], module
+
+
+def built_in_faults() -> Sequence[Fault]:
+    """Every fault of this package, by family in the order of ``FAMILIES``, then by name."""
     found: list[Fault] = []
     for family in FAMILIES:
-        module = importlib.import_module(f"monkeyproof.faults.{family}")
-        members = (getattr(module, name) for name in module.__all__)
-        faults = (getattr(one, "__fault__", None) for one in members)
-        # A module may offer another family's function under its own name.
-        found += sorted(
-            (one for one in faults if isinstance(one, Fault) and one.family == family), key=lambda one: one.name
-        )
+        module = importlib.import_module(f"{BUILT_IN}{family}")
+        found += _faults_of(module, family)
     return found
+
+
+def all_faults() -> Sequence[Fault]:
+    """Every fault, those of plugins last. Imports all plugins that may have faults.
+
+    Raises:
+        UsageError: a plugin cannot be imported, or the name of its family is taken.
+    """
+    return [*built_in_faults(), *(one for name in plugins.families() for one in _plugin_faults(name))]
+
+
+def _plugin_faults(family: str) -> Sequence[Fault]:
+    plugin = plugins.families()[family]
+    module = plugin.imported()
+    for _, function in inspect.getmembers(module, inspect.isfunction):
+        declared = getattr(function, "__fault__", None)
+        if isinstance(declared, Fault) and declared.module and plugin.holds(function.__module__):
+            name = f"{family}.{function.__name__}"
+            function.__fault__ = replace(declared, name=name, module=plugin.module)  # type: ignore[attr-defined]
+    return _faults_of(module, family)
+
+
+def _faults_of(module: ModuleType, family: str) -> Sequence[Fault]:
+    """The faults that a module offers; one may offer another family's function under its own name."""
+    members = (getattr(module, name) for name in getattr(module, "__all__", vars(module)))
+    faults = (getattr(one, "__fault__", None) for one in members)
+    own = {one.name: one for one in faults if isinstance(one, Fault) and one.family == family}
+    return [own[name] for name in sorted(own)]
+
+
+def fault_at(module: str, function: str) -> Fault | None:
+    """The fault that an experiment names by module and function; None if that is not a fault.
+
+    Imports the module only if it is a family's or a plugin's.
+
+    Raises:
+        UsageError: it is a plugin's, and that cannot be imported.
+    """
+    family = module.removeprefix(BUILT_IN) if module.startswith(BUILT_IN) else ""
+    if family in FAMILIES:
+        found = _faults_of(importlib.import_module(module), family)
+        return next((one for one in found if one.function.__name__ == function), None)
+    if (plugin := plugins.holder_of_fault(module)) is None:
+        return None
+    _plugin_faults(plugin.name)
+    declared = getattr(getattr(plugin.imported(module), function, None), "__fault__", None)
+    return declared if isinstance(declared, Fault) else None
 
 
 def find(name: str) -> Fault:
@@ -144,7 +206,7 @@ def find(name: str) -> Fault:
     """
     import difflib
 
-    known = {one.name: one for one in all_faults()}
+    known = {one.name: one for one in _faults_beside(name.partition(".")[0])}
     if name in known:
         return known[name]
     close = difflib.get_close_matches(name, known, n=1)
@@ -152,13 +214,21 @@ def find(name: str) -> Fault:
     raise UsageError(f"no fault {name!r}: {hint}'monkeyproof list --faults' shows what there is")
 
 
+def _faults_beside(family: str) -> Sequence[Fault]:
+    """Faults among which one of a family is found, or else what it is mistaken for. A broken plugin hides only its
+    own faults."""
+    if family in FAMILIES:
+        return built_in_faults()
+    return _plugin_faults(family) if family in plugins.families() else all_faults()
+
+
 def faults_in(document: Mapping[str, Json]) -> Iterator[Fault]:
     """The faults that an experiment's method injects, also those that wait for an event."""
-    by_key = {one.key: one for one in all_faults()}
     for activity in document.get("method") or ():
         provider = activity.get("provider") or {}
         arguments = provider.get("arguments") or {}
-        if (provider.get("module"), provider.get("func")) == WHEN_SEEN:
+        where = (str(provider.get("module")), str(provider.get("func")))
+        if where == WHEN_SEEN:
             yield find(str(arguments.get("fault")))
-        elif found := by_key.get((str(provider.get("module")), str(provider.get("func")))):
+        elif (found := fault_at(*where)) is not None:
             yield found

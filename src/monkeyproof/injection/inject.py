@@ -7,7 +7,7 @@ import math
 import threading
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from monkeyproof.targets.opening import GONE, is_gone
 from monkeyproof.targets.port import Target
 from monkeyproof.types import Evidence, Json
 from monkeyproof.undo.log import OpenFault, Undo, UndoLog, unwritable
+from monkeyproof.undo.plugin_undo import origin_of, why_lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,20 +167,7 @@ def inject(injection: Injection) -> dict[str, Json]:
         Exception: whatever the act raised. It was taken back.
     """
     context = current()
-    family = injection.fault.split(".")[0]
-    if family not in context.target.file.allow_faults:
-        raise Refusal(
-            f"target {context.target.file.name!r} does not allow faults of the family {family!r}",
-            f"add it to allow_faults in {context.target.file.path} if it may be broken that way",
-        )
-    if injection.undo is None and not injection.one_shot:
-        raise Refusal(
-            f"{injection.fault} on {injection.subject} says neither how it is taken back nor why there is nothing "
-            "to take back",
-            "give its Injection an undo, or one_shot",
-        )
-    if injection.undo is not None:
-        injection.undo.resolved()
+    undo = _undo_to_record(context, injection)
     if context.planned is not None:
         context.planned.append(injection)
         context.in_force.begins("", context.clock.monotonic_s(), held=injection.held)
@@ -189,7 +177,7 @@ def inject(injection: Injection) -> dict[str, Json]:
         injection.fault,
         injection.subject,
         injection.parameters,
-        injection.undo,
+        undo,
         held=injection.held,
         prior=injection.prior,
         lease_s=injection.lease_s,
@@ -198,6 +186,56 @@ def inject(injection: Injection) -> dict[str, Json]:
         pauses_s=injection.pauses_s,
     )
     context.in_force.begins(fault_id, context.clock.monotonic_s(), held=injection.held)
+    evidence = _apply_and_prove(context, injection, fault_id)
+    return {
+        "id": fault_id,
+        "fault": injection.fault,
+        "subject": injection.subject,
+        "evidence": evidence.summary,
+        "data": dict(evidence.data),
+    }
+
+
+def _undo_to_record(context: Context, injection: Injection) -> Undo | None:
+    """The fault's undo as the undo log records it; None where the fault says why there is nothing to undo.
+
+    Raises:
+        Refusal: the target does not allow the fault's family, or nothing would undo the fault.
+        UsageError: there is no such undo.
+    """
+    file = context.target.file
+    family = injection.fault.split(".")[0]
+    if family not in file.allow_faults:
+        raise Refusal(
+            f"target {file.name!r} does not allow faults of the family {family!r}",
+            f"add it to allow_faults in {file.path} if it may be broken that way",
+        )
+    undo = injection.undo
+    if undo is None:
+        if not injection.one_shot:
+            raise Refusal(
+                f"{injection.fault} on {injection.subject} says neither how it is undone nor why there is nothing "
+                "to undo",
+                "give its Injection an undo, or one_shot",
+            )
+        return None
+    if undo.is_built_in:
+        undo.resolved()
+        return undo
+    if why := why_lost(undo.function, file.path):
+        raise Refusal(
+            f"neither the watchdog nor 'monkeyproof revert' would find the undo of {injection.fault} ({why})",
+            f"install the package that has it, or name its module in plugins in {file.path}",
+        )
+    return replace(undo, package=origin_of(undo.function, file.path))
+
+
+def _apply_and_prove(context: Context, injection: Injection, fault_id: str) -> Evidence:
+    """Do what is on record, and await its proof; what fails is undone.
+
+    Raises:
+        Exception: whatever the act raised, or that there is no proof.
+    """
     try:
         evidence = _prove(injection, injection.apply(), context.clock, context.prove_within_s)
         context.undo.effective(fault_id, evidence.summary)
@@ -217,13 +255,7 @@ def inject(injection: Injection) -> dict[str, Json]:
         summary=evidence.summary,
         evidence=dict(evidence.data),
     )
-    return {
-        "id": fault_id,
-        "fault": injection.fault,
-        "subject": injection.subject,
-        "evidence": evidence.summary,
-        "data": dict(evidence.data),
-    }
+    return evidence
 
 
 def intend(
@@ -352,7 +384,7 @@ def note_if_gone(context: Context, fault: OpenFault) -> None:
 
 def _take_back(fault: OpenFault, target: Target) -> str:
     try:
-        return fault.undo.run(target)
+        return fault.undo.run(target, Path(fault.target_file))
     except Exception:  # An undo of anybody's. Only where the target is gone does it not matter.
         if is_gone(target.file):
             return GONE

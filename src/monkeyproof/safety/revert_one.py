@@ -42,7 +42,7 @@ def undo_one(fault: OpenFault) -> str:
         return words
     target = _Late(Path(fault.target_file))
     try:
-        return fault.undo.run(cast("Target", target))
+        return fault.undo.run(cast("Target", target), Path(fault.target_file))
     finally:
         target.close()
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from monkeyproof.clock import Anchor, SystemClock
 from monkeyproof.config.target_file import TargetFile
 from monkeyproof.errors import MonkeyproofError, UsageError
-from monkeyproof.experiment.activity_roles import OWN_FAULTS, Roles, activity_named, roles_of
+from monkeyproof.experiment.activity_roles import OWN_FAULTS, Roles, activity_named, is_own_fault, roles_of
 from monkeyproof.experiment.catalogue import Experiment
 from monkeyproof.faults.actions.external import told_of
 from monkeyproof.injection.active import ActiveFaults
@@ -158,7 +158,8 @@ class Preview:
     ) -> Step | None:
         provider = activity["provider"]
         module = str(provider.get("module", ""))
-        if provider["type"] != "python" or not module.startswith(OURS):
+        own_fault = is_own_fault(activity)
+        if provider["type"] != "python" or not (module.startswith(OURS) or own_fault):
             words = ", ".join(f"{key} {value}" for key, value in told_of(activity).items() if key != "activity")
             return Step(
                 f"{activity.get('name', 'an activity')} (not a fault of monkeyproof)",
@@ -166,7 +167,7 @@ class Preview:
             )
         if (module, provider.get("func")) == (revert.__module__, revert.__name__):
             in_force.clear()
-        if not module.startswith(OWN_FAULTS):
+        if not own_fault:
             return None  # A hold, a revert.
         held = promised_hold(document, self.file.windows, ends_trial=True)
         arguments = dict(provider.get("arguments") or {})

@@ -30,25 +30,38 @@ class Undo:
     function: str
     """``monkeyproof.faults.registry:restore_champion``"""
     arguments: Mapping[str, Json]
+    package: str = ""
+    """The plugin that the function comes with, and its version; "" for one of this package."""
 
-    def run(self, target: Target) -> str:
+    @property
+    def is_built_in(self) -> bool:
+        return self.function.startswith(ROOM_OF_UNDOS)
+
+    def run(self, target: Target, target_file: Path | None = None) -> str:
         """Take the fault back. Raises whatever the undo raises: then it is not taken back.
+
+        Args:
+            target_file: the fault's; it may name the plugin that has the function.
 
         Raises:
             UsageError: there is no such undo.
         """
-        function = self.resolved()
+        function = self.resolved(target_file)
         with procfs.undoing():
             return str(function(target, **self.arguments))
 
-    def resolved(self) -> Callable[..., object]:
+    def resolved(self, target_file: Path | None = None) -> Callable[..., object]:
         """The function itself.
 
         Raises:
-            UsageError: it is not one of the faults' room.
+            UsageError: it is neither one of the faults' room nor an undo of a plugin.
         """
         module, _, name = self.function.partition(":")
-        if not module.startswith(ROOM_OF_UNDOS) or not name.isidentifier():
+        if not self.is_built_in:
+            from monkeyproof.undo.plugin_undo import resolve
+
+            return resolve(self.function, target_file, self.package)
+        if not name.isidentifier():
             raise UsageError(f"undo log: {self.function!r} is not an undo of the faults' room")
         found: object = None
         with contextlib.suppress(ImportError):
@@ -179,7 +192,11 @@ def _intent(entry: Mapping[str, Json]) -> OpenFault:
         _text(entry, "id"),
         _text(entry, "fault"),
         _text(entry, "subject"),
-        Undo(_text(undo, "function"), _typed(undo["arguments"], dict, "arguments")),
+        Undo(
+            _text(undo, "function"),
+            _typed(undo["arguments"], dict, "arguments"),
+            str(_typed(undo.get("package", ""), str, "package")),
+        ),
         _text(entry, "target_file"),
         _text(entry, "utc"),
         _typed(entry.get("prior") or {}, dict, "prior"),
