@@ -60,7 +60,7 @@ class Plugin:
     module: str
     """``acme_faults`` or ``acme.faults``; the modules below it belong to the plugin too."""
     origin: str
-    """Where it comes from, for people: ``acme-faults 1.0``, or ``my_faults, which t.yaml names``."""
+    """Where it comes from, for people: ``acme-faults 1.0``, or ``my_faults (named in t.yaml)``."""
     attribute: str = ""
     """The one function that an entry point ``module:function`` names; "" for all of the module."""
     where: str = ""
@@ -134,7 +134,7 @@ def plugins_beside(target_file: Path, named: Sequence[tuple[str, int]]) -> Seque
         Plugin(
             module.rpartition(".")[2],
             module,
-            f"{module}, which {target_file.name} names",
+            f"{module} (named in {target_file.name})",
             where=f"{target_file}:{line}: plugins.{index}",
             folder=target_file.resolve().parent,
         )
@@ -270,7 +270,8 @@ def _cause(error: BaseException) -> str:
     """What an import raised, with the line of the plugin that raised it."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {error.msg}"
-    frames = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith("<frozen ")]
+    machinery = ("<frozen ", importlib.__file__ or "")
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith(machinery)]
     words = f"{type(error).__name__}: {error}"
     # The first frame is this module's.
     return f"{words} ({frames[-1].filename}:{frames[-1].lineno})" if len(frames) > 1 else words

@@ -169,7 +169,7 @@ def test_revert_undoes_it_while_the_target_file_names_the_module(plain: Switched
     target.write_text(text.replace(more, ""))
     refused = plain.monkeyproof("revert")
     assert refused.returncode == 5, refused.stdout + refused.stderr
-    assert f"it came with {MODULE}, which t.yaml names, which is missing now" in refused.stderr
+    assert f"it came with {MODULE} (named in t.yaml), which is missing now" in refused.stderr
     assert plain.switch.exists()
     target.write_text(text)
     done = plain.monkeyproof("revert")

@@ -166,8 +166,9 @@ def _plugin_faults(family: str) -> Sequence[Fault]:
     for _, function in inspect.getmembers(module, inspect.isfunction):
         declared = getattr(function, "__fault__", None)
         if isinstance(declared, Fault) and declared.module and plugin.holds(function.__module__):
-            name = f"{family}.{function.__name__}"
-            function.__fault__ = replace(declared, name=name, module=plugin.module)  # type: ignore[attr-defined]
+            here = replace(declared, name=f"{family}.{function.__name__}", module=plugin.module)
+            if here != declared:  # It was imported before a target file named the plugin.
+                function.__fault__ = here  # type: ignore[attr-defined]
     return _faults_of(module, family)
 
 
