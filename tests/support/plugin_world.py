@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,17 +113,29 @@ class SwitchedService:
 @contextlib.contextmanager
 def switched_service(folder: Path, environment: Mapping[str, str]) -> Iterator[SwitchedService]:
     """Start the service in a folder; it ends with the block."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = int(server.getsockname()[1])
+    port = free_port()
     golden = [{"body": {"x": x}, "expect": 2 * x} for x in range(100)]
     (folder / "golden.jsonl").write_text("".join(json.dumps(line) + "\n" for line in golden))
-    process = subprocess.Popen([sys.executable, "-c", SERVICE, str(port)], cwd=folder)
+    with running_service([sys.executable, "-c", SERVICE, str(port)], folder, port):
+        yield SwitchedService(folder, port, environment)
+
+
+@contextlib.contextmanager
+def running_service(words: Sequence[str], folder: Path, port: int) -> Iterator[None]:
+    """Run a service until the block ends; it answers on a port of the loopback interface."""
+    process = subprocess.Popen(words, cwd=folder)
     try:
         assert wait_for(lambda: _accepts(port), within_s=10)
-        yield SwitchedService(folder, port, environment)
+        yield
     finally:
         process.kill()
         process.wait(10)
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nothing uses."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def install_package(source: Path, folder: Path) -> None:
