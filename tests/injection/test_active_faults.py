@@ -35,7 +35,7 @@ history = HistoryWriter(folder, Anchor.now(clock), "trial")
 context = Context(folder, Target(), history, UndoLog(folder / "u"), 1, "none")
 set_current(context)
 _leave_on_signals()
-TrialMonitor(print, lambda: context.in_force.why_too_long(Target.file.windows, clock.monotonic_s()))
+TrialMonitor(print, lambda: context.active_faults.why_too_long(Target.file.windows, clock.monotonic_s()))
 noop.nothing()
 revert()
 time.sleep(0.5)
@@ -57,7 +57,7 @@ def test_a_method_that_takes_too_long_is_ended_by_the_overseer(tmp_path: Path) -
     )
     assert done.stdout.splitlines() == [
         "busy",
-        "a fault was in force for more than 0.3 s, which the target's windows allow at most",
+        "a fault was active for more than 0.3 s, the most that the target's windows allow",
     ]
     assert done.returncode == 4, done.stderr
 

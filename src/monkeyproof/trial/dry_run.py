@@ -112,12 +112,12 @@ class Preview:
     def by_hand(self, fault: Fault, arguments: Mapping[str, Json], seed: int, hold_s: float) -> Step:
         """One fault that no experiment is about. For a target that can be looked at."""
         assert self.target is not None
-        in_force = ActiveFaults()
-        in_force.hold_at_most_s = hold_s
-        with planning(self.target, seed, "none", in_force) as context:
+        active_faults = ActiveFaults()
+        active_faults.hold_at_most_s = hold_s
+        with planning(self.target, seed, "none", active_faults) as context:
             fault.function(**arguments)
-            planned, guards = (context.planned or [])[0], "; ".join(context.guards)
-        return _step(planned, guards, f"for {hold_s:g} s, or until Ctrl-C")
+            planned, limit_checks = (context.planned or [])[0], "; ".join(context.limit_checks)
+        return _step(planned, limit_checks, f"for {hold_s:g} s, or until Ctrl-C")
 
     def steps(self, experiment: Experiment, seed: int, arm: str) -> list[Step]:
         """In the order of the experiment's method."""
@@ -125,13 +125,13 @@ class Preview:
         roles = roles_of(document, experiment.extension.named)
         if roles is not None:
             return [self._foreign(document, roles)]
-        in_force = ActiveFaults()  # Of the whole trial: what its faults use of a limit adds up.
-        in_force.hold_at_most_s = longest_hold_s(document)
+        active_faults = ActiveFaults()  # Of the whole trial: what its faults use of a limit adds up.
+        active_faults.hold_at_most_s = longest_hold_s(document)
         steps = []
         for activity in _actions_of(document):
             if activity["provider"].get("module") == STORM and self.target is not None:
                 steps += self._storm(document, activity, self.target, seed, arm)
-            elif (step := self._own(document, activity, seed, arm, in_force)) is not None:
+            elif (step := self._own(document, activity, seed, arm, active_faults)) is not None:
                 steps.append(step)
         return steps
 
@@ -145,8 +145,8 @@ class Preview:
                 _call(document, provider["module"], provider["func"], dict(provider.get("arguments") or {}))
             except MonkeyproofError as error:
                 return [Step(str(activity.get("name", provider["func"])), (("", str(error)),), error)]
-            planned, guards = list(context.planned or ()), "; ".join(context.guards)
-        return [_step(one, guards, "for as long as the storm says") for one in planned]
+            planned, limit_checks = list(context.planned or ()), "; ".join(context.limit_checks)
+        return [_step(one, limit_checks, "for as long as the storm says") for one in planned]
 
     def _own(
         self,
@@ -154,7 +154,7 @@ class Preview:
         activity: Mapping[str, Json],
         seed: int,
         arm: str,
-        in_force: ActiveFaults,
+        active_faults: ActiveFaults,
     ) -> Step | None:
         provider = activity["provider"]
         module = str(provider.get("module", ""))
@@ -165,8 +165,8 @@ class Preview:
                 f"{activity.get('name', 'an activity')} (not a fault of monkeyproof)",
                 (("runs", words), ("limit", "none: what it does is its own"), ("undo", "none is known")),
             )
-        if (module, provider.get("func")) == (revert.__module__, revert.__name__):
-            in_force.clear()
+        if (module, provider.get("func")) == ("monkeyproof.injection", revert.__name__):
+            active_faults.clear()
         if not own_fault:
             return None  # A hold, a revert.
         held = promised_hold(document, self.file.windows, ends_trial=True)
@@ -181,7 +181,7 @@ class Preview:
                     ("undo", "is on record before the act; 'monkeyproof target up' first, and this names it"),
                 ),
             )
-        with planning(self.target, seed, arm, in_force) as context:
+        with planning(self.target, seed, arm, active_faults) as context:
             try:
                 _call(document, module, provider["func"], arguments)
             except MonkeyproofError as error:
@@ -190,10 +190,10 @@ class Preview:
                 wrong = UsageError(f"{provider['func']} cannot be called so: {error}")
                 return Step(str(activity.get("name", provider["func"])), (("", str(wrong)),), wrong)
             planned = list(context.planned or ())
-            guards = "; ".join(context.guards)
+            limit_checks = "; ".join(context.limit_checks)
         if not planned:
             return None
-        step = _step(planned[0], guards, held)
+        step = _step(planned[0], limit_checks, held)
         if (module, provider["func"]) == WHEN_SEEN:
             when = f"once {arguments['event']} is seen, within {arguments['within_s']:g} s; else not at all"
             step = replace(step, details=(("when", when), *step.details))
@@ -219,13 +219,13 @@ class Preview:
 
 
 @contextlib.contextmanager
-def planning(target: Target, seed: int, arm: str, in_force: ActiveFaults) -> Iterator[Context]:
+def planning(target: Target, seed: int, arm: str, active_faults: ActiveFaults) -> Iterator[Context]:
     """A trial that is none: what is injected is built and kept in ``planned``; its folder is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="mp-plan-") as name:
         folder, clock = Path(name), SystemClock()
         writer = HistoryWriter(folder, Anchor.now(clock), "plan", clock)
         log = UndoLog(folder / "undo.jsonl")
-        context = Context(folder, target, writer, log, seed, arm, clock, planned=[], in_force=in_force)
+        context = Context(folder, target, writer, log, seed, arm, clock, planned=[], active_faults=active_faults)
         set_current(context)
         try:
             yield context
@@ -235,7 +235,7 @@ def planning(target: Target, seed: int, arm: str, in_force: ActiveFaults) -> Ite
             writer.close()
 
 
-def _step(planned: Injection, guards: str, held: str) -> Step:
+def _step(planned: Injection, limit_checks: str, held: str) -> Step:
     parameters = ", ".join(f"{key} {_short(value)}" for key, value in planned.parameters.items())
     return Step(
         f"{planned.fault} on {planned.subject}",
@@ -243,7 +243,7 @@ def _step(planned: Injection, guards: str, held: str) -> Step:
             ("family", planned.fault.split(".")[0]),
             ("with", parameters or "no parameters"),
             ("held", held if planned.held else f"not at all, it is done at once; watched {held}"),
-            ("limit", guards or "none that the target file sets applies"),
+            ("limit", limit_checks or "none that the target file sets applies"),
             ("undo", _words_of(planned.undo)),
         ),
     )

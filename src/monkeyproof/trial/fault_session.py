@@ -72,7 +72,7 @@ class FaultSession:
     def why_too_long(self) -> str:
         """Why a fault may not stay any longer; "" if none is there for too long."""
         context = self.context
-        return context.in_force.why_too_long(context.target.file.windows, context.clock.monotonic_s())
+        return context.active_faults.why_too_long(context.target.file.windows, context.clock.monotonic_s())
 
     def take_back(self) -> NotReverted | None:
         """Take back every open fault. However that fails, what else is left has to be known as well."""

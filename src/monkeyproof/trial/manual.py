@@ -114,10 +114,10 @@ class Monkey:
 
     def why_gone(self) -> str:
         """Why something that is held is not there any more, as far as that can be seen; "" if it is."""
-        looks, words = self._ground.context.looks, list[str]()
+        checks, words = self._ground.context.presence_checks, list[str]()
         for one in self._ground.log.open_faults():
             with contextlib.suppress(TargetError):  # Whether it can be reached, the revert tells.
-                words += [looks[one.id]()] if one.id in looks else []
+                words += [checks[one.id]()] if one.id in checks else []
         words += [str(one.data["why"]) for one in events_in(self.folder) if one.kind is Kind.LEASE_RAN_OUT]
         return "; ".join(one for one in words if one)
 
@@ -205,7 +205,7 @@ class _Held:
             ground = FaultSession(
                 self._exits, target, writer, seed=self._seed, arm="none", clock=clock, ends_group=False
             )
-            ground.context.in_force.hold_at_most_s = self._at_most_s
+            ground.context.active_faults.hold_at_most_s = self._at_most_s
             self._ground = ground
             writer.event(Kind.TRIAL_STARTED, BY_HAND, title=plan.title)
             ground.look()
