@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 
 from monkeyproof.clock import Anchor, SystemClock
-from monkeyproof.config.limits import AbortIf, shown
+from monkeyproof.config.limits import AbortIf, public_url
 from monkeyproof.config.target_file import TargetFile, read_target_file
 from monkeyproof.errors import EXIT_OK, MonkeyproofError
 from monkeyproof.probes.abort.conditions import (
@@ -64,7 +64,7 @@ class Asked:
         if silent_s <= EVERY_S + ANSWER_WITHIN_S:
             return ""
         kind = "health_url" if self._condition.health_url else "prometheus"
-        url = shown(str(self._condition.health_url or self._condition.prometheus))
+        url = public_url(str(self._condition.health_url or self._condition.prometheus))
         return f"{kind}: {url} has not answered for {silent_s:.1f} s"
 
     def _ask_for_ever(self) -> None:
@@ -76,7 +76,7 @@ class Asked:
                 except (
                     Exception
                 ) as error:  # Whatever a stranger's answer does to the client, it is no "all is well".
-                    url = shown(str(self._condition.health_url or self._condition.prometheus))
+                    url = public_url(str(self._condition.health_url or self._condition.prometheus))
                     why = f"{url} does not answer: {type(error).__name__}"
                 if not why:
                     self._well_s = time.monotonic()
@@ -96,7 +96,7 @@ class Asked:
             for chunk in answer.iter_bytes():
                 body += chunk
                 if len(body) > MAX_ANSWER_BYTES:
-                    return f"prometheus: {shown(url)} answers with more than {MAX_ANSWER_BYTES} bytes"
+                    return f"prometheus: {public_url(url)} answers with more than {MAX_ANSWER_BYTES} bytes"
             return why_metric(one, answer.status_code, body)
 
 

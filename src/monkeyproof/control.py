@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from chaoslib.exceptions import InterruptExecution
 
 from monkeyproof import paths
-from monkeyproof.config.redaction import know_experiment
+from monkeyproof.config.redaction import register_experiment_secrets
 from monkeyproof.config.user_files import load_yaml, read_text
 from monkeyproof.errors import EXIT_REFUSED, MonkeyproofError, Refusal, UsageError
 from monkeyproof.injection.inject import has_current
@@ -59,7 +59,7 @@ def configure_control(experiment: dict[str, Json], event_registry: EventHandlerR
     global _foreign, _refused, _unusable
     if has_current():
         return
-    know_experiment(experiment)
+    register_experiment_secrets(experiment)
     try:
         _load_plugins()
     except MonkeyproofError as error:  # Nothing can be said here: before_experiment_control ends the run.

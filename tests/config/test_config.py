@@ -82,7 +82,7 @@ def test_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 "allow_faults:",
                 'abort_if:\n- {sli_below: 0.5, for_s: 5}\n- health_url: "http://h/"\n  query: up\nallow_faults:',
             ),
-            r"t.yaml:15: abort_if.1.query: says nothing beside health_url",
+            r"t.yaml:15: abort_if.1.query: has no meaning beside health_url",
         ),
         (
             (
@@ -107,7 +107,7 @@ def test_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             ("objective: 0.99, stable", "objective: 1, stable"),
             r"t.yaml:13: abort_if.0.error_budget_spent: an objective of 1 leaves no budget",
         ),
-        (("allow_faults:", "name: again\nallow_faults:"), r"t.yaml:12: name: said twice"),
+        (("allow_faults:", "name: again\nallow_faults:"), r"t.yaml:12: name: duplicate key"),
         (("windows: {", "windows: {{"), r"t.yaml:\d+: not YAML"),
         (("[network", "!!python/object/apply:os.system [network"), r"t.yaml:12: not YAML"),
     ],

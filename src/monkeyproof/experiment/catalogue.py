@@ -27,7 +27,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from monkeyproof import paths
-from monkeyproof.config.redaction import know_experiment
+from monkeyproof.config.redaction import register_experiment_secrets
 from monkeyproof.config.user_files import line_of, load_yaml, problem_words, read_text
 from monkeyproof.errors import Refusal, UsageError
 from monkeyproof.experiment import activity_roles
@@ -143,7 +143,7 @@ def read(path: Path, name: str, named: Named | None = None) -> Experiment:
     problems = list(structure_problems(document)) or list(argument_problems(document))
     if problems:
         raise UsageError("\n".join(f"{path}:{line_of(node, place)}: {words}" for place, words in problems))
-    know_experiment(document)
+    register_experiment_secrets(document)
     _ask_chaos_toolkit(path, document)
     extension = _extension(path, node, document)
     if named is not None:

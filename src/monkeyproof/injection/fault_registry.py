@@ -31,11 +31,11 @@ FAMILIES = tuple(family for family in plugins.BUILT_IN_FAMILIES if importlib.uti
 """Modules of ``monkeyproof.faults`` that have faults; ``allow_faults`` in a target file names the same."""
 
 WHEN_SEEN = ("monkeyproof.faults.compound", "when_seen")
-"""The action that injects another fault once an event is seen."""
+"""The action that injects another fault when an event occurs."""
 
 
 class Draw(Protocol):
-    """Chooses arguments of a fault for one target, by chance."""
+    """Draws a fault's arguments for one target by chance."""
 
     def __call__(
         self, rng: np.random.Generator, target: TargetFile, intensity: float
@@ -44,33 +44,33 @@ class Draw(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One argument of a fault; its unit is the end of its name."""
+    """One parameter of a fault; the end of its name is its unit."""
 
     name: str
     kind: str
-    """Its type, as it is written in the code: ``float``, ``str``."""
+    """Its type, as the code writes it: ``float``, ``str``."""
     default: Json
     required: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What there is to know of one fault."""
+    """Everything that a fault declares about itself."""
 
     name: str
     """``family.function``: the same in experiments, in the history and on the command line."""
     function: Callable[..., Json]
     needs: tuple[type, ...]
-    """Capabilities of the target port that it asks for."""
+    """Capabilities of the target port that it needs."""
     evidence: str
     """What proves that it took effect, in a phrase."""
     undo: str
-    """What takes it back, in a phrase; or why there is nothing to take back."""
+    """What undoes it, in a phrase; or why there is nothing to undo."""
     healing: str
-    """Which remedy it calls for, in a phrase."""
+    """Which remedy fits it, in a phrase."""
     draw: Draw | None
-    """Arguments for ``monkeyproof unleash``, with an intensity in (0, 1]; it returns None where the target has no
-    place for this fault. None: never drawn by chance."""
+    """Draws arguments for ``monkeyproof unleash``, with an intensity in (0, 1]; returns None where the target has
+    no place for this fault. None: the fault is never drawn by chance."""
     module: str = ""
     """The plugin's module that has the function; "" for the family's module of ``monkeyproof.faults``."""
 
@@ -95,7 +95,7 @@ class Fault:
         return " ".join((inspect.getdoc(self.function) or "").split("\n\n")[0].split())
 
     def link(self, arguments: Mapping[str, Json]) -> Json:
-        """The link that it is done to with these arguments: one that is not named is the function's default."""
+        """The link that the fault acts on with these arguments, or by default; None if it has none."""
         if (named := arguments.get("link")) is not None:
             return named
         own = inspect.signature(self.function).parameters.get("link")
@@ -119,7 +119,13 @@ class Fault:
 def fault(
     *, needs: Sequence[type] = (), evidence: str, undo: str, healing: str, draw: Draw | None = None
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Declare a function to be a fault. The function stays as it is."""
+    """Declare a function to be a fault; the function itself stays as it is.
+
+    Args:
+        needs: capabilities of the target port that the fault needs.
+        evidence, undo, healing: phrases for people; see ``Fault``.
+        draw: draws arguments for a randomised schedule.
+    """
 
     def declare(function: Callable[P, R]) -> Callable[P, R]:
         family, module = _home_of(function.__module__)

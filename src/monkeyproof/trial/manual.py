@@ -85,7 +85,7 @@ class Monkey:
         return self._ground.context.target
 
     def inject(self, name: str, /, **arguments: Json) -> Injected:
-        """Inject a fault by its name in the repertoire ('monkeyproof list --faults').
+        """Inject a fault by its name in the registry ('monkeyproof list --faults').
 
         The same as to call its function, ``monkeyproof.faults.network.add_latency(...)``, in here.
 
