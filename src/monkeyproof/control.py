@@ -60,6 +60,7 @@ def configure_control(experiment: dict[str, Json], event_registry: EventHandlerR
     if has_current():
         return
     register_experiment_secrets(experiment)
+    _unusable = None
     try:
         _load_plugins()
     except MonkeyproofError as error:  # Nothing can be said here: before_experiment_control ends the run.

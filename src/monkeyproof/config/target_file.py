@@ -99,8 +99,8 @@ class Windows:
     """How long each phase of a trial may last."""
 
     baseline_s: Seconds = 1.5
-    """The longest baseline. It ends as soon as enough readings in a row were good (at least 100, and 0.5 s; 299 at an
-    objective of 0.99). After any other reading, it takes its whole window."""
+    """The longest baseline. It ends as soon as enough readings in a row were good (at least 100, and 0.5 s; 299 at
+    an objective of 0.99). After any other reading, it takes its whole window."""
     horizon_s: Seconds = 15.0
     after_revert_s: Seconds = 5.0
 
