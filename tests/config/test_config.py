@@ -180,9 +180,7 @@ abort_if:
 """
 
 
-def test_headers_of_conditions_come_from_the_environment_and_are_shown_nowhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_headers_of_conditions_are_filled_and_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FRAUD_TOKEN", "secret")
     monkeypatch.setenv("HEALTH_TOKEN", "health-token-4711")
     path = written(tmp_path, WHOLE + CONDITIONS)
@@ -230,9 +228,7 @@ def test_missing_file_and_binary_file(tmp_path: Path) -> None:
         lambda place: st.text(min_size=1, max_size=3).map(lambda new: WHOLE[:place] + new + WHOLE[place + 1 :])
     )
 )
-def test_whatever_is_written_is_read_or_refused_and_nothing_else(
-    tmp_path_factory: pytest.TempPathFactory, text: str
-) -> None:
+def test_any_text_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.mktemp("t") / "t.yaml"
     path.write_text(text, encoding="utf-8", errors="replace")
     with contextlib.suppress(UsageError):

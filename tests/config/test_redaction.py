@@ -78,7 +78,7 @@ def test_an_experiment_tells_what_must_not_be_told(monkeypatch: pytest.MonkeyPat
     assert shown["configuration"] == document["configuration"]
 
 
-def test_what_holds_no_secret_is_the_same_and_can_be_run_again() -> None:
+def test_what_holds_no_secret_stays_as_it_is() -> None:
     document = {
         "title": "t",
         "secrets": {"service": {"it": {"type": "env", "key": "NOT_SET_HERE"}}},
@@ -91,7 +91,7 @@ def test_what_holds_no_secret_is_the_same_and_can_be_run_again() -> None:
     assert redact(document) == document
 
 
-def test_a_log_shows_neither_secrets_nor_what_acts_on_a_terminal() -> None:
+def test_a_log_hides_secrets_and_terminal_characters() -> None:
     register_secret("secret-1", "it")
     log = io.StringIO()
     stream = RedactedStream(log)

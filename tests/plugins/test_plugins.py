@@ -118,7 +118,7 @@ def test_a_module_beside_the_target_file_brings_a_family(tmp_path: Path) -> None
     assert not {"mend_it", "break_it", "system"} & set(probes)
 
 
-def test_a_module_that_was_imported_before_its_target_file_was_read(tmp_path: Path) -> None:
+def test_a_module_may_be_imported_before_its_target_file_is_read(tmp_path: Path) -> None:
     package = tmp_path / "my_faults"
     package.mkdir()
     (package / "parts.py").write_text(MODULE)
@@ -133,7 +133,7 @@ def test_a_module_that_was_imported_before_its_target_file_was_read(tmp_path: Pa
         sys.path.remove(str(tmp_path))
 
 
-def test_nothing_else_in_the_target_file_s_folder_can_be_imported(tmp_path: Path) -> None:
+def test_only_named_modules_of_the_folder_can_be_imported(tmp_path: Path) -> None:
     (tmp_path / "helper.py").write_text("")
     read_target_file(target_file(tmp_path))
     plugins.load_declared()
@@ -151,9 +151,7 @@ def test_nothing_else_in_the_target_file_s_folder_can_be_imported(tmp_path: Path
         ("import sys; sys.exit(3)", "SystemExit: 3"),
     ],
 )
-def test_a_module_that_cannot_be_imported_is_named_with_file_and_line(
-    tmp_path: Path, module: str | None, words: str
-) -> None:
+def test_an_import_error_names_file_and_line(tmp_path: Path, module: str | None, words: str) -> None:
     path = target_file(tmp_path, module=module)
     read_target_file(path)
     with pytest.raises(UsageError) as told:
@@ -184,9 +182,7 @@ def test_a_broken_module_ends_a_run_before_anything_starts(tmp_path: Path) -> No
         ),
     ],
 )
-def test_a_target_file_that_names_a_family_or_a_module_wrongly(
-    tmp_path: Path, old: str, new: str, words: str
-) -> None:
+def test_wrong_names_in_a_target_file(tmp_path: Path, old: str, new: str, words: str) -> None:
     path = target_file(tmp_path, TARGET.replace(old, new))
     with pytest.raises(UsageError, match=words):
         read_target_file(path)
@@ -203,7 +199,7 @@ def test_a_module_must_not_share_its_name_with_another(tmp_path: Path, name: str
         plugins.load_declared()
 
 
-def test_an_installed_package_brings_a_family_and_is_imported_when_that_is_needed(install: Install) -> None:
+def test_an_installed_package_is_imported_when_needed(install: Install) -> None:
     install("acme", ["[monkeyproof.faults]", "acme = acme_faults"], acme_faults=MODULE)
     assert list(plugins.families()) == ["acme"]
     fault_registry.find("network.add_latency")
@@ -266,7 +262,7 @@ def test_the_list_shows_where_a_fault_comes_from(tmp_path: Path) -> None:
         ("count: 1", ("os", "getpid"), "'else' is no action of monkeyproof's, and stands beside faults that are"),
     ],
 )
-def test_an_experiment_is_checked_as_those_with_built_in_faults_are(
+def test_an_experiment_with_a_plugin_fault_is_checked(
     tmp_path: Path, arguments: str, other: tuple[str, str], words: str
 ) -> None:
     read_target_file(target_file(tmp_path))
@@ -290,9 +286,7 @@ def described(context: Context, tmp_path: Path) -> TargetFile:
     return file
 
 
-def test_an_undo_of_a_named_module_is_recorded_with_where_it_comes_from(
-    context: Context, described: TargetFile
-) -> None:
+def test_the_undo_log_records_where_an_undo_comes_from(context: Context, described: TargetFile) -> None:
     inject(fault(fault="my_faults.break_it", undo=Undo("my_faults:mend_it", {})))
     (opened,) = read_open(context.undo.path)
     assert opened.undo.package == "my_faults (named in t.yaml)"
@@ -312,7 +306,7 @@ def test_an_undo_of_a_named_module_is_recorded_with_where_it_comes_from(
         ("monkeyproof.plugins:undo", "no installed package has the plugin"),
     ],
 )
-def test_a_fault_whose_undo_a_fresh_process_would_not_find_is_refused(
+def test_an_undo_has_to_be_found_by_a_fresh_process(
     context: Context, described: TargetFile, function: str, words: str
 ) -> None:
     refused = fault(fault="my_faults.break_it", undo=Undo(function, {}), apply=pytest.fail)
@@ -337,7 +331,7 @@ def test_what_only_this_process_can_import_is_no_way_back(
     assert described.name == "mine"
 
 
-def test_a_log_s_module_has_to_be_named_by_its_own_target_file(context: Context, described: TargetFile) -> None:
+def test_an_undo_needs_its_own_target_file_to_name_it(context: Context, described: TargetFile) -> None:
     inject(fault(fault="my_faults.break_it", undo=Undo("my_faults:mend_it", {})))
     other = described.path.with_name("other.yaml")
     other.write_text(TARGET.replace("plugins:\n- my_faults", "").replace(", my_faults", ""))
