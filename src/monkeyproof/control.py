@@ -61,8 +61,11 @@ def configure_control(experiment: dict[str, Json], event_registry: EventHandlerR
         return
     register_experiment_secrets(experiment)
     _unusable = None
-    try:
-        _load_plugins()
+    from monkeyproof.config.target_file import load_plugins_of
+
+    target = os.environ.get("MONKEYPROOF_TARGET")
+    try:  # Whether a fault is a plugin's has to be known.
+        load_plugins_of(Path(target) if target else None)
     except MonkeyproofError as error:  # Nothing can be said here: before_experiment_control ends the run.
         _unusable = error
         return
@@ -192,20 +195,6 @@ def _signals_ignored() -> Iterator[None]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-def _load_plugins() -> None:
-    """Import the plugins that the target file names: whether a fault is one of theirs has to be known.
-
-    Raises:
-        UsageError: the target file is wrong, or a plugin cannot be imported; with file and line.
-    """
-    from monkeyproof import plugins
-    from monkeyproof.config.target_file import read_target_file
-
-    if target := os.environ.get("MONKEYPROOF_TARGET"):
-        read_target_file(Path(target))
-    plugins.load_declared()
 
 
 def source_of(document: dict[str, Json], words: Sequence[str]) -> tuple[str, str]:

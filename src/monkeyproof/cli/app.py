@@ -224,10 +224,17 @@ def proxy(target: Path) -> None:
 
 @main.command("report")
 @click.argument("folder", type=click.Path(path_type=Path))
-def report(folder: Path) -> None:
+@click.option(
+    "--target",
+    type=click.Path(path_type=Path),
+    help="Also write the report formats of the plugins that this target file names.",
+)
+def report(folder: Path, target: Path | None) -> None:
     """Write the reports of a finished campaign (or of one trial) anew, from its histories alone."""
     from monkeyproof.campaign.results import read_campaign
+    from monkeyproof.config.target_file import load_plugins_of
 
+    load_plugins_of(target)
     folder = folder.resolve()
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder")

@@ -121,6 +121,7 @@ def begin(options: Options) -> tuple[tuple[Experiment, ...], Experiment | None, 
     Raises:
         UsageError: something is.
     """
+    from monkeyproof.config.target_file import load_plugins_of
     from monkeyproof.experiment import catalogue
 
     load_plugins_of(options.target)
@@ -130,20 +131,6 @@ def begin(options: Options) -> tuple[tuple[Experiment, ...], Experiment | None, 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: not an empty folder; choose another one with --out")
     return found, sham, folder
-
-
-def load_plugins_of(target: Path | None) -> None:
-    """Import the plugins that a target file names, so that experiments can name what is in them.
-
-    Raises:
-        UsageError: the file is wrong, or one of them cannot be imported; with file and line.
-    """
-    from monkeyproof import plugins
-    from monkeyproof.config.target_file import read_target_file
-
-    if target is not None and target.exists():
-        read_target_file(target)
-        plugins.load_declared()
 
 
 def new_plan(
@@ -177,6 +164,7 @@ def resumed_plan(options: Options, folder: Path) -> tuple[StoredPlan, Path | Non
         UsageError: it cannot be continued, or the options contradict it.
     """
     from monkeyproof.campaign.resume import StoredPlan
+    from monkeyproof.config.target_file import load_plugins_of
 
     stored = StoredPlan.read(folder)
     options.check_against(stored)

@@ -26,7 +26,7 @@ from monkeyproof.config.target_checks import (
 )
 from monkeyproof.config.user_files import line_of, load_yaml, problem_words, read_text
 from monkeyproof.errors import UsageError
-from monkeyproof.plugins import Plugin, declare, plugins_beside
+from monkeyproof.plugins import Plugin, declare, load_declared, plugins_beside
 
 DAY_S = 86_400.0
 TEN_MINUTES_MS = 600_000.0
@@ -261,6 +261,19 @@ def plugins_named_in(path: Path) -> Sequence[Plugin]:
     named = value.get("plugins") if isinstance(value, dict) else None
     lines = {str(one): line_of(node, ("plugins", index)) for index, one in enumerate(named or ())}
     return plugins_beside(path, [(one, line) for one, line in lines.items() if re.match(MODULE_NAME, one)])
+
+
+def load_plugins_of(path: Path | None) -> None:
+    """Import the plugins that a target file names, so that experiments and reports can use them.
+
+    Does nothing for None, and for a file that does not exist: an embedded target is started later.
+
+    Raises:
+        UsageError: the file has an error, or a plugin cannot be imported; with file and line.
+    """
+    if path is not None and path.exists():
+        read_target_file(path)
+        load_declared()
 
 
 def _header(name: str, text: str, where: str) -> str:
