@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from plugin_world import PACKAGE, SwitchedService, install_package, switched_service
+from plugin_world import PACKAGE, SwitchedService, install_package, switched_service, with_packages
 
 from monkeyproof.clock import wait_for
 from monkeyproof.record.history import EVENTS_FILE, Kind, parse_events
@@ -34,7 +34,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def packaged(tmp_path: Path, site: Path) -> Iterator[SwitchedService]:
     """A service whose fault comes with an installed package."""
-    with switched_service(tmp_path, os.environ | {"PYTHONPATH": str(site)}) as service:
+    with switched_service(tmp_path, with_packages(site)) as service:
         service.describe(family="sample", faults="sample_chaos.faults", probes="sample_chaos.probes")
         yield service
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from plugin_world import free_port, install_package, running_service
+from plugin_world import free_port, install_package, running_service, with_packages
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending" / "plugins.md"
 FILE = re.compile(r"`([\w./-]+)`:\n\n```\w+\n(.*?)```", re.DOTALL)
@@ -54,7 +53,7 @@ def page(tmp_path: Path) -> Iterator[Page]:
         file.write_text(content)
     commands = COMMAND.findall(re.sub(r"```.*?```", "", text, flags=re.DOTALL))
     (serve,) = (one for one in commands if one.startswith("python "))
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    environment = with_packages(tmp_path / "site")
     words = [sys.executable, *shlex.split(serve.removesuffix("&"))[1:]]
     with running_service(words, tmp_path, port):
         yield Page(tmp_path, commands, environment)

@@ -132,6 +132,11 @@ def running_service(words: Sequence[str], folder: Path, port: int) -> Iterator[N
         process.wait(10)
 
 
+def with_packages(folder: Path) -> dict[str, str]:
+    """The environment of a process that also finds the packages in a folder."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))}
+
+
 def free_port() -> int:
     """A port of the loopback interface that nothing uses."""
     with socket.create_server(("127.0.0.1", 0)) as server:
