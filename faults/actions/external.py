@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from monkeyproof.config.redaction import know_experiment, know_loaded, redact_text
+from monkeyproof.config.redaction import redact_text, register_experiment_secrets, register_loaded_secrets
 from monkeyproof.config.user_files import load_yaml, read_text
 from monkeyproof.errors import TargetError, UsageError
 from monkeyproof.experiment.activity_roles import ActivityRoles, activity_named, every_activity
@@ -113,11 +113,11 @@ def run_activities(
     from chaoslib.secret import load_secrets
 
     document = _as_it_was(file, sha256) if file else _copy_of(experiment)
-    know_experiment(document)
+    register_experiment_secrets(document)
     configuration = load_configuration(document.get("configuration") or {})
     secrets = load_secrets(document.get("secrets") or {}, configuration)
     configuration = load_dynamic_configuration(configuration, secrets)
-    know_loaded(configuration, secrets)
+    register_loaded_secrets(configuration, secrets)
     # Where that folder is missing, relative paths fail, and the error says so; the rest works all the same.
     with contextlib.chdir(folder if Path(folder).is_dir() else "/"):
         for name in activities:

@@ -13,7 +13,7 @@ from monkeyproof.config.user_files import problem_words
 from monkeyproof.errors import NotReverted, UsageError
 from monkeyproof.injection.arguments import check_arguments
 from monkeyproof.injection.fault_registry import find
-from monkeyproof.injection.inject import Context, current, revert, take_back
+from monkeyproof.injection.inject import Context, current, revert, revert_fault
 from monkeyproof.injection.schedule_plan import ScheduledFault
 from monkeyproof.record.history import Kind
 from monkeyproof.types import Json
@@ -52,7 +52,7 @@ def run_schedule(faults: list[dict[str, Json]]) -> dict[str, Json]:
     run = _ScheduleRun(context)
     if context.planned is not None:
         for one in planned:
-            context.in_force.clear()  # A plan knows no times, so each is checked against the limits alone.
+            context.active_faults.clear()  # A plan knows no times, so each is checked against the limits alone.
             run.begin(one)
         return run.counts
     context.history.event(Kind.PHASE_STARTED, "storm")
@@ -81,7 +81,7 @@ class _ScheduleRun:
             now_s = clock.monotonic_s() - begun_s
             for fault_id in [one for one, end_s in self.ends_s.items() if end_s <= now_s]:
                 del self.ends_s[fault_id]
-                take_back(fault_id)
+                revert_fault(fault_id)
             if why := self.context.why_blind():
                 revert()
                 return why
@@ -106,7 +106,7 @@ class _ScheduleRun:
             raise
         except Exception as error:  # Whatever a fault raises, the schedule goes on.
             if self.context.planned is not None:
-                self.context.guards.append(f"{one.fault}: {error}")
+                self.context.limit_checks.append(f"{one.fault}: {error}")
             elif self.context.faults_count == before:
                 self._refused(one, str(error))
             else:  # Its own events tell of it: it was intended, not proven, and reverted.

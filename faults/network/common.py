@@ -35,7 +35,7 @@ def within_hold_limit(link: str) -> None:
         Refusal: that is longer than the target allows.
     """
     context = current()
-    held_ms = 1000 * bound_s(context.target.file.windows, context.in_force.hold_at_most_s)
+    held_ms = 1000 * bound_s(context.target.file.windows, context.active_faults.hold_at_most_s)
     within_limit("latency_ms", held_ms, f"what {link} may hold a request for", adds_up=True)
 
 

@@ -51,7 +51,7 @@ def start(
         TargetError: it did not start, or reported an error.
     """
     context = current()
-    longest_s = bound_s(context.target.file.windows, context.in_force.hold_at_most_s)
+    longest_s = bound_s(context.target.file.windows, context.active_faults.hold_at_most_s)
     log = context.folder / f"{stressor_id}.log"
     with open_private(log, append=True) as errors:
         child = subprocess.Popen(

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from monkeyproof.config.limits import DAYS, STATUS, AbortIf, shown
+from monkeyproof.config.limits import BUDGET_DAYS, HEALTHY_STATUS, AbortIf, public_url
 from monkeyproof.probes.recovery.windows import ProbeSchedule
 from monkeyproof.types import Json
 
@@ -105,17 +105,17 @@ class BudgetSpent:
 
 def why_unhealthy(condition: AbortIf, status: int) -> str:
     """Why a health URL's answer ends the trial; "" if it does not."""
-    wanted = condition.status or STATUS
+    wanted = condition.status or HEALTHY_STATUS
     return (
         ""
         if status == wanted
-        else f"health_url: {shown(str(condition.health_url))} answers {status}, not {wanted}"
+        else f"health_url: {public_url(str(condition.health_url))} answers {status}, not {wanted}"
     )
 
 
 def why_metric(condition: AbortIf, status: int, body: bytes) -> str:
     """Why a Prometheus server's answer to an instant query ends the trial; "" if every series is within bounds."""
-    where = f"prometheus: {condition.query!r} at {shown(str(condition.prometheus))}"
+    where = f"prometheus: {condition.query!r} at {public_url(str(condition.prometheus))}"
     try:
         answer = json.loads(body)
         if status != 200 or answer["status"] != "success":
@@ -158,6 +158,6 @@ def readings_conditions(
         if one.sli_below is not None and one.for_s is not None:
             found.append(SliBelow(one.sli_below, one.for_s, from_s, lag_s))
         elif one.error_budget_spent is not None:
-            days = one.of_days or DAYS
+            days = one.of_days or BUDGET_DAYS
             found.append(BudgetSpent(one.error_budget_spent, days, objective, before_s, from_s, lag_s))
     return found

@@ -20,7 +20,7 @@ from pathlib import Path
 import httpx
 
 from monkeyproof.clock import Anchor, SystemClock
-from monkeyproof.config.limits import AbortIf, shown
+from monkeyproof.config.limits import AbortIf, public_url
 from monkeyproof.config.target_file import TargetFile, read_target_file
 from monkeyproof.errors import EXIT_OK, MonkeyproofError
 from monkeyproof.probes.abort.conditions import (
@@ -67,7 +67,7 @@ class PolledCondition:
         if silent_s <= EVERY_S + ANSWER_WITHIN_S:
             return ""
         kind = "health_url" if self._condition.health_url else "prometheus"
-        url = shown(str(self._condition.health_url or self._condition.prometheus))
+        url = public_url(str(self._condition.health_url or self._condition.prometheus))
         return f"{kind}: {url} has not answered for {silent_s:.1f} s"
 
     def _poll_forever(self) -> None:
@@ -77,7 +77,7 @@ class PolledCondition:
                 try:
                     why = self._ask(client)
                 except Exception as error:  # Whatever a foreign answer does to the client, it is no "all is well".
-                    url = shown(str(self._condition.health_url or self._condition.prometheus))
+                    url = public_url(str(self._condition.health_url or self._condition.prometheus))
                     why = f"{url} does not answer: {type(error).__name__}"
                 if not why:
                     self._well_s = time.monotonic()
@@ -97,7 +97,7 @@ class PolledCondition:
             for chunk in answer.iter_bytes():
                 body += chunk
                 if len(body) > MAX_ANSWER_BYTES:
-                    return f"prometheus: {shown(url)} answers with more than {MAX_ANSWER_BYTES} bytes"
+                    return f"prometheus: {public_url(url)} answers with more than {MAX_ANSWER_BYTES} bytes"
             return why_metric(one, answer.status_code, body)
 
 

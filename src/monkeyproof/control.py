@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 from chaoslib.exceptions import InterruptExecution
 
 from monkeyproof import paths
-from monkeyproof.config.redaction import know_experiment
+from monkeyproof.config.redaction import register_experiment_secrets
 from monkeyproof.config.user_files import load_yaml, read_text
 from monkeyproof.errors import EXIT_REFUSED, MonkeyproofError, Refusal, UsageError
 from monkeyproof.injection.inject import has_current
@@ -64,7 +64,7 @@ def configure_control(experiment: dict[str, Json], event_registry: EventHandlerR
     if has_current():
         return
     _external, _failure = False, None
-    know_experiment(experiment)
+    register_experiment_secrets(experiment)
     try:
         _prepare(experiment, event_registry)
     except MonkeyproofError as error:
@@ -73,11 +73,15 @@ def configure_control(experiment: dict[str, Json], event_registry: EventHandlerR
 
 def _prepare(experiment: dict[str, Json], event_registry: EventHandlerRegistry) -> None:
     global _external, _failure
+    from monkeyproof.config.target_file import load_plugins_of
     from monkeyproof.experiment import catalogue
     from monkeyproof.experiment.activity_roles import external_activities, roles_of
     from monkeyproof.faults.actions.external import set_limits
     from monkeyproof.trial.external import ExternalFault
 
+    # Only with the plugins loaded is a plugin's fault no external activity.
+    target = os.environ.get("MONKEYPROOF_TARGET")
+    load_plugins_of(Path(target) if target else None)
     experiment.update(catalogue.expand_loaded(experiment).document)
     for _, *words in external_activities(experiment):
         raise Refusal(words[0], words[1])

@@ -138,13 +138,15 @@ class Chaos:
 @pytest.fixture(scope="session")
 def chaos_target(pytestconfig: pytest.Config) -> Iterator[TargetFile]:
     """The target file; starts the embedded target if it is not up, and ends it again."""
-    from monkeyproof import paths
+    from monkeyproof import paths, plugins
     from monkeyproof.config.target_file import read_target_file
     from monkeyproof.targets.local.control_plane import lifecycle
 
     configured = pytestconfig.getoption("--chaos-target")
     if configured is not None:
-        yield read_target_file(configured)
+        file = read_target_file(configured)
+        plugins.load_declared()
+        yield file
     elif lifecycle.status().up:
         yield read_target_file(paths.target_dir() / "target.yaml")
     else:

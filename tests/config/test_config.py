@@ -82,7 +82,7 @@ def test_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 "allow_faults:",
                 'abort_if:\n- {sli_below: 0.5, for_s: 5}\n- health_url: "http://h/"\n  query: up\nallow_faults:',
             ),
-            r"t.yaml:15: abort_if.1.query: says nothing beside health_url",
+            r"t.yaml:15: abort_if.1.query: has no meaning beside health_url",
         ),
         (
             (
@@ -107,7 +107,7 @@ def test_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             ("objective: 0.99, stable", "objective: 1, stable"),
             r"t.yaml:13: abort_if.0.error_budget_spent: an objective of 1 leaves no budget",
         ),
-        (("allow_faults:", "name: again\nallow_faults:"), r"t.yaml:12: name: said twice"),
+        (("allow_faults:", "name: again\nallow_faults:"), r"t.yaml:12: name: duplicate key"),
         (("windows: {", "windows: {{"), r"t.yaml:\d+: not YAML"),
         (("[network", "!!python/object/apply:os.system [network"), r"t.yaml:12: not YAML"),
     ],
@@ -180,9 +180,7 @@ abort_if:
 """
 
 
-def test_headers_of_conditions_come_from_the_environment_and_are_shown_nowhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_headers_of_conditions_are_filled_and_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FRAUD_TOKEN", "secret")
     monkeypatch.setenv("HEALTH_TOKEN", "health-token-4711")
     path = written(tmp_path, WHOLE + CONDITIONS)
@@ -230,9 +228,7 @@ def test_missing_file_and_binary_file(tmp_path: Path) -> None:
         lambda place: st.text(min_size=1, max_size=3).map(lambda new: WHOLE[:place] + new + WHOLE[place + 1 :])
     )
 )
-def test_whatever_is_written_is_read_or_refused_and_nothing_else(
-    tmp_path_factory: pytest.TempPathFactory, text: str
-) -> None:
+def test_any_text_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.mktemp("t") / "t.yaml"
     path.write_text(text, encoding="utf-8", errors="replace")
     with contextlib.suppress(UsageError):

@@ -9,44 +9,44 @@ from monkeyproof.config import redaction
 from monkeyproof.config.redaction import (
     HIDDEN,
     RedactedStream,
-    know,
-    know_experiment,
-    know_header,
     redact,
     redact_text,
+    register_experiment_secrets,
+    register_header,
+    register_secret,
 )
 
 
 @pytest.fixture(autouse=True)
 def _own_knowledge(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redaction, "_known", {})
+    monkeypatch.setattr(redaction, "_registered", {})
     monkeypatch.setattr(redaction, "_pattern", None)
 
 
 def test_a_value_is_found_as_it_is_in_a_url_and_in_json() -> None:
-    know('a b/"c"', "secrets.it")
+    register_secret('a b/"c"', "secrets.it")
     for text in ('x a b/"c" y', "x a%20b%2F%22c%22 y", "x a+b%2F%22c%22 y", r"x a b/\"c\" y"):
         assert redact_text(text) == "x [secrets.it] y"
     assert redact({'a b/"c"': [1, ('a b/"c"',)]}) == {"[secrets.it]": [1, ["[secrets.it]"]]}
 
 
 def test_one_that_begins_another_does_not_leave_its_end() -> None:
-    know("abcd", "short")
-    know("abcdefgh", "long")
+    register_secret("abcd", "short")
+    register_secret("abcdefgh", "long")
     assert redact_text("abcdefgh abcd") == "[long] [short]"
 
 
 def test_what_is_too_short_or_no_secret_is_left() -> None:
-    know("", "nothing")
-    know("abc", "short")
-    know(True, "flag")
-    know_header("Content-Type", "application/json")
+    register_secret("", "nothing")
+    register_secret("abc", "short")
+    register_secret(True, "flag")
+    register_header("Content-Type", "application/json")
     assert redact({"type": "abc", "on": True, "body": "application/json"}) == {
         "type": "abc",
         "on": True,
         "body": "application/json",
     }
-    know(48151623, "number")
+    register_secret(48151623, "number")
     assert redact([48151623, "48151623"]) == ["[number]", "[number]"]
 
 
@@ -64,7 +64,7 @@ def test_an_experiment_tells_what_must_not_be_told(monkeypatch: pytest.MonkeyPat
         "method": [{"provider": provider}, {"ref": "x"}, 3],
         "rollbacks": None,
     }
-    know_experiment(document)
+    register_experiment_secrets(document)
     told = json.dumps(redact({"experiment": document, "output": json.dumps(document), "said": "quiet!"}))
     for planted in ("secret-1", "secret-2", "password-1", "query-1", "header-1", "quiet"):
         assert planted not in told, planted
@@ -78,7 +78,7 @@ def test_an_experiment_tells_what_must_not_be_told(monkeypatch: pytest.MonkeyPat
     assert shown["configuration"] == document["configuration"]
 
 
-def test_what_holds_no_secret_is_the_same_and_can_be_run_again() -> None:
+def test_what_holds_no_secret_stays_as_it_is() -> None:
     document = {
         "title": "t",
         "secrets": {"service": {"it": {"type": "env", "key": "NOT_SET_HERE"}}},
@@ -87,12 +87,12 @@ def test_what_holds_no_secret_is_the_same_and_can_be_run_again() -> None:
             {"provider": {"type": "process", "arguments": ["-c", "x"]}},
         ],
     }
-    know_experiment(document)
+    register_experiment_secrets(document)
     assert redact(document) == document
 
 
-def test_a_log_shows_neither_secrets_nor_what_acts_on_a_terminal() -> None:
-    know("secret-1", "it")
+def test_a_log_hides_secrets_and_terminal_characters() -> None:
+    register_secret("secret-1", "it")
     log = io.StringIO()
     stream = RedactedStream(log)
     print("a secret-1 \x1b[31mred\u202e", file=stream)

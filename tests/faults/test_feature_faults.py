@@ -270,7 +270,7 @@ def test_wrong_calls_are_refused_in_words_and_leave_no_trace(
 def test_two_faults_of_entities_count_together(store_world: World, readers: Readers) -> None:
     store_world.file = replace(store_world.file, limits=Limits(rows_share=0.6))
     features.wrong_entity("features", share=0.4)
-    with pytest.raises(Refusal, match=r"together with the 0\.4 of what is in force already"):
+    with pytest.raises(Refusal, match=r"together with the 0\.4 of the active faults"):
         features.partial_answers("features", share=0.4)
     assert len(store_world.find(port.Links).active()) == 1
     revert()

@@ -273,7 +273,7 @@ def test_a_healer_that_is_quicker_than_the_proof_does_not_undo_it(here: Here, mo
 @pytest.mark.parametrize("promote", [False, True])
 def test_what_somebody_else_took_away_is_told(here: Here, promote: bool) -> None:
     found = registry.publish_copy(promote=promote)
-    (look,) = current().looks.values()
+    (look,) = current().presence_checks.values()
     assert look() == ""
     if promote:
         here.registry.set_champion("1")

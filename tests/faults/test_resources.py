@@ -201,7 +201,7 @@ def test_a_process_that_was_replaced_has_its_own_limit(world, fleet):
     pid = fleet.pid("replica-1")
     fleet.processes["replica-1"].kill()
     fleet.processes["replica-1"].wait()
-    assert not [why for why in (look() for look in current().looks.values()) if why]
+    assert not [why for why in (look() for look in current().presence_checks.values()) if why]
     assert revert() == [f"limit open_files of pid {pid}: the process has ended, and its limit with it"]
 
 
@@ -269,7 +269,7 @@ def test_processors_are_kept_busy_and_let_go(world, fleet):
     assert found["data"]["cores_used"] > 0
     assert "2 busy processes had" in found["evidence"]
     assert all(os.sched_getaffinity(pid) == {0} for pid in found["data"]["pids"])
-    assert not [why for why in (look() for look in current().looks.values()) if why]
+    assert not [why for why in (look() for look in current().presence_checks.values()) if why]
     assert revert() == ["the busy processes: ended"]
     assert not stressor_pids()
     stressor_id = intent()["undo"]["arguments"]["stressor_id"]
@@ -279,7 +279,7 @@ def test_processors_are_kept_busy_and_let_go(world, fleet):
 def test_a_stressor_that_another_program_ended_is_missed(world, fleet):
     found = resources.steal_cpu(workers=1, busy_share=0.2)
     os.kill(found["data"]["pids"][0], signal.SIGKILL)
-    (look,) = current().looks.values()
+    (look,) = current().presence_checks.values()
     assert wait_for(lambda: look().startswith("1 of 1 processes of the fault have ended: "), within_s=5)
 
 

@@ -35,7 +35,7 @@ history = HistoryWriter(folder, Anchor.now(clock), "trial")
 context = Context(folder, Target(), history, UndoLog(folder / "u"), 1, "none")
 set_current(context)
 _leave_on_signals()
-TrialMonitor(print, lambda: context.in_force.why_too_long(Target.file.windows, clock.monotonic_s()))
+TrialMonitor(print, lambda: context.active_faults.why_too_long(Target.file.windows, clock.monotonic_s()))
 noop.nothing()
 revert()
 time.sleep(0.5)
@@ -50,19 +50,19 @@ def hold(**arguments: Json) -> dict[str, Json]:
     return {"method": [{"type": "probe", "name": "hold", "provider": {**provider, "arguments": arguments}}]}
 
 
-def test_a_method_that_takes_too_long_is_ended_by_the_overseer(tmp_path: Path) -> None:
+def test_the_trial_monitor_ends_a_method_that_takes_too_long(tmp_path: Path) -> None:
     """Not while nothing is in force, however long that takes."""
     done = subprocess.run(
         [sys.executable, "-c", BUSY, str(tmp_path)], capture_output=True, text=True, timeout=20, check=False
     )
     assert done.stdout.splitlines() == [
         "busy",
-        "a fault was in force for more than 0.3 s, which the target's windows allow at most",
+        "a fault was active for more than 0.3 s, the most that the target's windows allow",
     ]
     assert done.returncode == 4, done.stderr
 
 
-def test_it_counts_from_the_first_and_not_while_they_are_taken_back() -> None:
+def test_the_time_counts_from_the_first_fault_to_the_revert() -> None:
     faults = ActiveFaults()
     limit_s = bound_s(WINDOWS)
     assert limit_s == 9.0 + MARGIN_S
@@ -82,7 +82,7 @@ def test_it_counts_from_the_first_and_not_while_they_are_taken_back() -> None:
     assert faults.why_too_long(WINDOWS, 501.0) == ""
 
 
-def test_what_a_plan_promises_is_what_the_overseer_ends() -> None:
+def test_a_plan_promises_what_the_trial_monitor_enforces() -> None:
     ended = "after 14 s the trial is ended, whatever its method does"
     assert promised_hold({"method": []}, WINDOWS, ends_trial=True) == f"as long as the method takes; {ended}"
     words = "until a recovery is seen, for at most 6 s"

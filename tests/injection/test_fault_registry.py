@@ -19,7 +19,7 @@ FAULTS = fault_registry.all_faults()
 shown = functools.cache(fault_list.experiments_by_fault)
 
 
-def test_the_table_in_the_documentation_is_what_the_code_says() -> None:
+def test_the_documented_table_matches_the_code() -> None:
     begin, end = "<!-- monkeyproof list --faults --markdown -->\n", "<!-- end -->"
     table = DOCS.read_text(encoding="utf-8").partition(begin)[2].partition(end)[0]
     assert table == fault_list.as_markdown(), (
@@ -28,7 +28,7 @@ def test_the_table_in_the_documentation_is_what_the_code_says() -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda one: one.name)
-def test_a_fault_can_be_had_by_its_name_and_explains_itself(fault: fault_registry.Fault) -> None:
+def test_a_fault_is_found_by_name_and_explains_itself(fault: fault_registry.Fault) -> None:
     assert fault_registry.find(fault.name) is fault
     module, function = fault.key
     assert getattr(__import__(module, fromlist=["_"]), function) is fault.function
@@ -51,7 +51,7 @@ def test_every_fault_is_shown_by_an_experiment(fault: fault_registry.Fault) -> N
     assert shown().get(fault.name), "no experiment of the catalogue injects it"
 
 
-def test_an_unknown_fault_is_told_with_the_nearest_that_there_is() -> None:
+def test_an_unknown_fault_is_refused_with_a_suggestion() -> None:
     with pytest.raises(
         UsageError, match=r"no fault 'network\.add_latencies': did you mean 'network\.add_latency'"
     ):
@@ -82,9 +82,7 @@ method:
         ("{event: healer.acting, fault: noop.nothing, within_s: 2.0}", "needs the argument 'arguments'"),
     ],
 )
-def test_a_fault_to_come_is_checked_before_anything_is_injected(
-    tmp_path: Path, arguments: Json, words: str
-) -> None:
+def test_a_waiting_fault_is_checked_before_the_trial(tmp_path: Path, arguments: Json, words: str) -> None:
     file = tmp_path / "e.yaml"
     file.write_text(WAITING.replace("{arguments}", arguments))
     if not words:

@@ -1,4 +1,4 @@
-"""The plan of a storm: pure, within its bounds, and the same for the same seed."""
+"""The plan of a randomised fault schedule: pure, within its bounds, and the same for the same seed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FILE = TargetFile(
 )
 
 
-def storm(seed: int = 1, minutes: float = 2.0, intensity: float = 0.5, **more: Json) -> SchedulePlan:
+def schedule(seed: int = 1, minutes: float = 2.0, intensity: float = 0.5, **more: Json) -> SchedulePlan:
     return plan_schedule(FILE, all_faults(), seed=seed, minutes=minutes, intensity=intensity, **more)
 
 
@@ -35,46 +35,46 @@ def fake(name: str, *needs: type, draw: Draw | None = lambda rng, target, intens
     return Fault(name, lambda: None, needs, "", "", "", draw)
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_storm() -> None:
-    assert storm(7).text() == storm(7).text()
-    assert storm(7).faults != storm(8).faults
-    assert {one.fault for one in storm(7).faults} <= {one.name for one in all_faults() if one.draw}
+def test_the_seed_alone_decides_the_bytes() -> None:
+    assert schedule(7).text() == schedule(7).text()
+    assert schedule(7).faults != schedule(8).faults
+    assert {one.fault for one in schedule(7).faults} <= {one.name for one in all_faults() if one.draw}
 
 
 def test_a_plan_that_was_stored_is_the_plan(tmp_path: Path) -> None:
     path = tmp_path / "storm.yaml"
-    path.write_text(storm(7).text())
-    assert read_plan(path) == storm(7)
+    path.write_text(schedule(7).text())
+    assert read_plan(path) == schedule(7)
     # It is an experiment like any other.
     experiment = catalogue.find(str(path))
     assert experiment.name == "storm"
-    assert longest_hold_s(experiment.document) == max(one.duration_s for one in storm(7).faults)
+    assert longest_hold_s(experiment.document) == max(one.duration_s for one in schedule(7).faults)
 
 
 def test_a_file_of_the_version_before_is_read(tmp_path: Path) -> None:
     path = tmp_path / "storm.yaml"
-    text = storm(7).text().replace("monkeyproof.faults.actions.schedule", "monkeyproof.faults.storm")
+    text = schedule(7).text().replace("monkeyproof.faults.actions.schedule", "monkeyproof.faults.storm")
     path.write_text(text.replace("func: run_schedule", "func: ride"))
-    assert read_plan(path) == storm(7)
+    assert read_plan(path) == schedule(7)
 
 
 @pytest.mark.parametrize("text", ["a: 1", "[]", "", "title: t\nextensions: []\nmethod: []"])
-def test_what_is_no_storm_is_told(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_schedule_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(text)
-    with pytest.raises(UsageError, match=r"no storm stands in it|x\.yaml"):
+    with pytest.raises(UsageError, match=r"not a fault schedule|x\.yaml"):
         read_plan(path)
-    path.write_text(storm().text().replace("start_s: ", "begin_s: ", 1))
+    path.write_text(schedule().text().replace("start_s: ", "begin_s: ", 1))
     with pytest.raises(UsageError, match=r"faults\.0"):
         read_plan(path)
 
 
 @settings(max_examples=60)
 @given(st.integers(0, 2**31), st.floats(0.1, 5), st.floats(0.01, 1), st.one_of(st.none(), st.integers(1, 5)))
-def test_every_storm_keeps_its_bounds(
+def test_every_schedule_keeps_its_bounds(
     seed: int, minutes: float, intensity: float, max_at_once: int | None
 ) -> None:
-    plan = storm(seed, minutes, intensity, max_at_once=max_at_once)
+    plan = schedule(seed, minutes, intensity, max_at_once=max_at_once)
     assert plan.faults
     known = {one.name: one for one in all_faults()}
     assert [one.start_s for one in plan.faults] == sorted(one.start_s for one in plan.faults)
@@ -90,7 +90,7 @@ def test_every_storm_keeps_its_bounds(
         assert len(set(links) - {None}) == len(links) - links.count(None)
 
 
-def test_faults_on_one_part_of_the_target_never_overlap_and_those_on_links_may() -> None:
+def test_only_faults_on_links_overlap() -> None:
     on_parts = [fake("registry.a", Registry, Replicas), fake("replicas.b", Replicas)]
     plan = plan_schedule(FILE, on_parts, seed=1, minutes=5, intensity=1.0, max_at_once=5)
     assert len(plan.faults) > 10
@@ -99,7 +99,7 @@ def test_faults_on_one_part_of_the_target_never_overlap_and_those_on_links_may()
     assert any(one.end_s > other.start_s for one, other in zip(on_links.faults, on_links.faults[1:], strict=False))
 
 
-def test_a_link_that_is_only_a_default_has_one_fault_at_a_time_as_well() -> None:
+def test_a_default_link_has_one_fault_at_a_time() -> None:
     def on_a(link: str = "a") -> Json:
         return link
 
@@ -112,10 +112,10 @@ def test_a_link_that_is_only_a_default_has_one_fault_at_a_time_as_well() -> None
 
 
 def test_more_intensity_is_more_of_everything() -> None:
-    low, high = storm(3, 10, 0.25), storm(3, 10, 1.0)
+    low, high = schedule(3, 10, 0.25), schedule(3, 10, 1.0)
     assert len(high.faults) > 1.3 * len(low.faults)
     assert max(one.duration_s for one in high.faults) > max(one.duration_s for one in low.faults)
-    assert (low.max_at_once, storm(3).max_at_once, high.max_at_once) == (1, 2, 3)
+    assert (low.max_at_once, schedule(3).max_at_once, high.max_at_once) == (1, 2, 3)
 
 
 def test_only_what_can_be_drawn_is_drawn() -> None:
@@ -131,12 +131,12 @@ def test_only_what_can_be_drawn_is_drawn() -> None:
     with pytest.raises(UsageError, match="nothing can be drawn"):
         plan_schedule(FILE, faults[:2], seed=1, minutes=2, intensity=0.5)
     with pytest.raises(UsageError, match="'kubernetes': target 't' does not allow it; it allows network"):
-        storm(families=("network", "kubernetes"))
-    assert {find(one.fault).family for one in storm(families=("network",)).faults} == {"network"}
+        schedule(families=("network", "kubernetes"))
+    assert {find(one.fault).family for one in schedule(families=("network",)).faults} == {"network"}
 
 
-def test_a_part_of_a_storm_begins_at_once_and_keeps_its_gaps_and_seeds() -> None:
-    plan = storm(7)
+def test_a_part_starts_at_once_and_keeps_gaps_and_seeds() -> None:
+    plan = schedule(7)
     part = plan.only([plan.faults[3], plan.faults[1]])
     assert [one.fault for one in part.faults] == [plan.faults[1].fault, plan.faults[3].fault]
     assert part.faults[0].start_s == 0.0

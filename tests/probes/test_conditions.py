@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from monkeyproof.clock import wait_for
-from monkeyproof.config.limits import AbortIf, shown
+from monkeyproof.config.limits import AbortIf, public_url
 from monkeyproof.probes.abort import monitor
 from monkeyproof.probes.abort.conditions import bad_s, good_share, readings_conditions, why_metric
 from monkeyproof.probes.abort.monitor import PolledCondition, bad_before_s
@@ -156,7 +156,7 @@ def test_a_body_that_is_not_prometheus(body: bytes) -> None:
 
 
 def test_an_address_is_shown_without_what_may_be_secret() -> None:
-    assert shown("https://me:pass@h:1/a?token=x#y") == "https://h:1/a"
+    assert public_url("https://me:pass@h:1/a?token=x#y") == "https://h:1/a"
 
 
 class Server:

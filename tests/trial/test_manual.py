@@ -172,7 +172,7 @@ def test_a_fault_is_not_held_for_ever(small: Path, monkeypatch: pytest.MonkeyPat
             threading.Event().wait(20)
 
     folders: list[Path] = []
-    with pytest.raises(Ended, match=r"in force for more than 0\.7 s"):
+    with pytest.raises(Ended, match=r"active for more than 0\.7 s"):
         test()
     assert Kind.FAULT_REVERTED in kinds(folders[0])
 

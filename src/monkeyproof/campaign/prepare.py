@@ -13,7 +13,7 @@ from monkeyproof import paths
 from monkeyproof.campaign.plan import CampaignPlan
 from monkeyproof.campaign.request import CampaignRequest
 from monkeyproof.campaign.resume import StoredPlan
-from monkeyproof.config.target_file import TargetFile
+from monkeyproof.config.target_file import TargetFile, load_plugins_of
 from monkeyproof.errors import UsageError
 from monkeyproof.experiment import catalogue
 from monkeyproof.experiment.catalogue import Experiment
@@ -72,8 +72,9 @@ def prepare(request: CampaignRequest) -> PreparedCampaign:
     """Prepare a new campaign.
 
     Raises:
-        UsageError: an experiment is unknown or damaged, or the folder is not empty.
+        UsageError: a plugin cannot be loaded, an experiment is unknown or damaged, or the folder is not empty.
     """
+    load_plugins_of(request.target)
     experiments = tuple(catalogue.find(name, request.activities) for name in catalogue.chosen(request.names))
     sham = catalogue.find("sham") if request.shams_count else None
     folder = (request.out or Path("runs") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")).resolve()
@@ -101,6 +102,7 @@ def prepare_resumed(folder: Path, request: CampaignRequest) -> PreparedCampaign:
     """
     stored = StoredPlan.read(folder)
     stored.refuse_contradictions(request)
+    load_plugins_of(request.target or stored.target_path)
     plan = stored.plan
     # An embedded target that was started for the campaign may have ended with it.
     own = paths.target_dir() / "target.yaml"

@@ -23,7 +23,7 @@ from monkeyproof.errors import (
     UsageError,
 )
 from monkeyproof.experiment import catalogue
-from monkeyproof.injection.schedule_plan import FILE, ScheduledFault, SchedulePlan
+from monkeyproof.injection.schedule_plan import SCHEDULE_FILE, ScheduledFault, SchedulePlan
 from monkeyproof.record.history import History, Kind
 from monkeyproof.types import Campaign, Outcome
 
@@ -72,7 +72,7 @@ class ScheduleResult:
 def store(plan: SchedulePlan, folder: Path) -> Path:
     """Write a storm's file into the folder of its run."""
     paths.make_private(folder)
-    path = folder / FILE
+    path = folder / SCHEDULE_FILE
     with paths.open_private(path) as file:
         file.write(plan.text().encode())
     return path

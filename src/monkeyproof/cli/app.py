@@ -143,15 +143,24 @@ def calibrate(episodes_count: int, rate_per_s: float, seed: int) -> None:
 
 @main.command("list")
 @click.option(
-    "--faults", is_flag=True, help="Show the faults instead, with their parameters, evidence, undo and healing."
+    "--faults",
+    is_flag=True,
+    help="Show the faults instead, with their parameters, evidence, undo, healing and origin.",
+)
+@click.option("--probes", is_flag=True, help="Show the probes instead that an experiment can name.")
+@click.option(
+    "--target",
+    type=click.Path(path_type=Path),
+    help="Also show the faults or probes of the plugins that this target file names.",
 )
 @click.option("--markdown", is_flag=True, help="Print the faults as the Markdown table in docs/faults.md.")
-def list_catalogue(faults: bool, markdown: bool) -> None:
+def list_catalogue(faults: bool, probes: bool, target: Path | None, markdown: bool) -> None:
     """Show the catalogue of experiments, or of the faults that they inject."""
     from rich.console import Console
     from rich.table import Table
 
     from monkeyproof.cli import fault_list
+    from monkeyproof.config.target_file import read_target_file
     from monkeyproof.experiment import catalogue
 
     if markdown:
@@ -159,8 +168,13 @@ def list_catalogue(faults: bool, markdown: bool) -> None:
             raise UsageError("--markdown: use it together with --faults")
         click.echo(fault_list.as_markdown(), nl=False)
         return
-    if faults:
-        Console(highlight=False).print(fault_list.for_terminal())
+    if target is not None:
+        if not faults and not probes:
+            raise UsageError("--target: use it together with --faults or --probes")
+        read_target_file(target)
+    if faults or probes:
+        shown = fault_list.faults_for_terminal() if faults else fault_list.probes_for_terminal()
+        Console(highlight=False).print(shown)
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("experiment", style="bold", no_wrap=True)
@@ -259,8 +273,16 @@ def proxy(target: Path) -> None:
     metavar="NAME",
     help="Write only this format: results, markdown, html, junit, or a plugin's. Repeat it to write several.",
 )
-def report(folder: Path, formats: tuple[str, ...]) -> None:
+@click.option(
+    "--target",
+    type=click.Path(path_type=Path),
+    help="Also load the report formats of the plugins that this target file names.",
+)
+def report(folder: Path, formats: tuple[str, ...], target: Path | None) -> None:
     """Write the reports of a finished campaign (or of one trial) anew, from its histories alone."""
+    from monkeyproof.config.target_file import load_plugins_of
+
+    load_plugins_of(target)
     written = write_and_name(report_on(folder.resolve()), formats)
     if (incomplete := unwritten(written)) is not None:
         raise incomplete

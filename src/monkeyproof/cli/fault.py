@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -53,10 +54,25 @@ class _Faults(click.Group):
 
         return [one.name for one in all_faults()]
 
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The target file may name the plugin that has the fault, so it is read first."""
+        given = [word.partition("=")[2] or after for word, after in pairwise([*args, ""]) if _is_target(word)]
+        if given and given[-1]:
+            from monkeyproof.config.target_file import read_target_file
+
+            read_target_file(Path(given[-1]))
+        return super().resolve_command(context, args)
+
     def get_command(self, context: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
         from monkeyproof.injection.fault_registry import find
 
         return _command(find(name))
+
+
+def _is_target(word: str) -> bool:
+    return word.partition("=")[0] == "--target"
 
 
 @click.group("fault", cls=_Faults)

@@ -1,4 +1,4 @@
-"""The bounds that a target file sets: how far a fault may go, and what ends a trial at once."""
+"""The bounds that a target file sets: how far a fault may go, and which conditions abort a trial."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
-DAYS = 30.0
-"""Of an error budget, where the file says nothing else."""
-STATUS = 200
+BUDGET_DAYS = 30.0
+"""The default period of an error budget."""
+HEALTHY_STATUS = 200
+"""The default status that ``health_url`` has to answer with."""
 
 
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How far a fault may go. None: as far as the experiment says."""
+    """How far a fault may go. None: no limit."""
 
     replicas_down: Annotated[int, Field(ge=1)] | None = None
-    """At once, whoever took them down; of Kubernetes, pods."""
+    """Replicas (in Kubernetes: pods) that are down at the same time, whatever took them down."""
     rows_share: _Share | None = None
     """Share of rows in which at least one value is corrupted."""
     latency_ms: _Positive | None = None
-    """What one request may be held for."""
+    """The longest delay of one request."""
 
     def or_else(self, other: Limits) -> Limits:
-        """These, and the other's where these say nothing."""
+        """These limits, with those of another where these are None."""
         return Limits(
             self.replicas_down if self.replicas_down is not None else other.replicas_down,
             self.rows_share if self.rows_share is not None else other.rows_share,
@@ -42,13 +43,13 @@ class Limits:
 
 
 CAUTIOUS = Limits(replicas_down=1, rows_share=0.5, latency_ms=2000.0)
-"""Of every target but the embedded one, where its file says nothing."""
+"""The default limits of every target but the embedded one."""
 
 
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class AbortIf:
-    """One condition that ends a trial. Exactly one of the four kinds is named."""
+    """One condition that aborts a trial. Exactly one of the four kinds is named."""
 
     sli_below: _Share | None = None
     """Share of good readings over the last ``for_s``."""
@@ -59,25 +60,25 @@ class AbortIf:
     health_url: _Url | None = None
     status: Annotated[int, Field(ge=100, le=599)] | None = None
     prometheus: _Url | None = None
-    """Address of a server that speaks Prometheus' HTTP API."""
+    """Address of a server with the HTTP API of Prometheus."""
     query: Annotated[str, Field(min_length=1)] | None = None
     above: _Finite | None = None
     below: _Finite | None = None
     headers: Mapping[str, str] | None = None
-    """Sent to the server that is asked; see Predict.headers."""
+    """Sent with each request to the server; see Predict.headers."""
 
     @property
     def words(self) -> str:
-        """For a person. Of an address, what may be shown."""
+        """The condition for people, without the secrets of an address."""
         open_keys = [key for key in self.__slots__ if key != "headers"]
         given = {key: getattr(self, key) for key in open_keys if getattr(self, key) is not None}
         return ", ".join(
-            f"{key} {shown(value) if key in ('health_url', 'prometheus') else value}"
+            f"{key} {public_url(value) if key in ('health_url', 'prometheus') else value}"
             for key, value in given.items()
         )
 
     def problem(self) -> tuple[str, str] | None:
-        """What the types cannot say: ``(key, words)``, or None if it makes sense."""
+        """A contradiction that the types cannot exclude, as ``(key, message)``; None if there is none."""
         given = {key for key in self.__slots__ if getattr(self, key) is not None}
         kinds = [kind for kind in _GOES_WITH if kind in given]
         if len(kinds) != 1:
@@ -85,18 +86,18 @@ class AbortIf:
         (kind,) = kinds
         stray = sorted(given - {kind, *_GOES_WITH[kind]})
         if stray:
-            return stray[0], f"says nothing beside {kind}"
+            return stray[0], f"has no meaning beside {kind}"
         if kind == "sli_below" and self.for_s is None:
-            return kind, "for_s is missing: over how long the readings are looked at"
+            return kind, "for_s is missing: the period of the readings, in seconds"
         if kind == "prometheus" and self.query is None:
             return kind, "query is missing"
         if kind == "prometheus" and (self.above is None) == (self.below is None):
-            return kind, "name either above or below: where the query's value may not be"
+            return kind, "name either above or below: the bound that the query's value must not cross"
         return None
 
 
-def shown(url: str) -> str:
-    """An address as a report may show it: a name, a password or a query may be a secret."""
+def public_url(url: str) -> str:
+    """An address without user, password and query, which may be secrets."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 

@@ -1,8 +1,8 @@
-"""What must not be written down: values of secrets, hidden wherever they turn up.
+"""Hides the values of secrets in everything that is written.
 
-Whoever reads a secret makes it known here, and whoever writes a file for people asks for what is to be written
-without it. By value, because a service may send back what it was sent, and an exception may quote anything. What
-is known belongs to this process, as its environment does.
+Code that reads a secret registers it here; code that writes for people passes what it writes through ``redact``.
+Secrets are found by value, because a service may echo what it received, and an exception may quote anything. The
+register belongs to the process, as its environment does.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from monkeyproof.errors import printable
 from monkeyproof.types import Json
 
 SECRET_MIN = 4
-"""Shorter values would be found everywhere."""
+"""The shortest secret that is hidden: shorter values occur everywhere."""
 SETTING_MIN = 8
-"""Of what an experiment's ``configuration`` or a URL says openly: most of it is no secret."""
+"""The shortest value of an experiment's ``configuration`` or of a URL that is hidden: most are no secrets."""
 HIDDEN = "[hidden]"
 
 _TELLING = re.compile(r"passw|secret|token|api.?key|private.?key|authorization|cookie|credential|signature", re.I)
@@ -28,63 +28,69 @@ _HARMLESS = frozenset(
     {"accept", "accept-encoding", "cache-control", "connection", "content-length", "content-type", "date", "host"}
     | {"server", "user-agent"}
 )
-"""Headers whose values are no secrets, and stand everywhere."""
+"""Headers whose values are no secrets, and occur everywhere."""
 _USER = re.compile(r"(?<=//)[^/@\s]+(?=@)")
 _QUERY = re.compile(r"(?<=\?)[^#\s]+")
 
-_known: dict[str, str] = {}
+_registered: dict[str, str] = {}
+"""What each secret, in each of its forms, is written as."""
 _pattern: re.Pattern[str] | None = None
 
 
-def know(value: object, name: str, *, least: int = SECRET_MIN) -> None:
-    """From now on, ``value`` is written as ``name`` in brackets, also as it stands in a URL or in JSON."""
+def register_secret(value: object, name: str, *, least: int = SECRET_MIN) -> None:
+    """From now on, write ``value`` as ``name`` in brackets, also in the form that it has in a URL or in JSON.
+
+    Args:
+        least: shorter values are not registered.
+    """
     global _pattern
     text = value if isinstance(value, str) else str(value)
     if len(text.strip()) < least or isinstance(value, bool):
         return
     for form in (text, text.strip(), quote(text, safe=""), quote(text), quote_plus(text), json.dumps(text)[1:-1]):
-        _known.setdefault(form, f"[{name}]")
-    # The longest first: one may be the beginning of another.
-    _pattern = re.compile("|".join(re.escape(form) for form in sorted(_known, key=len, reverse=True)))
+        _registered.setdefault(form, f"[{name}]")
+    # The longest first, since one can begin with another.
+    _pattern = re.compile("|".join(re.escape(form) for form in sorted(_registered, key=len, reverse=True)))
 
 
-def know_header(name: str, text: str) -> None:
-    """A header that somebody wants to be sent, with and without a scheme such as ``Bearer``."""
+def register_header(name: str, text: str) -> None:
+    """Register the value of a header that is to be sent, with and without a scheme such as ``Bearer``."""
     if name.lower() not in _HARMLESS:
         least = SECRET_MIN if _TELLING.search(name) else SETTING_MIN
-        know(text, f"header {name}", least=least)
-        know(text.rpartition(" ")[2], f"header {name}", least=least)
+        register_secret(text, f"header {name}", least=least)
+        register_secret(text.rpartition(" ")[2], f"header {name}", least=least)
 
 
-def know_experiment(document: Mapping[str, Json]) -> None:
-    """The secrets and settings of a Chaos Toolkit experiment, from the file or from the environment."""
+def register_experiment_secrets(document: Mapping[str, Json]) -> None:
+    """Register the secrets and settings of a Chaos Toolkit experiment, from the file or the environment."""
     for place, value in _leaves(document.get("secrets"), "secrets"):
-        know(value, place)
+        register_secret(value, place)
     for place, value in _leaves(document.get("configuration"), "configuration"):
-        know(value, place, least=SECRET_MIN if _TELLING.search(place) else SETTING_MIN)
+        register_secret(value, place, least=SECRET_MIN if _TELLING.search(place) else SETTING_MIN)
     for activity in _activities(document):
         provider = activity.get("provider")
         if isinstance(provider, dict):
-            _know_provider(provider)
+            _register_provider_secrets(provider)
 
 
-def know_loaded(configuration: Json, secrets: Json) -> None:
-    """What Chaos Toolkit has loaded, from a vault too."""
+def register_loaded_secrets(configuration: Json, secrets: Json) -> None:
+    """Register the secrets and settings that Chaos Toolkit has loaded, from a vault too."""
     for place, value in (*_leaves(secrets, "secrets"), *_leaves(configuration, "configuration")):
-        know(value, place, least=SECRET_MIN if place.startswith("secrets") else SETTING_MIN)
+        register_secret(value, place, least=SECRET_MIN if place.startswith("secrets") else SETTING_MIN)
 
 
 def redact(value: Json) -> Json:
-    """The same without what is known, and without what stands where secrets stand: headers, and URLs' queries."""
+    """A value without registered secrets, and without what commonly is a secret: headers, and queries of URLs."""
     return _redact(value, "")
 
 
 def redact_text(text: str) -> str:
-    return _pattern.sub(lambda match: _known[match[0]], text) if _pattern else text
+    """A text without registered secrets."""
+    return _pattern.sub(lambda match: _registered[match[0]], text) if _pattern else text
 
 
 class RedactedStream:
-    """A text stream, a log, on which nothing that is known appears, nor anything that would act on a terminal."""
+    """A text stream that hides registered secrets, and characters that would act on a terminal."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -115,13 +121,13 @@ def _redact(value: Json, key: str) -> Json:
         if key == "url":
             value = _USER.sub(HIDDEN, _QUERY.sub(lambda match: match[0] if "${" in match[0] else HIDDEN, value))
         return redact_text(value)
-    if isinstance(value, int | float) and str(value) in _known:
-        return _known[str(value)]
+    if isinstance(value, int | float) and str(value) in _registered:
+        return _registered[str(value)]
     return value
 
 
 def _descriptor(value: Json) -> Json:
-    """Of a secret: where it is to be had, if that is what it says."""
+    """A secret without its value: only where it comes from, if it says that."""
     if isinstance(value, Mapping):
         if value.get("type") in ("env", "vault"):
             return {name: HIDDEN if name == "default" else child for name, child in value.items()}
@@ -138,16 +144,16 @@ def _header(name: str, value: Json) -> Json:
 
 
 def _is_reference(text: str) -> bool:
-    """``${token}``, or ``Bearer ${token}``: Chaos Toolkit fills it in when it is needed."""
+    """Whether a text is ``${token}`` or ``Bearer ${token}``, which Chaos Toolkit fills in later."""
     return re.fullmatch(r"(\w+ )?\$\{[\w.-]+\}", text) is not None
 
 
 def _leaves(value: Json, place: str) -> Iterator[tuple[str, Json]]:
-    """Every value below, with where it stands; in place of a variable's name, what the environment says."""
+    """Every value below, with its place; a variable's value instead of its name."""
     if isinstance(value, Mapping):
         if value.get("type") == "env":
-            # From the environment, whatever it is: a word of the experiment's author is no leave to repeat it.
-            know(os.environ.get(str(value.get("key")), ""), place)
+            # A value from the environment counts as a secret, wherever the experiment uses it.
+            register_secret(os.environ.get(str(value.get("key")), ""), place)
             yield from _leaves(value.get("default"), place)
         elif value.get("type") not in ("vault", "probe"):
             for name, child in value.items():
@@ -167,19 +173,21 @@ def _activities(document: Mapping[str, Json]) -> Iterator[Mapping[str, Json]]:
             yield from (activity for activity in section if isinstance(activity, dict))
 
 
-def _know_provider(provider: Mapping[str, Json]) -> None:
+def _register_provider_secrets(provider: Mapping[str, Json]) -> None:
     headers, url = provider.get("headers"), provider.get("url")
     if isinstance(headers, dict):
         for name, text in headers.items():
             if isinstance(text, str) and not _is_reference(text):
-                know_header(str(name), text)
+                register_header(str(name), text)
     if isinstance(url, str):
         try:
             parts = urlsplit(url)
-            know(parts.password or "", "url")
-            know(parts.username or "", "url", least=SETTING_MIN)
+            register_secret(parts.password or "", "url")
+            register_secret(parts.username or "", "url", least=SETTING_MIN)
             for name, text in parse_qsl(parts.query):
                 if "${" not in text:
-                    know(text, f"url {name}", least=SECRET_MIN if _TELLING.search(name) else SETTING_MIN)
+                    register_secret(
+                        text, f"url {name}", least=SECRET_MIN if _TELLING.search(name) else SETTING_MIN
+                    )
         except ValueError:
             return

@@ -1,4 +1,4 @@
-"""The target file: what may be broken, and what steady means. YAML, read safely, checked strictly.
+"""The target file: what may be broken, and what steady means. Its YAML is read safely and checked strictly.
 
 Errors name the file and line. Only ``${NAME}`` in header values is substituted, from the environment.
 """
@@ -7,46 +7,41 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from typing import Annotated
 
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from monkeyproof.config.limits import CAUTIOUS, AbortIf, Limits
-from monkeyproof.config.redaction import know, know_header
-from monkeyproof.config.user_files import line_of, load_yaml, problem_words, read_text, shown
+from monkeyproof.config.redaction import register_header, register_secret
+from monkeyproof.config.target_checks import (
+    Problem,
+    address_problems,
+    boolean_problems,
+    condition_problems,
+    family_problems,
+)
+from monkeyproof.config.user_files import line_of, load_yaml, problem_words, read_text
 from monkeyproof.errors import UsageError
+from monkeyproof.plugins import Plugin, declare, load_declared, plugins_beside
 
 DAY_S = 86_400.0
 TEN_MINUTES_MS = 600_000.0
-# Longer is a slip of the finger, and more than a socket or a timer can be told.
+# A longer time is a typing error, and more than a socket or a timer can take.
 Seconds = Annotated[float, Field(gt=0, le=DAY_S, allow_inf_nan=False)]
 Milliseconds = Annotated[float, Field(gt=0, le=TEN_MINUTES_MS, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-Family = Literal[
-    "noop",
-    "data",
-    "drift",
-    "models",
-    "registry",
-    "features",
-    "network",
-    "replicas",
-    "resources",
-    "load",
-    "kubernetes",
-]
+MODULE_NAME = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$"
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class Predict:
-    """How the prober asks, and reads the answer."""
+    """The prober's question, and how it reads the answer."""
 
     url: Annotated[str, Field(pattern=r"^http://[^/\s]+(/\S*)?$")]
     golden: Path
@@ -68,7 +63,7 @@ class RecoveryObjective:
 
     within_s: Seconds = 10.0
     share: Annotated[float, Field(gt=0, lt=1)] = 0.9
-    """Below 1: no number of trials can show that it never fails."""
+    """Below 1, since no number of trials can show that recovery never fails."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     invalid_share_max: Annotated[float, Field(ge=0, le=1)] = 0.2
     """More invalid trials than this share make the verdict inconclusive."""
@@ -77,7 +72,7 @@ class RecoveryObjective:
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A hard limit: one trial beyond it fails the verdict, whatever the others did."""
+    """A hard limit: one trial beyond it fails the verdict, whatever the other trials show."""
 
     at_most: Annotated[int, Field(ge=0)]
 
@@ -93,9 +88,9 @@ class Slo:
     stable_for_s: Seconds = 2.0
     recovery: RecoveryObjective = field(default_factory=RecoveryObjective)
     wrong_answers: Limit | None = None
-    """Wrong answers that a trial may serve to the prober."""
+    """Wrong answers that the prober may get in one trial."""
     false_heals: Limit | None = None
-    """Shams in which a healer may act although nothing is broken."""
+    """Sham trials in which a healer may act although nothing is broken."""
 
 
 @with_config(_STRICT)
@@ -104,8 +99,8 @@ class Windows:
     """How long each phase of a trial may last."""
 
     baseline_s: Seconds = 1.5
-    """At most: where the prober's rate is high, the baseline ends as soon as enough readings in a row were good
-    (at least 100, and 0.5 s; 299 at an objective of 0.99). Any other reading, and it takes its whole window."""
+    """The longest baseline. It ends as soon as enough readings in a row were good (at least 100, and 0.5 s; 299 at
+    an objective of 0.99). After any other reading, it takes its whole window."""
     horizon_s: Seconds = 15.0
     after_revert_s: Seconds = 5.0
 
@@ -113,7 +108,7 @@ class Windows:
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class ProberSettings:
-    """The clock behind every number."""
+    """How often the prober asks, and how long it waits."""
 
     rate_per_s: Annotated[float, Field(ge=1, le=500)] = 50.0
     timeout_ms: Milliseconds = 1000.0
@@ -130,12 +125,12 @@ class LoadSettings:
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Where the fault proxy stands in for a network path."""
+    """A network path through the fault proxy."""
 
     listen: Annotated[str, Field(pattern=r"^127\.0\.0\.1:[0-9]{1,5}$")]
     forward: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+:[0-9]{1,5}$")]
     protocol: Annotated[str, Field(pattern=r"^(http|tcp|redis)$")] = "tcp"
-    """``redis`` for whatever speaks RESP: Redis, Valkey and their kin. Where ``tcp`` will do, it does as well."""
+    """``redis`` for RESP, the protocol of Redis and Valkey. ``tcp`` suits every protocol, with fewer faults."""
 
 
 @with_config(_STRICT)
@@ -159,16 +154,16 @@ class StackAddress:
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class Kubernetes:
-    """The cluster that may be touched."""
+    """The cluster that faults may act on."""
 
     context: Annotated[str, Field(min_length=1)]
-    """Of the kubeconfig; ``in-cluster`` where there is none."""
+    """A context of the kubeconfig; ``in-cluster`` where there is no kubeconfig."""
 
 
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class TargetFile:
-    """A target file, whole."""
+    """Everything that a target file says."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     predict: Predict
@@ -180,23 +175,23 @@ class TargetFile:
     registry: RegistryAddress | None = None
     stack: StackAddress | None = None
     kubernetes: Kubernetes | None = None
-    allow_faults: tuple[Family, ...] = ()
-    """Families of faults that may be injected; anything else is refused."""
+    allow_faults: tuple[str, ...] = ()
+    """Families of faults that may be injected, built in or of plugins; anything else is refused."""
+    plugins: tuple[Annotated[str, Field(pattern=MODULE_NAME)], ...] = ()
+    """Modules with faults, probes or report formats of the user's own; see ``monkeyproof.plugins``."""
     limits: Limits = field(default_factory=Limits)
     abort_if: tuple[AbortIf, ...] = ()
-    """What ends a trial at once."""
+    """Conditions that abort a trial."""
     path: Annotated[Path, Field(exclude=True)] = Path()
-    """Where it was read from; set by the reader."""
+    """The file itself; set by ``read_target_file``."""
 
     @property
     def limits_in_force(self) -> Limits:
-        """The embedded target is there to be broken; every other one is handled with care."""
+        """The file's limits; every target but the embedded one has cautious defaults."""
         return self.limits if self.stack else self.limits.or_else(CAUTIOUS)
 
 
 _ADAPTER = TypeAdapter(TargetFile)
-PORT_MAX = 65_535
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 
 
@@ -204,7 +199,7 @@ def read_target_file(path: Path) -> TargetFile:
     """Read and check a target file.
 
     Raises:
-        UsageError: it is missing, is not YAML, or says something that is not understood; with file and line.
+        UsageError: the file is missing, is not YAML, or has an error; with file and line.
     """
     text = read_text(path)
     node, value = load_yaml(text, str(path))
@@ -212,10 +207,7 @@ def read_target_file(path: Path) -> TargetFile:
         raise UsageError(f"{path}:1: a target file is a mapping with at least 'name' and 'predict'")
     if "path" in value:
         raise UsageError(f"{path}:{line_of(node, ('path',))}: path: not a key of a target file")
-    for place, said in _booleans(value):
-        # Pydantic would take it for a number, and no key of a target file wants it.
-        words = f"neither a number nor text (found {str(said).lower()}); put text in quotes"
-        raise UsageError(f"{path}:{line_of(node, place)}: {'.'.join(map(str, place))}: {words}")
+    _refuse(boolean_problems(value), node, path)
     try:
         found = _ADAPTER.validate_python(value)
     except ValidationError as error:
@@ -226,9 +218,11 @@ def read_target_file(path: Path) -> TargetFile:
             for problem in error.errors()
         ]
         raise UsageError("\n".join(problems)) from None
-    for place, words in _address_problems(found):
-        raise UsageError(f"{path}:{line_of(node, place)}: {'.'.join(map(str, place))}: {words}")
-    _refuse_bad_conditions(found, node, path)
+    _refuse(address_problems(found), node, path)
+    _refuse(condition_problems(found), node, path)
+    lines = [line_of(node, ("plugins", index)) for index in range(len(found.plugins))]
+    declare(plugins_beside(path, list(zip(found.plugins, lines, strict=True))))
+    _refuse(family_problems(found), node, path)
     folder = path.resolve().parent
 
     def filled(headers: Mapping[str, str], *place: str | int) -> dict[str, str]:
@@ -251,81 +245,55 @@ def read_target_file(path: Path) -> TargetFile:
     )
 
 
-def _booleans(value: object, place: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], bool]]:
-    """Where a boolean stands, however deep."""
-    if isinstance(value, bool):
-        yield place, value
-    elif isinstance(value, Mapping):
-        for key, child in value.items():
-            yield from _booleans(child, (*place, key))
-    elif isinstance(value, list):
-        for index, child in enumerate(value):
-            yield from _booleans(child, (*place, index))
+def _refuse(problems: Iterator[Problem], node: yaml.Node | None, path: Path) -> None:
+    """Raise the first problem, if there is one, with its line."""
+    for place, words in problems:
+        raise UsageError(f"{path}:{line_of(node, place)}: {'.'.join(map(str, place))}: {words}")
 
 
-def _address_problems(file: TargetFile) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """What the patterns let pass and a socket, or a request, does not."""
-    if not _can_be_asked(file.predict.url):
-        yield ("predict", "url"), f"not an address that can be asked (found {shown(file.predict.url)})"
-    elif "@" in urlsplit(file.predict.url).netloc:
-        yield (
-            ("predict", "url"),
-            'a user and a password stand in it; put them into headers: Authorization: "Basic ${NAME}"',
-        )
-    sent: list[tuple[tuple[str | int, ...], Mapping[str, str]]] = [(("predict",), file.predict.headers)]
-    sent += [(("abort_if", index), one.headers or {}) for index, one in enumerate(file.abort_if)]
-    for place, headers in sent:
-        for name in headers:
-            if not _TOKEN.fullmatch(name):
-                yield (*place, "headers", name), f"not the name of a header (found {shown(name)})"
-    for name, link in file.links.items():
-        for side, address in (("listen", link.listen), ("forward", link.forward)):
-            if int(address.rpartition(":")[2]) > PORT_MAX:
-                yield ("links", name, side), f"no such port (found {shown(address)})"
-    for index, one in enumerate(file.abort_if):
-        for key, url in (("health_url", one.health_url), ("prometheus", one.prometheus)):
-            if url is not None and not _can_be_asked(url):
-                # Not shown: a password or a query in it may be a secret.
-                yield ("abort_if", index, key), "not an address that can be asked"
-    if file.registry is not None and not _can_be_asked(file.registry.uri):
-        yield ("registry", "uri"), f"not an address that can be asked (found {shown(file.registry.uri)})"
+def plugins_named_in(path: Path) -> Sequence[Plugin]:
+    """The modules that a target file names in ``plugins``, whatever else in it is right or wrong. Imports nothing.
+
+    Raises:
+        UsageError: the file cannot be read, or is not YAML.
+    """
+    node, value = load_yaml(read_text(path), str(path))
+    named = value.get("plugins") if isinstance(value, dict) else None
+    lines = {str(one): line_of(node, ("plugins", index)) for index, one in enumerate(named or ())}
+    return plugins_beside(path, [(one, line) for one, line in lines.items() if re.match(MODULE_NAME, one)])
 
 
-def _can_be_asked(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        parts.netloc.encode("idna")
-        return bool(parts.hostname) and parts.port != 0 and url.isascii() and url.isprintable()
-    except ValueError:
-        return False
+def load_plugins_of(path: Path | None) -> None:
+    """Import the plugins that a target file names, so that experiments and reports can use them.
 
+    Does nothing for None, and for a file that does not exist: an embedded target is started later.
 
-def _refuse_bad_conditions(file: TargetFile, node: yaml.Node | None, path: Path) -> None:
-    for index, condition in enumerate(file.abort_if):
-        problem = condition.problem()
-        if problem is None and condition.error_budget_spent is not None and file.slo.objective == 1:
-            problem = "error_budget_spent", "an objective of 1 leaves no budget that could be spent"
-        if problem is not None:
-            key, words = problem
-            place: tuple[str | int, ...] = ("abort_if", index, key) if key else ("abort_if", index)
-            named = ".".join(str(part) for part in place)
-            raise UsageError(f"{path}:{line_of(node, place)}: {named}: {words}")
+    Raises:
+        UsageError: the file has an error, or a plugin cannot be imported; with file and line.
+    """
+    if path is not None and path.exists():
+        read_target_file(path)
+        load_declared()
 
 
 def _header(name: str, text: str, where: str) -> str:
-    """A header as it is sent. What stands in it is not to be seen anywhere else."""
+    """A header's value as it is sent; from then on it is hidden everywhere else.
+
+    Raises:
+        UsageError: a variable is not set, or the value has characters that a header must not have.
+    """
 
     def value(match: re.Match[str]) -> str:
         try:
             found = os.environ[match[1]]
         except KeyError:
             raise UsageError(f"{where}: ${{{match[1]}}} is not set in the environment") from None
-        know(found, match[1])
+        register_secret(found, match[1])
         return found
 
     filled = _VARIABLE.sub(value, text)
-    # Not shown: it may be a secret.
+    # The value is not shown: it may be a secret.
     if not filled.isprintable() or not filled.isascii():
         raise UsageError(f"{where}: a header value holds a line break, a control or a non-ASCII character")
-    know_header(name, filled)
+    register_header(name, filled)
     return filled

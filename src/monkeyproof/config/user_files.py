@@ -1,6 +1,6 @@
-"""What a person wrote: text read with a limit, YAML read safely, and words for what is wrong with it.
+"""Reads files that users write: bounded text, safe YAML with line numbers, and messages for what is wrong.
 
-Whatever a file holds, reading one ends soon, in a value or in a UsageError with file and line.
+Whatever a file holds, reading it ends soon, with a value or with a UsageError that names file and line.
 """
 
 from __future__ import annotations
@@ -23,10 +23,14 @@ _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 
 
 def read_text(path: Path, what: str = "", bytes_max: int = TEXT_BYTES_MAX) -> str:
-    """A file that a person wrote; ``what`` it is goes into the message.
+    """Read a file that a user wrote.
+
+    Args:
+        what: what the file is, for the message: "the golden file ".
+        bytes_max: the largest size that is read.
 
     Raises:
-        UsageError: it cannot be read, or is not text, or is more than a person writes.
+        UsageError: the file cannot be read, is not text, or is too large.
     """
     refuse_unless_file(path, what, bytes_max)
     try:
@@ -36,10 +40,10 @@ def read_text(path: Path, what: str = "", bytes_max: int = TEXT_BYTES_MAX) -> st
 
 
 def refuse_unless_file(path: Path, what: str, bytes_max: int) -> None:
-    """A pipe may wait for ever, and a device may never end.
+    """Refuse a pipe, which may block for ever, a device, which may never end, and a file that is too large.
 
     Raises:
-        UsageError: it is one of these, or too large, or not there.
+        UsageError: the path is one of these, or does not exist.
     """
     try:
         found = path.stat()
@@ -59,7 +63,7 @@ def _unreadable(path: Path, what: str, error: OSError | ValueError) -> UsageErro
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's own, which raises IndexError, KeyError, OverflowError and more for values that are none."""
+    """PyYAML's safe loader, with a YAMLError for each bad value: it raises IndexError, KeyError and more."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
@@ -75,8 +79,8 @@ def load_yaml(text: str, name: str) -> tuple[yaml.Node | None, Any]:
     """Parse YAML safely; returns the node tree (for line numbers) and the value.
 
     Raises:
-        UsageError: it is not YAML, or a mapping has the same key twice, or it unfolds into more than anybody
-            writes; with file and line.
+        UsageError: the text is not YAML, a mapping has the same key twice, or aliases unfold into too much; with
+            file and line.
     """
     try:
         loader = _Loader(text)
@@ -96,7 +100,7 @@ def load_yaml(text: str, name: str) -> tuple[yaml.Node | None, Any]:
 
 
 def _refuse_bombs(node: yaml.Node | None, name: str, sizes: dict[int, int], depth: int) -> int:
-    """How many values a node unfolds into: with aliases, a short file can hold more than any memory."""
+    """The number of values that a node unfolds into: with aliases, a short file can exceed any memory."""
     if node is None:
         return 0
     if id(node) in sizes:
@@ -118,16 +122,16 @@ def _refuse_bombs(node: yaml.Node | None, name: str, sizes: dict[int, int], dept
 
 
 def _refuse_oddities(node: yaml.Node | None, name: str) -> None:
-    """A key that is said twice or is none, and characters that no text, name or path has."""
+    """Refuse duplicate keys, keys that are not words, and characters that no text, name or path has."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, child in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise UsageError(
-                    f"{name}:{key.start_mark.line + 1}: not YAML that is understood: a key is not a word"
+                    f"{name}:{key.start_mark.line + 1}: this YAML is not supported: a key is not a word"
                 )
             if key.value in seen:
-                raise UsageError(f"{name}:{key.start_mark.line + 1}: {key.value:.{SHOWN_MAX}}: said twice")
+                raise UsageError(f"{name}:{key.start_mark.line + 1}: {key.value:.{SHOWN_MAX}}: duplicate key")
             seen.add(key.value)
             _refuse_oddities(key, name)
             _refuse_oddities(child, name)
@@ -139,7 +143,7 @@ def _refuse_oddities(node: yaml.Node | None, name: str) -> None:
 
 
 def line_of(node: yaml.Node | None, place: tuple[str | int, ...]) -> int:
-    """The line, counted from 1, of the deepest part of ``place`` that the file has."""
+    """The line, counted from 1, of the deepest part of ``place`` that the file contains."""
     line = 1
     for part in place:
         if isinstance(node, yaml.MappingNode):
@@ -156,7 +160,7 @@ def line_of(node: yaml.Node | None, place: tuple[str | int, ...]) -> int:
 
 
 def line_in(path: Path, place: tuple[str | int, ...]) -> int:
-    """``line_of`` for a file that has been read before, and may have changed; 1 if it can no longer be read."""
+    """``line_of`` for a file that was read before and may have changed since; 1 if it cannot be read any more."""
     try:
         return line_of(load_yaml(read_text(path), str(path))[0], place)
     except UsageError:
@@ -164,20 +168,20 @@ def line_in(path: Path, place: tuple[str | int, ...]) -> int:
 
 
 def problem_words(problem: Any) -> str:
-    """One of pydantic's problems, for the person who wrote the file."""
+    """One of pydantic's errors, in words for the user who wrote the file."""
     words = {
         "unexpected_keyword_argument": "unknown key",
         "extra_forbidden": "unknown key",
         "missing": "missing",
         "missing_argument": "missing",
     }
-    if "headers" in problem["loc"]:
-        return words.get(problem["type"]) or str(problem["msg"])  # Not shown: it may be a secret.
+    if "headers" in problem["loc"]:  # The value is not shown: it may be a secret.
+        return words.get(problem["type"]) or str(problem["msg"])
     return words.get(problem["type"]) or f"{problem['msg']} (found {shown(problem['input'])})"
 
 
 def shown(value: object) -> str:
-    """A value from a person's file, for a message: on one line, never long."""
+    """A value from a user's file for a message: on one line, and shortened."""
     try:
         words = repr(value)
     except ValueError:

@@ -144,7 +144,7 @@ def external_activities(document: Mapping[str, Json]) -> Iterator[tuple[tuple[st
     }
     for section, activities in sections.items():
         for index, one in enumerate(activities or ()):
-            if one.get("type") == "action" and not _module(one).startswith(OWN):
+            if one.get("type") == "action" and not (_module(one).startswith(OWN) or is_own_fault(one)):
                 yield (
                     (*section, index),
                     f"{name_of(one)!r} is an external action beside faults of monkeyproof's own: it would have no "
@@ -187,8 +187,18 @@ def activity_named(document: Mapping[str, Json], name: str) -> Mapping[str, Json
 
 
 def injects_own_faults(document: Mapping[str, Json]) -> bool:
-    """Whether an activity of the experiment calls a fault of this harness."""
-    return any(_module(one).startswith(OWN_FAULTS) for one in every_activity(document) if "ref" not in one)
+    """Whether an activity of the experiment calls a fault of this harness or of a plugin."""
+    return any(is_own_fault(one) for one in every_activity(document) if "ref" not in one)
+
+
+def is_own_fault(activity: Mapping[str, Json]) -> bool:
+    """Whether an activity calls a fault of this package or of a plugin: both record, prove and undo themselves."""
+    module = _module(activity)
+    if not module or module.startswith(OWN):
+        return module.startswith(OWN_FAULTS)
+    from monkeyproof.injection.fault_registry import fault_at  # Not for --help.
+
+    return fault_at(module, str(activity["provider"].get("func", ""))) is not None
 
 
 def _module(activity: Mapping[str, Json]) -> str:

@@ -30,7 +30,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from monkeyproof import paths
-from monkeyproof.config.redaction import know_experiment
+from monkeyproof.config.redaction import register_experiment_secrets
 from monkeyproof.config.user_files import line_of, load_yaml, problem_words, read_text
 from monkeyproof.errors import Refusal, UsageError
 from monkeyproof.experiment import activity_roles
@@ -187,7 +187,7 @@ def read(path: Path, name: str, named: ActivityNames | None = None) -> Experimen
     expanded = expand(written)
     document = expanded.document
     _raise_problems(path, node, [(expanded.written_at(at), words) for at, words in argument_problems(document)])
-    know_experiment(document)
+    register_experiment_secrets(document)
     _ask_chaos_toolkit(path, document)
     extension = _extension(path, node, document)
     if named is not None:

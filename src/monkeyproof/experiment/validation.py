@@ -120,9 +120,11 @@ def use_new_names(document: Mapping[str, Json]) -> Iterator[tuple[Place, str, Fa
         if "ref" in activity or provider.get("type") != "python":
             continue
         module, function = str(provider.get("module", "")), str(provider.get("func", ""))
-        if module.startswith(OWN_FAULTS):
-            with contextlib.suppress(Exception):  # The check that follows says what is wrong with the module.
+        with contextlib.suppress(Exception):  # The check that follows says what is wrong with the module.
+            if module.startswith(OWN_FAULTS):
                 importlib.import_module(module)
+            else:  # Only a plugin's module is imported.
+                fault_registry.fault_at(module, function)
         if (fault := fault_registry.renamed_to(module, function)) is not None:
             provider["func"] = fault.function.__name__
             yield (*place, "provider", "func"), f"{fault.family}.{function}", fault
@@ -148,7 +150,8 @@ def _signature_problems(place: Place, function: Any, arguments: dict[str, Json])
     parameters = inspect.signature(function).parameters
     plumbing = {"configuration", "secrets"}
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    hints = typing.get_type_hints(function) if function.__module__.startswith("monkeyproof.") else {}
+    own = function.__module__.startswith("monkeyproof.") or hasattr(function, "__fault__")
+    hints = typing.get_type_hints(function) if own else {}
     for name, value in arguments.items():
         where = (*place, "arguments", name)
         if name not in parameters or name in plumbing:

@@ -1,4 +1,4 @@
-"""Arguments of a fault by hand: text into values, and what is wrong with them told together with what it takes."""
+"""The arguments of a manual injection: parsed and checked by the parameters of the fault's function."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ UNITS = {
     "per_s": "a second",
     "kib_per_s": "KiB a second",
 }
-"""By the end of a parameter's name."""
+"""Units, by the end of a parameter's name."""
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 _LAX = ConfigDict(allow_inf_nan=False)
 
 
 def described(parameter: Parameter) -> str:
-    """One parameter on one line: ``low_ms=FLOAT (milliseconds; needed)``, or with its default."""
+    """A parameter on one line: ``low_ms=FLOAT (milliseconds; needed)``, or with its default."""
     words = "needed" if parameter.required else f"default {_shown(parameter.default)}"
     unit = unit_of(parameter.name)
     return f"{parameter.name}={parameter.kind.upper()} ({f'{unit}; ' if unit else ''}{words})"
 
 
 def unit_of(name: str) -> str:
-    """The unit of a parameter, by the end of its name; "" if that says none."""
+    """The unit of a parameter, by the end of its name; "" if the name has none."""
     ends = (end for end in UNITS if name == end or name.endswith(f"_{end}"))
-    # The longest says most: "kib_per_s" ends in "s" as well.
+    # The longest one is meant: "kib_per_s" ends in "s" as well.
     return UNITS.get(max(ends, key=len, default=""), "")
 
 
 def parse_arguments(fault: Fault, words: Sequence[str]) -> dict[str, Json]:
-    """``low_ms=50`` and the like, each by the type that the function gives its parameter.
+    """Parse words such as ``low_ms=50``, each by the type of the function's parameter.
 
     Raises:
-        UsageError: a word is no such pair or names no parameter, a value is not of that type, or one is missing.
+        UsageError: a word is not such a pair or names no parameter, a value has another type, or one is missing.
     """
     hints = typing.get_type_hints(fault.function)
     known = {one.name for one in fault.parameters}
@@ -67,10 +67,10 @@ def parse_arguments(fault: Fault, words: Sequence[str]) -> dict[str, Json]:
 
 
 def check_arguments(fault: Fault, arguments: Mapping[str, Json]) -> None:
-    """Values from Python, held against the types that the function gives its parameters.
+    """Check values from Python against the types of the function's parameters.
 
     Raises:
-        UsageError: one is unknown, missing or of another type.
+        UsageError: an argument is unknown, missing or of another type.
     """
     hints = typing.get_type_hints(fault.function)
     known = {one.name for one in fault.parameters}
@@ -89,13 +89,13 @@ def _value(fault: Fault, name: str, text: str, hint: Any) -> Json:
         return text
     adapter = _adapter(hint, _LAX)
     try:
-        return adapter.validate_strings(text) if hint in (int, float, bool) else _any_value(adapter, text)
+        return adapter.validate_strings(text) if hint in (int, float, bool) else _parse_json_or_text(adapter, text)
     except ValidationError as error:
         raise _wrong(fault, f"{name}: {problem_words(error.errors()[0])}") from None
 
 
-def _any_value(adapter: TypeAdapter[Json], text: str) -> Json:
-    """A list or a mapping as JSON; what is no JSON is text."""
+def _parse_json_or_text(adapter: TypeAdapter[Json], text: str) -> Json:
+    """Read a list or a mapping as JSON, and anything that is not JSON as text."""
     try:
         return adapter.validate_json(text)
     except ValidationError:
@@ -104,7 +104,7 @@ def _any_value(adapter: TypeAdapter[Json], text: str) -> Json:
 
 def _adapter(hint: Any, config: ConfigDict) -> TypeAdapter[Json]:
     kind = typing.get_origin(hint) or hint
-    # A model says itself how strictly it is read.
+    # A model has its own configuration.
     return TypeAdapter(hint) if inspect.isclass(kind) and _is_model(kind) else TypeAdapter(hint, config=config)
 
 

@@ -1,7 +1,8 @@
-"""The Monkey's repertoire: every fault there is, and what a person has to know of it before using it.
+"""The fault registry: every fault there is, and what a user has to know of it before using it.
 
-A fault is a function of ``monkeyproof.faults`` with the decorator ``fault``. Whatever lists faults, or injects one
-without an experiment, finds them here; its parameters are those of the function.
+A fault is a function with the decorator ``fault``, in a module of ``monkeyproof.faults`` or of a plugin (see
+``monkeyproof.plugins``). Every list of faults, and every injection without an experiment, finds them here. The
+parameters of a fault are those of its function.
 """
 
 from __future__ import annotations
@@ -15,29 +16,30 @@ import sys
 import typing
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import ParamSpec, Protocol, TypeVar, cast
 
 import numpy as np
 
-from monkeyproof.config.target_file import Family, TargetFile
+from monkeyproof import plugins
+from monkeyproof.config.target_file import TargetFile
 from monkeyproof.errors import RenamedWarning, UsageError
 from monkeyproof.types import Json
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-FAMILIES = tuple(
-    family for family in typing.get_args(Family) if importlib.util.find_spec(f"monkeyproof.faults.{family}")
-)
-"""Modules of ``monkeyproof.faults`` that have faults to offer; the same words stand in ``allow_faults``."""
+BUILT_IN = "monkeyproof.faults."
+FAMILIES = tuple(family for family in plugins.BUILT_IN_FAMILIES if importlib.util.find_spec(f"{BUILT_IN}{family}"))
+"""Modules of ``monkeyproof.faults`` that have faults; ``allow_faults`` in a target file names the same."""
 
 WHEN_SEEN = ("monkeyproof.faults.compound", "when_seen")
-"""The action that injects another fault once an event is seen."""
+"""The action that injects another fault when an event occurs."""
 
 
 class Draw(Protocol):
-    """Chooses arguments of a fault for one target, by chance."""
+    """Draws a fault's arguments for one target by chance."""
 
     def __call__(
         self, rng: np.random.Generator, target: TargetFile, intensity: float
@@ -46,40 +48,48 @@ class Draw(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One argument of a fault; its unit is the end of its name."""
+    """One parameter of a fault; the end of its name is its unit."""
 
     name: str
     kind: str
-    """Its type, as it is written in the code: ``float``, ``str``."""
+    """Its type, as the code writes it: ``float``, ``str``."""
     default: Json
     required: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What there is to know of one fault."""
+    """Everything that a fault declares about itself."""
 
     name: str
     """``family.function``: the same in experiments, in the history and on the command line."""
     function: Callable[..., Json]
     needs: tuple[type, ...]
-    """Capabilities of the target port that it asks for."""
+    """Capabilities of the target port that it needs."""
     evidence: str
     """What proves that it took effect, in a phrase."""
     undo: str
-    """What takes it back, in a phrase; or why there is nothing to take back."""
+    """What undoes it, in a phrase; or why there is nothing to undo."""
     healing: str
-    """Which remedy it calls for, in a phrase."""
+    """Which remedy fits it, in a phrase."""
     draw: Draw | None
-    """Arguments for ``monkeyproof unleash``, with an intensity in (0, 1]; it returns None where the target has no
-    place for this fault. None: never drawn by chance."""
+    """Draws arguments for ``monkeyproof unleash``, with an intensity in (0, 1]; returns None where the target has
+    no place for this fault. None: the fault is never drawn by chance."""
     former_names: tuple[str, ...] = ()
     """Names of the function in the version before; they work in this one, with a warning."""
+    module: str = ""
+    """The plugin's module that has the function; "" for the family's module of ``monkeyproof.faults``."""
 
     @property
     def key(self) -> tuple[str, str]:
-        """Module and function, as an experiment names them: where the function can be had by its name."""
-        return f"monkeyproof.faults.{self.family}", self.function.__name__
+        """Module and function, as an experiment names them."""
+        return self.module or f"{BUILT_IN}{self.family}", self.function.__name__
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, for people: ``built in``, or the plugin's package or module."""
+        plugin = plugins.families().get(self.family) if self.module else None
+        return plugin.origin if plugin is not None else self.module or "built in"
 
     @property
     def family(self) -> str:
@@ -91,7 +101,7 @@ class Fault:
         return " ".join((inspect.getdoc(self.function) or "").split("\n\n")[0].split())
 
     def link(self, arguments: Mapping[str, Json]) -> Json:
-        """The link that it is done to with these arguments: one that is not named is the function's default."""
+        """The link that the fault acts on with these arguments, or by default; None if it has none."""
         if (named := arguments.get("link")) is not None:
             return named
         own = inspect.signature(self.function).parameters.get("link")
@@ -121,14 +131,19 @@ def fault(
     draw: Draw | None = None,
     former_names: Sequence[str] = (),
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Declare a function to be a fault. The function stays as it is.
+    """Declare a function to be a fault; the function itself stays as it is.
 
-    Its module also gets a function for each of ``former_names``, since Chaos Toolkit only calls functions that a
-    module has. Such a function warns, and is no fault of its own: no list of faults shows it.
+    Args:
+        needs: capabilities of the target port that the fault needs.
+        evidence, undo, healing: phrases for people; see ``Fault``.
+        draw: draws arguments for a randomised schedule.
+        former_names: names of the function in the version before. The function's module gets a function for each,
+            since Chaos Toolkit only calls functions that a module has. Such a function warns, and is no fault of
+            its own: no list of faults shows it.
     """
 
     def declare(function: Callable[P, R]) -> Callable[P, R]:
-        family = function.__module__.removeprefix("monkeyproof.faults.").partition(".")[0]
+        family, module = _home_of(function.__module__)
         declared = Fault(
             f"{family}.{function.__name__}",
             cast("Callable[..., Json]", function),
@@ -138,24 +153,33 @@ def fault(
             healing,
             draw,
             tuple(former_names),
+            module,
         )
         for name in former_names:
-            function.__globals__[name] = _renamed_function(declared, name)
+            function.__globals__[name] = _renamed_function(function, name)
         function.__fault__ = declared  # type: ignore[attr-defined]
         return function
 
     return declare
 
 
-def _renamed_function(fault: Fault, name: str) -> Callable[..., Json]:
-    @functools.wraps(fault.function)
+def _renamed_function(function: Callable[..., Json], name: str) -> Callable[..., Json]:
+    @functools.wraps(function)
     def renamed(*args: Json, **kwargs: Json) -> Json:
+        fault = cast("Fault", _declared_as(renamed))
         warn_renamed(f"{fault.family}.{name}", fault)
         return fault.function(*args, **kwargs)
 
     renamed.__name__ = renamed.__qualname__ = name
-    renamed.__renamed_to__ = fault  # type: ignore[attr-defined]
+    renamed.__renamed_to__ = function  # type: ignore[attr-defined]
     return renamed
+
+
+def _declared_as(function: object) -> Fault | None:
+    """The fault that a function is declared to be, also under a former name; None if it is no fault."""
+    # A plugin's fault is declared anew once its family is known, so a former name leads to the function.
+    found = getattr(getattr(function, "__renamed_to__", function), "__fault__", None)
+    return found if isinstance(found, Fault) else None
 
 
 def warn_renamed(name: str, fault: Fault, where: str = "") -> None:
@@ -170,8 +194,8 @@ def warn_renamed(name: str, fault: Fault, where: str = "") -> None:
 
 def renamed_to(module: str, function: str) -> Fault | None:
     """The fault that an imported module has under a former name; None if that name is no former one."""
-    found = getattr(getattr(sys.modules.get(module), function, None), "__renamed_to__", None)
-    return found if isinstance(found, Fault) else None
+    found = getattr(sys.modules.get(module), function, None)
+    return _declared_as(found) if hasattr(found, "__renamed_to__") else None
 
 
 def collect_faults(package: str) -> None:
@@ -198,17 +222,68 @@ def _belongs(family: object, name: str, package: str) -> bool:
     return inspect.isfunction(member) and member.__module__.startswith(f"{package}.")
 
 
-def all_faults() -> Sequence[Fault]:
-    """Every fault, by family in their order here, then by name."""
+def _home_of(module: str) -> tuple[str, str]:
+    """The family of a function that stands in a module, and the plugin's module that it is found in, if any."""
+    if module.startswith(BUILT_IN):
+        return module.removeprefix(BUILT_IN).partition(".")[0], ""
+    if (plugin := plugins.holder_of_fault(module)) is not None:
+        return plugin.name, plugin.module
+    # Imported before a target file that names it is read: ``_plugin_faults`` sees to it then.
+    return module.rpartition(".")[2], module
+
+
+def built_in_faults() -> Sequence[Fault]:
+    """Every fault of this package, by family in the order of ``FAMILIES``, then by name."""
     found: list[Fault] = []
     for family in FAMILIES:
-        module = importlib.import_module(f"monkeyproof.faults.{family}")
-        functions = (function for _, function in inspect.getmembers(module, inspect.isfunction))
-        faults = (getattr(one, "__fault__", None) for one in functions)
-        # A module may offer another family's function under its own name.
-        own = {one.name: one for one in faults if isinstance(one, Fault) and one.family == family}
-        found += (own[name] for name in sorted(own))
+        found += _faults_of(importlib.import_module(f"{BUILT_IN}{family}"), family)
     return found
+
+
+def all_faults() -> Sequence[Fault]:
+    """Every fault, those of plugins last. Imports all plugins that may have faults.
+
+    Raises:
+        UsageError: a plugin cannot be imported, or the name of its family is taken.
+    """
+    return [*built_in_faults(), *(one for name in plugins.families() for one in _plugin_faults(name))]
+
+
+def _plugin_faults(family: str) -> Sequence[Fault]:
+    plugin = plugins.families()[family]
+    module = plugin.imported()
+    for _, function in inspect.getmembers(module, inspect.isfunction):
+        declared = getattr(function, "__fault__", None)
+        if isinstance(declared, Fault) and declared.module and plugin.holds(function.__module__):
+            here = replace(declared, name=f"{family}.{function.__name__}", module=plugin.module)
+            if here != declared:  # It was imported before a target file named the plugin.
+                function.__fault__ = here  # type: ignore[attr-defined]
+    return _faults_of(module, family)
+
+
+def _faults_of(module: ModuleType, family: str) -> Sequence[Fault]:
+    """The faults that a module offers, without former names. It may offer another family's function as well."""
+    faults = (getattr(one, "__fault__", None) for _, one in inspect.getmembers(module, inspect.isfunction))
+    own = {one.name: one for one in faults if isinstance(one, Fault) and one.family == family}
+    return [own[name] for name in sorted(own)]
+
+
+def fault_at(module: str, function: str) -> Fault | None:
+    """The fault that an experiment names by module and function, also by a former name; None if that is no fault.
+
+    Imports the module only if it is a family's or a plugin's.
+
+    Raises:
+        UsageError: it is a plugin's, and that cannot be imported.
+    """
+    family = module.removeprefix(BUILT_IN) if module.startswith(BUILT_IN) else ""
+    if family in FAMILIES:
+        found = _declared_as(getattr(importlib.import_module(module), function, None))
+        return found if found is not None and found.family == family else None
+    if (plugin := plugins.holder_of_fault(module)) is None:
+        return None
+    _plugin_faults(plugin.name)
+    return _declared_as(getattr(plugin.imported(module), function, None))
 
 
 def find(name: str) -> Fault:
@@ -219,7 +294,7 @@ def find(name: str) -> Fault:
     """
     import difflib
 
-    known = {one.name: one for one in all_faults()}
+    known = {one.name: one for one in _faults_beside(name.partition(".")[0])}
     if name in known:
         return known[name]
     if (renamed := by_former_name(name)) is not None:
@@ -233,16 +308,26 @@ def find(name: str) -> Fault:
 def by_former_name(name: str) -> Fault | None:
     """The fault whose former name this is (``family.function``); None if it is no fault's."""
     family, _, function = name.partition(".")
-    return next((one for one in all_faults() if one.family == family and function in one.former_names), None)
+    return next(
+        (one for one in _faults_beside(family) if one.family == family and function in one.former_names), None
+    )
+
+
+def _faults_beside(family: str) -> Sequence[Fault]:
+    """Faults among which one of a family is found, or else what it is mistaken for. A broken plugin hides only its
+    own faults."""
+    if family in FAMILIES:
+        return built_in_faults()
+    return _plugin_faults(family) if family in plugins.families() else all_faults()
 
 
 def faults_in(document: Mapping[str, Json]) -> Iterator[Fault]:
     """The faults that an experiment's method injects, also those that wait for an event."""
-    by_key = {one.key: one for one in all_faults()}
     for activity in document.get("method") or ():
         provider = activity.get("provider") or {}
         arguments = provider.get("arguments") or {}
-        if (provider.get("module"), provider.get("func")) == WHEN_SEEN:
+        where = (str(provider.get("module")), str(provider.get("func")))
+        if where == WHEN_SEEN:
             yield find(str(arguments.get("fault")))
-        elif found := by_key.get((str(provider.get("module")), str(provider.get("func")))):
+        elif (found := fault_at(*where)) is not None:
             yield found

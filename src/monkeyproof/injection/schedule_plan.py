@@ -1,6 +1,7 @@
-"""A storm: faults drawn by chance, with random gaps and overlaps. A plan first, and a pure function of its seed.
+"""The plan of a randomised fault schedule (a storm, as its files call it): a pure function of its seed.
 
-A plan is stored as the Chaos Toolkit experiment that rides it, so that ``monkeyproof run FILE`` replays it, too.
+Faults are drawn by chance, with random gaps and overlaps. A plan is stored as the Chaos Toolkit experiment that
+runs the schedule, so that ``monkeyproof run FILE`` replays it, too.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from monkeyproof.types import Json
 
 INTENSITIES = {"low": 0.25, "medium": 0.5, "high": 1.0}
 INTENSITY_LEAST = 0.05
-"""Of less, what is drawn is so little that nobody would see it."""
+"""The lowest intensity: below it, the drawn faults are too weak to be seen."""
 SHORTEST_S = 2.0
-"""What lasts less may be over before it is proven."""
-FILE = "storm.yaml"
+"""The shortest fault, in seconds: a shorter one may end before it is proven."""
+SCHEDULE_FILE = "storm.yaml"
+"""The name of a plan in its campaign's folder."""
 _DRAWN = "monkeyproof.injection.schedule_plan"
-"""The extension that says what a storm was drawn from."""
+"""The extension that holds what a schedule was drawn from."""
 _RUN_SCHEDULE = {"type": "python", "module": "monkeyproof.faults.actions.schedule", "func": "run_schedule"}
 _MODULES = (_RUN_SCHEDULE["module"], "monkeyproof.faults.storm")
 """Modules that have had this action: files of the version before name the second one."""
@@ -41,14 +43,14 @@ _Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class ScheduledFault:
-    """One fault of a storm; times count from its beginning."""
+    """One fault of a schedule; times count from the schedule's start."""
 
     start_s: _Seconds
     duration_s: _Seconds
     fault: str
     arguments: Mapping[str, Json] = field(default_factory=dict)
     seed: int = 0
-    """Of all that it draws by itself; its own, so that it does the same whichever others are left out."""
+    """The seed of what the fault itself draws: the fault does the same whichever others are left out."""
 
     @property
     def end_s(self) -> float:
@@ -61,21 +63,21 @@ class ScheduledFault:
 
 @dataclass(frozen=True, slots=True)
 class SchedulePlan:
-    """What a storm does, and what it was drawn from."""
+    """A fault schedule, and what it was drawn from."""
 
     seed: int
     minutes: float
     intensity: float
     families: tuple[str, ...]
-    """Those that were drawn from."""
+    """The families that were drawn from."""
     max_at_once: int
     horizon_s: float
-    """How long the target may take to come back."""
+    """How long the target may take to recover after the schedule."""
     faults: tuple[ScheduledFault, ...]
-    """In the order in which they begin."""
+    """In the order of their start."""
 
     def only(self, faults: Iterable[ScheduledFault]) -> SchedulePlan:
-        """The same storm with these faults alone, the first of them at once."""
+        """The same schedule with these faults alone, the first of them at once."""
         kept = sorted(faults, key=lambda one: one.start_s)
         early_s = kept[0].start_s if kept else 0.0
         moved = (replace(one, start_s=round(one.start_s - early_s, 2)) for one in kept)
@@ -123,15 +125,15 @@ class SchedulePlan:
         }
 
     def text(self) -> str:
-        """What stands in its file."""
+        """The content of the plan's file."""
         return yaml.safe_dump(self.document(), sort_keys=False, allow_unicode=True, width=110)
 
 
 def read_plan(path: Path) -> SchedulePlan:
-    """A storm from its file.
+    """Read a plan from its file.
 
     Raises:
-        UsageError: it cannot be read, or no storm stands in it.
+        UsageError: the file cannot be read, or holds no plan.
     """
     _, document = load_yaml(read_text(path), str(path))
     try:
@@ -145,12 +147,12 @@ def read_plan(path: Path) -> SchedulePlan:
         where = ".".join(str(part) for part in problem["loc"])
         raise UsageError(f"{path}: {where}: {problem_words(problem)}") from None
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise UsageError(f"{path}: no storm stands in it; 'monkeyproof unleash' writes such files") from None
+        raise UsageError(f"{path}: not a fault schedule; 'monkeyproof unleash' writes such files") from None
 
 
 def plan_schedule(
     target: TargetFile,
-    repertoire: Sequence[Fault],
+    registry: Sequence[Fault],
     *,
     seed: int,
     minutes: float,
@@ -158,49 +160,65 @@ def plan_schedule(
     families: Sequence[str] = (),
     max_at_once: int | None = None,
 ) -> SchedulePlan:
-    """Draw a storm. The same arguments give the same plan, on any machine and at any time.
+    """Draw a schedule. The same arguments give the same plan, on any machine and at any time.
 
-    Faults that ask for the same part of the target never overlap: the undo of one would find what the other left.
-    Those on links may, each is taken off by its own id; but not on one link, where one would keep another from
-    being proven, or pass for its proof.
+    Faults that need the same capability of the target never overlap: the undo of one would find what the other
+    left. Faults on links may overlap, for each is removed by its own id; but not on one link, where one fault
+    would hide the proof of another, or pass for it.
 
     Args:
+        registry: the faults to draw from, as far as the target allows them.
         intensity: in (0, 1]: shorter gaps, longer faults, more of them at once, and more of each.
-        families: to draw from; none means all that the target allows.
-        max_at_once: how many are held at the same time; by the intensity where it is None.
+        families: the families to draw from; none means all that the target allows.
+        max_at_once: how many faults are held at the same time; None: by the intensity.
 
     Raises:
-        UsageError: the target does not allow one of the families, or nothing can be drawn for it.
+        UsageError: the target does not allow one of the families, or no fault can be drawn for it.
+    """
+    chosen = _families_to_draw_from(target, families)
+    able = [fault for fault in registry if fault.draw is not None and fault.family in chosen]
+    at_once = max_at_once or 1 + round(2 * intensity)
+    rng = np.random.default_rng([seed, zlib.crc32(b"unleash")])
+    now_s, planned = 0.0, list[ScheduledFault]()
+    while True:
+        now_s, duration_s = _next_slot(rng, planned, now_s, intensity, at_once)
+        start_s = round(now_s, 2)
+        duration_s = round(min(duration_s, 60.0 * minutes - start_s), 2)
+        if duration_s < SHORTEST_S:
+            break
+        own = np.random.default_rng([seed, zlib.crc32(b"unleash/fault"), len(planned)])
+        beside = [other for other in planned if other.end_s > start_s]
+        drawn = _draw(own, able, beside, target, intensity)
+        if drawn is not None:
+            planned.append(ScheduledFault(start_s, duration_s, drawn[0], drawn[1], int(own.integers(2**31))))
+        elif not beside:
+            what = f"nothing can be drawn for target {target.name!r}"
+            raise UsageError(f"{what} from the families {', '.join(chosen) or '(none is allowed)'}")
+    return SchedulePlan(seed, minutes, intensity, chosen, at_once, target.windows.horizon_s, tuple(planned))
+
+
+def _families_to_draw_from(target: TargetFile, families: Sequence[str]) -> tuple[str, ...]:
+    """In the order of the target file.
+
+    Raises:
+        UsageError: the target does not allow one of them.
     """
     for family in families:
         if family not in target.allow_faults:
             allowed = ", ".join(target.allow_faults) or "none"
             raise UsageError(f"family {family!r}: target {target.name!r} does not allow it; it allows {allowed}")
-    chosen = tuple(family for family in target.allow_faults if not families or family in families)
-    able = [one for one in repertoire if one.draw is not None and one.family in chosen]
-    at_once = max_at_once or 1 + round(2 * intensity)
-    rng = np.random.default_rng([seed, zlib.crc32(b"unleash")])
-    over_s, now_s, planned = 60.0 * minutes, 0.0, list[ScheduledFault]()
-    while True:
-        gap_s = float(rng.exponential(2.0 + 8.0 * (1.0 - intensity)))
-        now_s += max(0.2, gap_s) if planned else min(1.0, gap_s)
-        duration_s = float(rng.uniform(SHORTEST_S, 3.0 + 9.0 * intensity))
-        one = np.random.default_rng([seed, zlib.crc32(b"unleash/fault"), len(planned)])
-        held = [other.end_s for other in planned if other.end_s > now_s]
-        if len(held) >= at_once:
-            now_s = sorted(held)[-at_once]
-        start_s = round(now_s, 2)
-        duration_s = round(min(duration_s, over_s - start_s), 2)
-        if duration_s < SHORTEST_S:
-            break
-        beside = [other for other in planned if other.end_s > start_s]
-        drawn = _draw(one, able, beside, target, intensity)
-        if drawn is None and not beside:
-            what = f"nothing can be drawn for target {target.name!r}"
-            raise UsageError(f"{what} from the families {', '.join(chosen) or '(none is allowed)'}")
-        if drawn is not None:
-            planned.append(ScheduledFault(start_s, duration_s, drawn[0], drawn[1], int(one.integers(2**31))))
-    return SchedulePlan(seed, minutes, intensity, chosen, at_once, target.windows.horizon_s, tuple(planned))
+    return tuple(family for family in target.allow_faults if not families or family in families)
+
+
+def _next_slot(
+    rng: np.random.Generator, planned: Sequence[ScheduledFault], now_s: float, intensity: float, at_once: int
+) -> tuple[float, float]:
+    """Start and duration of the next fault, in seconds; it waits while ``at_once`` others are held."""
+    gap_s = float(rng.exponential(2.0 + 8.0 * (1.0 - intensity)))
+    now_s += max(0.2, gap_s) if planned else min(1.0, gap_s)
+    duration_s = float(rng.uniform(SHORTEST_S, 3.0 + 9.0 * intensity))
+    held = sorted(other.end_s for other in planned if other.end_s > now_s)
+    return (held[-at_once] if len(held) >= at_once else now_s), duration_s
 
 
 def _draw(
@@ -210,7 +228,7 @@ def _draw(
     target: TargetFile,
     intensity: float,
 ) -> tuple[str, dict[str, Json]] | None:
-    """The first fault, in an order that is drawn, that has a place in this target beside those that are held."""
+    """The first fault, in a drawn order, that has a place in this target beside those that are held."""
     known = {fault.name: fault for fault in faults}
     parts = {part for one in beside for part in known[one.fault].needs if part is not Links}
     links = {known[one.fault].link(one.arguments) for one in beside} - {None}
@@ -225,7 +243,7 @@ def _draw(
 
 
 def _plain(value: Any) -> Any:
-    """Without what only Python or numpy has."""
+    """A value as JSON has it, without the types of Python and numpy alone."""
     return json.loads(json.dumps(value, default=lambda one: one.item()))
 
 

@@ -46,7 +46,7 @@ def revert_one(fault: OpenFault) -> str:
         return words
     target = _LazyTarget(Path(fault.target_file))
     try:
-        return fault.undo.run(cast("Target", target))
+        return fault.undo.run(cast("Target", target), Path(fault.target_file))
     finally:
         target.close()
 

@@ -12,7 +12,7 @@ from typing import NoReturn, TypeVar
 from monkeyproof import paths
 from monkeyproof.clock import Anchor
 from monkeyproof.errors import MonkeyproofError, NotReverted
-from monkeyproof.injection.inject import Context, note_if_gone
+from monkeyproof.injection.inject import Context, record_if_gone
 from monkeyproof.record.history import TRIAL_FILE, HistoryWriter, Kind, events_in, write_json
 from monkeyproof.runtime import trial_mark
 from monkeyproof.safety.residue import REBUILD, Audit, Residue, strays
@@ -118,7 +118,7 @@ def record_missing_faults(context: Context) -> None:
         if any(event.kind in (Kind.HEALER_ACTING, Kind.HEALER_ACTED) for event in events_in(context.folder)):
             return
     for fault in context.undo.open_faults():
-        note_if_gone(context, fault)
+        record_if_gone(context, fault)
 
 
 def _fail(residue: Sequence[Residue]) -> NoReturn:

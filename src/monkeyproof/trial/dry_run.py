@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from monkeyproof.clock import Anchor, SystemClock
 from monkeyproof.config.target_file import TargetFile
 from monkeyproof.errors import MonkeyproofError, UsageError
-from monkeyproof.experiment.activity_roles import OWN_FAULTS, ActivityRoles, activity_named, roles_of
+from monkeyproof.experiment.activity_roles import OWN_FAULTS, ActivityRoles, activity_named, is_own_fault, roles_of
 from monkeyproof.experiment.catalogue import Experiment
 from monkeyproof.faults.actions.external import told_of
 from monkeyproof.injection.active import ActiveFaults
@@ -113,12 +113,12 @@ class DryRun:
     def manual_step(self, fault: Fault, arguments: Mapping[str, Json], seed: int, hold_s: float) -> PlannedStep:
         """The injection of one fault without an experiment. Needs a target that is up."""
         assert self.target is not None
-        in_force = ActiveFaults()
-        in_force.hold_at_most_s = hold_s
-        with planning(self.target, seed, "none", in_force) as context:
+        active_faults = ActiveFaults()
+        active_faults.hold_at_most_s = hold_s
+        with planning(self.target, seed, "none", active_faults) as context:
             fault.function(**arguments)
-            planned, guards = (context.planned or [])[0], "; ".join(context.guards)
-        return _planned_step(planned, guards, f"for {hold_s:g} s, or until Ctrl-C")
+            planned, limit_checks = (context.planned or [])[0], "; ".join(context.limit_checks)
+        return _planned_step(planned, limit_checks, f"for {hold_s:g} s, or until Ctrl-C")
 
     def steps(self, experiment: Experiment, seed: int, arm: str) -> list[PlannedStep]:
         """The injections of one trial, in the order of the experiment's method."""
@@ -126,13 +126,13 @@ class DryRun:
         roles = roles_of(document, experiment.extension.named)
         if roles is not None:
             return [self._external_step(document, roles)]
-        in_force = ActiveFaults()  # For the whole trial: its faults share each limit.
-        in_force.hold_at_most_s = longest_hold_s(document)
+        active_faults = ActiveFaults()  # For the whole trial: its faults share each limit.
+        active_faults.hold_at_most_s = longest_hold_s(document)
         steps = []
         for activity in _actions_of(document):
             if activity["provider"].get("module") == STORM and self.target is not None:
                 steps += self._storm_steps(document, activity, self.target, seed, arm)
-            elif (step := self._own_step(document, activity, seed, arm, in_force)) is not None:
+            elif (step := self._own_step(document, activity, seed, arm, active_faults)) is not None:
                 steps.append(step)
         return steps
 
@@ -146,8 +146,8 @@ class DryRun:
                 _call(document, provider["module"], provider["func"], dict(provider.get("arguments") or {}))
             except MonkeyproofError as error:
                 return [PlannedStep(str(activity.get("name", provider["func"])), (("", str(error)),), error)]
-            planned, guards = list(context.planned or ()), "; ".join(context.guards)
-        return [_planned_step(one, guards, "for as long as the schedule says") for one in planned]
+            planned, limit_checks = list(context.planned or ()), "; ".join(context.limit_checks)
+        return [_planned_step(one, limit_checks, "for as long as the schedule says") for one in planned]
 
     def _own_step(
         self,
@@ -155,11 +155,12 @@ class DryRun:
         activity: Mapping[str, Json],
         seed: int,
         arm: str,
-        in_force: ActiveFaults,
+        active_faults: ActiveFaults,
     ) -> PlannedStep | None:
         provider = activity["provider"]
         module = str(provider.get("module", ""))
-        if provider["type"] != "python" or not module.startswith(OURS):
+        own_fault = is_own_fault(activity)
+        if provider["type"] != "python" or not (module.startswith(OURS) or own_fault):
             words = ", ".join(f"{key} {value}" for key, value in told_of(activity).items() if key != "activity")
             return PlannedStep(
                 f"{activity.get('name', 'an activity')} (not a fault of monkeyproof)",
@@ -169,9 +170,9 @@ class DryRun:
                     ("undo", "none is known"),
                 ),
             )
-        if (module, provider.get("func")) == (revert.__module__, revert.__name__):
-            in_force.clear()
-        if not module.startswith(OWN_FAULTS):
+        if (module, provider.get("func")) == ("monkeyproof.injection", revert.__name__):
+            active_faults.clear()
+        if not own_fault:
             return None  # A hold or a revert.
         held = promised_hold(document, self.file.windows, ends_trial=True)
         arguments = dict(provider.get("arguments") or {})
@@ -185,7 +186,7 @@ class DryRun:
                     ("undo", "is recorded before the act; 'monkeyproof plan' names it while the target is up"),
                 ),
             )
-        with planning(self.target, seed, arm, in_force) as context:
+        with planning(self.target, seed, arm, active_faults) as context:
             try:
                 _call(document, module, provider["func"], arguments)
             except MonkeyproofError as error:
@@ -194,10 +195,10 @@ class DryRun:
                 wrong = UsageError(f"{provider['func']} cannot be called with these arguments: {error}")
                 return PlannedStep(str(activity.get("name", provider["func"])), (("", str(wrong)),), wrong)
             planned = list(context.planned or ())
-            guards = "; ".join(context.guards)
+            limit_checks = "; ".join(context.limit_checks)
         if not planned:
             return None
-        step = _planned_step(planned[0], guards, held)
+        step = _planned_step(planned[0], limit_checks, held)
         if (module, provider["func"]) == WHEN_SEEN:
             when = f"once {arguments['event']} is seen, within {arguments['within_s']:g} s; else not at all"
             step = replace(step, details=(("when", when), *step.details))
@@ -219,13 +220,13 @@ class DryRun:
 
 
 @contextlib.contextmanager
-def planning(target: Target, seed: int, arm: str, in_force: ActiveFaults) -> Iterator[Context]:
+def planning(target: Target, seed: int, arm: str, active_faults: ActiveFaults) -> Iterator[Context]:
     """Open a context that plans: injections are built, and kept in ``planned``; its folder is temporary."""
     with tempfile.TemporaryDirectory(prefix="mp-plan-") as name:
         folder, clock = Path(name), SystemClock()
         writer = HistoryWriter(folder, Anchor.now(clock), "plan", clock)
         log = UndoLog(folder / "undo.jsonl")
-        context = Context(folder, target, writer, log, seed, arm, clock, planned=[], in_force=in_force)
+        context = Context(folder, target, writer, log, seed, arm, clock, planned=[], active_faults=active_faults)
         set_current(context)
         try:
             yield context
@@ -235,7 +236,7 @@ def planning(target: Target, seed: int, arm: str, in_force: ActiveFaults) -> Ite
             writer.close()
 
 
-def _planned_step(planned: Injection, guards: str, held: str) -> PlannedStep:
+def _planned_step(planned: Injection, limit_checks: str, held: str) -> PlannedStep:
     parameters = ", ".join(f"{key} {_short(value)}" for key, value in planned.parameters.items())
     return PlannedStep(
         f"{planned.fault} on {planned.subject}",
@@ -243,7 +244,7 @@ def _planned_step(planned: Injection, guards: str, held: str) -> PlannedStep:
             ("family", planned.fault.split(".")[0]),
             ("with", parameters or "no parameters"),
             ("held", held if planned.held else f"not at all, it is over at once; watched {held}"),
-            ("limit", guards or "no limit of the target file applies"),
+            ("limit", limit_checks or "no limit of the target file applies"),
             ("undo", _words_of(planned.undo)),
         ),
     )

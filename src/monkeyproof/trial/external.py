@@ -17,7 +17,7 @@ from chaoslib.exceptions import ActivityFailed, InterruptExecution
 from chaoslib.run import RunEventHandler
 
 from monkeyproof.clock import wait_for
-from monkeyproof.config.redaction import know_loaded, redact
+from monkeyproof.config.redaction import redact, register_loaded_secrets
 from monkeyproof.errors import EXIT_REFUSED, MonkeyproofError, Refusal
 from monkeyproof.experiment.activity_roles import ActivityRoles, activity_named, after_injection, is_action, uses
 from monkeyproof.faults.actions.external import EVIDENCE_WITHIN_S, told, told_of, why_no_evidence, why_not_done
@@ -83,7 +83,7 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
         settings: Json,  # noqa: ARG002
     ) -> None:
         self._configuration, self._secrets = configuration, secrets
-        know_loaded(configuration, secrets)
+        register_loaded_secrets(configuration, secrets)
 
     def hypothesis_before_completed(
         self,

@@ -72,7 +72,7 @@ class FaultSession:
     def why_too_long(self) -> str:
         """Why a fault must not stay active any longer; "" if none exceeds its limit."""
         context = self.context
-        return context.in_force.why_too_long(context.target.file.windows, context.clock.monotonic_s())
+        return context.active_faults.why_too_long(context.target.file.windows, context.clock.monotonic_s())
 
     def revert_all(self) -> NotReverted | None:
         """Revert every open fault. Returns the error instead of raising it: the audit must follow in any case."""

@@ -117,10 +117,10 @@ class Monkey:
 
     def why_inactive(self) -> str:
         """Why a held fault is no longer active, as far as the target shows it; "" if all are active."""
-        looks, words = self._fault_session.context.looks, list[str]()
+        checks, words = self._fault_session.context.presence_checks, list[str]()
         for one in self._fault_session.log.open_faults():
             with contextlib.suppress(TargetError):  # The revert reports a target that does not answer.
-                words += [looks[one.id]()] if one.id in looks else []
+                words += [checks[one.id]()] if one.id in checks else []
         words += [str(one.data["why"]) for one in events_in(self.folder) if one.kind is Kind.LEASE_RAN_OUT]
         return "; ".join(one for one in words if one)
 
@@ -208,7 +208,7 @@ class ManualSession:
             faults = FaultSession(
                 self._exits, target, writer, seed=self._seed, arm="none", clock=clock, ends_group=False
             )
-            faults.context.in_force.hold_at_most_s = self._at_most_s
+            faults.context.active_faults.hold_at_most_s = self._at_most_s
             self._fault_session = faults
             writer.event(Kind.TRIAL_STARTED, BY_HAND, title=plan.title)
             faults.begin_audit()

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from monkeyproof import errors
-from monkeyproof.config.redaction import RedactedStream, know_loaded, redact
+from monkeyproof.config.redaction import RedactedStream, redact, register_loaded_secrets
 from monkeyproof.errors import EXIT_NOT_REVERTED, EXIT_OK, EXIT_REFUSED, MonkeyproofError
 from monkeyproof.experiment import catalogue
 from monkeyproof.experiment.activity_roles import ActivityNames, roles_of
@@ -61,7 +61,7 @@ def run_worker(plan: TrialPlan, trial: TrialSession) -> None:
         def running(
             self, _experiment: object, _journal: object, configuration: Json, secrets: Json, *_: Json
         ) -> None:
-            know_loaded(configuration, secrets)
+            register_loaded_secrets(configuration, secrets)
 
         def started(self, experiment: object, journal: object) -> None:  # noqa: ARG002
             _leave_on_signals(external)

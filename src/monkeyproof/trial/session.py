@@ -50,7 +50,7 @@ class TrialSession:
             self.prepare()
         assert self._context is not None
         assert self._sidecars is not None
-        self._context.in_force.hold_at_most_s = hold_at_most_s
+        self._context.active_faults.hold_at_most_s = hold_at_most_s
         self._context.watched_from_s = max(self._prepared_s, self._sidecars.wait_until_working())
         if self._context.target.file.abort_if:
             self._sidecars.start_abort_monitor(self._context.target.file.path)

@@ -31,25 +31,39 @@ class Undo:
     function: str
     """``monkeyproof.faults.registry:restore_champion``"""
     arguments: Mapping[str, Json]
+    package: str = ""
+    """The plugin that the function comes with, and its version; "" for one of this package."""
 
-    def run(self, target: Target) -> str:
+    @property
+    def is_built_in(self) -> bool:
+        """Whether the function belongs to this package, not to a plugin."""
+        return self.function.startswith(ROOM_OF_UNDOS)
+
+    def run(self, target: Target, target_file: Path | None = None) -> str:
         """Undo the fault. Raises whatever the undo raises: then the fault is not reverted.
+
+        Args:
+            target_file: the fault's; it may name the plugin that has the function.
 
         Raises:
             UsageError: there is no such undo.
         """
-        function = self.resolved()
+        function = self.resolved(target_file)
         with trial_mark.undo_mark():
             return str(function(target, **self.arguments))
 
-    def resolved(self) -> Callable[..., object]:
+    def resolved(self, target_file: Path | None = None) -> Callable[..., object]:
         """The function itself.
 
         Raises:
-            UsageError: it is not one of the faults' room.
+            UsageError: it is neither one of the faults' room nor an undo of a plugin.
         """
         module, _, name = self.function.partition(":")
-        if not module.startswith(ROOM_OF_UNDOS) or not name.isidentifier():
+        if not self.is_built_in:
+            from monkeyproof.undo.plugin_undo import resolve
+
+            return resolve(self.function, target_file, self.package)
+        if not name.isidentifier():
             raise UsageError(f"undo log: {self.function!r} is not an undo of the faults' room")
         found: object = None
         with contextlib.suppress(ImportError):
@@ -181,7 +195,7 @@ def _intent(entry: Mapping[str, Json]) -> OpenFault:
         _text(entry, "id"),
         _text(entry, "fault"),
         _text(entry, "subject"),
-        Undo(function, arguments),
+        Undo(function, arguments, str(_typed(undo.get("package", ""), str, "package"))),
         _text(entry, "target_file"),
         _text(entry, "utc"),
         _typed(entry.get("prior") or {}, dict, "prior"),

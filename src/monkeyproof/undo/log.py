@@ -78,6 +78,8 @@ class UndoLog:
     def intend(self, fault: OpenFault) -> None:
         """Record that a fault is about to be injected. Raises OSError if the record cannot be written."""
         undo = {"function": fault.undo.function, "arguments": dict(fault.undo.arguments)}
+        if fault.undo.package:
+            undo["package"] = fault.undo.package
         self._intent(
             fault.id,
             fault.fault,

@@ -188,7 +188,7 @@ def test_a_plan_of_it_waits_for_nothing(context: Context) -> None:
     context.planned = []
     schedule.run_schedule([fault(1, 6, "held", "a"), fault(50, 6, "refused", "b"), fault(90, 6, "held", "c")])
     assert [one.subject for one in context.planned] == ["a", "c"]
-    assert "may not be broken" in context.guards[0]
+    assert "may not be broken" in context.limit_checks[0]
     assert context.clock.monotonic_s() == 0.0
     assert events_in(context.folder) == []
 

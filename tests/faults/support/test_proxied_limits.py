@@ -70,20 +70,20 @@ def test_latencies_add_up_for_one_request_may_meet_all_of_them(world, proxy, ask
     limited(latency_ms=100)
     with Traffic(proxy, "web"):
         network.add_latency("web", 20, 60)
-    with pytest.raises(Refusal, match="the delay on raw, together with the 60 of what is in force"):
+    with pytest.raises(Refusal, match="the delay on raw, together with the 60 of the active faults"):
         network.add_latency("raw", 20, 41)
     assert len(events(world, Kind.FAULT_INTENDED)) == 1
     revert()
-    assert current().in_force.used("latency_ms") == 0
+    assert current().active_faults.used("latency_ms") == 0
 
 
 def test_shares_of_rows_add_up_to_all_rows_at_most(world, limited):
     limited(rows_share=1.0)
     for fault_id in "12":
         within_limit("rows_share", 0.7, "the share of rows corrupted", adds_up=True)
-        current().in_force.begins(fault_id, 0.0, held=True)
+        current().active_faults.begins(fault_id, 0.0, held=True)
     limited(rows_share=0.9)
-    with pytest.raises(Refusal, match=r"together with the 1\.4 of what is in force already, would be 1, and"):
+    with pytest.raises(Refusal, match=r"together with the 1\.4 of the active faults, would be 1, and"):
         within_limit("rows_share", 0.7, "the share of rows corrupted", adds_up=True)
 
 
@@ -94,7 +94,7 @@ def test_a_plan_sees_that_they_add_up_and_what_cannot_be_called(world, limited, 
     faults, preview = ActiveFaults(), DryRun(world.file, world)
     first, second = (preview._own_step({"method": [action]}, action, 1, "none", faults) for _ in range(2))
     assert first.refused is None
-    assert "together with the 60 of what is in force" in str(second.refused)
+    assert "together with the 60 of the active faults" in str(second.refused)
     monkeypatch.setattr(delays, "check_link_share", None)  # Whatever a fault raises before it is injected.
     broken = preview._own_step({"method": [action]}, action, 1, "none", ActiveFaults())
     assert isinstance(broken.refused, UsageError)

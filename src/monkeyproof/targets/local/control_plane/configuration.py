@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import typing
 from pathlib import Path
 
 import yaml
 
-from monkeyproof.config import target_file
+from monkeyproof import plugins
 from monkeyproof.record.history import write_json
 from monkeyproof.targets.local.control_plane.layout import CLIENT_LINK, REPLICAS, StackLayout, registry_link
 from monkeyproof.targets.local.models.publishing import ALIAS, MODEL
 from monkeyproof.types import Json
 
-ALLOWED_FAULTS = tuple(family for family in typing.get_args(target_file.Family) if family != "kubernetes")
+ALLOWED_FAULTS = tuple(family for family in plugins.BUILT_IN_FAMILIES if family != "kubernetes")
 
 
 def write_configuration(layout: StackLayout) -> None:
@@ -67,7 +66,7 @@ def write_target_file(layout: StackLayout) -> None:
         "links": {name: dict(link) for name, link in layout.links.items()},
         "registry": {"uri": layout.url("registry"), "model": MODEL, "alias": ALIAS},
         "stack": {"control": str(layout.socket("control"))},
-        "allow_faults": list(ALLOWED_FAULTS),
+        "allow_faults": [*ALLOWED_FAULTS, *plugins.families()],
     }
     draft = layout.target_file.with_suffix(".draft")
     draft.write_text("# Written by the embedded target. It is deleted when the target goes down.\n")
