@@ -94,7 +94,7 @@ def test_how_long_a_recurring_drift_pauses_is_measured_before_it_begins(world, s
 
 def test_a_stream_that_stands_still_does_not_tell_a_pause_from_a_recovery(world, stream, monkeypatch):
     monkeypatch.setattr(records, "_PACE_WITHIN_S", 0.1)
-    with pytest.raises(Refusal, match="how long the drift pauses is unknown"):
+    with pytest.raises(Refusal, match="so the length of a pause is unknown"):
         drift.prior_shift(link="web", shape="recurring")
     assert not events(world, Kind.FAULT_INTENDED)
 

@@ -368,7 +368,7 @@ def test_audit_after_a_death_finds_a_daemon_and_a_stopped_service(
     Audit.begin(FakeTarget(None, port, offered=()), folder)
     cleanup.clean_up_after_death(plan)
     assert cleanup.residue_since(begun_s) == ""
-    procfs.mark(folder)
+    trial_mark.set_mark(folder)
     daemon = started(sys.executable, "-c", DAEMON, says=True)
     assert wait_for(lambda: procfs.program_name(daemon) == "sleep", within_s=5)
     stop(service)

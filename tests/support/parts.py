@@ -8,7 +8,7 @@ ALONE = (
     "tests/probes/test_hostile_service.py",
     "tests/probes/test_load.py",
     "tests/probes/test_prober.py",
-    "tests/probes/test_sentinel.py",
+    "tests/probes/test_connection_monitor.py",
     "tests/targets/test_front_door.py",
 )
 """Where tests measure time. A whole target or other tests beside them would make answers late."""

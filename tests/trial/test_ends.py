@@ -78,7 +78,7 @@ def test_wrong_values_are_recorded_before_the_revert(
     log.intend(OpenFault("1", fault, "s", Undo("monkeyproof.faults.noop:undo_nothing", {}), "x.yaml", "2026"))
     faults: Any = session_with(log)
     faults.context = None
-    faults._safeguards = SimpleNamespace(settle=lambda: None)
+    faults._safeguards = SimpleNamespace(renew_last_time=lambda: None)
     faults.audit = SimpleNamespace(note_written=lambda: noted.append(fault))
     faults._before_revert()
     assert len(noted) == looks
