@@ -374,7 +374,7 @@ def test_audit_after_a_death_finds_a_daemon_and_a_stopped_service(
     stop(service)
     with pytest.raises(NotReverted) as caught:
         cleanup.clean_up_after_death(plan)
-    for words in (f"process {daemon} still runs: sleep", f"process {service} stands still"):
+    for words in (f"process {daemon} still runs: sleep", f"process {service} is stopped"):
         assert words in str(caught.value)
     told = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     assert [one["data"]["mend"] for one in told if one["kind"] == Kind.RESIDUE_FOUND] == [

@@ -79,7 +79,7 @@ def test_wrong_values_are_recorded_before_the_revert(
     faults: Any = session_with(log)
     faults.context = None
     faults._safeguards = SimpleNamespace(renew_last_time=lambda: None)
-    faults.audit = SimpleNamespace(note_written=lambda: noted.append(fault))
+    faults.audit = SimpleNamespace(record_written=lambda: noted.append(fault))
     faults._before_revert()
     assert len(noted) == looks
     log.close()
