@@ -138,8 +138,9 @@ class Chaos:
 @pytest.fixture(scope="session")
 def chaos_target(pytestconfig: pytest.Config) -> Iterator[TargetFile]:
     """The target file; starts the embedded target if it is not up, and ends it again."""
-    from monkeyproof import paths, plugins
+    from monkeyproof import paths
     from monkeyproof.config.target_file import read_target_file
+    from monkeyproof.plugins import registry as plugins
     from monkeyproof.targets.local.control_plane import lifecycle
 
     configured = pytestconfig.getoption("--chaos-target")

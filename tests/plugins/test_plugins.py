@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from undo_world import FakeTarget, fault
 
-from monkeyproof import plugins
 from monkeyproof.cli import fault_list
 from monkeyproof.config.target_file import TargetFile, read_target_file
 from monkeyproof.errors import NotReverted, Refusal, UsageError
 from monkeyproof.experiment import catalogue
 from monkeyproof.injection import fault_registry
 from monkeyproof.injection.inject import Context, inject, revert
+from monkeyproof.plugins import registry as plugins
 from monkeyproof.undo.log import Undo, read_open
 
 TARGET = """

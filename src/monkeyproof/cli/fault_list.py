@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from monkeyproof import plugins
 from monkeyproof.experiment import catalogue
 from monkeyproof.injection.fault_registry import Fault, Parameter, all_faults, built_in_faults, faults_in
+from monkeyproof.plugins import registry as plugins
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType

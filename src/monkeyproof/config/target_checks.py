@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from monkeyproof.config.user_files import shown
-from monkeyproof.plugins import BUILT_IN_FAMILIES, families
+from monkeyproof.plugins.registry import BUILT_IN_FAMILIES, families
 
 if TYPE_CHECKING:
     from monkeyproof.config.target_file import TargetFile

@@ -26,7 +26,7 @@ from monkeyproof.config.target_checks import (
 )
 from monkeyproof.config.user_files import line_of, load_yaml, problem_words, read_text
 from monkeyproof.errors import UsageError
-from monkeyproof.plugins import Plugin, declare, load_declared, plugins_beside
+from monkeyproof.plugins.registry import Plugin, declare, load_declared, plugins_beside
 
 DAY_S = 86_400.0
 TEN_MINUTES_MS = 600_000.0

@@ -22,9 +22,9 @@ from typing import ParamSpec, Protocol, TypeVar, cast
 
 import numpy as np
 
-from monkeyproof import plugins
 from monkeyproof.config.target_file import TargetFile
 from monkeyproof.errors import RenamedWarning, UsageError
+from monkeyproof.plugins import registry as plugins
 from monkeyproof.types import Json
 
 P = ParamSpec("P")

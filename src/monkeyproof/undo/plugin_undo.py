@@ -13,10 +13,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from monkeyproof import plugins
 from monkeyproof.config.target_file import plugins_named_in
 from monkeyproof.errors import EXIT_USAGE, UsageError
-from monkeyproof.plugins import Plugin, holder_of_undo, is_undo
+from monkeyproof.plugins import registry as plugins
+from monkeyproof.plugins.registry import Plugin, holder_of_undo, is_undo
 
 FOUND_WITHIN_S = 30.0
 """How long a fresh process may take to import a plugin."""

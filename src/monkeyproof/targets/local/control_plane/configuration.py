@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from monkeyproof import plugins
+from monkeyproof.plugins import registry as plugins
 from monkeyproof.record.history import write_json
 from monkeyproof.targets.local.control_plane.layout import CLIENT_LINK, REPLICAS, StackLayout, registry_link
 from monkeyproof.targets.local.models.publishing import ALIAS, MODEL
