@@ -16,7 +16,7 @@ from undo_world import FakeTarget, fault
 
 from monkeyproof.cli import fault_list
 from monkeyproof.config.target_file import TargetFile, read_target_file
-from monkeyproof.errors import NotReverted, Refusal, UsageError
+from monkeyproof.errors import NotReverted, Refusal, RenamedWarning, UsageError
 from monkeyproof.experiment import catalogue
 from monkeyproof.injection import fault_registry
 from monkeyproof.injection.inject import Context, inject, revert
@@ -131,6 +131,58 @@ def test_a_module_may_be_imported_before_its_target_file_is_read(tmp_path: Path)
         assert fault_registry.fault_at("my_faults.parts", "break_it") is fault_registry.find("my_faults.break_it")
     finally:
         sys.path.remove(str(tmp_path))
+
+
+RENAMED = MODULE.replace('healing="none"', 'healing="none", former_names=["old_name"]')
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_a_former_name_of_a_plugin_fault_works_and_is_in_no_list(tmp_path: Path, early: bool) -> None:
+    path = target_file(tmp_path, module=None if early else RENAMED)
+    words = r"'my_faults\.old_name' is named 'my_faults\.break_it' now"
+    if early:
+        package = tmp_path / "my_faults"
+        package.mkdir()
+        (package / "parts.py").write_text(RENAMED)
+        (package / "__init__.py").write_text("from my_faults.parts import break_it, old_name")
+        sys.path.insert(0, str(tmp_path))
+    try:
+        if early:
+            importlib.import_module("my_faults.parts")
+        read_target_file(path)
+        listed = [one.name for one in fault_registry.all_faults() if one.module]
+        probes = [one.function for one in fault_list.all_probes()]
+        with pytest.warns(RenamedWarning, match=words):
+            found = fault_registry.find("my_faults.old_name")
+        assert fault_registry.fault_at("my_faults", "old_name") is found
+        with pytest.warns(RenamedWarning, match=words):
+            importlib.import_module("my_faults").old_name(count=1)
+    finally:
+        if early:
+            sys.path.remove(str(tmp_path))
+    assert listed == ["my_faults.break_it"]
+    assert "old_name" not in probes
+
+
+def test_the_check_of_an_experiment_names_the_line_of_a_former_name(tmp_path: Path) -> None:
+    read_target_file(target_file(tmp_path, module=RENAMED))
+    file = tmp_path / "e.yaml"
+    text = EXPERIMENT.format(arguments="count: 1", module="monkeyproof.injection", function="revert")
+    file.write_text(text.replace("break_it", "old_name"))
+    with pytest.warns(
+        RenamedWarning, match=rf"{file}:7: 'my_faults\.old_name' is named 'my_faults\.break_it' now"
+    ):
+        document = catalogue.read(file, "e").document
+    assert document["method"][0]["provider"]["func"] == "break_it"
+
+
+def test_the_short_form_takes_a_plugin_fault(tmp_path: Path) -> None:
+    read_target_file(target_file(tmp_path))
+    file = tmp_path / "e.yaml"
+    method = EXPERIMENT.partition("- type: action\n  name: else")[0].format(arguments="count: 1")
+    file.write_text(f"{method}extensions:\n- {{name: monkeyproof, trial: {{watch: false}}}}\n")
+    names = [one["name"] for one in catalogue.read(file, "e").document["method"]]
+    assert names == ["break", "hold", "revert"]
 
 
 def test_only_named_modules_of_the_folder_can_be_imported(tmp_path: Path) -> None:

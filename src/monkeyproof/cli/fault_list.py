@@ -10,7 +10,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from monkeyproof.experiment import catalogue
-from monkeyproof.injection.fault_registry import Fault, Parameter, all_faults, built_in_faults, faults_in
+from monkeyproof.injection.fault_registry import (
+    Fault,
+    Parameter,
+    all_faults,
+    built_in_faults,
+    declared_as,
+    faults_in,
+)
 from monkeyproof.plugins import registry as plugins
 
 if TYPE_CHECKING:
@@ -97,7 +104,7 @@ def _probes_of(module: ModuleType, origin: str, only: str = "") -> Iterator[Prob
     public = [only] if only else getattr(module, "__all__", [name for name in vars(module) if name[0] != "_"])
     for name in public:
         function = getattr(module, name, None)
-        if not inspect.isfunction(function) or hasattr(function, "__fault__") or plugins.is_undo(function):
+        if not inspect.isfunction(function) or declared_as(function) is not None or plugins.is_undo(function):
             continue
         if "__all__" in vars(module) or only or function.__module__ == module.__name__:
             summary = (inspect.getdoc(function) or "").split("\n\n")[0]

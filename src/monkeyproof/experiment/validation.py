@@ -150,7 +150,7 @@ def _signature_problems(place: Place, function: Any, arguments: dict[str, Json])
     parameters = inspect.signature(function).parameters
     plumbing = {"configuration", "secrets"}
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    own = function.__module__.startswith("monkeyproof.") or hasattr(function, "__fault__")
+    own = function.__module__.startswith("monkeyproof.") or fault_registry.declared_as(function) is not None
     hints = typing.get_type_hints(function) if own else {}
     for name, value in arguments.items():
         where = (*place, "arguments", name)

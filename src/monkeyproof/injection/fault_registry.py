@@ -166,7 +166,7 @@ def fault(
 def _renamed_function(function: Callable[..., Json], name: str) -> Callable[..., Json]:
     @functools.wraps(function)
     def renamed(*args: Json, **kwargs: Json) -> Json:
-        fault = cast("Fault", _declared_as(renamed))
+        fault = cast("Fault", declared_as(renamed))
         warn_renamed(f"{fault.family}.{name}", fault)
         return fault.function(*args, **kwargs)
 
@@ -175,7 +175,7 @@ def _renamed_function(function: Callable[..., Json], name: str) -> Callable[...,
     return renamed
 
 
-def _declared_as(function: object) -> Fault | None:
+def declared_as(function: object) -> Fault | None:
     """The fault that a function is declared to be, also under a former name; None if it is no fault."""
     # A plugin's fault is declared anew once its family is known, so a former name leads to the function.
     found = getattr(getattr(function, "__renamed_to__", function), "__fault__", None)
@@ -195,7 +195,7 @@ def warn_renamed(name: str, fault: Fault, where: str = "") -> None:
 def renamed_to(module: str, function: str) -> Fault | None:
     """The fault that an imported module has under a former name; None if that name is no former one."""
     found = getattr(sys.modules.get(module), function, None)
-    return _declared_as(found) if hasattr(found, "__renamed_to__") else None
+    return declared_as(found) if hasattr(found, "__renamed_to__") else None
 
 
 def collect_faults(package: str) -> None:
@@ -278,12 +278,12 @@ def fault_at(module: str, function: str) -> Fault | None:
     """
     family = module.removeprefix(BUILT_IN) if module.startswith(BUILT_IN) else ""
     if family in FAMILIES:
-        found = _declared_as(getattr(importlib.import_module(module), function, None))
+        found = declared_as(getattr(importlib.import_module(module), function, None))
         return found if found is not None and found.family == family else None
     if (plugin := plugins.holder_of_fault(module)) is None:
         return None
     _plugin_faults(plugin.name)
-    return _declared_as(getattr(plugin.imported(module), function, None))
+    return declared_as(getattr(plugin.imported(module), function, None))
 
 
 def find(name: str) -> Fault:
