@@ -157,7 +157,7 @@ def short_outages(count: int, rate_per_s: float = 100.0) -> None:
 
 
 def deaths(count: int, rate_per_s: float = 100.0) -> None:
-    """How soon a death is seen: of the service's sockets (it is told to close them), and of its process (SIGKILL,
+    """How soon a death is seen: of the service's sockets (it closes them on request), and of its process (SIGKILL,
     after which the kernel frees its memory before it closes them).
     """
     closed_ms: list[float] = []

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 from monkeyproof.probes.prober.ticker import Ticker
 
-# Both bodies end with a byte that occurs nowhere else, so that nobody has to parse what a proxy may have added.
+# Both bodies end with a byte that occurs nowhere else, so that no side has to parse what a proxy may have added.
 REQUEST = (
     b"POST /invocations HTTP/1.1\r\nHost: a\r\nAccept: */*\r\nContent-Length: 60\r\n%b\r\n" + b"q" * 59 + b"\0"
 )
@@ -111,7 +111,7 @@ class Traffic:
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
-        """Answer in a thread, to whoever asks."""
+        """Answer all clients, in a thread."""
         stop = threading.Event()
 
         def serve() -> None:

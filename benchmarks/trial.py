@@ -111,7 +111,7 @@ def cost_of(trial: History, target: TargetFile, turn_s: float, gone_s: float, ne
 
 
 def hold_limit_s(experiment: str) -> float:
-    """How long an experiment holds a fault that nobody notices."""
+    """How long an experiment holds a fault from which the target does not recover."""
     for _, activity in validation.activities(catalogue.find(experiment).document):
         if activity["provider"].get("func") == "hold_until_recovered":
             return float(activity["provider"]["arguments"]["at_most_s"])

@@ -188,7 +188,7 @@ def warn_renamed(name: str, fault: Fault, where: str = "") -> None:
     message = (
         f"{prefix}{name!r} is named {fault.name!r} now; use that name, for the old one works in this version only"
     )
-    # The level is that of this line, whoever calls: only then are equal messages shown once.
+    # The level is that of this line, for every caller: only then are equal messages shown once.
     warnings.warn(message, RenamedWarning, stacklevel=1)
 
 

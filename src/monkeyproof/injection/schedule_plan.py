@@ -88,7 +88,7 @@ class SchedulePlan:
         words = f"{len(self.faults)} faults drawn by chance, seed {self.seed}, intensity {self.intensity:g}"
         return {
             "title": f"The Monkey let loose for {self.minutes:g} minutes, seed {self.seed}",
-            "description": f"{words}. When all of them are taken back, the target has to come back by itself.",
+            "description": f"{words}. After all of them are reverted, the target has to recover by itself.",
             "tags": ["storm"],
             "controls": [{"name": "monkeyproof", "provider": {"type": "python", "module": "monkeyproof.control"}}],
             "steady-state-hypothesis": {

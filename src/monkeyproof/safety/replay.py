@@ -47,7 +47,7 @@ LEFT_OVER_ENDS_WITHIN_S = 10.0
 """How long a worker may take whose campaign was killed: the reaper ends it within 5 s, and it reverts."""
 HELD_BRIEFLY_S = 1.0
 HELD_WITHIN_S = 10.0
-"""How long another process may take to undo what stands in a log, before that counts as a failure."""
+"""How long another process may take to replay a log, before that counts as a failure."""
 
 
 def refuse_while_open() -> None:
@@ -162,8 +162,8 @@ def revert_all(
         failed += found.unreadable
     if failed:
         raise NotReverted(
-            f"could not be reverted: {'; '.join(failed)}; mend the cause, then say 'monkeyproof revert'; or mend "
-            "by hand what 'monkeyproof revert --dry-run' shows, then say 'monkeyproof revert --forget ID'"
+            f"could not be reverted: {'; '.join(failed)}; repair the cause, then run 'monkeyproof revert'; or repair "
+            "manually what 'monkeyproof revert --dry-run' shows, then run 'monkeyproof revert --forget ID'"
         )
     return count
 
@@ -187,7 +187,7 @@ def forget(run: str, say: Callable[[str], None]) -> None:
     folder.mkdir(exist_ok=True, mode=0o700)
     kept = folder / f"{run}-{SystemClock().utc():%Y%m%d-%H%M%S}.jsonl"
     log.forget(kept)
-    say(f"What stood in its undo log is kept in {kept}.")
+    say(f"Its undo log is kept in {kept}.")
 
 
 def _campaigns_of(log: Path) -> set[str]:

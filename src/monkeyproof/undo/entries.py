@@ -70,7 +70,7 @@ class Undo:
             found = getattr(importlib.import_module(module), name, None)
         if not callable(found):
             raise UsageError(
-                f"undo log: the faults' room has no undo {self.function!r}; mend by hand what it names"
+                f"undo log: the faults' room has no undo {self.function!r}; repair manually what it names"
             )
         return found
 

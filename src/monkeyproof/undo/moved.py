@@ -1,7 +1,7 @@
 """Undo functions that have another name now than in the undo logs of earlier versions.
 
 An undo log names the function that undoes a fault, and outlives the version that wrote it: after an upgrade,
-``monkeyproof revert`` must still undo what stands open. So each undo function that is renamed or moved, and each
+``monkeyproof revert`` must still revert the open faults. So each undo function that is renamed or moved, and each
 argument of one that is renamed, gets a line in ``MOVED``; lines stay for as long as a log of that version can be
 open. ``tests/undo/test_moved.py`` replays a log that version 0.1.0 wrote, with every undo function that it had.
 """
