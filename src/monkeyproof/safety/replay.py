@@ -162,8 +162,8 @@ def revert_all(
         failed += found.unreadable
     if failed:
         raise NotReverted(
-            f"could not be reverted: {'; '.join(failed)}; repair the cause, then run 'monkeyproof revert'; or repair "
-            "manually what 'monkeyproof revert --dry-run' shows, then run 'monkeyproof revert --forget ID'"
+            f"could not be reverted: {'; '.join(failed)}; repair the cause, then run 'monkeyproof revert'; or "
+            "repair manually what 'monkeyproof revert --dry-run' shows, then run 'monkeyproof revert --forget ID'"
         )
     return count
 
