@@ -148,7 +148,7 @@ def _inject_traffic(name: str, traffic: _Traffic, parameters: Mapping[str, Json]
             lease_s=LEASE_S,
             # The rate of a spike falls from its middle on.
             ends_by_itself_s=traffic.spike_s / 2 or None,
-            why_gone=stressor.why_ended(stressor_id),
+            why_ended=stressor.why_ended(stressor_id),
         )
     )
 

@@ -37,7 +37,7 @@ NOTICE_MOST_S = 120.0
 def kill(name: str = "") -> dict[str, Json]:
     """Kill one replica with SIGKILL; ``name`` "" is a random one, by the trial's seed.
 
-    There is nothing to take back: the platform's own supervisor may restart it.
+    There is nothing to undo: the platform's own supervisor may restart it.
     """
     replicas = require(current().target, Replicas)
     chosen = choose_replica(replicas, name, "replicas.kill")
@@ -95,7 +95,7 @@ def pause(name: str = "") -> dict[str, Json]:
             return None
         return Evidence(f"{chosen.name}: pid {now.pid} is stopped", {"pid": now.pid})
 
-    def why_gone() -> str:
+    def why_ended() -> str:
         """A restarted replica is not paused any more. The lease tells of one that was resumed."""
         now = replica_named(replicas, chosen.name)
         if now is None or now.pid is None:
@@ -112,7 +112,7 @@ def pause(name: str = "") -> dict[str, Json]:
             undo=Undo("monkeyproof.faults.replicas:resume", {"name": chosen.name, "pid": chosen.pid}),
             prior=prior_state(chosen),
             lease_s=LEASE_S,
-            why_gone=why_gone,
+            why_ended=why_ended,
         )
     )
 
@@ -157,7 +157,7 @@ def delay_start(name: str = "", delay_s: float = 5.0) -> dict[str, Json]:
     chosen = choose_replica(replicas, name, "replicas.delay_start")
     _refuse_if_held(starts, [chosen])
 
-    def kill_it() -> float:
+    def kill_replica() -> float:
         since_s = context.clock.monotonic_s()
         starts.end(chosen.name, StartCondition(float(delay_s)), lease_s=LEASE_S)
         return since_s
@@ -178,7 +178,7 @@ def delay_start(name: str = "", delay_s: float = 5.0) -> dict[str, Json]:
             fault="replicas.delay_start",
             subject=chosen.name,
             parameters={"name": chosen.name, "asked_for": name, "delay_s": float(delay_s)},
-            apply=kill_it,
+            apply=kill_replica,
             evidence=evidence,
             undo=_released([chosen]),
             prior=prior_state(chosen),

@@ -22,7 +22,7 @@ from monkeyproof.healing.controller import Controller
 from monkeyproof.healing.reference import TargetReference
 from monkeyproof.healing.telemetry import TICK_S, TelemetryCollector, in_thread
 from monkeyproof.record.history import HistoryWriter
-from monkeyproof.runtime.process_group import leave
+from monkeyproof.runtime.process_group import exit_now
 from monkeyproof.runtime.process_ref import ProcessReference, add_owner
 from monkeyproof.targets.opening import open_target
 from monkeyproof.targets.port import Features, Target
@@ -88,4 +88,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_now(main())

@@ -92,7 +92,7 @@ def remedy(
     """Declare the decorated function to be the action of the remedy ``name``; see Remedy for the rest.
 
     Raises:
-        ValueError: the function has no docstring, or how the remedy is lifted is half said.
+        ValueError: the function has no docstring, or how the remedy is lifted is declared only in part.
     """
 
     masked = frozenset(masks)

@@ -85,7 +85,7 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.F
 
 @pytest.fixture(scope="session")
 def open_to_others() -> Callable[[Path], list[str]]:
-    """What in a folder, itself included, anybody but its owner could read, write or enter; links left out."""
+    """What in a folder, itself included, other users could read, write or enter; links left out."""
 
     def found(folder: Path) -> list[str]:
         paths = [path for path in (folder, *folder.rglob("*")) if not path.is_symlink()]

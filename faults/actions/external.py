@@ -51,11 +51,11 @@ def why_not_done(
 
         if within_tolerance(activity["tolerance"], output, configuration, secrets):
             return ""
-        return f"{told(output)} is not within its tolerance, {short(activity['tolerance'])}"
+        return f"{result_text(output)} is not within its tolerance, {short(activity['tolerance'])}"
     kind = activity["provider"]["type"]
     if kind == "process" and output["status"] != 0:
-        said = redact_text(output["stderr"] or output["stdout"]).strip().splitlines()
-        return f"it ended with status {output['status']}" + (f": {said[-1][:200]}" if said else "")
+        lines = redact_text(output["stderr"] or output["stdout"]).strip().splitlines()
+        return f"it ended with status {output['status']}" + (f": {lines[-1][:200]}" if lines else "")
     if kind == "http" and output["status"] >= 400:
         return f"HTTP {output['status']}: {short(output['body'])}"
     return ""
@@ -77,7 +77,7 @@ def short(value: Json) -> str:
     return words if len(words) <= 120 else f"{words[:117]}..."
 
 
-def told(output: Json) -> str:
+def result_text(output: Json) -> str:
     """A probe's value in a report. Of an answer, its status and body: headers may hold secrets."""
     if isinstance(output, dict) and "status" in output:
         words = short(output.get("body") or output.get("stdout") or "")
@@ -156,7 +156,7 @@ def _as_it_was(file: str, sha256: str) -> dict[str, Json]:
     return found
 
 
-def told_of(activity: Mapping[str, Json]) -> dict[str, Json]:
+def activity_summary(activity: Mapping[str, Json]) -> dict[str, Json]:
     """An activity in a report. Its arguments and headers may hold secrets, so they are left out."""
     provider = activity.get("provider", {})
     words = {key: provider[key] for key in ("type", "path", "url", "module", "func") if key in provider}

@@ -1,5 +1,7 @@
-"""Corrupts the batches of another engine (Ray Data, a data loader, Spark's ``mapInArrow``), which cuts and orders
-them as it likes and does not tell where one begins. So a column of the table holds the row numbers.
+"""Corrupts the batches of another engine: Ray Data, a data loader, Spark's ``mapInArrow``.
+
+Such an engine cuts and orders batches as it likes and does not report where one begins. So a column of the table
+holds the row numbers.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ class Scale(CellFault):
     def new(self, old: Floats, draws: Draws) -> Floats:
         found = draws.between(self.low, self.high, 1)
         found *= old
-        # The sum first: mostly it shows that there is nothing to mend.
+        # The sum first: mostly it shows that there is nothing to correct.
         if not np.isfinite(found.sum()) or (found == old).any():
             unfit = np.flatnonzero(~np.isfinite(found) | (found == old))
             offset = draws.between(self.low, self.high, 2)[unfit]

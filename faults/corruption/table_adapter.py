@@ -109,7 +109,7 @@ class TableAdapter(Protocol):
 
     @property
     def names(self) -> Sequence[str]:
-        """Of the columns; the n-th of the same name is told apart by its number."""
+        """The names of the columns; a number distinguishes columns with the same name."""
 
     @property
     def count(self) -> int: ...

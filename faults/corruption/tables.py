@@ -1,5 +1,6 @@
-"""Corrupting tables of any kind: numpy arrays, pandas frames, Arrow record batches and tables. Copies are changed,
-never what the caller has; column types, order, index and metadata stay as they were.
+"""Corrupts tables of any kind: numpy arrays, pandas frames, Arrow record batches and tables.
+
+It changes copies, never the caller's table; column types, order, index and metadata stay as they were.
 
 A cell is identified by its row's absolute position and its column's name, so cut a table as you like, in any
 order, in any number of processes: with the right ``first_row`` or ``positions`` the bytes are the same. A pandas

@@ -50,7 +50,7 @@ def slow(
     """Hold a ``share`` of the requests to the feature store, each once, for a time from ``[low_ms, high_ms]``.
 
     A request is a command of Redis or a request of HTTP, however many packets it comes in. On a link of plain TCP
-    requests cannot be told apart: refused. Proven by a request of the store's users that was held for at least
+    requests cannot be distinguished: refused. Proven by a request of the store's users that was held for at least
     ``low_ms`` and then forwarded; also if its sender no longer waits for the answer.
     """
     context = current()
@@ -62,7 +62,7 @@ def slow(
     check_leads_to_store(link)
     if check_link(context.target, link) == "tcp":
         raise Refusal(
-            f"{link} is a tcp link, on which requests cannot be told apart",
+            f"{link} is a tcp link, on which requests cannot be distinguished",
             "say protocol: redis (or http) in the target file if it speaks that, or use network.add_latency",
         )
     within_limit("latency_ms", high_ms, f"the delay on {link}", adds_up=True)

@@ -88,7 +88,7 @@ def flip_bits(
                 {"path": str(path), "bits": places, "old": old.hex(), "before": before, "after": after},
             ),
             prior={"digest": before},
-            why_gone=_why_changed(path, after),
+            why_ended=_why_changed(path, after),
         )
     )
 
@@ -194,7 +194,7 @@ def _damage(
             evidence=evidence,
             undo=Undo(RESTORE_FILE, backup.arguments(after)),
             prior={"digest": backup.digest},
-            why_gone=_why_changed(backup.path, after),
+            why_ended=_why_changed(backup.path, after),
         )
     )
 
@@ -210,7 +210,7 @@ def _artifact(version: str) -> tuple[Registry, str, Path]:
 
 
 def _why_changed(path: Path, after: str) -> Callable[[], str]:
-    """A check for ``Injection.why_gone``: whether the file is not as the fault left it."""
+    """A check for ``Injection.why_ended``: whether the file is not as the fault left it."""
     return lambda: "" if digest_now(path) == after else f"{path.name} is not as the fault left it"
 
 

@@ -124,20 +124,20 @@ def _npy(content: mmap.mmap) -> Iterator[Array]:
 
 
 def _pickle(content: mmap.mmap) -> Iterator[Array]:
-    """Bytes that look like trained float64, or float32, weights."""
+    """Bytes that resemble trained float64, or float32, weights."""
     try:
         for opcode, argument, position in pickletools.genops(cast("IO[bytes]", content)):
             head = _HEADS.get(opcode.name)
             if head is None or not isinstance(argument, bytes | bytearray) or len(argument) < LEAST_ARRAY_BYTES:
                 continue
             for kind in ("<f8", "<f4"):
-                if len(argument) % np.dtype(kind).itemsize == 0 and _look_trained(np.frombuffer(argument, kind)):
+                if len(argument) % np.dtype(kind).itemsize == 0 and _are_plausible(np.frombuffer(argument, kind)):
                     yield (position or 0) + head, len(argument), kind
                     break
     except ValueError:  # No pickle, or joblib's, in which arrays stand between the opcodes.
         return
 
 
-def _look_trained(values: NDArray[np.floating]) -> bool:
+def _are_plausible(values: NDArray[np.floating]) -> bool:
     sizes = np.abs(values[values != 0])
     return bool(len(sizes) and np.isfinite(sizes).all() and sizes.min() > LIKELY[0] and sizes.max() < LIKELY[1])

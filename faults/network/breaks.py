@@ -115,7 +115,7 @@ def reset_connections(
         raise UsageError(f"after_ms: {after_ms} is not in 0..600000, or after_bytes is given as well")
     parameters: dict[str, Json] = {"after_ms": float(after_ms)} if after_ms else {"after_bytes": after_bytes}
 
-    def look(stats: Mapping[str, Json]) -> Evidence | None:
+    def find_effect(stats: Mapping[str, Json]) -> Evidence | None:
         if not stats["affected"]:
             return None
         return Evidence(
@@ -123,7 +123,7 @@ def reset_connections(
             {"reset": stats["affected"], "connections": stats["seen"]},
         )
 
-    return _on_connections("reset_connections", link, "reset", direction, share, parameters, look)
+    return _on_connections("reset_connections", link, "reset", direction, share, parameters, find_effect)
 
 
 @fault(
@@ -148,7 +148,7 @@ def blackhole(
     """
     parameters: dict[str, Json] = {}
 
-    def look(stats: Mapping[str, Json]) -> Evidence | None:
+    def find_effect(stats: Mapping[str, Json]) -> Evidence | None:
         if not stats.get("swallowed_bytes"):
             return None
         return Evidence(
@@ -158,7 +158,7 @@ def blackhole(
 
     both = ("request", "response", "both")
     return _on_connections(
-        "blackhole", link, "blackhole", direction, share, parameters, look, among=both, holds=True
+        "blackhole", link, "blackhole", direction, share, parameters, find_effect, among=both, holds=True
     )
 
 
@@ -182,7 +182,7 @@ def partition(
     still accepted, since a user-space proxy cannot act on the handshake. Proven by bytes that wait unread.
     """
 
-    def look(stats: Mapping[str, Json]) -> Evidence | None:
+    def find_effect(stats: Mapping[str, Json]) -> Evidence | None:
         if not stats["waiting_bytes"]:
             return None
         return Evidence(
@@ -190,7 +190,7 @@ def partition(
             {"waiting_bytes": stats["waiting_bytes"], "connections": stats["affected"]},
         )
 
-    return _on_connections("partition", link, "partition", direction, share, {}, look, holds=True)
+    return _on_connections("partition", link, "partition", direction, share, {}, find_effect, holds=True)
 
 
 @fault(
@@ -213,7 +213,7 @@ def half_close(
     """
     check_at_least_zero("after_bytes", after_bytes)
 
-    def look(stats: Mapping[str, Json]) -> Evidence | None:
+    def find_effect(stats: Mapping[str, Json]) -> Evidence | None:
         if not stats["affected"]:
             return None
         return Evidence(
@@ -222,7 +222,7 @@ def half_close(
         )
 
     more = {"after_bytes": after_bytes}
-    return _on_connections("half_close", link, "half_close", direction, share, more, look, holds=True)
+    return _on_connections("half_close", link, "half_close", direction, share, more, find_effect, holds=True)
 
 
 def _on_connections(
@@ -232,7 +232,7 @@ def _on_connections(
     direction: str,
     share: float,
     parameters: Mapping[str, Json],
-    look: Callable[[Mapping[str, Json]], Evidence | None],
+    find_effect: Callable[[Mapping[str, Json]], Evidence | None],
     *,
     among: Sequence[str] = ("request", "response"),
     holds: bool = False,
@@ -250,7 +250,7 @@ def _on_connections(
         "seed": seed_for(f"network.{name}/{link}"),
         **parameters,
     }
-    evidence = struck(link, look)
+    evidence = struck(link, find_effect)
     links = require(context.target, Links)
     within_s = min(60.0, 5 / share)
     return inject(proxy_fault(f"network.{name}", link, kind, toxic, links, evidence, within_s=within_s))

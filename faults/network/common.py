@@ -15,8 +15,10 @@ from monkeyproof.injection.inject import current, inject, within_limit
 from monkeyproof.targets.port import Links, Target, require
 from monkeyproof.types import Evidence, Json
 
-UNDO = "taken off the link, what it held flows on; by itself when the lease runs out"
-UNDO_WITH_RESET = "taken off the link, connections that lost bytes are reset; by itself when the lease runs out"
+UNDO = "the proxy removes the fault, what it held flows on; by itself when the lease runs out"
+UNDO_WITH_RESET = (
+    "the proxy removes the fault, connections that lost bytes are reset; by itself when the lease runs out"
+)
 
 
 def remove_toxic(target: Target, link: str, toxic_id: str) -> str:
@@ -25,7 +27,7 @@ def remove_toxic(target: Target, link: str, toxic_id: str) -> str:
     removed = links.remove(toxic_id)
     if toxic_id in links.active():
         raise TargetError(f"{link}: the fault proxy still has {toxic_id}; end the proxy if it stays")
-    return f"{link}: fault removed" if removed else f"{link}: the fault was gone already"
+    return f"{link}: fault removed" if removed else f"{link}: the fault had ended already"
 
 
 def within_hold_limit(link: str) -> None:
@@ -41,34 +43,34 @@ def within_hold_limit(link: str) -> None:
 
 def struck(
     link: str,
-    look: Callable[[Mapping[str, Json]], Evidence | None],
+    find_effect: Callable[[Mapping[str, Json]], Evidence | None],
     *,
     quiet_s: float = 1.0,
     own_timeout_s: float = 1.0,
 ) -> Callable[[str], Evidence | None]:
-    """Evidence of a fault that has to hit traffic: ``look`` finds it in what the proxy counted.
+    """Evidence of a fault that has to hit traffic: ``find_effect`` finds it in what the proxy counted.
 
     On an HTTP link without traffic for ``quiet_s``, requests of our own are sent, for the fault to hit.
     """
     context = current()
     links = require(context.target, Links)
-    asks = context.target.file.links[link].protocol == "http"
+    is_http = context.target.file.links[link].protocol == "http"
     quiet_until_s = math.inf
     seen = 0.0
-    asked = 0
+    own_requests = 0
 
     def evidence(toxic_id: str) -> Evidence | None:
-        nonlocal quiet_until_s, seen, asked
+        nonlocal quiet_until_s, seen, own_requests
         stats = links.stats(toxic_id)
-        if (found := look(stats)) is not None:
+        if (found := find_effect(stats)) is not None:
             return found
         now_s = time.monotonic()
         # A toxic on connections counts ours among the others; one on requests counts them apart.
-        theirs = stats["seen"] - (0 if stats["own_seen"] else asked)
-        if theirs > seen or quiet_until_s == math.inf:
-            seen, quiet_until_s = theirs, now_s + quiet_s
-        elif asks and now_s > quiet_until_s:
-            asked += 1
+        user_requests = stats["seen"] - (0 if stats["own_seen"] else own_requests)
+        if user_requests > seen or quiet_until_s == math.inf:
+            seen, quiet_until_s = user_requests, now_s + quiet_s
+        elif is_http and now_s > quiet_until_s:
+            own_requests += 1
             send_own_request(context.target, link, timeout_s=own_timeout_s)
         return None
 
@@ -94,7 +96,7 @@ def inject_on_messages(
     check_link_share("share", share)
     check_link(current().target, link, protocol="http")
 
-    def look(stats: Mapping[str, Json]) -> Evidence | None:
+    def find_effect(stats: Mapping[str, Json]) -> Evidence | None:
         for prefix, whose in (("", "users'"), ("own_", "our own")):
             if stats[f"{prefix}affected"]:
                 return Evidence(
@@ -105,6 +107,6 @@ def inject_on_messages(
 
     seeded = {**parameters, "share": float(share), "seed": seed_for(f"network.{name}/{link}")}
     links = require(current().target, Links)
-    evidence = struck(link, look)
+    evidence = struck(link, find_effect)
     within_s = min(60.0, 5 / share)
     return inject(proxy_fault(f"network.{name}", link, toxic.kind, seeded, links, evidence, within_s=within_s))

@@ -74,7 +74,7 @@ def corrupt_json(
     needs=(Links,),
     evidence="a message that had such a header went on without it",
     undo=UNDO,
-    healing="do without what the header said, or refuse in words",
+    healing="do without the header, or refuse with an error that names it",
     draw=lambda rng, target, intensity: on_a_link(
         rng, target, protocol="http", names="content-type", share=round(intensity, 3)
     ),
@@ -133,7 +133,7 @@ def corrupt_bytes(
         check_link_share(name, value)
     check_link(context.target, link)
 
-    def look(stats: Mapping[str, Json]) -> Evidence | None:
+    def find_effect(stats: Mapping[str, Json]) -> Evidence | None:
         if not stats.get("flipped_bits"):
             return None
         first = stats["journal"][0]
@@ -144,7 +144,7 @@ def corrupt_bytes(
         )
 
     links = require(context.target, Links)
-    evidence = struck(link, look)
+    evidence = struck(link, find_effect)
     within_s = min(60.0, 5 / (share * block_share))
     return inject(
         proxy_fault("network.corrupt_bytes", link, "corrupt_bytes", parameters, links, evidence, within_s=within_s)

@@ -94,9 +94,9 @@ def slow_link(
     held_are = {"request": "requests", "response": "responses"}[direction]
     data_key = {"request": "requests", "response": "answers"}[direction]  # What readers of histories know.
 
-    def look(stats: Mapping[str, Json]) -> Evidence | None:
-        for who, whose in (("", "users'"), ("own_", "our own")):
-            held, least_ms = stats[f"{who}affected"], stats.get(f"{who}delay_min_ms", 0.0)
+    def find_effect(stats: Mapping[str, Json]) -> Evidence | None:
+        for prefix, whose in (("", "users'"), ("own_", "our own")):
+            held, least_ms = stats[f"{prefix}affected"], stats.get(f"{prefix}delay_min_ms", 0.0)
             if held and least_ms >= low_ms:
                 return Evidence(
                     f"{link}: {held} of {whose} {held_are} held for at least {least_ms:.0f} ms, then forwarded",
@@ -104,7 +104,7 @@ def slow_link(
                 )
         return None
 
-    evidence = struck(link, look, quiet_s=patience_s, own_timeout_s=patience_s)
+    evidence = struck(link, find_effect, quiet_s=patience_s, own_timeout_s=patience_s)
     links = require(context.target, Links)
     within_s = 5 + 3 * patience_s / share
     return inject(proxy_fault(name, link, "latency", parameters, links, evidence, within_s=within_s))
@@ -146,7 +146,7 @@ def limit_bandwidth(
     check_link(context.target, link)
     within_hold_limit(link)
 
-    def look(stats: Mapping[str, Json]) -> Evidence | None:
+    def find_effect(stats: Mapping[str, Json]) -> Evidence | None:
         waited_ms = stats.get("waited_ms_total", 0.0)
         if not waited_ms:
             return None
@@ -157,7 +157,7 @@ def limit_bandwidth(
         )
 
     links = require(context.target, Links)
-    evidence = struck(link, look, own_timeout_s=3.0)
+    evidence = struck(link, find_effect, own_timeout_s=3.0)
     within_s = min(60.0, 5 / share)
     return inject(
         proxy_fault("network.limit_bandwidth", link, "bandwidth", parameters, links, evidence, within_s=within_s)
@@ -196,7 +196,7 @@ def delay_closes(
     check_link(context.target, link)
     within_limit("latency_ms", delay_ms, f"the delay of an end on {link}", adds_up=True)
 
-    def look(stats: Mapping[str, Json]) -> Evidence | None:
+    def find_effect(stats: Mapping[str, Json]) -> Evidence | None:
         least_ms = stats.get("delay_min_ms", 0.0)
         if not stats["affected"] or least_ms < delay_ms:
             return None
@@ -206,7 +206,7 @@ def delay_closes(
         )
 
     links = require(context.target, Links)
-    evidence = struck(link, look, quiet_s=1.0 + delay_ms / 1000)
+    evidence = struck(link, find_effect, quiet_s=1.0 + delay_ms / 1000)
     within_s = min(60.0, 5 / share) + 2 * delay_ms / 1000
     return inject(
         proxy_fault("network.delay_closes", link, "slow_close", parameters, links, evidence, within_s=within_s)

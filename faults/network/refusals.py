@@ -117,15 +117,16 @@ def limit_rate(
     check_link(context.target, link, protocol="http")
     links = require(context.target, Links)
 
-    def look(stats: Mapping[str, Json]) -> Evidence | None:
-        for who, whose in (("", "users'"), ("own_", "our own")):
-            if stats[f"{who}affected"]:
+    def find_effect(stats: Mapping[str, Json]) -> Evidence | None:
+        for prefix, whose in (("", "users'"), ("own_", "our own")):
+            if stats[f"{prefix}affected"]:
                 return Evidence(
-                    f"{link}: {stats[f'{who}affected']} of {whose} {stats[f'{who}seen']} requests were answered "
+                    f"{link}: {stats[f'{prefix}affected']} of {whose} {stats[f'{prefix}seen']} requests "
+                    "were answered "
                     "429 by the fault proxy",
-                    {"requests": stats[f"{who}seen"], "refused": stats[f"{who}affected"], "whose": whose},
+                    {"requests": stats[f"{prefix}seen"], "refused": stats[f"{prefix}affected"], "whose": whose},
                 )
         return None
 
-    evidence = struck(link, look)
+    evidence = struck(link, find_effect)
     return inject(proxy_fault("network.limit_rate", link, "rate_limit", parameters, links, evidence, within_s=10))

@@ -72,7 +72,7 @@ class ByteFilter:
         """What the end of the stream has to wait for."""
         return ()
 
-    def leave(self) -> None:
+    def toxic_removed(self) -> None:
         """The toxic was removed, and the connection lives on."""
         self.drop()
 
@@ -96,8 +96,8 @@ class DiscardingFilter(ByteFilter):
         self.destroyed = True
         self.active.count("swallowed_bytes", len(data))
 
-    def leave(self) -> None:
-        super().leave()
+    def toxic_removed(self) -> None:
+        super().toxic_removed()
         if self.destroyed:
             self.stream.reset()
 

@@ -194,7 +194,7 @@ class StreamPipes:
             self._relay.hang()
         for pipe, placed in self._filters.pop(active, ()):
             pipe.filters.remove(placed)
-            placed.leave()
+            placed.toxic_removed()
             pipe.pump()
         self.tidy()
 

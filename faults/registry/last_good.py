@@ -86,7 +86,7 @@ def corrupt_last_good(
                     },
                 ),
                 prior={"sha256": chosen.sha256, "digest": backup.digest},
-                why_gone=lambda: "" if digest_of(path) == after else "its bytes are not those that were put there",
+                why_ended=lambda: "" if digest_of(path) == after else "its bytes are not those that were written",
             )
         )
 

@@ -45,8 +45,8 @@ def pin(
 
     def evidence(_: object) -> Evidence | None:
         # That it serves the version proves nothing while that version is champion.
-        said = next((metrics_of(one) for one in replicas.list() if one.name == chosen), {})
-        found = {f"{said.get(name, 0):.0f}" for name in ("replica_model_pinned", "replica_model_version")}
+        metrics = next((metrics_of(one) for one in replicas.list() if one.name == chosen), {})
+        found = {f"{metrics.get(name, 0):.0f}" for name in ("replica_model_pinned", "replica_model_version")}
         if found != {to.version} or pins.pinned().get(chosen) != to.version:
             return None
         return Evidence(
@@ -54,7 +54,7 @@ def pin(
             {"replica": chosen, "version": to.version, "champion": registry.champion()},
         )
 
-    def why_gone() -> str:
+    def why_ended() -> str:
         found = pins.pinned().get(chosen, "nothing")
         return "" if found == to.version else f"{chosen} is pinned to {found}, and was to {to.version}"
 
@@ -68,7 +68,7 @@ def pin(
             undo=Undo("monkeyproof.faults.registry:unpin", {"replica": chosen, "version": to.version}),
             evidence_within_s=FOLLOWED_WITHIN_S,
             prior={"champion": champion},
-            why_gone=why_gone,
+            why_ended=why_ended,
         )
     )
 

@@ -47,7 +47,7 @@ def skew_clock(name: str = "", offset_s: float = 3600.0) -> dict[str, Json]:
     """
     check_between("offset_s", offset_s, -3650 * DAY_S, 3650 * DAY_S)
     if abs(offset_s) < 2 * NEAR_S:
-        raise Refusal(f"a skew of {offset_s:g} s cannot be told from none", f"choose at least {2 * NEAR_S:g} s")
+        raise Refusal(f"a skew of {offset_s:g} s cannot be proven", f"choose at least {2 * NEAR_S:g} s")
     target = current().target
     stressor.require_this_machine(target, "clock skew")
     replicas, starts = require(target, Replicas), require(target, Starts)

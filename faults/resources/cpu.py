@@ -97,7 +97,7 @@ def steal_cpu(workers: int = 1, busy_share: float = 0.9, nice: int = 0, cores: s
             evidence_within_s=10.0,
             prior={"load_average": os.getloadavg()[0]},
             lease_s=LEASE_S,
-            why_gone=stressor.why_ended(stressor_id, workers),
+            why_ended=stressor.why_ended(stressor_id, workers),
         )
     )
 

@@ -70,6 +70,6 @@ def fill_gpu(share: float = 0.9, device: int = 0, leave_mib: float = 256.0) -> d
             evidence=evidence,
             undo=stressor.undo(stressor_id, "the GPU stressor"),
             lease_s=LEASE_S,
-            why_gone=stressor.why_ended(stressor_id),
+            why_ended=stressor.why_ended(stressor_id),
         )
     )

@@ -180,7 +180,7 @@ def _limit(
             {**leaves.data, "before": limit.before},
         )
 
-    def why_gone() -> str:
+    def why_ended() -> str:
         # A process that died, and was replaced, lost the limit because of the limit.
         if ProcessReference(limit.process).has_ended() or limit.is_in_force():
             return ""
@@ -198,7 +198,7 @@ def _limit(
             ),
             prior={**prior_state(replica), "limit": limit.before},
             lease_s=LEASE_S,
-            why_gone=why_gone,
+            why_ended=why_ended,
         )
     )
 
@@ -231,7 +231,7 @@ def _choose_limit(replica: Replica, pid: int, kind: str, lowered: Callable[[int]
         if before != resource.RLIM_INFINITY and to >= before:
             raise Refusal(
                 f"{replica.name} has a limit {kind} of {before} already: {to} would limit nothing",
-                "ask for less, or take back what set it",
+                "ask for less, or undo what set it",
             )
         # Sets what is set: this shows whether we may, before the fault is on record.
         resource.prlimit(pid, KINDS[kind], (before, hard))

@@ -144,7 +144,7 @@ def inject_promotion(
             ),
             evidence_within_s=FOLLOWED_WITHIN_S,
             prior={"champion": previous, "sha256": sha256},
-            why_gone=why_not_champion(registry, chosen.version),
+            why_ended=why_not_champion(registry, chosen.version),
         )
     )
 
@@ -162,7 +162,7 @@ class Latched:
 
 
 def why_not_champion(registry: Registry, version: str) -> Callable[[], str]:
-    """A check for ``Injection.why_gone``: whether another version is champion."""
+    """A check for ``Injection.why_ended``: whether another version is champion."""
 
     def why() -> str:
         now = registry.champion()
@@ -211,7 +211,7 @@ def inject_release(
                 undo=Undo(f"{__name__}:withdraw_release", {"mark": mark, "previous": previous}),
                 evidence_within_s=FOLLOWED_WITHIN_S,
                 prior={"champion": previous},
-                why_gone=release.why_gone,
+                why_ended=release.why_ended,
             )
         )
 
@@ -263,7 +263,7 @@ class _Release:
         words += f"{', '.join(no)} cannot load it" if no and not yes else ""
         return Evidence(words, {**data, "serving": yes, "cannot_load": no})
 
-    def why_gone(self) -> str:
+    def why_ended(self) -> str:
         if self._replicas is not None:
             return why_not_champion(self._registry, self._version)()
         return "" if self._publishing.published(self._mark) else f"version {self._version} was deleted"

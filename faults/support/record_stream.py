@@ -244,7 +244,7 @@ def _check_columns(target: Target, features: Features, columns: Sequence[int]) -
 
 
 def entity_in(body: Json) -> str:
-    """The entity that a question asks about; "" if none can be told."""
+    """The entity that a question asks about; "" if it names none."""
     if isinstance(body, dict):
         if isinstance(body.get("entity"), str):
             return str(body["entity"])

@@ -93,7 +93,7 @@ def pids(stressor_id: str) -> list[int]:
 
 
 def why_ended(stressor_id: str, count: int = 1) -> Callable[[], str]:
-    """A check for ``Injection.why_gone``: whether fewer than ``count`` processes of the stressor live."""
+    """A check for ``Injection.why_ended``: whether fewer than ``count`` processes of the stressor live."""
 
     def why() -> str:
         if (living := len(pids(stressor_id))) >= count:

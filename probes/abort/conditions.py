@@ -79,7 +79,7 @@ class SliBelow:
         return ""
 
 
-class BudgetSpent:
+class ErrorBudgetSpent:
     """Time without good answers, over the whole campaign, as a share of the error budget of so many days."""
 
     def __init__(
@@ -159,5 +159,5 @@ def readings_conditions(
             found.append(SliBelow(one.sli_below, one.for_s, from_s, lag_s))
         elif one.error_budget_spent is not None:
             days = one.of_days or BUDGET_DAYS
-            found.append(BudgetSpent(one.error_budget_spent, days, objective, before_s, from_s, lag_s))
+            found.append(ErrorBudgetSpent(one.error_budget_spent, days, objective, before_s, from_s, lag_s))
     return found

@@ -2,8 +2,8 @@
 
 It is a process of its own beside the trial, so that no activity can keep it from checking: one that hangs, that
 holds the interpreter, or that patches it. It sends the trial's worker SIGTERM, upon which the worker ends in
-order. It kills a worker that has not begun to revert within ``LEAVES_WITHIN_S``; the watchdog then reverts what
-is open.
+order. It kills a worker that has not begun to revert within ``REVERT_BEGINS_WITHIN_S``; the watchdog then
+reverts what is open.
 
 In histories and log files its name is ``sentry``.
 """
@@ -35,9 +35,9 @@ from monkeyproof.probes.abort.conditions import (
 from monkeyproof.probes.follower import Follower
 from monkeyproof.probes.recovery.windows import ProbeSchedule
 from monkeyproof.record.history import DISCARDED_DIR, READINGS_FILE, HistoryWriter, Kind, events_in
-from monkeyproof.record.leaving import LEAVES_WITHIN_S, is_leaving
 from monkeyproof.record.readings import Readings
-from monkeyproof.runtime.process_group import leave
+from monkeyproof.record.trial_end import REVERT_BEGINS_WITHIN_S, has_begun_to_end
+from monkeyproof.runtime.process_group import exit_now
 from monkeyproof.runtime.process_ref import ProcessReference, add_owner, send_heartbeat
 
 EVERY_S = 1.0
@@ -148,12 +148,12 @@ def watch(file: TargetFile, folder: Path, history: HistoryWriter, worker: Proces
 def end(folder: Path, history: HistoryWriter, worker: ProcessReference, why: str) -> None:
     """End the worker, in order if it can."""
     history.event(Kind.TRIAL_ABORTED, folder.name, why=why)
-    aborted_s, seen, leaves = history.now_s(), len(events_in(folder)), False
+    aborted_s, seen, ending = history.now_s(), len(events_in(folder)), False
     worker.send_signal(signal.SIGTERM)
     while not _has_ended(worker):
-        leaves = leaves or is_leaving(folder, seen)
-        if not leaves and history.now_s() - aborted_s > LEAVES_WITHIN_S:
-            why = f"its worker (pid {worker.pid}) did not end within {LEAVES_WITHIN_S:g} s of SIGTERM"
+        ending = ending or has_begun_to_end(folder, seen)
+        if not ending and history.now_s() - aborted_s > REVERT_BEGINS_WITHIN_S:
+            why = f"its worker (pid {worker.pid}) did not end within {REVERT_BEGINS_WITHIN_S:g} s of SIGTERM"
             history.event(Kind.TRIAL_ABORTED, folder.name, why=f"{why}; killed")
             worker.send_signal(signal.SIGKILL)
 
@@ -185,4 +185,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_now(main())

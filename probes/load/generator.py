@@ -30,7 +30,7 @@ from monkeyproof.config.target_file import TargetFile, read_target_file
 from monkeyproof.errors import MonkeyproofError, UsageError
 from monkeyproof.probes.prober.golden import Golden, read_golden
 from monkeyproof.record.history import LOAD_FILE, write_json
-from monkeyproof.runtime.process_group import leave
+from monkeyproof.runtime.process_group import exit_now
 from monkeyproof.runtime.process_ref import add_owner
 from monkeyproof.types import Json
 
@@ -191,4 +191,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_now(main())

@@ -46,7 +46,7 @@ from monkeyproof.probes.prober.question import Question
 from monkeyproof.probes.prober.ticker import Ticker
 from monkeyproof.record.history import READINGS_FILE, HistoryWriter
 from monkeyproof.record.readings import Reading, ReadingsWriter, SignalState, to_batch
-from monkeyproof.runtime.process_group import leave
+from monkeyproof.runtime.process_group import exit_now
 from monkeyproof.runtime.process_ref import ProcessReference, add_owner
 
 FLUSH_S = 0.2
@@ -349,4 +349,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_now(main())

@@ -140,10 +140,10 @@ def _judge(
         silent_s=_silent_s(found, detected_s, end_s if recovered is None else recovered.high_s),
         relapses=0 if first is None else _relapses(schedule, slo, first),
     )
-    story = _impact_story(impact_interval(schedule, impact, t0_s, events).since(t0_s))
+    text = _impact_text(impact_interval(schedule, impact, t0_s, events).since(t0_s))
     if window is not None and recovered is not None and window.under_fault:
-        return _recovered_under_fault(found, recovered, events, t0_s, story)
-    return _censored(found, schedule, window, times, aborted, slo, story)
+        return _recovered_under_fault(found, recovered, events, t0_s, text)
+    return _censored(found, schedule, window, times, aborted, slo, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ def _recovered_window(
 
 
 def _recovered_under_fault(
-    found: Recovery, recovered: Interval, events: Sequence[Event], t0_s: float, story: str
+    found: Recovery, recovered: Interval, events: Sequence[Event], t0_s: float, text: str
 ) -> Recovery:
     """``healed`` or ``self_recovered``.
 
@@ -187,7 +187,7 @@ def _recovered_under_fault(
     outcome = Outcome.HEALED if done else Outcome.SELF_RECOVERED
     how = f"after the healer's {done[0]}" if done else "no healer acted before"
     since = recovered.since(t0_s)
-    reason = f"{story}{_recovered_story(since)}, {how}{_relapse_story(found.relapses)}"
+    reason = f"{text}{_recovered_text(since)}, {how}{_relapse_text(found.relapses)}"
     return replace(found, outcome=outcome, reason=reason, ttr=since)
 
 
@@ -198,7 +198,7 @@ def _censored(
     times: FaultTimes,
     aborted: Event | None,
     slo: Slo,
-    story: str,
+    text: str,
 ) -> Recovery:
     """``fault_removed`` or ``not_recovered``: known to be bad up to the last bad reading before it got better."""
     t0_s, begins_s, recovered = times.t0_s, times.revert_begins_s, found.recovered
@@ -209,7 +209,7 @@ def _censored(
     found = replace(found, censored_at_s=max(0.0, min(limit_s, last_bad_s) - t0_s))
     why = f" (aborted: {aborted.data.get('why', 'no reason given')})" if aborted else ""
     if recovered is None or window is None or begins_s is None:
-        reason = f"{story}, and never again good for {slo.stable_for_s:g} s until watching ended{why}"
+        reason = f"{text}, and never again good for {slo.stable_for_s:g} s until watching ended{why}"
         return replace(found, outcome=Outcome.NOT_RECOVERED, reason=reason)
     ended = "began to end by itself" if times.ends_by_itself else "was reverted"
     how = (
@@ -217,19 +217,19 @@ def _censored(
         if recovered.low_s >= begins_s or window.begins_s >= begins_s
         else f"but not for a whole window before the fault {ended}"
     )
-    story = f"{story}{_recovered_story(recovered.since(t0_s))}, {how}{_relapse_story(found.relapses)}"
-    return replace(found, outcome=Outcome.FAULT_REMOVED, reason=f"{story}{why}")
+    text = f"{text}{_recovered_text(recovered.since(t0_s))}, {how}{_relapse_text(found.relapses)}"
+    return replace(found, outcome=Outcome.FAULT_REMOVED, reason=f"{text}{why}")
 
 
-def _impact_story(since_t0: Interval) -> str:
+def _impact_text(since_t0: Interval) -> str:
     return f"went bad between {since_t0.low_s:.2f} and {since_t0.high_s:.2f} s after the fault began"
 
 
-def _recovered_story(since_t0: Interval) -> str:
+def _recovered_text(since_t0: Interval) -> str:
     return f", good again between {since_t0.low_s:.2f} and {since_t0.high_s:.2f} s"
 
 
-def _relapse_story(count: int) -> str:
+def _relapse_text(count: int) -> str:
     return f"; it went bad again {'once' if count == 1 else f'{count} times'}" if count else ""
 
 

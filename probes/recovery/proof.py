@@ -26,7 +26,7 @@ def _why_fault_ended_early(events: Sequence[Event]) -> str:
     lost = next((event for event in events if event.kind is Kind.LEASE_RAN_OUT), None)
     if lost is not None:
         return f"the lease ran out, so the fault was not there all the while: {lost.data.get('why', lost.subject)}"
-    ended = next((event for event in events if event.kind is Kind.FAULT_TAKEN_AWAY), None)
+    ended = next((event for event in events if event.kind is Kind.FAULT_ENDED_EARLY), None)
     if ended is not None:
         why = ended.data.get("why", ended.subject)
         return f"the fault had ended before it was reverted, so it was not there all the while: {why}"
@@ -79,12 +79,14 @@ def why_cannot_tell(schedule: ProbeSchedule, times: FaultTimes, slo: Slo) -> str
     unknown = float((play & schedule.is_unknown).sum()) / float(play.sum())
     if unknown > UNKNOWN_SHARE_MAX:
         return f"could not tell: {unknown:.0%} of the readings after the fault are unknown"
-    told_s = schedule.scheduled_s[play & ~schedule.is_unknown]
-    marks_s = np.concatenate([[times.t0_s], told_s, [max(times.watched_until_s, float(schedule.scheduled_s[-1]))]])
+    known_s = schedule.scheduled_s[play & ~schedule.is_unknown]
+    marks_s = np.concatenate(
+        [[times.t0_s], known_s, [max(times.watched_until_s, float(schedule.scheduled_s[-1]))]]
+    )
     gap_s = float(np.diff(np.maximum.accumulate(marks_s)).max())
     # One period between two readings is no gap, also where the rate is low.
     if gap_s > slo.stable_for_s + schedule.period_s:
-        return f"could not tell: {gap_s:.1f} s without any reading that says something"
+        return f"could not tell: {gap_s:.1f} s without any known reading"
     if times.effective_s is not None and schedule.scheduled_s[-1] < times.effective_s:
         return "could not tell: the readings end before the fault was in effect"
     return ""

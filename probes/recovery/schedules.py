@@ -66,12 +66,12 @@ def measure_schedule(readings: Readings, events: Sequence[Event], slo: Slo) -> R
         return absorbed(seen, None, end_s, times, slo)
     play = schedule.in_play(times.t0_s)
     during = int((play & schedule.is_bad & (schedule.scheduled_s < over_s)).sum())
-    story = f"{during} bad readings during the storm, {seen.bad_count - during} after it"
+    text = f"{during} bad readings during the storm, {seen.bad_count - during} after it"
     start = lasting_by(schedule, slo, schedule.first_at(over_s), math.inf)
     if start is None:
         reason = (
             f"did not come back after the storm: not good for {slo.stable_for_s:g} s on end in the "
-            f"{end_s - over_s:.1f} s that were watched after every fault was reverted; {story}"
+            f"{end_s - over_s:.1f} s that were watched after every fault was reverted; {text}"
         )
         return replace(seen, outcome=Outcome.NOT_RECOVERED, reason=reason, censored_at_s=end_s - times.t0_s)
     last_bad = np.flatnonzero(play[:start] & schedule.is_bad[:start] & (schedule.scheduled_s[:start] >= over_s))
@@ -86,7 +86,7 @@ def measure_schedule(readings: Readings, events: Sequence[Event], slo: Slo) -> R
     return replace(
         seen,
         outcome=Outcome.FAULT_REMOVED,
-        reason=f"came back after the storm: {how}; {story}",
+        reason=f"came back after the storm: {how}; {text}",
         recovered=recovered,
         proven_s=float(schedule.scheduled_s[start]) + slo.stable_for_s,
         censored_at_s=over_s - times.t0_s,
@@ -96,7 +96,7 @@ def measure_schedule(readings: Readings, events: Sequence[Event], slo: Slo) -> R
 def _of_what_took_effect(events: Sequence[Event]) -> list[Event]:
     unproven = {event.data.get("id") for event in events if event.kind is Kind.FAULT_UNPROVEN} - {"", None}
     steps = (Kind.FAULT_INTENDED, Kind.FAULT_UNPROVEN, Kind.FAULT_REVERTED)
-    early = (Kind.LEASE_RAN_OUT, Kind.FAULT_TAKEN_AWAY)
+    early = (Kind.LEASE_RAN_OUT, Kind.FAULT_ENDED_EARLY)
     return [
         event
         for event in events

@@ -16,7 +16,7 @@ from monkeyproof.reports.stats.survival import Survival
 
 WIDTH, HEIGHT = 360.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 38.0, 350.0, 20.0, 160.0
-HEALER_LOOKS = 3
+HEALER_STYLES = 3
 """Colours for arms with a healer; more of them share the last."""
 
 
@@ -94,7 +94,7 @@ def _labels(ends: Sequence[tuple[float, float, str, str]]) -> list[Markup]:
 
 def _css_classes(arms: Sequence[str]) -> list[str]:
     healers = [arm for arm in arms if arm != NO_HEALER]
-    return ["km-none" if arm == NO_HEALER else f"km-{min(healers.index(arm), HEALER_LOOKS - 1)}" for arm in arms]
+    return ["km-none" if arm == NO_HEALER else f"km-{min(healers.index(arm), HEALER_STYLES - 1)}" for arm in arms]
 
 
 def _share_at(curve: Survival, at_s: float) -> float:

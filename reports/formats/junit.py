@@ -1,5 +1,7 @@
-"""``junit.xml``: one test case for each trial and each verdict, for tools that read test results. No case is ever
-skipped: a trial that could not be judged is an error, so that missing knowledge never passes a gate."""
+"""``junit.xml``: one test case for each trial and each verdict, for tools that read test results.
+
+No case is ever skipped: a trial that could not be judged is an error, so that it never passes a gate.
+"""
 
 from __future__ import annotations
 

@@ -250,4 +250,4 @@ def _why_hopeless(trials: Sequence[TrialResult], slo: Slo) -> str:
         return ""
     why = next((words for words in reversed([trial.recovery.reason for trial in trials]) if words), "")
     last = f" (the last: {why})" if why else ""
-    return f"more trials will hardly change that: mend what makes them invalid{last}"
+    return f"more trials will hardly change that: repair what makes them invalid{last}"

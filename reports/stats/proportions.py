@@ -1,5 +1,7 @@
-"""Shares with confidence limits: exact ones for a number of trials that was fixed beforehand, and limits that hold
-at every look for a campaign that ends as soon as its verdict is decided.
+"""Shares with confidence limits: exact for a fixed number of trials, sequential for a campaign that ends early.
+
+The exact ones (Clopper-Pearson) hold for a number of trials that was fixed beforehand; the sequential ones hold at
+every look, for a campaign that ends as soon as its verdict is decided.
 
 The sequential limits are a confidence sequence: for every candidate share an e-process (a bet against it that is
 fair if the candidate is true, so that its value rarely grows large) is computed, and the candidates that are not

@@ -33,7 +33,7 @@ from monkeyproof.config.redaction import register_experiment_secrets
 from monkeyproof.config.user_files import load_yaml, read_text
 from monkeyproof.errors import EXIT_REFUSED, MonkeyproofError, Refusal, UsageError
 from monkeyproof.injection.inject import has_current
-from monkeyproof.runtime.process_group import leave
+from monkeyproof.runtime.process_group import exit_now
 from monkeyproof.runtime.stop_file import SIGNALS
 from monkeyproof.types import Json
 
@@ -51,7 +51,7 @@ _failure: MonkeyproofError | None = None
 """Why nothing of the experiment may run."""
 _lock = contextlib.ExitStack()
 _signals: list[int] = []
-"""The signals that told this run to end."""
+"""The signals that asked this run to end."""
 
 
 def configure_control(experiment: dict[str, Json], event_registry: EventHandlerRegistry) -> None:
@@ -171,7 +171,7 @@ def _close(trial: TrialSession) -> None:
 def _exit_with(code: int) -> None:
     """End the process with this code, where ``chaos run`` would end with 0. The last call counts."""
     if "chaostoolkit.cli" in sys.modules:
-        atexit.register(leave, code)
+        atexit.register(exit_now, code)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,6 @@
-"""A CI gate is an ordinary test:
+"""The pytest plugin: its fixture ``chaos`` runs trials and injects faults in ordinary tests, as a CI gate.
+
+A trial is a test:
 
     def test_replica_kill(chaos):
         trial = chaos.run("replica-kill")

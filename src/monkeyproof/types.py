@@ -1,5 +1,7 @@
-"""The values that travel between the rooms. All are frozen; all times are seconds since the trial began
-(CLOCK_MONOTONIC), unless a name says otherwise."""
+"""The values that travel between the rooms.
+
+All are frozen; all times are seconds since the trial began (CLOCK_MONOTONIC), unless a name says otherwise.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,7 @@ class Evidence:
     """Proof, read back from the target, that a fault took effect."""
 
     summary: str
-    """One sentence for people: "replica-1: pid 4711 is gone"."""
+    """One sentence for people: "replica-1: pid 4711 has ended"."""
     data: Mapping[str, Json] = field(default_factory=dict)
 
 

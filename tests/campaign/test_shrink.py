@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monkeyproof.campaign.shrink import BudgetSpent, ddmin, tried_again
+from monkeyproof.campaign.shrink import ShrinkBudgetSpent, ddmin, tried_again
 
 
 def needs(*parts: int) -> Callable[[tuple[int, ...]], bool]:
@@ -54,7 +54,7 @@ def test_the_smallest_so_far_is_kept_where_the_tests_end() -> None:
 
     def fails(parts: tuple[int, ...]) -> bool:
         if not left[0]:
-            raise BudgetSpent
+            raise ShrinkBudgetSpent
         left[0] -= 1
         return 5 in parts
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from hand_world import small_target
+from manual_world import small_target
 
 from monkeyproof.campaign.unleash import COULD_NOT_TELL, FAILED, SURVIVED, ScheduleResult, Shrinker, restore
 from monkeyproof.cli import main

@@ -182,7 +182,7 @@ def mutated_text(text: str, rng: np.random.Generator) -> bytes:
 
 
 def mutated_value(text: str, rng: np.random.Generator) -> bytes:
-    """One value anywhere in the tree becomes another: a type, a size or a name that nobody foresaw."""
+    """One value anywhere in the tree becomes another: a type, a size or an unexpected name."""
     document = yaml.safe_load(text)
     holder, key = document, next(iter(document))
     for _ in range(int(rng.integers(1, 7))):

@@ -1,4 +1,4 @@
-"""What ends a trial before its time: the stop file, and the target file's own conditions. All is taken back."""
+"""What ends a trial early: the stop file, and the target file's own conditions. Every fault is reverted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from test_own_service import EXPERIMENT, SERVICE, accepts, free_port
 
 from monkeyproof.clock import wait_for
 from monkeyproof.record.history import EVENTS_FILE, Event, Kind, parse_events
-from monkeyproof.record.leaving import LEAVES_WITHIN_S
+from monkeyproof.record.trial_end import REVERT_BEGINS_WITHIN_S
 from monkeyproof.undo import log as undo_log
 
 pytestmark = pytest.mark.timeout(200)
@@ -242,7 +242,8 @@ def test_an_unresponsive_worker_is_killed_and_its_fault_reverted(folder: Path) -
     output = process.communicate(timeout=90)[0]
     assert process.returncode == 4, output
     assert "sli_below" in str(first(folder, Kind.TRIAL_ABORTED).data["why"])
-    assert any(f"did not end within {LEAVES_WITHIN_S:g} s" in str(one.data.get("why")) for one in events(folder))
+    words = f"did not end within {REVERT_BEGINS_WITHIN_S:g} s"
+    assert any(words in str(one.data.get("why")) for one in events(folder))
     assert undo_log.open_logs() == []
 
 
@@ -259,7 +260,9 @@ def test_stop_does_not_wait_for_an_unresponsive_worker(folder: Path) -> None:
     done = monkeyproof(folder, "stop")
     assert ended_everything_here(done), done.stderr
     aborted(
-        folder, process, f"stopped by 'monkeyproof stop'; its worker did not react within {LEAVES_WITHIN_S:g} s"
+        folder,
+        process,
+        f"stopped by 'monkeyproof stop'; its worker did not react within {REVERT_BEGINS_WITHIN_S:g} s",
     )
     told, reverted = first(folder, Kind.TRIAL_ABORTED), first(folder, Kind.FAULT_REVERTED)
     assert (told.source, reverted.source) == ("campaign", "watchdog")

@@ -147,7 +147,7 @@ def test_a_stopped_fault_proxy_is_named_and_leaves_nothing(folder: Path) -> None
     if undo_log.open_logs():
         done = monkeyproof(folder, "revert")
         assert done.returncode == 0, done.stderr
-        assert "the fault was gone already" in done.stdout
+        assert "the fault had ended already" in done.stdout
     assert undo_log.open_logs() == []
 
 

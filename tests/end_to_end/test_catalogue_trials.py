@@ -48,7 +48,7 @@ HEALED_WITHIN_S = 12.0
 NOTICED_WITHIN_S = 6.0
 """Where users may notice or not: who would be hurt is, by then, and whole again."""
 BROKEN_FOR_S = 3.0
-"""For how long a fault is held that nobody heals, or nobody notices: long enough to see that."""
+"""For how long a fault is held that no healer heals, or no user notices: long enough to see that."""
 STABLE_FOR_S = 1.5
 """Shorter, and a service of which one answer in twenty is still wrong would pass for steady."""
 
@@ -62,7 +62,7 @@ REMEDIES = {
 }
 """A word of the remedy that is the right one, where there is just one."""
 WRONG_AT_MOST = {"corrupt-records": 25}
-"""Wrong answers; of the probes while it is held, far more would be wrong if nobody mended anything."""
+"""Wrong answers; of the probes while it is held, far more would be wrong without a remedy."""
 
 FALSELY_HEALED = ("benign-drift", "prior-drift")
 """The Elephant looks at the records that come in, and takes these for harmful: see docs/faults/drift.md."""

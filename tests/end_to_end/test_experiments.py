@@ -22,7 +22,7 @@ HORIZON_S = 5.0
 
 @pytest.fixture(scope="module")
 def quick(chaos_target: TargetFile, tmp_path_factory: pytest.TempPathFactory) -> Chaos:
-    """As ``chaos``, with the same SLO, but windows that keep nobody waiting."""
+    """As ``chaos``, with the same SLO, but short windows."""
     folder = tmp_path_factory.mktemp("quick")
     target = with_windows(chaos_target, folder, baseline_s=0.5, horizon_s=HORIZON_S, after_revert_s=5.0)
     return Chaos(target, folder, "elephant", 1)
@@ -49,7 +49,7 @@ def test_without_a_healer_it_stays_broken_until_the_fault_is_removed(quick: Chao
         # What the project exists for: HTTP 200, fast, and wrong.
         assert trial.recovery.wrong_count > 0.9 * trial.recovery.bad_count, trial
         assert trial.recovery.silent_s is not None
-        # Nobody noticed for as long as it lasted.
+        # No healer detected it while it lasted.
         assert trial.recovery.silent_s > 0.9 * trial.recovery.censored_at_s
 
 
@@ -66,7 +66,7 @@ def test_a_sham_has_no_healing_and_no_bad_answer(quick: Chaos) -> None:
     assert trial.outcome is Outcome.ABSORBED, trial
     events = History.read(trial.folder)
     assert not events.of_kind(Kind.HEALER_ACTING), "a false heal"
-    # It learned what is usual from what it saw after the target was put back: six looks, four a second.
+    # It learned what is usual from what it saw after the target was reset: six samples, four a second.
     prepared = next(event for event in events.of_kind(Kind.PHASE_ENDED) if event.subject == "prepare")
     ready = events.first(Kind.HEALER_READY)
     assert ready is not None
@@ -97,6 +97,6 @@ def test_every_trial_leaves_a_history_that_explains_itself(
     for steps in (harness, healer):
         places = [kinds.index(step) for step in steps]
         assert places == sorted(places)
-    # Nothing is anybody else's to read, of the trial, the campaign, or the harness's own state.
+    # No other user may read anything, of the trial, the campaign, or the harness's own state.
     assert open_to_others(trial.folder.parents[1]) == []
     assert open_to_others(paths.home()) == []

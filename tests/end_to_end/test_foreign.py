@@ -208,7 +208,7 @@ def test_only_proven_external_faults_count(world: World) -> None:
     assert nameless["reason"].endswith("but nothing is named as evidence that foreign.lie took effect")
     assert nameless["wrong_count"] > 30
 
-    # Nobody healed: its activity ended.
+    # No healer acted: its activity ended.
     passing = found["passing"]["recovery"]
     assert passing["outcome"] == "fault_removed", passing
     assert passing["reverted_s"] - passing["t0_s"] == pytest.approx(1.4, abs=0.6)

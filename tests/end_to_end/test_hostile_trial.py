@@ -102,7 +102,7 @@ load: {{rate_per_s: 0}}
 
 
 class Tags(HTMLParser):
-    """The elements of a page, and what stands in its scripts."""
+    """The elements of a page, and the text of its scripts."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ def test_reports_of_a_hostile_service(folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     out = folder / "out"
     trials = {one["experiment"]: one for one in json.loads((out / "results.json").read_text())["trials"]}
-    # It is told what the service said, in both ways that it can come into a report.
+    # It shows the service's text, in both ways that it can come into a report.
     assert "<script>" in trials["proof"]["evidence"][0]
     assert "<script>" in trials["no-proof"]["recovery"]["reason"]
     assert trials["proof"]["recovery"]["outcome"] == "fault_removed"

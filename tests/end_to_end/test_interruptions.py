@@ -1,4 +1,4 @@
-"""Kills in the middle: whoever dies, however, nothing is left broken and nothing is left running."""
+"""Kills in the middle: whichever process dies, no fault is left and no process runs on."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ kept = []
 
 def everything(target, artifact, process):
     one = open_target(Path(target))
-    kept.append(one)  # A fault on a link ends with the connection of whoever added it.
+    kept.append(one)  # A fault on a link ends with the connection that added it.
     parameters = {"low_ms": 1.0, "high_ms": 2.0, "share": 0.1, "seed": 1}
     require(one, Links).add(Toxic("replica->registry", "latency", parameters, "forgotten"))
     registry = require(one, Registry)
@@ -70,7 +70,7 @@ OURS = "provider: {{type: python, module: {}, func: {}}}"
 STEADY = OURS.format("monkeyproof.probes.steady_state", "slo_holds")
 EXPERIMENT = f"""
 title: An activity that leaves things behind
-description: Beside a fault that is taken back.
+description: Beside a fault that is reverted.
 controls: [{{name: monkeyproof, provider: {{type: python, module: monkeyproof.control}}}}]
 steady-state-hypothesis:
   title: Right answers, fast
@@ -201,7 +201,7 @@ def test_everything_that_an_action_leaves_is_named(
     output = process.communicate(timeout=100)[0]
     assert process.returncode == 5, output
     everything_is_named(folder, output, source, on_link=True)
-    # A champion that nobody is known to have chosen is somebody else's: nothing is put back over it.
+    # A champion of unknown origin is another user's: no undo overwrites it.
     assert require(target, Registry).champion() == "3"
 
 

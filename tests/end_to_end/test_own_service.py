@@ -1,4 +1,4 @@
-"""Somebody's own HTTP service, described by a target file: no embedded parts, no healer, one link of theirs."""
+"""A user's own HTTP service, described by a target file: no embedded parts, no healer, one link."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ links: {{users: {{listen: "127.0.0.1:{link}", forward: "127.0.0.1:{service}", pr
 allow_faults: [network]
 """
 FOREIGN = """\
-title: Somebody else's
+title: Another author's
 description: Nothing of ours.
 method:
   - type: action

@@ -78,7 +78,7 @@ def test_a_trial_of_a_plugin_s_fault(kind: str, request: pytest.FixtureRequest) 
     assert not service.switch.exists()
 
 
-def test_a_fault_by_hand_and_in_a_test_of_a_user_s(plain: SwitchedService) -> None:
+def test_a_manual_fault_and_one_in_a_user_s_test(plain: SwitchedService) -> None:
     target = str(plain.folder / "t.yaml")
     words = (f"{MODULE}.maintenance", f"switch={plain.switch}", "--target", target, "--for", "0.1s")
     done = plain.monkeyproof("fault", *words)

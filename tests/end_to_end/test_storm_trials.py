@@ -1,4 +1,4 @@
-"""The Monkey let loose on somebody's own service, which has a bug that only some storms find."""
+"""Storms against a user's own service, which has a bug that only some storms find."""
 
 from __future__ import annotations
 

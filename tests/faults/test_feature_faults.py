@@ -100,7 +100,7 @@ def test_answers_are_proven_wrong_by_a_read_of_ours_and_one_of_a_user(
     assert links.stats(toxic_id)["own_affected"] >= 1
     assert revert() == ["features: fault removed"]
     assert_undone(store_world)
-    assert network.remove_toxic(store_world, "features", toxic_id) == "features: the fault was gone already"
+    assert network.remove_toxic(store_world, "features", toxic_id) == "features: the fault had ended already"
     assert readers.another_round() == RIGHT
 
 
@@ -212,7 +212,7 @@ def test_slow_takes_a_store_behind_http_by_the_name_of_its_link(
     revert()
     assert_undone(world)
     world.file = replace(world.file, links={name: replace(link, protocol="tcp")})
-    with pytest.raises(Refusal, match="is a tcp link, on which requests cannot be told apart"):
+    with pytest.raises(Refusal, match="is a tcp link, on which requests cannot be distinguished"):
         features.slow(name)
 
 

@@ -145,8 +145,8 @@ def test_undo_of_a_toxic_that_is_gone(world, proxy, asked):
     links = world.find(port.Links)
     (toxic_id,) = links.active()
     links.remove(toxic_id)
-    assert revert() == ["web: the fault was gone already"]
-    assert network.remove_toxic(world, "web", toxic_id) == "web: the fault was gone already"
+    assert revert() == ["web: the fault had ended already"]
+    assert network.remove_toxic(world, "web", toxic_id) == "web: the fault had ended already"
 
 
 def test_what_sat_on_the_link_before_is_on_record_and_stays(world, proxy, asked):

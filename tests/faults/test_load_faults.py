@@ -32,7 +32,7 @@ QUESTIONS = 5
 
 
 class Service(ThreadingHTTPServer):
-    """Notes when it was asked what, and answers as it is told to."""
+    """Records every request with its time, and gives the answers that a test sets."""
 
     daemon_threads = True
     request_queue_size = 128

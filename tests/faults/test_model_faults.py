@@ -1,4 +1,4 @@
-"""Damaged and wrong models in a real MLflow registry: proven by what it gives, and put back bit by bit."""
+"""Damaged and wrong models in a real MLflow registry: proven by what it gives, and restored bit by bit."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_damage_is_proven_by_what_the_registry_gives_and_put_back_bit_by_bit(her
     found = inject()
     assert found["data"]["before"] == clean != found["data"]["after"]
     assert file_restore.digest_now(path) == found["data"]["after"]
-    # It is in memory: nobody notices. Who has to load it anew compares digests, and does not serve it.
+    # It is in memory: no answer changes. A replica that loads it anew compares digests, and does not serve it.
     assert here.follower.version == "2"
     here.follower.start_anew()
     assert here.follower.version == "0"
@@ -122,10 +122,10 @@ def test_a_file_that_another_program_wrote_stays_and_the_backup_is_named(here: H
     kept = Path(opened.undo.arguments["kept"])
     assert kept.read_bytes() == clean
     assert kept.stat().st_mode & 0o077 == 0
-    path.write_bytes(b"somebody's")
+    path.write_bytes(b"another user's")
     (said,) = revert()
     assert f"left as it is; its old bytes are in {kept}" in said
-    assert path.read_bytes() == b"somebody's"
+    assert path.read_bytes() == b"another user's"
     path.write_bytes(kept.read_bytes())
     assert "already" in opened.undo.run(here.target)
 

@@ -114,7 +114,7 @@ def test_each_is_proven_by_users_and_taken_back(world, proxy, answering, inject,
         (toxic_id,) = world.find(port.Links).active()
         assert revert() == [f"{link}: fault removed"]
     assert_undone(world)
-    assert network.remove_toxic(world, link, toxic_id) == f"{link}: the fault was gone already"
+    assert network.remove_toxic(world, link, toxic_id) == f"{link}: the fault had ended already"
     with Traffic(proxy, link) as traffic:
         assert wait_for(lambda: traffic.statuses[-3:] == [b"200"] * 3, within_s=5)
 

@@ -100,7 +100,7 @@ def test_a_stream_that_stands_still_does_not_tell_a_pause_from_a_recovery(world,
 
 
 def test_what_a_stream_shows_before_a_fault_proves_nothing(world, stream, monkeypatch):
-    """A toxic that hits nobody: every look has to say so."""
+    """A toxic that hits no record: every evidence has to report that."""
     monkeypatch.setattr(record_stream, "inject", impatient(record_stream.inject))
     for function, arguments in (
         (data.missing_values, {"columns": "0", "at_least": 1e9}),
@@ -185,7 +185,7 @@ def test_a_target_that_cannot_show_the_effect_is_refused(world, idle):
 
 
 def test_records_that_do_not_fit_the_fault_say_so(world, stream):
-    """Nobody knows how many features an entity has here, so it shows only when a record passes."""
+    """The target does not declare how many features an entity has, so it shows only when a record passes."""
     with pytest.raises(UsageError, match=r"web: its records do not fit this fault: .* there is no column '12'"):
         data.scale_records("web", columns="12")
     for call, words in (

@@ -128,7 +128,7 @@ def test_the_last_serving_replica_is_spared(world, sleepers):
             replicas.kill(one)
     with pytest.raises(Refusal, match="replica-2 is down already"):
         replicas.kill("replica-2")
-    assert replicas.kill("replica-1")["subject"] == "replica-1"  # Drained: nobody misses it.
+    assert replicas.kill("replica-1")["subject"] == "replica-1"  # Drained: no user needs it.
 
 
 def test_pause_and_resume(world, sleepers):
@@ -150,7 +150,7 @@ def test_resume_leaves_a_replaced_replica_alone(world, sleepers):
     assert wait_for(lambda: sleepers.list()[0].starts == 2, within_s=5)
     for _ in range(2):
         record_missing_faults(current())
-    (taken,) = events(world, Kind.FAULT_TAKEN_AWAY)
+    (taken,) = events(world, Kind.FAULT_ENDED_EARLY)
     assert "replica-1 was restarted, with pid" in taken.data["why"]
     (said,) = revert()
     assert "was replaced since" in said
@@ -238,12 +238,12 @@ def test_what_a_healer_chose_since_is_left(world, models):
 def test_a_champion_that_nobody_healed_was_taken_away_by_a_stranger(world, models, healed):
     registry.promote_degraded()
     record_missing_faults(current())
-    assert not events(world, Kind.FAULT_TAKEN_AWAY)
+    assert not events(world, Kind.FAULT_ENDED_EARLY)
     models.alias = "3"
     if healed:
         current().history.event(Kind.HEALER_ACTED, "champion", remedy="roll back", ok=True, summary="")
     record_missing_faults(current())
-    taken = [one.data["why"] for one in events(world, Kind.FAULT_TAKEN_AWAY)]
+    taken = [one.data["why"] for one in events(world, Kind.FAULT_ENDED_EARLY)]
     assert taken == ([] if healed else ["the champion is version 3, and was 2"])
 
 

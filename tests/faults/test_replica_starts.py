@@ -81,7 +81,7 @@ def test_all_are_scaled_away_together_and_come_back(world, fleet):
     assert revert() == ["replica-1, replica-2, replica-3: starts as usual again"]
     assert all(is_ready(fleet, name) for name in NAMES)
     assert not events(world, Kind.FAULT_NOT_REVERTED)
-    # From then on, whoever says that it healed something may only have seen the Monkey's own timer.
+    # From then on, a healer's success may be the Monkey's own timer.
     assert [one.data["ends_by_itself_s"] for one in events(world, Kind.FAULT_INTENDED)] == [30.0]
 
 

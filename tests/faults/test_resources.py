@@ -237,11 +237,11 @@ def test_a_stressor_whose_owner_dies_restores_the_limit(tmp_path):
             one.wait()
 
 
-@pytest.mark.parametrize("how", ["its time", "its owner stands still"])
+@pytest.mark.parametrize("how", ["its time", "its owner is stopped"])
 def test_a_stressor_exits_by_itself(how, monkeypatch):
     owner = subprocess.Popen(["/bin/sleep", "60"])
     code = "import monkeyproof.faults.support.stressors.parent_monitor as t\n"
-    code += "t.SILENT_S = 0.3; t.LOOK_EVERY_S = 0.05\n"
+    code += "t.SILENT_S = 0.3; t.CHECK_EVERY_S = 0.05\n"
     code += "from monkeyproof.faults.support.stressors.cpu import main; main()"
     for_s = "0.3" if how == "its time" else "60"
     burner = subprocess.Popen(
@@ -355,7 +355,7 @@ def test_without_libfaketime_it_says_how_to_get_it(world, fleet, monkeypatch):
 
 
 def test_a_port_in_the_way_is_no_replica() -> None:
-    """What is asked for the proof of used-up handles: nobody who listens means that it failed."""
+    """What is asked for the proof of used-up handles: no listener means that it failed."""
     from monkeyproof.faults.resources.limits import _fresh_connection
 
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -22,7 +22,7 @@ from monkeyproof.faults import noop
 from monkeyproof.record.history import HistoryWriter
 from monkeyproof.injection.inject import Context, revert, set_current
 from monkeyproof.trial.trial_monitor import TrialMonitor
-from monkeyproof.trial.run import _leave_on_signals
+from monkeyproof.trial.run import _end_on_signals
 from monkeyproof.undo.log import UndoLog
 
 class Target:
@@ -34,7 +34,7 @@ active.MARGIN_S = 0.1
 history = HistoryWriter(folder, Anchor.now(clock), "trial")
 context = Context(folder, Target(), history, UndoLog(folder / "u"), 1, "none")
 set_current(context)
-_leave_on_signals()
+_end_on_signals()
 TrialMonitor(print, lambda: context.active_faults.why_too_long(Target.file.windows, clock.monotonic_s()))
 noop.nothing()
 revert()

@@ -165,7 +165,7 @@ def test_a_proxy_that_accepts_and_closes_is_gone_once(tmp_path: Path) -> None:
         assert 2 < len(accepted_s) < 15
         closing = False
         await until(lambda: connection_monitor.flush() or len(said(tmp_path)) == 2)
-        # No sooner than after a rest is it looked at again.
+        # The monitor checks it again only after a rest.
         count = len(accepted_s)
         for _ in range(20):
             connection_monitor.lost(time.monotonic())

@@ -145,7 +145,7 @@ INVALID = {
     ),
     "another process removed it": (
         letters((2, "G"), (1, "R"), (4, "G")),
-        [*fault(), event(8.9, Kind.FAULT_TAKEN_AWAY, "champion", why="the champion is version 2, and was 3")],
+        [*fault(), event(8.9, Kind.FAULT_ENDED_EARLY, "champion", why="the champion is version 2, and was 3")],
         "the fault had ended before it was reverted, so it was not there all the while: the champion is",
     ),
     "one long gap": (letters((2, "G"), (1.2, "U"), (60, "G")), fault(), "1.2 s without any reading"),

@@ -1,4 +1,4 @@
-"""Readings: what is written is read back, in the order of the slots, without libraries that nobody needs."""
+"""Readings: what is written is read back, in the order of the slots, without needless libraries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shares: exact limits against published ones, and limits that may be looked at after every trial."""
+"""Shares: exact limits against published ones, and limits that hold after every trial."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_error_rate_of_early_stopping(share: float) -> None:
     passed, failed, _, _ = simulated(share, share, sequential=True, most=300, campaigns=20_000)
     assert 0 < passed <= 0.025
     assert 0 < failed <= 0.025
-    # Limits for a fixed number of trials, looked at after each of them, do not keep the promise.
+    # Limits for a fixed number of trials, evaluated after each of them, do not keep the promise.
     passed, failed, _, _ = simulated(share, share, sequential=False, most=300, campaigns=20_000)
     assert passed > 0.05
     assert failed > 0.05

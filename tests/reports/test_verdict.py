@@ -201,7 +201,7 @@ def test_hopeless_experiment() -> None:
     assert [only([why] * count).hopeless for count in (1, 2, 3)] == [False, False, True]
     assert only([why] * 2).more_at_least == 36
     assert only([why] * 3).more_at_least is None
-    assert "mend what makes them invalid (the last: no baseline)" in only([why] * 3).reason
+    assert "repair what makes them invalid (the last: no baseline)" in only([why] * 3).reason
     assert not only([*[why] * 30, trial()]).hopeless
     assert not only([why] * 30, Slo(recovery=RecoveryObjective(invalid_share_max=1))).hopeless
     assert not any(only(trials).hopeless for trials in ([trial()] * 36, [LATE] * 36, [trial()] * 3))

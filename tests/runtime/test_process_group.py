@@ -37,7 +37,7 @@ time.sleep(60)
 
 
 def gone(pid: int) -> bool:
-    """Whether a process has ended (a zombie that nobody has reaped yet counts as ended)."""
+    """Whether a process has ended (a zombie that its parent has not reaped yet counts as ended)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Who somebody's owner is, and whether it lives: no other process is ever taken for it."""
+"""References to a process's owner, and whether it lives: no other process is ever mistaken for it."""
 
 from __future__ import annotations
 

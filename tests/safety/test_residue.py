@@ -142,7 +142,7 @@ ACTED = event(Kind.HEALER_ACTED, remedy="roll_back", ok=True, summary="")
         ({"states": ["ready", "backing_off"]}, [], []),
         ({"now": "1"}, [PROMOTED], ["the champion is version 1, and was 2"]),
         ({"now": "1"}, [PROMOTED, ACTED], ["the champion is version 1, and was 2"]),
-        # A healer chose this one; it is put back.
+        # A healer chose this one; the reset restores it.
         ({"now": "3"}, [PROMOTED, ACTED], []),
         ({"now": "3"}, [PROMOTED], ["the champion is version 3, and was 2"]),
         ({"published": {"1": "aa", "2": "xx"}}, [], ["version 2 of the model is not what it was"]),
@@ -150,7 +150,7 @@ ACTED = event(Kind.HEALER_ACTED, remedy="roll_back", ok=True, summary="")
         (
             {"files": {"2/model.pkl": "xx", "3/model.pkl": "dd"}},
             [],
-            ["the artifact 2/model.pkl is not what it was", "the artifact 2/MLmodel is gone"],
+            ["the artifact 2/model.pkl is not what it was", "the artifact 2/MLmodel is missing"],
         ),
         ({"gone": True}, [], ["the fault proxy cannot be checked: no answer"]),
     ],
@@ -160,10 +160,10 @@ def test_residue_is_found(tmp_path: Path, change: dict[str, Any], events: list[E
     Audit.begin(FakeTarget(parts), tmp_path)
     for name, value in change.items():
         setattr(parts, name, value)
-    # As somebody else would who looks because the trial's process has died.
+    # As another process would audit because the trial's process has died.
     found = Audit(FakeTarget(parts), tmp_path, TargetSnapshot.read(tmp_path)).left(events)
     assert [one.what for one in found] == words
-    assert all(one.mend for one in found)
+    assert all(one.what_to_do for one in found)
 
 
 def test_target_without_capabilities_has_no_residue(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_stopped_processes_of_the_target_are_residue(tmp_path: Path, started: Ca
     for pid in (service, worker, stranger):
         stop(pid)
     found = audit.left([])
-    assert sorted(one.mend for one in found) == sorted(f"kill -CONT {pid}" for pid in (service, worker))
+    assert sorted(one.what_to_do for one in found) == sorted(f"kill -CONT {pid}" for pid in (service, worker))
     assert f"process {service} is stopped: {sys.executable}" in [one.what for one in found]
     # A replica and its process are one thing.
     parts.states = ["paused", "ready"]
@@ -287,7 +287,7 @@ def test_stopped_processes_of_the_target_are_residue(tmp_path: Path, started: Ca
     parts.states = ["ready", "ready"]
     # The stranger counts as well if a fault of the trial says that it stopped it.
     paused = event(Kind.FAULT_EFFECTIVE, id="1", fault="replicas.pause", evidence={"pid": stranger})
-    assert f"kill -CONT {stranger}" in [one.mend for one in audit.left([paused])]
+    assert f"kill -CONT {stranger}" in [one.what_to_do for one in audit.left([paused])]
     for pid in (service, worker):
         os.kill(pid, signal.SIGCONT)
     assert wait_for(lambda: audit.left([]) == [], within_s=5)
@@ -311,7 +311,7 @@ def test_hung_control_interface_is_reported_in_time(tmp_path: Path, monkeypatch:
         begun_s = time.monotonic()
         found = [one.what for one in audit.left([])]
         assert time.monotonic() - begun_s < 3
-    # The others were looked at nevertheless.
+    # The audit examined the others nevertheless.
     assert found == ["the fault proxy cannot be checked: no answer within 0.3 s", "r1 is still paused"]
 
 
@@ -381,6 +381,6 @@ def test_audit_after_a_death_finds_a_daemon_and_a_stopped_service(
         f"if it still runs: kill {daemon}",
         f"kill -CONT {service}",
     ]
-    # For whoever waits for the end of somebody else's campaign.
+    # For a process that waits for the end of another campaign.
     assert cleanup.residue_since(begun_s) == str(caught.value)
     assert cleanup.residue_since(time.time() + 60) == ""

@@ -120,7 +120,7 @@ def write_trial(
         if not_reverted:
             writer.event(Kind.FAULT_NOT_REVERTED, "link", t_s=REVERTED_S, why=not_reverted, **fault)
         else:
-            writer.event(Kind.FAULT_REVERTED, "link", t_s=REVERTED_S, summary="taken back", **fault)
+            writer.event(Kind.FAULT_REVERTED, "link", t_s=REVERTED_S, summary="reverted", **fault)
         writer.event(Kind.PHASE_ENDED, "revert", t_s=REVERTED_S)
         writer.event(Kind.TRIAL_ENDED, t_s=END_S, status="not reverted" if not_reverted else "closed")
     writer.close()

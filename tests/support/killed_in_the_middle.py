@@ -50,7 +50,7 @@ def main() -> None:
         files.flip_in_file = half
         models.flip_bits(bits=200)
     elif kind == "truncate":
-        files.digest_given = die  # The file is cut, and nobody has looked yet.
+        files.digest_given = die  # The file is cut, and no check has run yet.
         models.truncate()
     elif kind == "corrupt_last_good":
         Path.rename = die  # Other bytes lie beside the file, and have not taken its place.

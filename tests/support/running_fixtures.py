@@ -22,7 +22,7 @@ def prepared() -> PreparedModels:
 
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
-    """A real MLflow server. Whoever changes something puts it back."""
+    """A real MLflow server. A test that changes something restores it."""
     with running_registry(tmp_path_factory.mktemp("registry")) as published:
         yield published
 

@@ -134,7 +134,7 @@ def _write_events(place: Path, plan: Plan) -> float:
         if plan.not_reverted:
             worker.event(Kind.FAULT_NOT_REVERTED, fault.subject, t_s=reverted_s, why=plan.not_reverted[0], **data)
         elif fault.held:
-            worker.event(Kind.FAULT_REVERTED, fault.subject, t_s=reverted_s, summary="taken back", **data)
+            worker.event(Kind.FAULT_REVERTED, fault.subject, t_s=reverted_s, summary="reverted", **data)
     worker.event(Kind.PHASE_ENDED, "revert", t_s=reverted_s)
     worker.event(Kind.PHASE_STARTED, "after_revert", t_s=reverted_s)
     worker.event(Kind.PHASE_ENDED, "after_revert", t_s=reverted_s + AFTER_REVERT_S)
@@ -272,7 +272,7 @@ def _reason(plan: Plan, recovered: Interval | None) -> str:
         Outcome.HEALED: f"after the healer's {plan.healed_by[0] if plan.healed_by else 'action'}",
         Outcome.SELF_RECOVERED: "no healer acted before",
     }
-    return f"{told}, {how.get(plan.outcome, 'but only after the fault was taken back')}"
+    return f"{told}, {how.get(plan.outcome, 'but only after the fault was reverted')}"
 
 
 def campaign_of(trials: Sequence[TrialResult]) -> Campaign:

@@ -1,4 +1,4 @@
-"""A control that takes requests and never answers, and a target that is gone: told apart, and bounded."""
+"""A control that takes requests and never answers, and a target that has ended: distinguished, and bounded."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from monkeyproof.targets import links
 from monkeyproof.targets.links import ProxyLinks
 from monkeyproof.targets.local.adapter import reconnecting_client
 from monkeyproof.targets.local.adapter.reconnecting_client import ReconnectingClient
-from monkeyproof.targets.opening import is_gone
+from monkeyproof.targets.opening import is_down
 from monkeyproof.undo import log as undo_log
 from monkeyproof.undo.log import OpenFault, Undo, UndoLog
 
 
 @pytest.fixture
 def hanging() -> Iterator[Path]:
-    """A socket at which somebody listens and stands still."""
+    """A socket whose listener never answers."""
     control = paths.socket_dir() / "c"
     control.with_name("c" + TOKEN_SUFFIX).write_text("token")
     with socket.socket(socket.AF_UNIX) as server:
@@ -68,9 +68,9 @@ def test_second_call_to_a_hung_server_has_a_shorter_limit(hanging: Path, monkeyp
 
 
 def test_stopped_target_has_not_ended(hanging: Path) -> None:
-    assert not is_gone(stack(hanging))
-    assert is_gone(stack(hanging.with_name("nobody")))
-    assert not is_gone(TargetFile("other", Predict("http://127.0.0.1:1/", Path("g"))))
+    assert not is_down(stack(hanging))
+    assert is_down(stack(hanging.with_name("nobody")))
+    assert not is_down(TargetFile("other", Predict("http://127.0.0.1:1/", Path("g"))))
 
 
 def test_fault_of_a_stopped_target_stays_open() -> None:

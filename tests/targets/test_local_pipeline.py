@@ -32,7 +32,7 @@ from monkeyproof.targets.local.workload.feature_store import FeatureStore
 from monkeyproof.targets.local.workload.features import decode, key_of
 from monkeyproof.targets.local.workload.records import (
     MAX_QUARANTINED_FILES,
-    RecordBatch,
+    PipelineBatch,
     parse_batch,
     quarantine_batch,
 )
@@ -113,7 +113,7 @@ def test_no_bytes_break_the_parser(content: bytes) -> None:
 
 def test_quarantined_batches_are_whole_and_bounded(tmp_path: Path) -> None:
     for position in range(MAX_QUARANTINED_FILES + 5):
-        batch = RecordBatch([position], ["a"], np.ones((1, 9)), [0])
+        batch = PipelineBatch([position], ["a"], np.ones((1, 9)), [0])
         path = quarantine_batch(batch, "strange", tmp_path)
         os.utime(path, (position, position))
     kept = sorted(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The fork server: replicas that outlive nobody, and models that may kill the process that loads them."""
+"""The fork server: replicas never outlive it, and models may kill the process that loads them."""
 
 from __future__ import annotations
 

@@ -237,7 +237,7 @@ def test_a_digest_is_of_the_bytes_as_they_are_served(
 ) -> None:
     broken.behaviours = [LOCATION, answer(200, b"model")]
     assert client.digests("2") == {"model.pkl of version 2": hashlib.sha256(b"model").hexdigest()}
-    # Nobody knows of what lies elsewhere, is not there, or would take too long.
+    # The digest of a file elsewhere, of a missing one or of one that takes too long is unknown.
     monkeypatch.setattr(registry_module, "MAX_DIGESTED_BYTES", 1000)
     for behaviours in (
         [ok({"artifact_uri": "s3://a"})],

@@ -1,4 +1,4 @@
-"""Paused replicas on a lease: those that somebody else resumed are not paused any more."""
+"""Paused replicas on a lease: those that another process resumed are not paused any more."""
 
 from __future__ import annotations
 

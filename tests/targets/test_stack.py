@@ -45,7 +45,7 @@ pytestmark = pytest.mark.stack
 
 @pytest.fixture
 def target(chaos_target: TargetFile) -> Iterator[LocalTarget]:
-    """The running target, as declared; whatever a test did to it is put back."""
+    """The running target, as declared; every change by a test is reset."""
     opened = open_target(chaos_target.path)
     assert isinstance(opened, LocalTarget)
     require(opened, Resettable).reset()

@@ -51,7 +51,7 @@ def common_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def common_home(common_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home in which the last test may have left a target up: whoever needs none ends it first."""
+    """A home in which the last test may have left a target up: a test that needs none ends it first."""
     monkeypatch.setenv("MONKEYPROOF_HOME", str(common_folder))
     monkeypatch.setenv("TMPDIR", "/tmp")
     return common_folder
@@ -94,7 +94,7 @@ def test_up_status_and_down(home: Path) -> None:
     with pytest.raises(UsageError, match=f"up on port {port} already"):
         lifecycle.up(next(free_ports()))
 
-    # A copy of its file, kept by somebody who does not know that it goes.
+    # A copy of its file, kept by a client that does not know that it ends.
     kept = home.parent / "kept.yaml"
     kept.write_text(file.path.read_text().replace("golden.jsonl", str(file.predict.golden)))
     sockets = sockets_folder()

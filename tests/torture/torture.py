@@ -12,7 +12,7 @@ of one trial is begun, with a healer or without, and at an instant drawn from th
     watchdog          the watchdog alone; once there is another, Ctrl-C ends the campaign in order
     watchdog+worker   the watchdog, and the worker right after it
     healer            the healer; then Ctrl-C ends the campaign in order
-    stop              the worker stands still (SIGSTOP) until its leases have run out, and then goes on
+    stop              the worker is stopped (SIGSTOP) until its leases have run out, and then goes on
 
 Then it is audited past the harness's own eyes (see torture_audit.py) until nothing is left. Exits with 1 if
 faults are left for longer than a lease, if processes or undo logs stay, if the service does not come to answer
@@ -189,7 +189,7 @@ class Victim:
         if faulted and "worker" in self.case.kind:
             problems += self._tells_of_the_death()
         if healer and faulted and b"observer.died" not in events(self.folder):
-            problems += ["nobody noticed that the healer had died"]
+            problems += ["the trial did not notice that the healer had died"]
         # What something that was not ended broke again would be seen now.
         problems += [f"again: {one}" for one in faults()] + self._tracebacks()
         return Round(self.case, faulted, clean_s, gone_s, (*left, *more, *problems))
@@ -204,7 +204,7 @@ class Victim:
         while True:
             self.campaign.poll()  # A zombie would look like a process that is left.
             left = look()
-            # Once it has looked, and not before: what was seen last may have gone while the rest was looked at.
+            # Read the clock after the audit: what it found first may have ended while it checked the rest.
             took_s = time.monotonic() - since_s
             if not left or took_s > LEFT_BY_S:
                 return took_s, left

@@ -1,4 +1,4 @@
-"""The embedded target as somebody sees it who knows nothing of the harness's trials; for torture.py."""
+"""Audits the embedded target from outside, without the harness's knowledge of its trials; for torture.py."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Outside:
         return left
 
     def kept(self) -> list[str]:
-        """Files that an undo would have needed, and that nobody will look for any more."""
+        """Files that an undo would have needed, and that no process will read any more."""
         return [f"{path} is left" for pattern in ("kept/*", "displaced-*") for path in home().glob(pattern)]
 
     def strays(self, folder: Path) -> list[str]:

@@ -74,7 +74,7 @@ BEFORE: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
 }
 """What has to be broken first, for some: where nothing fails, nothing is asked again."""
 LEASED = ("network", "features", "data", "drift", "resources", "load")
-"""Families whose faults end by themselves when the worker stands still; so do those of replicas but a kill."""
+"""Families whose faults end by themselves when the worker is stopped; so do those of replicas but a kill."""
 
 
 def is_leased(family: str, fault: str) -> bool:
@@ -194,7 +194,7 @@ def write_experiment(folder: Path, family: str, fault: str, strangers: Strangers
 
 
 def write_target(path: Path, embedded: Path) -> None:
-    """The embedded target, with windows so short that they are in nobody's way: nothing is measured here."""
+    """The embedded target, with windows so short that they cost no time: nothing is measured here."""
     document = yaml.safe_load(embedded.read_text())
     document |= {
         "slo": {"latency_ms": 1000, "objective": 0.5, "stable_for_s": 0.5},

@@ -20,7 +20,7 @@ STRESSOR = b"monkeyproof.faults.support.stressors."
 SCORING = b"monkeyproof.targets.local.control_plane.fork_server"
 _PINNED = re.compile(rb"^replica_model_pinned (\S+)$", re.MULTILINE)
 _TIMEOUT_S = 1.0
-"""A replica that stands still, or has no handle left, answers nobody."""
+"""A replica that is stopped, or has no handle left, answers no request."""
 
 
 class Scoring:
@@ -36,7 +36,7 @@ class Scoring:
         self._limits, self._environment = _read(pids[0], "limits"), _read(pids[0], "environ")
 
     def faults(self) -> list[str]:
-        """What stands still, has other limits or another environment, or is held to a version."""
+        """What is stopped, has other limits or another environment, or is held to a version."""
         left = []
         for pid in self._pids():
             limits, environment = _read(pid, "limits"), _read(pid, "environ")
@@ -48,7 +48,7 @@ class Scoring:
             if environment and environment != self._environment:
                 more = sorted(set(environment.split(b"\0")) - set(self._environment.split(b"\0")))
                 left.append(f"pid {pid} has another environment: {b' '.join(more).decode()}")
-        # Who stands still or has no handle left answers nobody, and to ask them would only take time.
+        # A process that is stopped or has no handle left answers no request, and asking it would only take time.
         return left or [f"{name} is pinned to version {version}" for name, version in self._pins().items()]
 
     def missing(self) -> list[str]:

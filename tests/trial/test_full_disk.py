@@ -1,4 +1,4 @@
-"""A disk that takes no more: what is not on record is not injected, and what was injected is taken back."""
+"""A disk that takes no more: what is not on record is not injected, and what was injected is reverted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from monkeyproof.errors import EXIT_REFUSED, Refusal
 from monkeyproof.injection.inject import Context, Injection, inject, revert, set_current
 from monkeyproof.record import history
 from monkeyproof.record.history import EVENTS_FILE, HistoryWriter, Kind, parse_events
-from monkeyproof.record.leaving import is_leaving
+from monkeyproof.record.trial_end import has_begun_to_end
 from monkeyproof.safety.replay import clear_to_inject
 from monkeyproof.types import Evidence
 from monkeyproof.undo import log as undo_log
@@ -132,7 +132,7 @@ def test_a_fault_is_reverted_on_a_full_disk(context: Context) -> None:
     with no_file_beyond(0):
         assert len(revert()) == 1
         assert context.history.lost
-        assert len(read_open(context.undo.path)) == 1  # Nobody could write that it is done.
+        assert len(read_open(context.undo.path)) == 1  # No process could record that it is done.
         assert context.undo.open_faults() == []
         context.undo.close(context.folder / "undo.jsonl")
     assert undo_log.open_logs() == []
@@ -170,14 +170,14 @@ def test_a_campaign_that_can_no_longer_be_recorded_is_aborted(tmp_path: Path) ->
 
 
 def test_events_show_whether_a_trial_reverts(tmp_path: Path) -> None:
-    assert not is_leaving(tmp_path, 0)
+    assert not has_begun_to_end(tmp_path, 0)
     writer = HistoryWriter(tmp_path, Anchor.now(ManualClock()), "trial")
     writer.event(Kind.PHASE_STARTED, "revert")
     writer.event(Kind.PHASE_STARTED, "after_revert")
-    assert is_leaving(tmp_path, 0)
-    assert not is_leaving(tmp_path, 1)  # That was the experiment's own, and what followed it may hang.
+    assert has_begun_to_end(tmp_path, 0)
+    assert not has_begun_to_end(tmp_path, 1)  # That was the experiment's own, and what followed it may hang.
     writer.event(Kind.TRIAL_ENDING)
-    assert is_leaving(tmp_path, 99)
+    assert has_begun_to_end(tmp_path, 99)
 
 
 def test_the_undo_log_of_a_killed_revert_stays_open(context: Context) -> None:

@@ -1,4 +1,4 @@
-"""Faults by hand, on a real fault proxy with a service behind it."""
+"""Manual injection, on a real fault proxy with a service behind it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from hand_world import small, status_of
+from manual_world import small, status_of
 
 import monkeyproof
 from monkeyproof.cli import main
@@ -150,7 +150,7 @@ def test_the_stop_file_ends_the_block(small: Path) -> None:
             folders.append(opened.folder)
             opened.inject("network.fail_requests", link=LINK, probability=1.0)
             stop_file.stop_file().touch()
-            with contextlib.suppress(Exception):  # Whoever catches everything must not hold it up.
+            with contextlib.suppress(Exception):  # Code that catches everything must not hold it up.
                 threading.Event().wait(20)
             folders.clear()
 
@@ -268,7 +268,7 @@ def test_help_of_a_fault_says_what_it_takes_and_what_undoes_it() -> None:
     assert "link=STR (needed)" in output
     assert "share=FLOAT (of all, 0 to 1; default 1.0)" in output
     assert "Evidence: a request was held that long" in output
-    assert "Undo: taken off the link" in output
+    assert "Undo: the proxy removes the fault" in output
     assert "network.add_latency" in CliRunner().invoke(main, ["fault", "--help"]).output
 
 
@@ -306,11 +306,11 @@ def test_plain_import_stays_light() -> None:
 def test_the_documented_block_does_what_it_says(
     small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "by-hand.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "manual-injection.md").read_text(encoding="utf-8")
     block = page.split("```python\n")[1].split("```")[0]
     assert "break_target" in block
     monkeypatch.chdir(small.parent)
-    exec(compile(block, "docs/by-hand.md", "exec"), {})  # noqa: S102
+    exec(compile(block, "docs/manual-injection.md", "exec"), {})  # noqa: S102
     said = capsys.readouterr().out.splitlines()
     assert "held for at least" in said[0]
     assert said[1] == f"['network.fail_requests on {LINK}', 'network.add_latency on {LINK}']"

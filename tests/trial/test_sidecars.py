@@ -91,7 +91,7 @@ def test_a_stopped_abort_monitor_is_noticed(tmp_path: Path, monkeypatch: pytest.
         ]
         os.kill(sentry, signal.SIGSTOP)
         assert wait_for(lambda: f"(pid {sentry}) is stopped or hung" in started.why_unwatched(), within_s=10)
-        # It looks at nothing any more, also if somebody wakes it.
+        # It checks nothing any more, also if a signal wakes it.
         assert wait_for(lambda: "sentry" in started.dead(), within_s=5)
     finally:
         started.close()

@@ -1,4 +1,4 @@
-"""Undo logs that are torn, tampered with, left behind or held by somebody, and whoever undoes what they hold."""
+"""Undo logs that are torn, tampered with, left behind or held by another process, and their replay."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_unreadable_line_does_not_prevent_other_undos(line: bytes) -> None:
     assert len([words for words in said if words.startswith("reverted: ")]) == 3
     assert (good.path.exists(), read_open(bad)) == (False, [])
     with pytest.raises(Refusal, match=r"bad.jsonl:2: cannot be understood"):
-        replay.refuse_while_open()  # It may have been a fault that nobody knows of.
+        replay.refuse_while_open()  # It may have been a fault that no log knows of.
     replay.forget("bad", said.append)
     replay.refuse_while_open()
 
@@ -112,7 +112,7 @@ def test_long_expired_lease_ends_a_fault_that_cannot_be_checked(
     if lease_s and age_s:
         gone.parent.mkdir()
         gone.touch()
-        with pytest.raises(Refusal):  # Somebody can look.
+        with pytest.raises(Refusal):  # A user has to read it first.
             replay.refuse_while_open()
         gone.unlink()
         replay.refuse_while_open()
@@ -269,7 +269,7 @@ def test_two_homes_cannot_hold_one_target(tmp_path: Path, monkeypatch: pytest.Mo
         other.communicate()
     with replay.sole_campaign_on(file):  # The lock died with its holder.
         pass
-    with replay.sole_campaign_on(tmp_path / "none.yaml"):  # Whoever reads it says so.
+    with replay.sole_campaign_on(tmp_path / "none.yaml"):  # The reader of the file reports that.
         pass
 
 

@@ -234,26 +234,26 @@ def _label(record: Record) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
+class _RecordFaultKind:
     make: type[Any]
     apply: Callable[[Any, RecordBatch, int], None]
     columns: tuple[str, ...] = ()
     """Which columns it is of, where it does not say so itself."""
 
 
-_KINDS: Mapping[str, _Kind] = {
-    "missing": _Kind(MissingInJson, _missing),
-    **{one.name: _Kind(one, _values) for one in (Scale, Noise, Outlier, SignFlip, UnitChange)},
-    **{one.name: _Kind(one, _field, ("entity",)) for one in (Typo, UnseenCategory, BrokenEncoding)},
-    "label_noise": _Kind(LabelNoise, _field, ("label",)),
-    **{one.name: _Kind(one, _moved) for one in (Duplicates, LostRows, TruncatedBatches, LateRows)},
-    **{one.name: _Kind(one, _contents) for one in (SwappedRows, StaleRows)},
-    **{one.name: _Kind(one, _schema) for one in (LostColumn, RenamedColumn, TextColumn, ExtraColumn)},
-    "swapped_columns": _Kind(SwappedFeatures, _swapped_columns),
-    "late_stream": _Kind(LateStream, _late_stream),
-    "covariate_shift": _Kind(MovingFeatures, _covariate),
-    "prior_shift": _Kind(RarerLabel, _prior),
-    "concept_shift": _Kind(ChangedMeaning, _concept),
+_RECORD_FAULT_KINDS: Mapping[str, _RecordFaultKind] = {
+    "missing": _RecordFaultKind(MissingInJson, _missing),
+    **{one.name: _RecordFaultKind(one, _values) for one in (Scale, Noise, Outlier, SignFlip, UnitChange)},
+    **{one.name: _RecordFaultKind(one, _field, ("entity",)) for one in (Typo, UnseenCategory, BrokenEncoding)},
+    "label_noise": _RecordFaultKind(LabelNoise, _field, ("label",)),
+    **{one.name: _RecordFaultKind(one, _moved) for one in (Duplicates, LostRows, TruncatedBatches, LateRows)},
+    **{one.name: _RecordFaultKind(one, _contents) for one in (SwappedRows, StaleRows)},
+    **{one.name: _RecordFaultKind(one, _schema) for one in (LostColumn, RenamedColumn, TextColumn, ExtraColumn)},
+    "swapped_columns": _RecordFaultKind(SwappedFeatures, _swapped_columns),
+    "late_stream": _RecordFaultKind(LateStream, _late_stream),
+    "covariate_shift": _RecordFaultKind(MovingFeatures, _covariate),
+    "prior_shift": _RecordFaultKind(RarerLabel, _prior),
+    "concept_shift": _RecordFaultKind(ChangedMeaning, _concept),
 }
 
 
@@ -263,9 +263,9 @@ def record_fault(name: str, parameters: Mapping[str, Json]) -> Callable[[RecordB
     Raises:
         UsageError: there is none, or its parameters are wrong.
     """
-    if name not in _KINDS:
-        raise UsageError(f"{name!r}: no such fault of records; there are {', '.join(_KINDS)}")
-    kind = _KINDS[name]
+    if name not in _RECORD_FAULT_KINDS:
+        raise UsageError(f"{name!r}: no such fault of records; there are {', '.join(_RECORD_FAULT_KINDS)}")
+    kind = _RECORD_FAULT_KINDS[name]
     known = {one.name: one for one in dataclasses.fields(kind.make)}
     if unknown := sorted(set(parameters) - set(known)):
         raise UsageError(f"{name}: unknown parameter {unknown[0]!r}; it takes {', '.join(known)}")

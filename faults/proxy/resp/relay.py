@@ -1,5 +1,6 @@
-"""Relays a link that speaks RESP (Redis, Valkey) request by request, so that a delay acts once a request, and
-toxics can change the values that reads return; bytes stay as they are otherwise.
+"""Relays a RESP link (Redis, Valkey) request by request; bytes stay as they are unless a toxic changes a value.
+
+So a delay acts once a request, and toxics can change the values that reads return.
 
 Replies are matched to requests in order. What is not RESP, or has become a stream without requests (subscriptions,
 replication, a client that wants no replies), is relayed as it comes, as on a TCP link.

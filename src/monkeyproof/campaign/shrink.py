@@ -16,7 +16,7 @@ Fails = Callable[[tuple[T, ...]], bool | None]
 """Whether a subset fails; None where the test does not show it, which keeps the larger subset."""
 
 
-class BudgetSpent(Exception):
+class ShrinkBudgetSpent(Exception):
     """Raised by a test that may not run any more: no time, or no trials, are left."""
 
 
@@ -60,7 +60,7 @@ def ddmin(parts: Sequence[T], fails: Fails[T]) -> ShrinkResult[T]:
                 count = min(2 * count, len(left))
             else:
                 break
-    except BudgetSpent:
+    except ShrinkBudgetSpent:
         minimal = False
     unknown = [key for key, failed in outcomes.items() if failed is None]
     # The part that such a subset leaves out may not be needed.

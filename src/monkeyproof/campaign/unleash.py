@@ -11,7 +11,7 @@ from pathlib import Path
 from monkeyproof import paths
 from monkeyproof.campaign.plan import CampaignPlan
 from monkeyproof.campaign.runner import ProgressListener, run_campaign
-from monkeyproof.campaign.shrink import BudgetSpent, ShrinkResult, ddmin, tried_again
+from monkeyproof.campaign.shrink import ShrinkBudgetSpent, ShrinkResult, ddmin, tried_again
 from monkeyproof.clock import Clock
 from monkeyproof.config.target_file import TargetFile
 from monkeyproof.errors import (
@@ -38,7 +38,7 @@ _LEFT_OUT = {
     Kind.FAULT_REFUSED: "refused",
     Kind.FAULT_UNPROVEN: "not proven",
     Kind.LEASE_RAN_OUT: "ended before its time",
-    Kind.FAULT_TAKEN_AWAY: "ended before its time",
+    Kind.FAULT_ENDED_EARLY: "ended before its time",
 }
 _EXITS = {SURVIVED: EXIT_OK, FAILED: EXIT_FAIL, COULD_NOT_TELL: EXIT_INCONCLUSIVE}
 
@@ -159,10 +159,10 @@ class Shrinker:
         if self.trials_count >= self.max_trials:
             were = "trial was" if self.max_trials == 1 else "trials were"
             self.ended = f"no more than {self.max_trials} {were} allowed"
-            raise BudgetSpent
+            raise ShrinkBudgetSpent
         if self.ends_s is not None and self.clock.monotonic_s() >= self.ends_s:
             self.ended = "the time was over"
-            raise BudgetSpent
+            raise ShrinkBudgetSpent
         self.trials_count += 1
         try:
             result = self.run(self.plan.only(parts), self.trials_count)
@@ -174,5 +174,5 @@ class Shrinker:
                 self.failure.exit_code = result.exit_code
         if self.failure is not None:
             self.ended = f"a trial did not end in order: {self.failure}"
-            raise BudgetSpent
+            raise ShrinkBudgetSpent
         return result.failed

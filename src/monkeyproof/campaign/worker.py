@@ -22,7 +22,7 @@ from monkeyproof.errors import (
 )
 from monkeyproof.record import history
 from monkeyproof.record.history import History, Kind, events_in
-from monkeyproof.record.leaving import LEAVES_WITHIN_S, is_leaving
+from monkeyproof.record.trial_end import REVERT_BEGINS_WITHIN_S, has_begun_to_end
 from monkeyproof.runtime.locks import inheritable_descriptors
 from monkeyproof.runtime.process_group import ProcessGroup, await_end, last_log_line
 from monkeyproof.runtime.stop_file import STOPPED, is_stop_requested
@@ -73,9 +73,10 @@ def run_worker(trial: TrialPlan, listener: TickListener, stop: list[int], clock:
                 asked_s, seen = clock.monotonic_s(), len(events_in(folder))
                 # Only the worker gets the signal: its observers have to see the revert.
                 os.kill(worker.pid, signal.SIGTERM)
-            limit_s = ENDS_WITHIN_S if not why_stopped or is_leaving(folder, seen) else LEAVES_WITHIN_S
+            in_order = not why_stopped or has_begun_to_end(folder, seen)
+            limit_s = ENDS_WITHIN_S if in_order else REVERT_BEGINS_WITHIN_S
             if why_stopped and clock.monotonic_s() - asked_s > limit_s:
-                did = "end" if limit_s > LEAVES_WITHIN_S else "react"
+                did = "end" if limit_s > REVERT_BEGINS_WITHIN_S else "react"
                 why_stopped += f"; its worker did not {did} within {limit_s:g} s"
                 with contextlib.suppress(OSError):
                     _record_abort(folder, why_stopped)

@@ -1,3 +1,5 @@
+"""Runs the command line: ``python -m monkeyproof.cli``."""
+
 from monkeyproof.cli.app import main
 
 main()

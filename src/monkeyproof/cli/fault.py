@@ -137,7 +137,7 @@ def _run(one: Fault, words: Sequence[str], target: Path | None, seed: int, for_s
     from monkeyproof.trial.manual import break_target
 
     for number in (signal.SIGTERM, *({signal.SIGHUP} & set(SIGNALS))):
-        signal.signal(number, _leave)
+        signal.signal(number, _end_on_signal)
     monkey: Monkey | None = None
     try:
         with break_target(target, seed=seed, at_most_s=for_s, own_process=True) as monkey:
@@ -159,7 +159,7 @@ def _run(one: Fault, words: Sequence[str], target: Path | None, seed: int, for_s
     click.echo(f"The record is in {monkey.folder}.")
 
 
-def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+def _end_on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     """Handle a signal other than Ctrl-C, which arrives here once the fault is reverted."""
     ended = MonkeyproofError("a signal ended it; what was injected is reverted")
     ended.exit_code = EXIT_REFUSED

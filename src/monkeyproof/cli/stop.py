@@ -13,7 +13,7 @@ import click
 
 from monkeyproof.errors import EXIT_REFUSED, MonkeyproofError, NotReverted, UsageError
 
-LOOK_EVERY_S = 0.02
+CHECK_EVERY_S = 0.02
 
 
 class OtherCampaignsRun(MonkeyproofError):
@@ -67,7 +67,7 @@ def stop(*, clear: bool, within_s: float) -> None:
                 f"the campaign of process {running} still runs after {within_s:g} s, and may still be reverting "
                 "faults; run 'monkeyproof stop' again, or end the process and run 'monkeyproof revert'"
             )
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(CHECK_EVERY_S)
     if left := describe_open(open_logs()):
         raise NotReverted(f"{left}; run 'monkeyproof revert'")
     if residue := residue_since(begun_utc_s):

@@ -46,7 +46,7 @@ class Injection:
     What gets better from then on never counts as healing."""
     pauses_s: float = 0.0
     """The longest time for which the fault pauses by itself. A good stretch that is no longer is no recovery."""
-    why_gone: Callable[[], str] | None = None
+    why_ended: Callable[[], str] | None = None
     """Checks whether the fault is still present, and returns why not; "" while it is. None: its lease tells, or
     nothing can."""
     one_shot: str = ""

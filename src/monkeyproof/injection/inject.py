@@ -13,7 +13,7 @@ from monkeyproof.errors import NotReverted, Refusal, TargetError, Unproven
 from monkeyproof.injection.context import Context, Injection, current, has_current, set_current, within_limit
 from monkeyproof.record.history import Kind
 from monkeyproof.runtime.stop_file import refuse_if_stop_requested
-from monkeyproof.targets.opening import GONE, is_gone
+from monkeyproof.targets.opening import TARGET_DOWN, is_down
 from monkeyproof.targets.port import Target
 from monkeyproof.types import Evidence, Json
 from monkeyproof.undo.log import OpenFault, Undo, unwritable
@@ -118,8 +118,8 @@ def _apply_and_prove(context: Context, injection: Injection, fault_id: str) -> E
     try:
         evidence = _prove(injection, injection.apply(), context.clock, context.prove_within_s)
         context.undo.effective(fault_id, evidence.summary)
-        if injection.why_gone is not None:
-            context.presence_checks[fault_id] = injection.why_gone
+        if injection.why_ended is not None:
+            context.presence_checks[fault_id] = injection.why_ended
     except Exception as error:  # Whatever failed, the fault may be present by now.
         context.history.event(
             Kind.FAULT_UNPROVEN, injection.subject, id=fault_id, fault=injection.fault, why=str(error)
@@ -258,15 +258,15 @@ def record_if_gone(context: Context, fault: OpenFault) -> None:
     with contextlib.suppress(TargetError):  # The revert itself finds out whether the target can be reached.
         if why := context.presence_checks[fault.id]():
             del context.presence_checks[fault.id]
-            context.history.event(Kind.FAULT_TAKEN_AWAY, fault.subject, id=fault.id, fault=fault.fault, why=why)
+            context.history.event(Kind.FAULT_ENDED_EARLY, fault.subject, id=fault.id, fault=fault.fault, why=why)
 
 
 def _run_undo(fault: OpenFault, target: Target) -> str:
     try:
         return fault.undo.run(target, Path(fault.target_file))
     except Exception:  # An undo may raise anything. It does not matter once the target has ended.
-        if is_gone(target.file):
-            return GONE
+        if is_down(target.file):
+            return TARGET_DOWN
         raise
 
 

@@ -87,7 +87,7 @@ class SchedulePlan:
         """The experiment that runs it: the same bytes for the same plan."""
         words = f"{len(self.faults)} faults drawn by chance, seed {self.seed}, intensity {self.intensity:g}"
         return {
-            "title": f"The Monkey let loose for {self.minutes:g} minutes, seed {self.seed}",
+            "title": f"Random faults for {self.minutes:g} minutes, seed {self.seed}",
             "description": f"{words}. After all of them are reverted, the target has to recover by itself.",
             "tags": ["storm"],
             "controls": [{"name": "monkeyproof", "provider": {"type": "python", "module": "monkeyproof.control"}}],

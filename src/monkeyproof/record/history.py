@@ -67,7 +67,7 @@ class Kind(StrEnum):
     LEASE_RAN_OUT = (
         "lease.ran_out"  # why: a fault ended by itself, because its lease was not renewed; subject: its id
     )
-    FAULT_TAKEN_AWAY = "fault.taken_away"  # id, fault, why: it had ended before the revert, and no healer ended it
+    FAULT_ENDED_EARLY = "fault.taken_away"  # id, fault, why: ended before the revert, by no healer
     RESIDUE_FOUND = "residue.found"  # what, mend: left behind although everything is reverted
     RECOVERY_SEEN = "recovery.seen"  # good_share: during the hold, readings met the objective again
     SERVICE_GONE = "service.gone"  # how, proven_after_ms: see probes.prober.connection_monitor

@@ -36,7 +36,7 @@ class Residue:
     """One thing that a trial left behind."""
 
     what: str
-    mend: str
+    what_to_do: str
     """What to do about it."""
     unknown: bool = False
     """Whether it could only be found out that this cannot be checked."""
@@ -44,7 +44,7 @@ class Residue:
     """Whether another user or process did it in the meantime, so that the harness must not undo it."""
 
     def __str__(self) -> str:
-        return f"{self.what} ({self.mend})"
+        return f"{self.what} ({self.what_to_do})"
 
 
 class Audit:
@@ -75,9 +75,9 @@ class Audit:
             "the artifacts": self._changed_artifacts,
         }
         found = _run_within(checks, AUDIT_WITHIN_S)
-        replicas = {one.mend for one in found if one.what.endswith(STILL_PAUSED)}
+        replicas = {one.what_to_do for one in found if one.what.endswith(STILL_PAUSED)}
         # A replica and its process are one thing.
-        return [one for one in found if one.mend not in replicas or one.what.endswith(STILL_PAUSED)]
+        return [one for one in found if one.what_to_do not in replicas or one.what.endswith(STILL_PAUSED)]
 
     def record_written(self) -> None:
         """Record which wrong values faults on links report to have written; to be called before their revert.
@@ -136,8 +136,8 @@ class Audit:
         links = self._target.find(Links)
         if links is None:
             return []
-        mend = "end the fault proxy: 'monkeyproof target down', or your 'monkeyproof proxy'"
-        return [Residue(f"the fault {one} is still on a link", mend) for one in links.active()]
+        what_to_do = "end the fault proxy: 'monkeyproof target down', or your 'monkeyproof proxy'"
+        return [Residue(f"the fault {one} is still on a link", what_to_do) for one in links.active()]
 
     def _paused(self) -> list[Residue]:
         replicas = self._target.find(Replicas)
@@ -184,9 +184,9 @@ class Audit:
         }
         healed = any(event.kind is Kind.HEALER_ACTED for event in events)
         if champion != self._snapshot.champion and (champion in promoted or not healed):
-            mend = f"make version {self._snapshot.champion} the champion again"
+            what_to_do = f"make version {self._snapshot.champion} the champion again"
             what = f"the champion is version {champion}, and was {self._snapshot.champion}"
-            found.append(Residue(what, mend, of_others=champion not in promoted))
+            found.append(Residue(what, what_to_do, of_others=champion not in promoted))
         return found
 
     def _changed_artifacts(self) -> list[Residue]:
@@ -195,7 +195,7 @@ class Audit:
             return []
         now = artifacts.digests(self._snapshot.champion)
         return [
-            Residue(f"the artifact {name} is {'not what it was' if name in now else 'gone'}", REBUILD)
+            Residue(f"the artifact {name} is {'not what it was' if name in now else 'missing'}", REBUILD)
             for name, digest in self._snapshot.artifacts.items()
             if now.get(name) != digest
         ]

@@ -9,7 +9,7 @@ from typing import cast
 
 from monkeyproof import paths
 from monkeyproof.clock import SystemClock
-from monkeyproof.targets.opening import GONE, open_target
+from monkeyproof.targets.opening import TARGET_DOWN, open_target
 from monkeyproof.targets.port import Target
 from monkeyproof.undo.log import OpenFault
 
@@ -41,7 +41,7 @@ def revert_one(fault: OpenFault) -> str:
         Exception: whatever its undo raises; the fault is not reverted then.
     """
     if ended_with_target(Path(fault.target_file)):
-        return GONE
+        return TARGET_DOWN
     if words := ended_by_lease(fault):
         return words
     target = _LazyTarget(Path(fault.target_file))
@@ -52,7 +52,7 @@ def revert_one(fault: OpenFault) -> str:
 
 
 def ended_by_lease(fault: OpenFault) -> str:
-    """Why a fault must have ended by its lease, if its target file is gone; "" if that is not certain.
+    """Why a fault must have ended by its lease, if its target file is missing; "" if that is not certain.
 
     No process can renew the lease, because the caller holds the undo log.
     """
@@ -61,7 +61,7 @@ def ended_by_lease(fault: OpenFault) -> str:
     with contextlib.suppress(ValueError, TypeError):
         age_s = (SystemClock().utc() - datetime.fromisoformat(fault.t0_utc)).total_seconds()
         if age_s > fault.lease_s + LEASE_EXPIRED_AFTER_S:
-            return f"its lease of {fault.lease_s:g} s is over, and {fault.target_file} is gone: it ended by itself"
+            return f"its lease of {fault.lease_s:g} s is over, and {fault.target_file} is missing: it has ended"
     return ""
 
 

@@ -22,7 +22,7 @@ from monkeyproof.types import Json
 
 MAX_ANSWER_BYTES = 1024 * 1024
 QUOTED_CHARACTERS_MAX = 200
-GONE = "the embedded target is down, and the fault ended with it"
+TARGET_DOWN = "the embedded target is down, and the fault ended with it"
 
 
 def open_target(path: Path | None) -> Target:
@@ -49,7 +49,7 @@ def open_target(path: Path | None) -> Target:
     return HttpTarget(file)
 
 
-def is_gone(file: TargetFile) -> bool:
+def is_down(file: TargetFile) -> bool:
     """Whether it is an embedded target that has ended, and every fault with it."""
     return file.stack is not None and not listens(file.stack.control)
 
@@ -82,8 +82,8 @@ def check_answers(target: Target) -> None:
         words = " ".join(redact_text(str(error)).split())[:QUOTED_CHARACTERS_MAX] or type(error).__name__
         raise UsageError(f"{where}: no answer ({words}); {what_to_do}") from None
     if not 200 <= status < 300:
-        said = " ".join(redact_text(answer.decode(errors="replace")).split())[:QUOTED_CHARACTERS_MAX]
-        raise UsageError(f"{where}: answers with HTTP {status}{': ' if said else ''}{said}; {what_to_do}")
+        quoted = " ".join(redact_text(answer.decode(errors="replace")).split())[:QUOTED_CHARACTERS_MAX]
+        raise UsageError(f"{where}: answers with HTTP {status}{': ' if quoted else ''}{quoted}; {what_to_do}")
 
 
 def first_golden_body(file: TargetFile) -> Json:

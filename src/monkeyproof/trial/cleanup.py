@@ -78,7 +78,7 @@ def report_residue(folder: Path, anchor: Anchor, residue: Sequence[Residue]) -> 
     with contextlib.suppress(OSError):  # The error reports it as well.
         writer = HistoryWriter(folder, anchor, "audit", keeps_going=True)
         for one in residue:
-            writer.event(Kind.RESIDUE_FOUND, one.what, what=one.what, mend=one.mend)
+            writer.event(Kind.RESIDUE_FOUND, one.what, what=one.what, mend=one.what_to_do)
         writer.close()
     _fail(residue)
 

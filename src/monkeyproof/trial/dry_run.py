@@ -19,7 +19,7 @@ from monkeyproof.config.target_file import TargetFile
 from monkeyproof.errors import MonkeyproofError, UsageError
 from monkeyproof.experiment.activity_roles import OWN_FAULTS, ActivityRoles, activity_named, is_own_fault, roles_of
 from monkeyproof.experiment.catalogue import Experiment
-from monkeyproof.faults.actions.external import told_of
+from monkeyproof.faults.actions.external import activity_summary
 from monkeyproof.injection.active import ActiveFaults
 from monkeyproof.injection.fault_registry import WHEN_SEEN, Fault
 from monkeyproof.injection.inject import Context, Injection, revert, set_current
@@ -161,7 +161,8 @@ class DryRun:
         module = str(provider.get("module", ""))
         own_fault = is_own_fault(activity)
         if provider["type"] != "python" or not (module.startswith(OURS) or own_fault):
-            words = ", ".join(f"{key} {value}" for key, value in told_of(activity).items() if key != "activity")
+            shown = activity_summary(activity)
+            words = ", ".join(f"{key} {value}" for key, value in shown.items() if key != "activity")
             return PlannedStep(
                 f"{activity.get('name', 'an activity')} (not a fault of monkeyproof)",
                 (
@@ -205,12 +206,12 @@ class DryRun:
         return step
 
     def _external_step(self, document: Mapping[str, Json], roles: ActivityRoles) -> PlannedStep:
-        told = told_of(activity_named(document, roles.inject) or {})
+        shown = activity_summary(activity_named(document, roles.inject) or {})
         undo = f"runs {', '.join(roles.undo)}" if roles.undo else "none: its author says there is nothing to undo"
         return PlannedStep(
             f"foreign.{roles.inject} on {self.file.name}",
             (
-                ("with", ", ".join(f"{key} {value}" for key, value in told.items() if key != "activity")),
+                ("with", ", ".join(f"{key} {value}" for key, value in shown.items() if key != "activity")),
                 ("held", promised_hold(document, self.file.windows, ends_trial=False)),
                 ("limit", UNBOUNDED),
                 ("proof", roles.evidence or "none is named, so its trials are unproven"),

@@ -20,7 +20,13 @@ from monkeyproof.clock import wait_for
 from monkeyproof.config.redaction import redact, register_loaded_secrets
 from monkeyproof.errors import EXIT_REFUSED, MonkeyproofError, Refusal
 from monkeyproof.experiment.activity_roles import ActivityRoles, activity_named, after_injection, is_action, uses
-from monkeyproof.faults.actions.external import EVIDENCE_WITHIN_S, told, told_of, why_no_evidence, why_not_done
+from monkeyproof.faults.actions.external import (
+    EVIDENCE_WITHIN_S,
+    activity_summary,
+    result_text,
+    why_no_evidence,
+    why_not_done,
+)
 from monkeyproof.injection.inject import current, intend
 from monkeyproof.probes.steady_state import record_unmet, slo_holds
 from monkeyproof.probes.watch import hold_until_recovered, watch_after_revert
@@ -66,7 +72,7 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
         self._section = ""
         self._started = threading.Event()
         self._judged = self._ending = self._over = self._undo_ended = self._watched = False
-        self._leaving = self._interrupted = False
+        self._run_ends = self._interrupted = False
         self._undone: list[str] = []
 
     @property
@@ -104,7 +110,7 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
 
     def signal_exit(self) -> None:
         """A signal ends the run: from here on, nothing is held or watched."""
-        self._leaving = True
+        self._run_ends = True
 
     def start_activity(self, activity: Mapping[str, Json]) -> None:
         self._await_start(activity)
@@ -154,7 +160,7 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
         before = "no evidence is named"
         if self._roles.evidence:
             before, value = self._run_evidence()
-            prior = {self._roles.evidence: told(value) if value is not None else before}
+            prior = {self._roles.evidence: result_text(value) if value is not None else before}
         try:
             why, what_to_do = self._roles.why_not_undoable
             if why:
@@ -169,7 +175,7 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
                 context,
                 self._fault,
                 context.target.file.name,
-                told_of(self._inject),
+                activity_summary(self._inject),
                 undo,
                 held=undo is not None or self._background or self._ended_by_method,
                 prior=prior,
@@ -266,7 +272,7 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
         if why_not:
             write(Kind.FAULT_UNPROVEN, self._subject, id=self._fault_id, fault=self._fault, why=why_not)
             return
-        summary = f"{self._roles.evidence}: {told(value)}"
+        summary = f"{self._roles.evidence}: {result_text(value)}"
         current().undo.effective(self._fault_id, summary)
         write(
             Kind.FAULT_EFFECTIVE,
@@ -274,7 +280,7 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
             id=self._fault_id,
             fault=self._fault,
             summary=summary,
-            evidence={"probe": self._roles.evidence, "value": told(value)},
+            evidence={"probe": self._roles.evidence, "value": result_text(value)},
         )
 
     def _end_begins(self) -> None:
@@ -291,7 +297,7 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
                     self._judge(f"{self._roles.evidence} never ran")
                 else:
                     self._prove()
-            if not (self._over or self._leaving or uses(self._document, "hold_until_recovered")):
+            if not (self._over or self._run_ends or uses(self._document, "hold_until_recovered")):
                 hold_until_recovered()
             if self._roles.undo or self._ended_by_method:
                 current().history.event(Kind.PHASE_STARTED, "revert")
@@ -319,7 +325,7 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
             self._watch()
 
     def _watch(self) -> None:
-        if not (self._watched or self._leaving or uses(self._document, "watch_after_revert")):
+        if not (self._watched or self._run_ends or uses(self._document, "watch_after_revert")):
             self._watched = True
             watch_after_revert()
 
@@ -353,7 +359,7 @@ class ExternalFault(RunEventHandler):  # type: ignore[misc]
             yield
         except InterruptExecution as interruption:
             # Chaos Toolkit would swallow it here.
-            self._leaving = self._interrupted = True
+            self._run_ends = self._interrupted = True
             if self._section != "rollbacks":  # An interruption does not skip rollbacks.
                 raise SystemExit(EXIT_REFUSED) from interruption
         except Exception as error:

@@ -15,7 +15,7 @@ from monkeyproof.record import history
 from monkeyproof.record.history import HistoryWriter
 from monkeyproof.safety.residue import Audit
 from monkeyproof.safety.safeguards import Safeguards
-from monkeyproof.targets.opening import is_gone
+from monkeyproof.targets.opening import is_down
 from monkeyproof.targets.port import Target
 from monkeyproof.trial.cleanup import record_missing_faults
 from monkeyproof.undo.log import begin, undo_dir
@@ -66,8 +66,8 @@ class FaultSession:
 
     def why_target_ended(self) -> str:
         """Why nothing of the target can be measured or reverted any more; "" while it exists."""
-        gone = is_gone(self.context.target.file)
-        return "the embedded target ended in the middle of the trial" if gone else ""
+        down = is_down(self.context.target.file)
+        return "the embedded target ended in the middle of the trial" if down else ""
 
     def why_too_long(self) -> str:
         """Why a fault must not stay active any longer; "" if none exceeds its limit."""

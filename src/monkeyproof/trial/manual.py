@@ -34,7 +34,7 @@ from monkeyproof.runtime import trial_mark
 from monkeyproof.runtime.stop_file import SIGNALS
 from monkeyproof.safety.replay import clear_to_inject, sole_campaign_on
 from monkeyproof.safety.residue import Residue
-from monkeyproof.targets.opening import check_answers, is_gone, open_target
+from monkeyproof.targets.opening import check_answers, is_down, open_target
 from monkeyproof.targets.port import Target
 from monkeyproof.trial.cleanup import audit_and_reset, report_residue
 from monkeyproof.trial.fault_session import FaultSession
@@ -227,7 +227,7 @@ class ManualSession:
         old = {number: signal.getsignal(number) for number in SIGNALS}
         got: list[int] = []
 
-        def leave(number: int, frame: FrameType | None) -> None:
+        def end_block(number: int, frame: FrameType | None) -> None:
             before = old[signal.Signals(number)]
             if number == signal.SIGINT and callable(before):
                 before(number, frame)
@@ -240,7 +240,7 @@ class ManualSession:
 
         for number in SIGNALS:
             if number != signal.SIGINT or old[number] is not signal.SIG_IGN:  # A shell's background job.
-                signal.signal(number, leave)
+                signal.signal(number, end_block)
         try:
             yield
         except EndBlock:
@@ -274,7 +274,7 @@ class ManualSession:
             status = "not reverted"
             try:
                 failed = faults.revert_all()
-                if audit is not None and not is_gone(context.target.file):
+                if audit is not None and not is_down(context.target.file):
                     found = (
                         audit.left(events_in(self._folder))
                         if failed

@@ -24,7 +24,7 @@ from monkeyproof.errors import EXIT_NOT_REVERTED, EXIT_OK, EXIT_REFUSED, Monkeyp
 from monkeyproof.experiment import catalogue
 from monkeyproof.experiment.activity_roles import ActivityNames, roles_of
 from monkeyproof.record import history
-from monkeyproof.runtime.process_group import kill_group_members, leave
+from monkeyproof.runtime.process_group import exit_now, kill_group_members
 from monkeyproof.runtime.stop_file import SIGNALS, STOPPED, is_stop_requested
 from monkeyproof.trial.plan import TrialPlan
 from monkeyproof.trial.session import TrialSession
@@ -64,7 +64,7 @@ def run_worker(plan: TrialPlan, trial: TrialSession) -> None:
             register_loaded_secrets(configuration, secrets)
 
         def started(self, experiment: object, journal: object) -> None:  # noqa: ARG002
-            _leave_on_signals(external)
+            _end_on_signals(external)
 
         def hypothesis_before_completed(self, experiment: object, state: Json, journal: object) -> None:  # noqa: ARG002
             record_unmet(state)
@@ -78,7 +78,7 @@ def run_worker(plan: TrialPlan, trial: TrialSession) -> None:
         set_limits(experiment, roles)
     # Created here, so that it records what ran however the run ends.
     journal: dict[str, Json] = initialize_run_journal(experiment) | {"status": "never started"}
-    _leave_on_signals(external)
+    _end_on_signals(external)
     try:
         trial.start(longest_hold_s(experiment))
         runner = Runner(Strategy.DEFAULT, Schedule())
@@ -133,10 +133,10 @@ def why_signalled() -> str:
     return STOPPED if is_stop_requested() else "a signal ended it"
 
 
-def _leave_on_signals(external: ExternalFault | None = None) -> None:
+def _end_on_signals(external: ExternalFault | None = None) -> None:
     """End the trial in order at the first signal, and ignore later ones, which must not interrupt the revert."""
 
-    def leave_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    def end_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         for other in SIGNALS:
             signal.signal(other, signal.SIG_IGN)
         if external is not None and external.goes_on:
@@ -145,7 +145,7 @@ def _leave_on_signals(external: ExternalFault | None = None) -> None:
         raise SystemExit(EXIT_REFUSED)
 
     for number in SIGNALS:
-        signal.signal(number, leave_once)
+        signal.signal(number, end_once)
 
 
 def _exit_of(trial: TrialSession | None, why: str) -> tuple[int, str]:
@@ -173,7 +173,7 @@ def main(sidecars: Sidecars | None = None) -> NoReturn:
     try:
         plan = TrialPlan(**json.loads(plan_path.read_bytes()))
         trial = TrialSession(plan, sidecars)
-        _leave_on_signals()
+        _end_on_signals()
         try:
             # First, because the healer waits for it; the other imports run meanwhile.
             trial.prepare()
@@ -198,7 +198,7 @@ def main(sidecars: Sidecars | None = None) -> NoReturn:
     except OSError:  # The campaign has the exit code, and finds the cause.
         with contextlib.suppress(OSError):
             print(words, file=sys.stderr)
-    leave(code)
+    exit_now(code)
 
 
 if __name__ == "__main__":

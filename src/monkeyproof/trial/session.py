@@ -14,7 +14,7 @@ from monkeyproof.record import history
 from monkeyproof.record.history import HistoryWriter, Kind, events_in
 from monkeyproof.runtime import trial_mark
 from monkeyproof.safety.residue import Residue
-from monkeyproof.targets.opening import check_answers, is_gone, open_target
+from monkeyproof.targets.opening import check_answers, is_down, open_target
 from monkeyproof.trial.cleanup import audit_and_reset, report_residue, reset_target
 from monkeyproof.trial.fault_session import FaultSession
 from monkeyproof.trial.plan import TrialPlan, trial_json
@@ -153,7 +153,7 @@ class TrialSession:
                 context.history.event(Kind.OBSERVER_DIED, name, why=why)
             # No healer acts while the harness resets the target.
             self._sidecars.end("healer", "load")
-        if is_gone(context.target.file):
+        if is_down(context.target.file):
             return []
         audit = self._fault_session.audit if self._fault_session is not None else None
         if not reverted:  # A reset would run under a fault; 'monkeyproof revert' comes first.

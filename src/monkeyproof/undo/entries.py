@@ -181,8 +181,8 @@ def parse_log(text: bytes, path: Path) -> LogContents:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             unreadable.append(
-                f"{path}:{number}: cannot be understood ({why}); look at it, repair the target manually, "
-                f"then say 'monkeyproof revert --forget {path.stem}'"
+                f"{path}:{number}: cannot be understood ({why}); read it, repair the target manually, "
+                f"then run 'monkeyproof revert --forget {path.stem}'"
             )
     return LogContents(tuple(intents.values()), frozenset(done), tuple(kept), tuple(unreadable))
 

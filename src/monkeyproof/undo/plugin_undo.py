@@ -77,8 +77,8 @@ def why_lost(function: str, target_file: Path) -> str:
         )
     except subprocess.TimeoutExpired:
         return f"{function!r} takes more than {FOUND_WITHIN_S:g} s to import"
-    said = done.stderr.strip().splitlines() or [f"its import ended the process ({done.returncode})"]
-    return "" if done.returncode == 0 else said[-1]
+    lines = done.stderr.strip().splitlines() or [f"its import ended the process ({done.returncode})"]
+    return "" if done.returncode == 0 else lines[-1]
 
 
 def _named_in(target_file: Path | None) -> tuple[Sequence[Plugin], str]:

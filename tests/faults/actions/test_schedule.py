@@ -137,7 +137,7 @@ def test_a_fault_that_ended_before_its_time_is_on_record_once(
 ) -> None:
     def lost(name: str) -> dict[str, Json]:
         look = Injection("noop.nothing", name, {}, lambda: None, lambda _: Evidence("seen"), UNDO)
-        return inject(replace(look, why_gone=lambda: "somebody ended it"))
+        return inject(replace(look, why_ended=lambda: "another process ended it"))
 
     monkeypatch.setitem(KINDS, "lost", lost)
     context.before_revert = lambda: record_missing_faults(context)
@@ -145,7 +145,7 @@ def test_a_fault_that_ended_before_its_time_is_on_record_once(
     # A healer's act makes no difference here: under a storm it heals nothing.
     context.history.event(Kind.HEALER_ACTED, "c", remedy="restart", ok=True, summary="")
     schedule.run_schedule([fault(0, 2, "lost", "c")])
-    taken = [one.subject for one in events_in(context.folder) if one.kind is Kind.FAULT_TAKEN_AWAY]
+    taken = [one.subject for one in events_in(context.folder) if one.kind is Kind.FAULT_ENDED_EARLY]
     assert taken == ["a", "c"]
     assert context.undo.open_faults() == []
 

@@ -1,4 +1,4 @@
-"""Somebody else's engine cuts, orders and shares out the batches; the bytes are those of one pass."""
+"""Another engine cuts, orders and shares out the batches; the bytes are those of one pass."""
 
 from __future__ import annotations
 

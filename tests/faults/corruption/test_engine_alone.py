@@ -21,7 +21,7 @@ OPTIONAL = {
 
 
 def imported_at_top(file: Path) -> set[str]:
-    """Modules that a file imports as soon as it is imported itself, without what stands under TYPE_CHECKING."""
+    """Modules that a file imports as soon as it is imported itself, without those under TYPE_CHECKING."""
     found = set()
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Import):

@@ -97,7 +97,7 @@ def test_an_expired_lease_removes_its_toxic_with_a_reason(proxy, browser):
     assert proxy.links.renew() == {"leased": why}
     with pytest.raises(TargetError, match=why):
         proxy.links.stats("leased")
-    # Its undo finds it gone; then nobody misses it any more.
+    # Its undo finds that it has ended; then no lease reports it as lost any more.
     assert not proxy.links.remove("leased")
     assert proxy.links.renew() == {}
 
@@ -242,7 +242,7 @@ def test_a_proxy_that_cannot_start_says_why(tmp_path, links, words):
 
 
 def test_another_runs_token_does_not_open_a_proxy(proxy, tmp_path):
-    """As if it had been started anew since: whoever still has the old token is refused."""
+    """A proxy that was started anew refuses clients that still have the old token."""
     Token(tmp_path / "another")
     another = (tmp_path / f"another{TOKEN_SUFFIX}").read_text()
     file = proxy.control.with_name(proxy.control.name + TOKEN_SUFFIX)

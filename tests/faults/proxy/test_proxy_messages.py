@@ -363,7 +363,7 @@ def test_a_refusal_after_the_server_closed_ends_in_a_reset(proxy, server):
 
 
 def _is_reset(client: socket.socket) -> bool:
-    # After an end, a reset is told as a broken pipe.
+    # After an end, a reset shows as a broken pipe.
     return client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EPIPE
 
 

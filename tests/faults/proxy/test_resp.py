@@ -33,7 +33,7 @@ def aggregates(inner: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
     def many(kind: bytes, of: list[bytes]) -> bytes:
         each = 2 if kind in (b"%", b"|") else 1
         of = of[: len(of) // each * each]
-        # An attribute is told of the value that follows it.
+        # An attribute describes the value that follows it.
         return b"%b%d\r\n%b%b" % (kind, len(of) // each, b"".join(of), b":7\r\n" if kind == b"|" else b"")
 
     return st.tuples(st.sampled_from([b"*", b"~", b">", b"%", b"|"]), st.lists(inner, max_size=5)).map(

@@ -150,7 +150,7 @@ def test_pushes_and_other_requests_keep_the_count(store_proxy, server):
 
 
 def test_a_connection_that_subscribed_is_left_alone(store_proxy, store):
-    """In RESP 3 the subscription is told by a push, so that its request has no reply; reads may follow it."""
+    """In RESP 3 a push confirms the subscription, so that its request has no reply; reads may follow it."""
     add(store_proxy, "schema_mismatch", link="features", share=1, seed=1)
     with store_proxy.connect("features") as client:
         client.sendall(b"HELLO 3\r\n")

@@ -56,7 +56,7 @@ def test_a_wrong_entity_is_never_the_right_one() -> None:
     assert rewriter.change(parts(b=b"1")) == parts(b=b"1")  # Nor one that differs.
     assert rewriter.change(parts(c=b"3")) == parts(c=b"1")
     assert rewriter.change(parts(a=b"1")) == parts(a=b"3")
-    assert rewriter.change(parts(z=None)) == parts(z=None)  # Nobody's stays nobody's.
+    assert rewriter.change(parts(z=None)) == parts(z=None)  # A value that no entity has stays so.
     assert rewriter.counts() == {"donors": 3, "without_donor": 2}
 
 

@@ -1,4 +1,4 @@
-"""Flipped bits: as many as asked for, anywhere, and taken back by the same flips."""
+"""Flipped bits: as many as asked for, anywhere, and reverted by the same flips."""
 
 from __future__ import annotations
 

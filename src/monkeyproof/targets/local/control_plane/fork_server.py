@@ -62,7 +62,7 @@ ONE_THREAD = {
 
 
 @dataclass(slots=True, eq=False)
-class _Connection:
+class _ForkClient:
     socket: socket.socket
     buffered: bytearray = field(default_factory=bytearray)
     opened: bool = False
@@ -70,14 +70,14 @@ class _Connection:
 
 
 @dataclass(slots=True, eq=False)
-class _Trial:
+class _LoadInProgress:
     """A model that is being loaded in a child."""
 
     pid: int
     answer: int
     """A file in memory, which the child writes."""
     deadline_s: float
-    connection: _Connection
+    connection: _ForkClient
     request_id: Json
     timed_out: bool = False
 
@@ -90,8 +90,8 @@ class ForkServer:
     ) -> None:
         self._run_replica = run_replica
         self._selector = selectors.DefaultSelector()
-        self._connections: set[_Connection] = set()
-        self._trials: dict[int, _Trial] = {}
+        self._connections: set[_ForkClient] = set()
+        self._trials: dict[int, _LoadInProgress] = {}
         self._replicas: dict[int, int] = {}
         """pidfd to pid."""
         self._token = Token(control)
@@ -116,12 +116,12 @@ class ForkServer:
     # Requests
 
     def _accept(self) -> None:
-        connection = _Connection(self._listener.accept()[0])
+        connection = _ForkClient(self._listener.accept()[0])
         connection.socket.settimeout(1.0)
         self._connections.add(connection)
         self._selector.register(connection.socket, selectors.EVENT_READ, lambda: self._read(connection))
 
-    def _read(self, connection: _Connection) -> None:
+    def _read(self, connection: _ForkClient) -> None:
         try:
             chunk = connection.socket.recv(65536)
         except OSError:
@@ -144,7 +144,7 @@ class ForkServer:
                 self._forget(connection)
                 return
 
-    def _answer(self, connection: _Connection, line: bytes) -> None:
+    def _answer(self, connection: _ForkClient, line: bytes) -> None:
         request_id: Json = None
         try:
             message = json.loads(line)
@@ -163,13 +163,13 @@ class ForkServer:
             what = f"missing parameter {error}" if isinstance(error, KeyError) else str(error)
             self._send(connection, {"id": request_id, "error": what})
 
-    def _send(self, connection: _Connection, message: dict[str, Json]) -> None:
+    def _send(self, connection: _ForkClient, message: dict[str, Json]) -> None:
         try:
             connection.socket.sendall(json.dumps(message).encode() + b"\n")
         except OSError:
             self._forget(connection)
 
-    def _forget(self, connection: _Connection) -> None:
+    def _forget(self, connection: _ForkClient) -> None:
         if connection in self._connections:
             self._connections.discard(connection)
             self._selector.unregister(connection.socket)
@@ -185,17 +185,17 @@ class ForkServer:
             except (OSError, OverflowError) as error:
                 raise ValueError(f"{name}: cannot listen on 127.0.0.1:{port} ({error})") from None
             # The replica listens when it can answer; a connection that queued up until then would only wait.
-            leads, tell = os.pipe()
+            ready_reader, ready_writer = os.pipe()
 
             def replica() -> None:
-                os.close(tell)
+                os.close(ready_writer)
                 self._run_replica(name, listener, environment)
 
-            pid = fork(replica, keep={listener.fileno(), tell}, leave=self._leave)
-            os.close(tell)
+            pid = fork(replica, keep={listener.fileno(), ready_writer}, close_inherited=self._close_inherited)
+            os.close(ready_writer)
         # The caller may signal the child's group at once: answer only when it leads one.
-        select.select([leads], [], [], LEAD_LIMIT_S)
-        os.close(leads)
+        select.select([ready_reader], [], [], LEAD_LIMIT_S)
+        os.close(ready_reader)
         self._watch(pid)
         return pid
 
@@ -213,15 +213,15 @@ class ForkServer:
 
     # Models
 
-    def _begin_trial(self, connection: _Connection, request_id: Json, params: dict[str, Json]) -> None:
+    def _begin_trial(self, connection: _ForkClient, request_id: Json, params: dict[str, Json]) -> None:
         if len(self._trials) >= MAX_TRIALS:
             raise ValueError(f"{MAX_TRIALS} models are being loaded already; try again")
         question = TrialQuestion(Path(params["model"]), str(params["sha256"]), params["rows"])
         # A file in memory, not a pipe: the server need not read while the child writes.
         answer = os.memfd_create("trial")
-        pid = fork(lambda: answer_trial(question, answer), keep={answer}, leave=self._leave)
+        pid = fork(lambda: answer_trial(question, answer), keep={answer}, close_inherited=self._close_inherited)
         pidfd = os.pidfd_open(pid)
-        trial = _Trial(pid, answer, time.monotonic() + TRIAL_LIMIT_S, connection, request_id)
+        trial = _LoadInProgress(pid, answer, time.monotonic() + TRIAL_LIMIT_S, connection, request_id)
         self._trials[pidfd] = trial
         self._selector.register(pidfd, selectors.EVENT_READ, lambda: self._end_trial(pidfd))
 
@@ -241,8 +241,8 @@ class ForkServer:
                 trial.timed_out = True
                 kill_group(trial.pid)
 
-    def _leave(self) -> None:
-        """In a child: give up what is the server's."""
+    def _close_inherited(self) -> None:
+        """In a child: close the sockets of the server."""
         self._selector.close()
         self._listener.close()
         for connection in self._connections:

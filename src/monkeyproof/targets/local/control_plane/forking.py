@@ -15,12 +15,12 @@ from monkeyproof.runtime import procfs
 _PR_SET_PDEATHSIG = 1
 
 
-def fork(child: Callable[[], None], *, keep: Collection[int], leave: Callable[[], None]) -> int:
+def fork(child: Callable[[], None], *, keep: Collection[int], close_inherited: Callable[[], None]) -> int:
     """Run ``child`` in a process that leads its own session and ends with it; returns its pid.
 
-    The child holds none of our open files but the standard ones and ``keep``. ``leave`` closes those that
-    objects own: if only their numbers were closed, a later garbage collection would close other files with these
-    numbers. The kernel kills the child when this process dies, however it dies.
+    The child holds none of our open files but the standard ones and ``keep``. ``close_inherited`` closes those
+    that objects own: if only their numbers were closed, a later garbage collection would close other files with
+    these numbers. The kernel kills the child when this process dies, however it dies.
     """
     parent = os.getpid()
     pid = os.fork()
@@ -31,7 +31,7 @@ def fork(child: Callable[[], None], *, keep: Collection[int], leave: Callable[[]
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() == parent:  # Else the parent died before the kernel knew about the signal.
             os.setsid()
-            leave()
+            close_inherited()
             _close_all_but(keep)
             _reset_signals()
             child()

@@ -36,7 +36,7 @@ TARGET_FILE = "target.yaml"
 UP_WITHIN_S = 120.0
 DOWN_WITHIN_S = 15.0
 CHECK_EVERY_S = 0.05
-SAY_EVERY_S = 2.0
+REPORT_EVERY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ def _await_running(folder: Path, running: Mapping[str, Json], port: int, say: Ca
 def _await_up(folder: Path, ended: Callable[[], bool], say: Callable[[str], None]) -> bool:
     """Wait until a target is up; False if its supervisor ends before."""
     deadline_s = time.monotonic() + UP_WITHIN_S
-    next_word_s = time.monotonic() + SAY_EVERY_S
+    next_report_s = time.monotonic() + REPORT_EVERY_S
     # The file alone could be left from a supervisor that was killed a moment ago.
     while not ((folder / TARGET_FILE).exists() and status().up):
         if ended():
@@ -185,9 +185,9 @@ def _await_up(folder: Path, ended: Callable[[], bool], say: Callable[[str], None
             raise UsageError(
                 f"the target did not start within {UP_WITHIN_S:g} s: {_waiting_for(folder)} (its log: {log})"
             )
-        if time.monotonic() >= next_word_s:
+        if time.monotonic() >= next_report_s:
             say(_waiting_for(folder))
-            next_word_s = time.monotonic() + SAY_EVERY_S
+            next_report_s = time.monotonic() + REPORT_EVERY_S
         time.sleep(CHECK_EVERY_S)
     return True
 

@@ -15,7 +15,7 @@ import numpy as np
 import redis.asyncio
 
 from monkeyproof.errors import TargetError
-from monkeyproof.targets.local.workload.records import RecordBatch
+from monkeyproof.targets.local.workload.records import PipelineBatch
 
 GATEWAY_TIMEOUT_S = 1.0
 STORE_TIMEOUT_S = 0.5
@@ -46,7 +46,7 @@ class FeedbackCollector:
         self._on_accuracy = on_accuracy
         self._recent: deque[bool] = deque(maxlen=ACCURACY_WINDOW)
 
-    async def collect(self, batch: RecordBatch) -> None:
+    async def collect(self, batch: PipelineBatch) -> None:
         """Ask about a few of the batch's entities.
 
         Raises:

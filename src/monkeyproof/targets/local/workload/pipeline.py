@@ -27,7 +27,7 @@ from monkeyproof.runtime import rpc
 from monkeyproof.targets.local.models.data import FEATURES, Entities
 from monkeyproof.targets.local.workload.features import STORE_ERRORS, connect, encode, key_of
 from monkeyproof.targets.local.workload.feedback import ACCURACY_WINDOW, FeedbackCollector, GatewayError
-from monkeyproof.targets.local.workload.records import RecordBatch, parse_batch, quarantine_batch
+from monkeyproof.targets.local.workload.records import PipelineBatch, parse_batch, quarantine_batch
 from monkeyproof.targets.local.workload.reference import ReferenceStatistics
 from monkeyproof.targets.local.workload.settings import read_settings
 from monkeyproof.types import Json
@@ -192,14 +192,14 @@ class RecordPipeline:
                         raise OSError(f"the source's answer is larger than {MAX_BODY_BYTES} bytes")
         return bytes(body)
 
-    def _export_statistics(self, batch: RecordBatch) -> None:
+    def _export_statistics(self, batch: PipelineBatch) -> None:
         means, scores = batch.values.mean(axis=0), self._reference.robust_z(batch.values)
         for name, mean, score in zip(FEATURES, means, scores, strict=True):
             self._metrics.mean.labels(name).set(mean)
             self._metrics.robust_z.labels(name).set(score)
         self._metrics.out_of_range.set(self._reference.out_of_range_share(batch.values))
 
-    async def _write(self, batch: RecordBatch) -> bool:
+    async def _write(self, batch: PipelineBatch) -> bool:
         content = {key_of(entity): encode(row) for entity, row in zip(batch.entities, batch.values, strict=True)}
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
@@ -209,7 +209,7 @@ class RecordPipeline:
             return False
         return True
 
-    async def _collect_feedback(self, batch: RecordBatch) -> None:
+    async def _collect_feedback(self, batch: PipelineBatch) -> None:
         try:
             await self._feedback.collect(batch)
         except STORE_ERRORS as error:

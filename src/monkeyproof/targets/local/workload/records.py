@@ -22,7 +22,7 @@ LARGEST = sys.float_info.max
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RecordBatch:
+class PipelineBatch:
     """Records in the order of their positions; never empty."""
 
     positions: Sequence[int]
@@ -38,7 +38,7 @@ class RecordBatch:
         return self.positions[-1]
 
 
-def parse_batch(body: bytes, after: int) -> RecordBatch | None:
+def parse_batch(body: bytes, after: int) -> PipelineBatch | None:
     """The records of a source's answer; None if it has none.
 
     Raises:
@@ -58,7 +58,7 @@ def parse_batch(body: bytes, after: int) -> RecordBatch | None:
         if problem := _problem(record, last):
             raise ValueError(f"record {number}: {problem}")
         last = record["position"]
-    return RecordBatch(
+    return PipelineBatch(
         [record["position"] for record in records],
         [record["entity"] for record in records],
         np.array([record["features"] for record in records], dtype=np.float64),
@@ -84,7 +84,7 @@ def _problem(record: Json, after: int) -> str:
     return ""
 
 
-def quarantine_batch(batch: RecordBatch, why: str, folder: Path) -> Path:
+def quarantine_batch(batch: PipelineBatch, why: str, folder: Path) -> Path:
     """Write a quarantined batch into ``folder``, for people to inspect; the oldest files are deleted."""
     folder.mkdir(parents=True, exist_ok=True)
     older = sorted(folder.glob("batch-*.json"), key=lambda path: path.stat().st_mtime_ns)

@@ -1,4 +1,4 @@
-"""A small service in this process, and a target file with one link to it: what faults by hand are tested on."""
+"""A small service in this process, and a target file with one link to it: what manual injection is tested on."""
 
 from __future__ import annotations
 
