@@ -35,11 +35,11 @@ EXCESS_MAX_S = 1.5
 
 @dataclass(slots=True)
 class Stopwatch(NoProgressListener):
-    """When, on the campaign's clock, each trial had its turn, and its worker was gone."""
+    """When, on the campaign's clock, each trial had its turn, and its worker had ended."""
 
     clock: Clock
     turns_s: list[float] = field(default_factory=list)
-    gone_s: list[float] = field(default_factory=list)
+    ended_worker_s: list[float] = field(default_factory=list)
 
     def trial_started(self, plan: TrialPlan, number: int, of: int) -> None:  # noqa: ARG002
         self.turns_s.append(self.clock.monotonic_s())
@@ -48,7 +48,7 @@ class Stopwatch(NoProgressListener):
         self, trial: TrialPlan, watcher: ProgressListener, stop: list[int], clock: Clock
     ) -> tuple[int, str]:
         ended = run_worker(trial, watcher, stop, clock)
-        self.gone_s.append(self.clock.monotonic_s())
+        self.ended_worker_s.append(self.clock.monotonic_s())
         return ended
 
 
@@ -68,7 +68,7 @@ class Cost:
         return self.wall_s - self.used_s
 
 
-def cost_of(trial: History, target: TargetFile, turn_s: float, gone_s: float, next_s: float) -> Cost:
+def cost_of(trial: History, target: TargetFile, turn_s: float, ended_worker_s: float, next_s: float) -> Cost:
     """Raises: MonkeyproofError: the trial went another way than a sham of which nothing came."""
     if missed := trial.of_kind(Kind.BASELINE_MISSED):
         raise MonkeyproofError(f"{trial.folder}: the baseline was missed: {missed[0].data['why']}")
@@ -104,8 +104,8 @@ def cost_of(trial: History, target: TargetFile, turn_s: float, gone_s: float, ne
             "cool down": cool_down[1] - cool_down[0] - window_s,
             "end healer": put_back[0] - cool_down[1],
             "put back": ended_s - put_back[0],
-            "close": gone_s - ended_s,
-            "measure": next_s - gone_s,
+            "close": ended_worker_s - ended_s,
+            "measure": next_s - ended_worker_s,
         },
     )
 
@@ -134,7 +134,7 @@ def costs(target: TargetFile, arms: tuple[str, ...], trials_count: int, folder: 
     turns_s = [*watch.turns_s, clock.monotonic_s()]
     found: dict[str, list[Cost]] = {arm: [] for arm in arms}
     for number, trial in enumerate(plan.trials()):
-        times_s = turns_s[number], watch.gone_s[number], turns_s[number + 1]
+        times_s = turns_s[number], watch.ended_worker_s[number], turns_s[number + 1]
         try:
             found[trial.arm].append(cost_of(History.read(Path(trial.folder)), target, *times_s))
         except MonkeyproofError as error:

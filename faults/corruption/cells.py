@@ -112,10 +112,10 @@ class Scale(CellFault):
         if not np.isfinite(found.sum()) or (found == old).any():
             unfit = np.flatnonzero(~np.isfinite(found) | (found == old))
             offset = draws.between(self.low, self.high, 2)[unfit]
-            mended = old[unfit] + np.where(offset == 0, 1.0, offset)
-            stuck = ~np.isfinite(mended) | (mended == old[unfit])
-            mended[stuck] = -old[unfit][stuck]
-            found[unfit] = mended
+            replaced = old[unfit] + np.where(offset == 0, 1.0, offset)
+            stuck = ~np.isfinite(replaced) | (replaced == old[unfit])
+            replaced[stuck] = -old[unfit][stuck]
+            found[unfit] = replaced
         return found
 
 

@@ -282,7 +282,7 @@ def written_past(observed: StreamObservation) -> tuple[str, Json] | None:
         return None
     return (
         f"the pipeline has written past position {observed.first_position}, the first that was changed "
-        "(mended or overwritten since)",
+        "(repaired or overwritten since)",
         None,
     )
 

@@ -206,7 +206,7 @@ def absence_lane(absences: Sequence[TimeSpan], scale: TimeAxis, y: float, origin
         left = scale.x(absence.start_s)
         right = scale.x(absence.end_s) if absence.end_s is not None else scale.right
         until = seconds(absence.end_s - origin_s) if absence.end_s is not None else "the end"
-        caption = f"gone from {seconds(absence.start_s - origin_s)} to {until}: {clean(absence.name)}"
+        caption = f"no connection from {seconds(absence.start_s - origin_s)} to {until}: {clean(absence.name)}"
         shapes.append(svg.rect(left, y, max(2.0, right - left), 11, "tl-unanswered tl-level-3", caption))
     return shapes, y + 18
 

@@ -50,7 +50,7 @@ def test_what_is_too_short_or_no_secret_is_left() -> None:
     assert redact([48151623, "48151623"]) == ["[number]", "[number]"]
 
 
-def test_an_experiment_tells_what_must_not_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_experiment_names_its_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODE", "quiet")
     provider = {
         "type": "http",

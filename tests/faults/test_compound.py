@@ -49,7 +49,7 @@ def test_without_the_event_there_is_no_second_fault_and_the_history_says_so(worl
 
 
 @pytest.mark.usefixtures("world")
-def test_nobody_waits_for_an_event_once_nothing_can_be_judged():
+def test_the_wait_for_an_event_ends_once_nothing_can_be_judged():
     current().why_blind = lambda: "the prober died"
     found = compound.when_seen("healer.acting", "network.fail_requests", ERROR, 60.0)
     assert not found["injected"]
@@ -64,7 +64,7 @@ def test_nobody_waits_for_an_event_once_nothing_can_be_judged():
         (("healer.acting", "noop.nothin", {}, 1.0), "no fault 'noop.nothin'"),
     ],
 )
-def test_what_it_is_told_wrongly(arguments, words):
+def test_wrong_arguments(arguments, words):
     with pytest.raises(UsageError, match=words):
         compound.when_seen(*arguments)
 

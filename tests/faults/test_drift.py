@@ -200,7 +200,7 @@ def test_a_champion_that_cannot_be_asked_is_no_excuse(asked):
         harmless_move(asked, (), 1.0)
 
 
-def test_a_store_that_knows_nobody_is_told_of(asked):
+def test_a_store_without_known_entities_is_reported(asked):
     class Empty:
         def read(self, entities):
             return dict.fromkeys(entities)

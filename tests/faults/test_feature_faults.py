@@ -147,7 +147,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda: features.partial_answers("locked"), "no client read a value over it"),
     ],
 )
-def test_what_cannot_be_proven_is_taken_back_and_says_why(
+def test_an_unproven_fault_is_reverted_with_a_reason(
     store_world: World, inject: Callable[[], object], why: str
 ) -> None:
     with pytest.raises(Unproven, match=why):
@@ -179,7 +179,7 @@ def test_a_store_that_asks_for_a_password_is_proven_by_its_users(
     assert_undone(store_world)
 
 
-def test_a_difference_that_somebody_wrote_is_no_proof(store_world: World, store: Store) -> None:
+def test_a_difference_that_a_user_wrote_is_no_proof(store_world: World, store: Store) -> None:
     """Without a toxic the same question brings the same answer, whatever is claimed of it."""
     claimed = [{"asked": ["GET", name]} for name in ENTITIES]
     assert differing(store_world, "features", claimed) is None

@@ -197,7 +197,7 @@ def test_a_context_that_the_target_file_does_not_name(
     assert cluster.deletes == []
 
 
-def test_a_number_of_pods_that_is_text_is_told_so() -> None:
+def test_a_number_of_pods_that_is_text_is_an_error() -> None:
     with pytest.raises(UsageError, match=r"pods_count: must be a whole number of .*env_var_type: int"):
         kubernetes.terminate_pods("demo", "app=scoring", pods_count="2")  # type: ignore[arg-type]
 

@@ -140,7 +140,7 @@ def test_bytes_that_wait_because_of_another_fault_prove_nothing(world, proxy, as
             second("raw", **arguments)
 
 
-def test_undo_of_a_toxic_that_is_gone(world, proxy, asked):
+def test_undo_of_a_toxic_that_has_ended(world, proxy, asked):
     network.block("web")
     links = world.find(port.Links)
     (toxic_id,) = links.active()
@@ -234,7 +234,7 @@ def test_outage_is_proven_by_the_replicas_connections(world, proxy, asked, raw_i
     assert_undone(world)
 
 
-def test_outage_of_a_link_that_nobody_uses_is_not_proven(world, raw_is_a_store, monkeypatch):
+def test_outage_of_an_unused_link_is_not_proven(world, raw_is_a_store, monkeypatch):
     monkeypatch.setattr(breaks, "inject", impatient(breaks.inject))
     with pytest.raises(MonkeyproofError, match="no evidence"):
         features.outage("raw")

@@ -39,7 +39,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("how", DAMAGE)
-def test_damage_is_proven_by_what_the_registry_gives_and_put_back_bit_by_bit(here: Here, how: str, caplog) -> None:
+def test_damage_is_proven_by_the_registrys_bytes_and_restored_bit_by_bit(here: Here, how: str, caplog) -> None:
     inject, refused = DAMAGE[how]
     path = here.files.file_of("2")
     clean = digest_of(path)
@@ -71,7 +71,7 @@ def test_bits_are_chosen_by_the_seed_and_exponents_are_the_weights_own(here: Her
 
 
 @pytest.mark.parametrize("state", ["half of the bits", "a stranger's byte", "gone"])
-def test_a_process_that_died_half_way_is_told_from_a_stranger(here: Here, state: str) -> None:
+def test_a_half_finished_write_is_distinguished_from_another_programs(here: Here, state: str) -> None:
     path = here.files.file_of("2")
     clean = path.read_bytes()
     models.flip_bits(bits=40)
@@ -96,7 +96,7 @@ def test_a_process_that_died_half_way_is_told_from_a_stranger(here: Here, state:
 @pytest.mark.parametrize(
     ("kind", "damaged"), [("flip_bits", True), ("truncate", True), ("remove", False), ("corrupt_last_good", False)]
 )
-def test_whoever_is_killed_in_the_middle_leaves_a_way_back(
+def test_a_kill_in_the_middle_leaves_an_undo(
     here: Here, registry: Published, tmp_path: Path, kind: str, damaged: bool
 ) -> None:
     path = here.files.file_of("2")
@@ -180,7 +180,7 @@ MISTAKES = [
 
 
 @pytest.mark.usefixtures("here")
-def test_mistakes_are_told_before_anything_is_done() -> None:
+def test_mistakes_are_reported_before_anything_is_done() -> None:
     # One after the other: what they find is set up for all of them.
     for inject, error, words in MISTAKES:
         with pytest.raises(error) as refusal:
@@ -231,7 +231,7 @@ def test_a_wrong_model_is_served_with_a_digest_that_fits_and_answers_wrongly(her
     assert opened.undo.run(here.target) == "the version that was published does not exist any more"
 
 
-def test_a_model_with_fewer_columns_is_refused_by_whoever_asks_it_once(here: Here) -> None:
+def test_a_model_with_fewer_columns_is_refused_after_one_question(here: Here) -> None:
     found = models.deploy_wrong_schema("fewer_columns")
     assert found["data"]["cannot_load"] == ["replica-1"]
     assert here.registry.champion() == found["data"]["version"]
@@ -271,7 +271,7 @@ def test_a_healer_that_is_quicker_than_the_proof_does_not_undo_it(here: Here, mo
 
 
 @pytest.mark.parametrize("promote", [False, True])
-def test_what_somebody_else_took_away_is_told(here: Here, promote: bool) -> None:
+def test_a_fault_that_another_program_ended_is_reported(here: Here, promote: bool) -> None:
     found = registry.publish_copy(promote=promote)
     (look,) = current().presence_checks.values()
     assert look() == ""

@@ -91,7 +91,7 @@ def test_where_no_weights_are_found_it_is_refused(tmp_path: Path, content: bytes
     assert len(choose_bits(path, 3, "any", np.random.default_rng(1)).bits) == 3
 
 
-def test_mistakes_are_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model"
     path.touch()
     with pytest.raises(UsageError, match="the file is empty"):

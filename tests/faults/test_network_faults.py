@@ -105,7 +105,7 @@ CASES: list[tuple[Callable[[str], dict], tuple[str, ...], str]] = [
 @pytest.mark.parametrize(
     ("inject", "link", "words"), [(inject, link, words) for inject, links, words in CASES for link in links]
 )
-def test_each_is_proven_by_users_and_taken_back(world, proxy, answering, inject, link, words):
+def test_each_is_proven_by_users_and_reverted(world, proxy, answering, inject, link, words):
     world.file = replace(world.file, limits=Limits(latency_ms=25_000))
     with Users(proxy, link):
         found = inject(link)

@@ -92,7 +92,7 @@ def test_how_long_a_recurring_drift_pauses_is_measured_before_it_begins(world, s
     assert "pauses_s" not in sudden.data
 
 
-def test_a_stream_that_stands_still_does_not_tell_a_pause_from_a_recovery(world, stream, monkeypatch):
+def test_a_stopped_stream_does_not_distinguish_pause_and_recovery(world, stream, monkeypatch):
     monkeypatch.setattr(records, "_PACE_WITHIN_S", 0.1)
     with pytest.raises(Refusal, match="so the length of a pause is unknown"):
         drift.prior_shift(link="web", shape="recurring")
@@ -309,7 +309,7 @@ def test_a_batch_that_was_written_proves_it_where_a_healer_was_quicker():
     cell = {"position": 101, "entity": "e1", "column": 0, "old": 1.0, "new": 2.0}
     assert look(record_stream.written_past, BEFORE, cell) is None
     now = replace(BEFORE, last_written_position=101)
-    assert "mended or overwritten since" in look(record_stream.written_past, now, cell, values={"e1": [1.0]})[0]
+    assert "repaired or overwritten since" in look(record_stream.written_past, now, cell, values={"e1": [1.0]})[0]
     assert "has 2.0 for 1.0" in look(record_stream.value_in_store, now, cell, values={"e1": [2.0]})[0]
     assert look(record_stream.value_in_store, now, cell, values={"e1": [1.0]}) is None
 

@@ -186,7 +186,7 @@ def test_a_late_stream_holds_back_the_newest_and_nothing_else():
         ("prior_shift", {"label": 0, "share": 0.5, "start_position": -1}, "start_position: -1 is not"),
     ],
 )
-def test_what_is_asked_for_wrongly_is_said_in_words(name, parameters, words):
+def test_wrong_parameters_are_reported(name, parameters, words):
     with pytest.raises(UsageError) as refusal:
         record_fault(name, parameters)
     assert words in str(refusal.value)
@@ -203,7 +203,7 @@ def test_what_is_asked_for_wrongly_is_said_in_words(name, parameters, words):
         ("lost_column", {"column": "9"}, "no such field: '9'"),
     ],
 )
-def test_what_does_not_fit_the_records_is_said_in_words(name, parameters, words):
+def test_a_fault_that_does_not_fit_the_records_is_reported(name, parameters, words):
     with pytest.raises(UsageError) as refusal:
         corrupted(name, parameters)
     assert words in str(refusal.value)

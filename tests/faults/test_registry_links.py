@@ -73,7 +73,7 @@ def test_failures(way):
         (lambda: registry.failing(status=200), "status: 200"),
     ],
 )
-def test_mistakes_are_told_in_words(way, inject, words):
+def test_mistakes_are_reported(way, inject, words):
     with pytest.raises(UsageError) as refusal:
         inject()
     assert words in str(refusal.value)

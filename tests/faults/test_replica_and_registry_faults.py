@@ -235,7 +235,7 @@ def test_what_a_healer_chose_since_is_left(world, models):
 
 
 @pytest.mark.parametrize("healed", [False, True])
-def test_a_champion_that_nobody_healed_was_taken_away_by_a_stranger(world, models, healed):
+def test_a_champion_changed_by_no_healer_ends_the_fault_early(world, models, healed):
     registry.promote_degraded()
     record_missing_faults(current())
     assert not events(world, Kind.FAULT_ENDED_EARLY)

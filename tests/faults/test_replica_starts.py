@@ -59,7 +59,7 @@ def test_a_start_that_came_is_not_undone(world, fleet):
     assert fleet.starts["replica-1"] == 2
 
 
-def test_one_that_ends_in_order_is_told_from_one_that_is_killed(world, fleet):
+def test_an_orderly_end_is_distinguished_from_a_kill(world, fleet):
     found = replicas.preempt("replica-1", notice_s=5.0, replaced_after_s=30.0)
     assert found["data"]["in_order"]
     assert "(by itself)" in found["evidence"]

@@ -156,7 +156,7 @@ def test_a_process_that_a_full_disk_would_kill_is_spared(world, fleet):
     assert limits_of(child.pid, "file_size")[0] == resource.RLIM_INFINITY
 
 
-def test_a_limit_that_somebody_else_set_since_is_left(world, fleet):
+def test_a_limit_that_another_process_set_since_is_kept(world, fleet):
     pid = fleet.pid("replica-1")
     _, hard = limits_of(pid, "open_files")
     resources.exhaust_handles("replica-1")
@@ -319,7 +319,7 @@ def test_bad_parameters(world, fleet, call, words):
     assert not current().undo.open_faults()
 
 
-def test_a_machine_without_cuda_is_told_so(world, fleet, monkeypatch):
+def test_a_machine_without_cuda_is_reported(world, fleet, monkeypatch):
     from monkeyproof.faults.resources import gpu
 
     def absent(_name):

@@ -44,7 +44,7 @@ def test_a_deleted_version_is_restored_row_by_row(here: Here) -> None:
     here.registry.set_champion("2")
 
 
-def test_the_bad_champion_comes_back_as_often_as_was_said(here: Here) -> None:
+def test_the_bad_champion_comes_back_as_often_as_configured(here: Here) -> None:
     registry.flip_back("1", times=2, after_ms=0)
     deployer = next(iter(promotion._deployers.values()))
     for again in (1, 2):
@@ -63,7 +63,7 @@ def test_the_bad_champion_comes_back_as_often_as_was_said(here: Here) -> None:
 
 
 @pytest.mark.parametrize("process", ["the trial's", "another"])
-def test_what_somebody_chose_while_it_was_flipped_back_is_not_lost(here: Here, process: str) -> None:
+def test_a_users_choice_during_the_flips_is_kept(here: Here, process: str) -> None:
     registry.flip_back("1", times=0, after_ms=0)
     deployer = next(iter(promotion._deployers.values()))
     here.registry.set_champion("3")
@@ -82,7 +82,7 @@ def test_what_somebody_chose_while_it_was_flipped_back_is_not_lost(here: Here, p
     here.registry.set_champion("2")
 
 
-def test_what_another_fault_chose_is_not_what_somebody_wants(here: Here) -> None:
+def test_the_choice_of_another_fault_is_not_a_users_choice(here: Here) -> None:
     registry.flip_back("1", times=0, after_ms=300)
     deployer = next(iter(promotion._deployers.values()))
     registry.promote_degraded("3")
@@ -91,7 +91,7 @@ def test_what_another_fault_chose_is_not_what_somebody_wants(here: Here) -> None
     assert here.registry.champion() == "2"
 
 
-def test_nobody_promotes_anything_after_the_revert(here: Here) -> None:
+def test_nothing_is_promoted_after_the_revert(here: Here) -> None:
     registry.flip_back(times=0, after_ms=60_000)
     deployer = next(iter(promotion._deployers.values()))
     here.registry.set_champion("2")

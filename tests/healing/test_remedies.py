@@ -79,7 +79,7 @@ def each(change: Callable[[int, list[float]], list[float] | None]) -> Vectors:
         (each(lambda n, v: [math.nan, math.inf, v[2]] if n < 4 else v), "8 of its values are not numbers"),
     ],
 )
-def test_what_a_snapshot_must_look_like(vectors: Vectors, why: str) -> None:
+def test_which_snapshots_may_be_used(vectors: Vectors, why: str) -> None:
     found = why_it_strays(vectors, KNOWN)
     assert (why in found) if why else found == ""
 

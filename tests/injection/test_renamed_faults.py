@@ -66,7 +66,7 @@ def test_a_call_by_a_former_name_warns_and_does_what_the_fault_does() -> None:
         ),
     ],
 )
-def test_the_check_of_an_experiment_warns_once_with_the_line_and_goes_on_with_the_new_name(
+def test_a_former_name_in_an_experiment_warns_once_with_its_line(
     tmp_path: Path, module: str, function: str, arguments: str, line: int, found: tuple[str, str]
 ) -> None:
     file = tmp_path / "e.yaml"

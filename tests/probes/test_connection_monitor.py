@@ -73,7 +73,7 @@ def test_a_killed_service_is_seen_at_once(tmp_path: Path) -> None:
     assert sorted(late_ms)[len(late_ms) // 2] < 50.0
 
 
-def test_gone_and_reachable_again_are_dated_to_when_they_happened(
+def test_absence_and_return_are_dated_to_when_they_happened(
     service: probe_service.Handle, prober: Probing
 ) -> None:
     # One that takes longer than HOLDS_AFTER_S from ending its connections to ending its listener, as on a busy
@@ -134,7 +134,7 @@ async def until(condition: Callable[[], object], within_s: float = 5.0) -> None:
         await asyncio.sleep(0.005)
 
 
-def test_a_proxy_that_accepts_and_closes_is_gone_once(tmp_path: Path) -> None:
+def test_a_proxy_that_accepts_and_closes_is_absent_once(tmp_path: Path) -> None:
     """It is asked again and again, one connection at a time, and two lines are all that stands in the history."""
     accepted_s: list[float] = []
     closing = True

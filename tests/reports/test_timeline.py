@@ -286,12 +286,12 @@ def test_a_phase_without_an_end_lasts_until_the_next(tmp_path: Path) -> None:
 
 def test_lane_of_absences(tmp_path: Path) -> None:
     trial, root = drawn(tmp_path, replica_kill("none", 1))
-    assert "gone from" not in titles(root)
+    assert "no connection from" not in titles(root)
     writer = HistoryWriter(tmp_path / trial.folder, Anchor(0.0, ""), "prober", ManualClock())
     writer.event(Kind.SERVICE_GONE, t_s=T0_S + 0.2, how="refused", proven_after_ms=0.3)
     writer.event(Kind.SERVICE_REACHABLE, t_s=T0_S + 0.9)
     writer.event(Kind.SERVICE_GONE, t_s=T0_S + 1.5, how="<refused>", proven_after_ms=0.3)
     writer.close()
     root = parse(draw(trial, tmp_path, SLO_TYPED))
-    assert "gone from 0.20 s to 0.90 s: refused" in titles(root)
+    assert "no connection from 0.20 s to 0.90 s: refused" in titles(root)
     assert "to the end: <refused>" in titles(root)

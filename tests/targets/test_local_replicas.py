@@ -246,7 +246,7 @@ def test_harmful_model_harms_only_its_trial_load(forks: Forks, tmp_path: Path, m
     assert forks.control.call("ping") == {"pid": forks.pid}
 
 
-def test_a_missing_and_a_truncated_model_are_told_apart(forks: Forks, tmp_path: Path) -> None:
+def test_a_missing_and_a_truncated_model_are_distinguished(forks: Forks, tmp_path: Path) -> None:
     assert "No such file" in str(trial(forks, tmp_path / "none.pkl", "", [])["why"])
     (tmp_path / "model.pkl").write_bytes(pickle.dumps([1] * 1000)[:50])
     assert "truncated" in str(trial(forks, tmp_path / "model.pkl", "", [])["why"])

@@ -164,7 +164,7 @@ def test_each_fault_draws_from_its_own_seed(context: Context, monkeypatch: pytes
     assert context.seed == 5
 
 
-def test_it_ends_where_nobody_can_judge_it_any_more(context: Context) -> None:
+def test_it_ends_where_the_trial_cannot_be_judged_any_more(context: Context) -> None:
     context.why_blind = lambda: "the prober died" if context.history.now_s() > 2.5 else ""
     schedule.run_schedule([fault(0, 9, "held", "a"), fault(4, 9, "held", "b")])
     assert times(context.folder, Kind.FAULT_EFFECTIVE) == {"a": 0.0}
@@ -173,7 +173,7 @@ def test_it_ends_where_nobody_can_judge_it_any_more(context: Context) -> None:
     assert ended[0].data["why"] == "the prober died"
 
 
-def test_what_cannot_be_taken_back_ends_it(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_revert_ends_the_schedule(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     def stuck(target: object) -> str:  # noqa: ARG001
         raise OSError("it is stuck")
 

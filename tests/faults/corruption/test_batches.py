@@ -68,7 +68,7 @@ def test_rows_that_are_lost_or_moved_say_where_they_came_from(folder):
         CorruptBatch(LateRows(share=0.3, window_rows=100), seed=3)(table.slice(510, 5000))
 
 
-def test_rows_without_numbers_are_told_in_words(folder):
+def test_rows_without_numbers_are_reported(folder):
     table = pq.read_table(folder)
     with pytest.raises(UsageError, match="no column 'id' that numbers the rows; there are row, a, b, text"):
         CorruptBatch(FAULTS, seed=3, row_column="id")(table)

@@ -88,7 +88,7 @@ def test_threads_share_a_large_table_and_a_room_is_used_again():
         assert fast.restored().tobytes() == table.tobytes()
 
 
-def test_engines_that_are_not_there_are_told_in_words(monkeypatch):
+def test_missing_engines_are_reported(monkeypatch):
     with pytest.raises(UsageError, match="'cuda' is neither numpy nor numba"):
         corrupt(np.ones(3), Missing(share=1), seed=1, engine="cuda")
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)

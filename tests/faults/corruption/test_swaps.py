@@ -121,7 +121,7 @@ def test_values_change_places_however_the_table_is_cut_and_come_back(kind, make,
         ),
     ],
 )
-def test_mistakes_are_told_in_words(make, words):
+def test_mistakes_are_reported(make, words):
     with pytest.raises(UsageError) as refusal:
         make()
     assert words in str(refusal.value)

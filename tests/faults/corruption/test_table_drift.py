@@ -208,7 +208,7 @@ def test_drift_depends_on_absolute_rows_only(fault):
         ),
     ],
 )
-def test_mistakes_are_told_in_words(make, words):
+def test_mistakes_are_reported(make, words):
     with pytest.raises(UsageError) as refusal:
         make()
     assert words in str(refusal.value)

@@ -494,7 +494,7 @@ def test_a_condition_on_another_column_or_its_own():
         ),
     ],
 )
-def test_mistakes_are_told_in_words(make, words):
+def test_mistakes_are_reported(make, words):
     with pytest.raises(UsageError) as refusal:
         make()
     assert words in str(refusal.value)

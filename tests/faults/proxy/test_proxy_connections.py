@@ -286,7 +286,7 @@ def test_the_other_way_round_answers_pass_and_requests_wait(proxy, web, link):
     assert [answer() for answer in waiting] == [(200, b"ok")] * 2
 
 
-def test_a_partition_under_a_hang_ends_only_when_both_have_gone(proxy, browser, web):
+def test_a_partition_under_a_hang_ends_only_after_both_toxics(proxy, browser, web):
     hang_id = add(proxy, "hang")
     answer = in_background(lambda: browser.ask("/held"))
     assert wait_for(lambda: stat(proxy, hang_id, "waiting_bytes") > 0, within_s=5)
@@ -343,7 +343,7 @@ def test_bytes_after_an_early_end_reset_even_without_the_toxic(proxy, echoing):
     assert wait_for(lambda: _is_broken(echoing), within_s=5)
 
 
-def test_a_server_that_is_told_the_end_early_can_still_answer(proxy, server):
+def test_a_server_that_receives_the_end_early_can_still_answer(proxy, server):
     def handler(connection: socket.socket) -> None:
         got = read_exactly(connection, 1 << 20)
         connection.sendall(b"%d bytes" % len(got))

@@ -66,7 +66,7 @@ def cut(framer: RespFramer, stream: bytes, cuts: list[int]) -> list[bytes]:
 
 @settings(max_examples=60)
 @given(st.lists(REQUESTS, max_size=8), CUTS)
-def test_requests_are_told_apart_however_they_come(requests: list[bytes], cuts: list[int]) -> None:
+def test_requests_are_distinguished_however_they_arrive(requests: list[bytes], cuts: list[int]) -> None:
     framer = RespFramer(requests=True)
     assert cut(framer, b"".join(requests), cuts) == requests
     assert framer.rest() == b""
@@ -74,7 +74,7 @@ def test_requests_are_told_apart_however_they_come(requests: list[bytes], cuts: 
 
 @settings(max_examples=60)
 @given(st.lists(REPLIES, max_size=8), CUTS)
-def test_replies_are_told_apart_however_they_come(replies: list[bytes], cuts: list[int]) -> None:
+def test_replies_are_distinguished_however_they_arrive(replies: list[bytes], cuts: list[int]) -> None:
     framer = RespFramer(requests=False)
     assert cut(framer, b"".join(replies), cuts) == replies
     assert framer.rest() == b""
@@ -144,7 +144,7 @@ def test_a_long_value_comes_in_pieces_and_is_not_kept() -> None:
         (b"+" + b"G" * (MAX_LINE_BYTES + 1), False),
     ],
 )
-def test_what_is_no_resp_is_said_to_be_none(stream: bytes, requests: bool) -> None:
+def test_bytes_that_are_no_resp_are_recognised(stream: bytes, requests: bool) -> None:
     framer = RespFramer(requests=requests)
     framer.feed(stream)
     with pytest.raises(NotResp):
@@ -152,7 +152,7 @@ def test_what_is_no_resp_is_said_to_be_none(stream: bytes, requests: bool) -> No
     assert stream.endswith(framer.rest())
 
 
-def test_requests_that_nobody_answers() -> None:
+def test_requests_without_an_answer() -> None:
     framer = RespFramer(requests=True)
     framer.feed(b"\r\n*0\r\n*-1\r\nPING\r\n*1\r\n$4\r\nPING\r\n")
     assert [framer.next().silent for _ in range(5)] == [True, True, True, False, False]

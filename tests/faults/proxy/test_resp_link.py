@@ -165,7 +165,7 @@ def test_a_connection_that_subscribed_is_left_alone(store_proxy, store):
 
 
 @pytest.mark.parametrize("first", [b"SUBSCRIBE news\r\n", b"CLIENT REPLY SKIP\r\n", b"MONITOR\r\n"])
-def test_where_replies_are_told_apart_no_longer_all_passes(store_proxy, store, first):
+def test_all_passes_where_replies_have_no_boundaries_any_more(store_proxy, store, first):
     add(store_proxy, "schema_mismatch", link="features", share=1, seed=1)
     with store_proxy.connect("features") as client:
         client.sendall(first)

@@ -87,7 +87,7 @@ def test_rows_of_packed_numbers_change_their_type() -> None:
     assert part.value == ((b"a", narrow), (b"b", narrow))
 
 
-def test_what_was_changed_is_told_in_few_words() -> None:
+def test_a_change_is_described_in_few_words() -> None:
     before, after = parts(a=b"1234567890abcdef-", b=None, c=b"x"), parts(a=None, c=b"x")
     assert noted(before, after) == [
         {"asked": ["GET", "a"], "held": f"17 bytes ({b'1234567890abcdef'.hex()}...)", "given": "nil"},

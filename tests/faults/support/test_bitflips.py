@@ -95,7 +95,7 @@ def test_a_model_in_a_file_still_loads_and_only_its_digest_tells(tmp_path):
         (lambda _: Flips(np.array([99])).apply(bytearray(2)), UsageError, "no bit 99"),
     ],
 )
-def test_mistakes_are_told_in_words(make, error, words):
+def test_mistakes_are_reported(make, error, words):
     with pytest.raises(error) as refusal:
         make(np.random.default_rng(1))
     assert words in str(refusal.value)

@@ -115,7 +115,7 @@ def free_bytes(bus_id: str) -> int:
 
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("how", ["told to", "killed", "its owner is killed"])
-def test_memory_is_gone_and_comes_back(owner: subprocess.Popen[bytes], how: str) -> None:
+def test_memory_is_taken_and_given_back(owner: subprocess.Popen[bytes], how: str) -> None:
     child, said = stressor(owner, 0.5)
     try:
         taken = said["taken_bytes"]

@@ -139,7 +139,7 @@ def test_rows_share_is_of_rows_not_of_values(world, asked, limited, tmp_path, li
 
 
 @pytest.mark.parametrize("golden", ["", "not json\n", '{"body": [1, 2]}\n', '{"body": {"entity": "stranger"}}\n'])
-def test_rows_of_which_nobody_knows_the_width_may_all_be_hit(world, asked, limited, tmp_path, golden):
+def test_rows_of_unknown_width_may_all_be_hit(world, asked, limited, tmp_path, golden):
     path = tmp_path / "golden.jsonl"
     path.write_text(golden)
     world.file = replace(world.file, predict=replace(world.file.predict, golden=path))
@@ -147,6 +147,6 @@ def test_rows_of_which_nobody_knows_the_width_may_all_be_hit(world, asked, limit
     refused(world, "the share of rows corrupted would be 1", data.scale_records, "web", share=0.001)
 
 
-def test_a_wrong_argument_is_told_before_any_limit(world, asked, limited):
+def test_a_wrong_argument_is_reported_before_any_limit(world, asked, limited):
     with pytest.raises(UsageError, match="low_ms, high_ms"):
         network.add_latency("web", 5000, 4000)

@@ -42,7 +42,7 @@ def load_verified(content: bytes, sha256: str) -> object:
     """
     found = hashlib.sha256(content).hexdigest()
     if sha256 and found != sha256:
-        raise ValueError(f"sha256 differs: the file has {found[:12]}..., its publisher said {sha256[:12]}...")
+        raise ValueError(f"sha256 differs: the file has {found[:12]}..., its publisher recorded {sha256[:12]}...")
     return pickle.loads(content)  # noqa: S301 - its digest vouches for it, or its process may die of it
 
 
