@@ -43,7 +43,7 @@ def test_an_outage(way):
     (opened,) = current().undo.open_faults()
     assert revert() == ["replica->registry: fault removed"]
     assert broken_how(way) is None
-    assert "gone already" in opened.undo.run(current().target)
+    assert "had ended already" in opened.undo.run(current().target)
 
 
 def test_slowness(way):

@@ -83,7 +83,7 @@ def test_what_was_not_proven_is_no_part_of_it() -> None:
     ]
     early = [
         event(3.0, Kind.LEASE_RAN_OUT, "toxic-1", why="replica-2 is not paused any more"),
-        event(3.5, Kind.FAULT_TAKEN_AWAY, "part", id="f1", fault="x", why="another process did"),
+        event(3.5, Kind.FAULT_ENDED_EARLY, "part", id="f1", fault="x", why="another process did"),
     ]
     assert measured(text, events(*unproven, *early)) == measured(text, events())
     only = [event(1.9, Kind.BASELINE_MET), event(1.95, Kind.PHASE_STARTED, "storm"), *unproven]
