@@ -213,7 +213,7 @@ def test_trials_needed_as_documented() -> None:
 
 
 def test_error_rates_as_documented() -> None:
-    for (_, wrong_pass, wrong_fail), sequential in zip(rows("| limits, looked"), (False, True), strict=True):
+    for (_, wrong_pass, wrong_fail), sequential in zip(rows("| limits, evaluated"), (False, True), strict=True):
         passed, failed, _, _ = simulated(0.9, 0.9, sequential=sequential, most=300, campaigns=20_000)
         assert (wrong_pass, wrong_fail) == (f"{100 * passed:.1f} %", f"{100 * failed:.1f} %")
 
