@@ -262,7 +262,7 @@ def begin(path: Path) -> UndoLog:
 
 def unwritable(path: Path, error: OSError) -> Refusal:
     return Refusal(
-        f"the undo log {path} cannot be written ({error.strerror or error}), so the way back would be lost with "
+        f"the undo log {path} cannot be written ({error.strerror or error}), so the undo would be lost with "
         "this process",
         "make room on the disk, or move MONKEYPROOF_HOME",
     )
