@@ -31,6 +31,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
     def log_message(self, *_): pass
+ThreadingHTTPServer.request_queue_size = 128  # Of five, the first burst of the prober and the load loses some.
 ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 EXPERIMENT = """
