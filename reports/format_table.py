@@ -24,10 +24,9 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
 from monkeyproof.errors import UsageError
+from monkeyproof.plugins.registry import REPORTS
 from monkeyproof.reports.model.report import Report
 
-GROUP = "monkeyproof.reports"
-"""The entry-point group."""
 BUILT_IN = "monkeyproof.reports.formats"
 """The package whose modules are the formats of monkeyproof itself."""
 
@@ -117,7 +116,7 @@ def format_table() -> FormatTable:
     package = importlib.import_module(BUILT_IN)
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{BUILT_IN}.{module.name}")
-    broken = tuple(filter(None, (_load(found) for found in entry_points(group=GROUP))))
+    broken = tuple(filter(None, (_load(found) for found in entry_points(group=REPORTS))))
     return FormatTable(tuple(sorted(_registered.values(), key=_rank)), broken)
 
 

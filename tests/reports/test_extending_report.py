@@ -61,4 +61,4 @@ def test_page_names_every_attribute_of_the_report() -> None:
 
 def test_entry_point_of_the_page_is_of_the_group() -> None:
     (block,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
-    assert list(tomllib.loads(block)["project"]["entry-points"]) == [format_table.GROUP]
+    assert list(tomllib.loads(block)["project"]["entry-points"]) == [format_table.REPORTS]

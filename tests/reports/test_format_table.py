@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -136,10 +135,6 @@ def test_entry_points_are_loaded_when_reports_are_written(
     assert "a_broken_plugin.py, line 2" in written.failures[0]
     assert "ModuleNotFoundError" in written.failures[1]
     assert write_reports(report, ["junit"]).failures == ()
-
-
-def test_group_of_entry_points_can_be_read() -> None:
-    assert importlib.metadata.entry_points(group=table.GROUP) is not None
 
 
 # The command line.
